@@ -1,0 +1,24 @@
+//! The device seam: everything a kernel needs from the machine, and the only module that differs between
+//! GPU and CPU.
+//!
+//! Names follow Rust-CUDA's `cuda_std` (`thread`, `warp`, `shared`), so that a third implementation of this
+//! interface over that crate would be one more file here. Kernels see only what both sides export:
+//!
+//! | module   | contents                                                                                    |
+//! |----------|---------------------------------------------------------------------------------------------|
+//! | `thread` | `thread_idx_x`, `block_idx_{x,y,z}`, `grid_dim_y`, `sync_threads`                           |
+//! | `warp`   | `shuffle_xor`, `broadcast`, `sync_warp`: all 32 lanes take part, always                     |
+//! | `shared` | `load_f32`, `store_f32` at a byte of the block's shared memory; so far in `sim` only        |
+//! | `memory` | `load_*`, `store_*` on global addresses; `*_streaming` for data touched once                |
+//! | `float`  | `fma`, `exp2`, `rsqrt`, `rcp`, f16 and bf16 conversions                                     |
+
+#[cfg(target_arch = "nvptx64")]
+mod nvptx;
+#[cfg(target_arch = "nvptx64")]
+pub(crate) use nvptx::*;
+
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod sim;
+#[cfg(not(target_arch = "nvptx64"))]
+#[allow(unused_imports)] // no kernel uses shared memory yet
+pub(crate) use sim::{float, memory, shared, thread, warp};

@@ -1,0 +1,160 @@
+//! What kernels call: the modules of the seam, function for function those of `nvptx.rs`.
+//!
+//! They are `unsafe` where the GPU's are, so that kernels read the same; here nothing depends on the promise.
+
+// Real kernels need not use every primitive.
+#![allow(dead_code)]
+
+/// Indices of the running thread and the block barrier.
+pub(crate) mod thread {
+    use crate::arch::sim::lane::{Stop, current};
+
+    pub(crate) fn thread_idx_x() -> u32 {
+        current(|lane| lane.thread)
+    }
+
+    pub(crate) fn block_idx_x() -> u32 {
+        current(|lane| lane.block.index[0])
+    }
+
+    pub(crate) fn block_idx_y() -> u32 {
+        current(|lane| lane.block.index[1])
+    }
+
+    pub(crate) fn block_idx_z() -> u32 {
+        current(|lane| lane.block.index[2])
+    }
+
+    pub(crate) fn grid_dim_y() -> u32 {
+        current(|lane| lane.block.launch.grid[1])
+    }
+
+    /// Block barrier. Every thread of the block must reach it.
+    pub(crate) unsafe fn sync_threads() {
+        current(|lane| lane.stop(Stop::Barrier));
+    }
+}
+
+/// Exchange among the 32 lanes of a warp.
+pub(crate) mod warp {
+    use crate::arch::sim::fault::Pattern;
+    use crate::arch::sim::lane::{Stop, current};
+
+    /// The value of lane `lane ^ mask`. All 32 lanes must call it together with the same mask.
+    pub(crate) unsafe fn shuffle_xor(value: f32, mask: u32) -> f32 {
+        exchange(value, Pattern::Xor(mask))
+    }
+
+    /// The value of lane `lane` of the own group of `width` lanes (a power of two). All 32 lanes must call it
+    /// together with the same arguments.
+    pub(crate) unsafe fn broadcast(value: f32, lane: u32, width: u32) -> f32 {
+        exchange(value, Pattern::Broadcast { lane, width })
+    }
+
+    fn exchange(value: f32, pattern: Pattern) -> f32 {
+        f32::from_bits(current(|lane| lane.stop(Stop::Shuffle { bits: value.to_bits(), pattern })))
+    }
+
+    /// Orders the warp's memory accesses. All 32 lanes must call it together.
+    pub(crate) unsafe fn sync_warp() {
+        current(|lane| lane.stop(Stop::WarpSync));
+    }
+}
+
+/// Loads and stores of the block's dynamic shared memory, addressed in bytes from its start.
+pub(crate) mod shared {
+    use crate::arch::sim::lane::current;
+
+    /// Four bytes as f32; 4-byte aligned.
+    pub(crate) unsafe fn load_f32(byte: u32) -> f32 {
+        current(|lane| {
+            let result = lane.block.shared.borrow_mut().load(lane.thread, byte);
+            f32::from_bits(lane.checked(result))
+        })
+    }
+
+    /// Four bytes as f32; 4-byte aligned.
+    pub(crate) unsafe fn store_f32(byte: u32, value: f32) {
+        current(|lane| {
+            let result = lane.block.shared.borrow_mut().store(lane.thread, byte, value.to_bits());
+            lane.checked(result);
+        });
+    }
+}
+
+/// Loads and stores of global memory; addresses are plain `u64` device addresses.
+pub(crate) mod memory {
+    use crate::arch::sim::extent::Access;
+    use crate::arch::sim::lane::current;
+
+    /// `N` words as loaded by an access of `bytes` bytes, zero-extended.
+    fn load<const N: usize>(address: u64, bytes: u32) -> [u32; N] {
+        let value = current(|lane| {
+            let access = Access { address, bytes, store: false };
+            lane.checked(access.load(lane.block.memory, lane.block.launch.extents))
+        });
+        std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|byte| value[4 * i + byte])))
+    }
+
+    /// The first `bytes` bytes of the words.
+    fn store<const N: usize>(address: u64, bytes: u32, words: [u32; N]) {
+        let mut value = [0; 16];
+        for (chunk, word) in value.chunks_exact_mut(4).zip(words) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        current(|lane| {
+            let access = Access { address, bytes, store: true };
+            lane.checked(access.store(lane.block.memory, lane.block.launch.extents, &value));
+        });
+    }
+
+    /// One byte, zero-extended; 0 without a load when the condition is false.
+    pub(crate) unsafe fn load_u8_if(condition: bool, address: u64) -> u32 {
+        if condition { load::<1>(address, 1)[0] } else { 0 }
+    }
+
+    /// Two bytes, zero-extended; 0 without a load when the condition is false.
+    pub(crate) unsafe fn load_u16_if(condition: bool, address: u64) -> u32 {
+        if condition { load::<1>(address, 2)[0] } else { 0 }
+    }
+
+    /// Four bytes; 0 without a load when the condition is false.
+    pub(crate) unsafe fn load_u32_if(condition: bool, address: u64) -> u32 {
+        if condition { load::<1>(address, 4)[0] } else { 0 }
+    }
+
+    /// Four bytes.
+    pub(crate) unsafe fn load_u32(address: u64) -> u32 {
+        load::<1>(address, 4)[0]
+    }
+
+    /// Eight bytes as two words; 8-byte aligned.
+    pub(crate) unsafe fn load_u32x2(address: u64) -> [u32; 2] {
+        load(address, 8)
+    }
+
+    /// Sixteen bytes; 16-byte aligned.
+    pub(crate) unsafe fn load_u32x4(address: u64) -> [u32; 4] {
+        load(address, 16)
+    }
+
+    /// Sixteen bytes that this kernel reads once; 16-byte aligned.
+    pub(crate) unsafe fn load_u32x4_streaming(address: u64) -> [u32; 4] {
+        load(address, 16)
+    }
+
+    /// Two bytes, the low half of `value`.
+    pub(crate) unsafe fn store_u16(address: u64, value: u32) {
+        store(address, 2, [value]);
+    }
+
+    /// Four bytes.
+    pub(crate) unsafe fn store_u32(address: u64, value: u32) {
+        store(address, 4, [value]);
+    }
+
+    /// Sixteen bytes that nobody reads soon; 16-byte aligned.
+    pub(crate) unsafe fn store_u32x4_streaming(address: u64, value: [u32; 4]) {
+        store(address, 16, value);
+    }
+}
