@@ -1,0 +1,42 @@
+//! What this crate adds to a launch before the driver is called: check, plan and parameters. No GPU needed:
+//! `cargo bench -p gdn-host`.
+
+#[path = "../examples/common/mod.rs"]
+#[allow(dead_code)]
+mod common;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use gdn_host::{Caps, DType, Decode, Table, Tensor, Tile, plan};
+use std::hint::black_box;
+
+/// A call on made-up addresses, a gigabyte apart.
+fn call() -> Decode {
+    let mut next = 0x7f00_0000_0000;
+    let mut tensor = |dtype| {
+        next += 1 << 30;
+        Tensor { address: next, dtype, len: 1 << 27 }
+    };
+    let mut bf16 = || tensor(DType::Bf16);
+    let (q, k, v, a, b, out) = (bf16(), bf16(), bf16(), bf16(), bf16(), bf16());
+    let (a_log, dt_bias, state) = (tensor(DType::F32), tensor(DType::F32), tensor(DType::F32));
+    let slots = Table { address: tensor(DType::F32).address, len: common::BATCH as u64 };
+    common::call(&common::Tensors { q, k, v, a, b, a_log, dt_bias, state, slots, out })
+}
+
+fn launch_path(c: &mut Criterion) {
+    let call = call();
+    let caps = Caps { sms: 132, compute: 90 };
+    c.bench_function("check", |b| b.iter(|| black_box(&call).check()));
+    c.bench_function("check, plan and parameters", |b| {
+        b.iter(|| {
+            let call = black_box(&call);
+            call.check()?;
+            let (state, io) = (call.state.tensor.dtype, call.q.tensor.dtype);
+            let plan = plan::decode(&call.shape, call.batch, state, io, &caps, Tile::Auto)?;
+            Ok::<_, Box<dyn std::error::Error>>(call.params(&plan))
+        });
+    });
+}
+
+criterion_group!(benches, launch_path);
+criterion_main!(benches);

@@ -1,0 +1,69 @@
+//! Decodes from cust's own buffers, on cust's own stream: once with kernels this crate loaded, once with the
+//! same PTX loaded by cust. Needs a GPU, and a CUDA toolkit to link:
+//! `cargo run --release -p gdn-host --features cust --example decode_cust`
+
+mod common;
+
+use common::{Host, Tensors};
+use cust::memory::{CopyDestination, DeviceBuffer, DeviceCopy};
+use cust::module::Module;
+use cust::stream::{Stream, StreamFlags};
+use gdn_host::interop::cust as interop;
+use gdn_host::{DType, Gdn, ModuleKey, Tile, artifact};
+use half::bf16;
+
+/// bf16 values as the bits cust copies; the element type is named again when the tensor is made.
+fn upload<T: DeviceCopy>(values: &[T]) -> Result<DeviceBuffer<T>, cust::error::CudaError> {
+    DeviceBuffer::from_slice(values)
+}
+
+fn bits(values: &[bf16]) -> Vec<u16> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let _context = cust::quick_init()?;
+    let stream = Stream::new(StreamFlags::NON_BLOCKING, None)?;
+    let key = ModuleKey::decode(DType::F32, DType::Bf16, common::SHAPE.k);
+    let gdn = Gdn::load(&[key])?;
+
+    let host = Host::new();
+    let (q, k, v) = (upload(&bits(&host.q))?, upload(&bits(&host.k))?, upload(&bits(&host.v))?);
+    let (a, b) = (upload(&bits(&host.a))?, upload(&bits(&host.b))?);
+    let (a_log, dt_bias, slots) = (upload(&host.a_log)?, upload(&host.dt_bias)?, upload(&host.slots)?);
+    let (mut state, out) = (upload(&host.state)?, upload(&bits(&host.out))?);
+    let call = common::call(&Tensors {
+        q: interop::tensor_of(&q, DType::Bf16),
+        k: interop::tensor_of(&k, DType::Bf16),
+        v: interop::tensor_of(&v, DType::Bf16),
+        a: interop::tensor_of(&a, DType::Bf16),
+        b: interop::tensor_of(&b, DType::Bf16),
+        a_log: interop::tensor(&a_log),
+        dt_bias: interop::tensor(&dt_bias),
+        state: interop::tensor(&state),
+        slots: interop::table(&slots),
+        out: interop::tensor_of(&out, DType::Bf16),
+    });
+    let judge = |what: &str, state: &DeviceBuffer<f32>| -> Result<(), cust::error::CudaError> {
+        let (mut got_out, mut got_state) = (bits(&host.out), host.state.clone());
+        out.copy_to(&mut got_out)?;
+        state.copy_to(&mut got_state)?;
+        let got_out: Vec<bf16> = got_out.into_iter().map(bf16::from_bits).collect();
+        common::judge(what, &host, &got_out, &got_state);
+        Ok(())
+    };
+
+    // SAFETY: the tensors are live buffers of the current context, and the stream is waited for.
+    unsafe { gdn.decode(&call, interop::stream(&stream))? };
+    stream.synchronize()?;
+    judge("cust's buffers and stream", &state)?;
+
+    let embedded = artifact::select(key, gdn.caps().compute).ok_or("no module for this device")?;
+    let module = Module::from_ptx_cstr(embedded.text(), &[])?;
+    state.copy_from(&host.state)?;
+    // SAFETY: as above; the module is the one for the call's types.
+    unsafe { interop::decode(&module, &call, gdn.caps(), Tile::Auto, &stream)? };
+    stream.synchronize()?;
+    judge("cust's module too", &state)?;
+    Ok(())
+}

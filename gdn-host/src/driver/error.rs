@@ -1,0 +1,118 @@
+//! What can go wrong between this crate and the driver.
+
+/// An error of the CUDA driver, or on the way to it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverError {
+    /// The driver's library could not be loaded; most often there is no NVIDIA driver on the
+    /// machine.
+    #[error("no CUDA driver: cannot load {tried} ({reason})")]
+    Missing {
+        /// The library's name, as given to the system's loader.
+        tried: String,
+        /// What the loader said.
+        reason: String,
+    },
+    /// The driver's library lacks a function that this crate needs.
+    #[error("the CUDA driver has no function {name}; a driver for CUDA 11.4 or later is needed")]
+    MissingSymbol {
+        /// The missing function.
+        name: &'static str,
+    },
+    /// `cuInit` failed; a machine with the driver but without a GPU gives `CUDA_ERROR_NO_DEVICE`
+    /// here.
+    #[error("the CUDA driver does not start: {name} ({code}): {description}")]
+    Init {
+        /// The driver's `CUresult`.
+        code: u32,
+        /// Its name, like `CUDA_ERROR_NO_DEVICE`.
+        name: String,
+        /// The driver's sentence about it.
+        description: String,
+    },
+    /// A driver function failed. The cause may be an earlier kernel: what runs asynchronously fails
+    /// in a later call.
+    #[error("{function} failed: {name} ({code}): {description}")]
+    Call {
+        /// The driver function.
+        function: &'static str,
+        /// The driver's `CUresult`.
+        code: u32,
+        /// Its name, like `CUDA_ERROR_ILLEGAL_ADDRESS`.
+        name: String,
+        /// The driver's sentence about it.
+        description: String,
+    },
+    /// The driver could not load a PTX module: its compiler refused it, or the device lacks what it
+    /// asks for.
+    #[error("the driver cannot load the PTX: {name} ({code}): {description}{}", labelled(.log))]
+    Jit {
+        /// The driver's `CUresult`.
+        code: u32,
+        /// Its name, like `CUDA_ERROR_INVALID_PTX`.
+        name: String,
+        /// The driver's sentence about it.
+        description: String,
+        /// What the compiler printed; empty if nothing.
+        log: String,
+    },
+    /// The calling thread has no current CUDA context.
+    #[error("the calling thread has no current CUDA context; create one, or make one current on this thread")]
+    NoContext,
+    /// A range of bytes does not lie within a buffer.
+    #[error("bytes {offset}..{offset}+{len} are outside a device buffer of {size} bytes")]
+    OutOfRange {
+        /// First byte of the range.
+        offset: usize,
+        /// Length of the range in bytes.
+        len: usize,
+        /// Size of the buffer in bytes.
+        size: usize,
+    },
+}
+
+fn labelled(log: &str) -> String {
+    if log.is_empty() { String::new() } else { format!("\n{log}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_driver_names_library_and_reason() {
+        let error = DriverError::Missing { tried: "libcuda.so.1".into(), reason: "no such file".into() };
+        assert_eq!(error.to_string(), "no CUDA driver: cannot load libcuda.so.1 (no such file)");
+    }
+
+    #[test]
+    fn failed_call_shows_function_code_and_name() {
+        let error = DriverError::Call {
+            function: "cuMemAlloc_v2",
+            code: 2,
+            name: "CUDA_ERROR_OUT_OF_MEMORY".into(),
+            description: "out of memory".into(),
+        };
+        assert_eq!(error.to_string(), "cuMemAlloc_v2 failed: CUDA_ERROR_OUT_OF_MEMORY (2): out of memory");
+    }
+
+    #[test]
+    fn jit_error_ends_with_the_compilers_log() {
+        let error = |log: &str| DriverError::Jit {
+            code: 218,
+            name: "CUDA_ERROR_INVALID_PTX".into(),
+            description: "a PTX JIT compilation failed".into(),
+            log: log.into(),
+        };
+        let head =
+            "the driver cannot load the PTX: CUDA_ERROR_INVALID_PTX (218): a PTX JIT compilation failed";
+        assert_eq!(error("").to_string(), head);
+        assert_eq!(error("ptxas fatal : x").to_string(), format!("{head}\nptxas fatal : x"));
+    }
+
+    #[test]
+    fn errors_cross_threads() {
+        fn holds<T: Send + Sync + 'static>() {}
+        holds::<DriverError>();
+    }
+}

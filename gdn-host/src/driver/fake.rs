@@ -1,0 +1,162 @@
+//! A driver for tests: a table of functions on the host, which counts what was called. Counts and
+//! the current context belong to the test's thread.
+
+use super::symbols::{Address, Handle, Symbols};
+use super::{Context, Device, Driver};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::ffi::c_void;
+
+/// What the fake's functions say of the primary context.
+const PRIMARY: Handle = 0x1000 as Handle;
+
+thread_local! {
+    static CALLS: RefCell<HashMap<&'static str, usize>> = RefCell::default();
+    static CURRENT: Cell<Handle> = const { Cell::new(std::ptr::null_mut()) };
+}
+
+/// A driver whose functions fail, but for those that `fill` sets.
+pub(super) fn driver(fill: impl FnOnce(&mut Symbols)) -> &'static Driver {
+    let mut symbols = Symbols::unsupported();
+    fill(&mut symbols);
+    Box::leak(Box::new(Driver { symbols }))
+}
+
+/// The primary context of the fake's device.
+pub(super) fn context(driver: &'static Driver) -> Context {
+    Context::primary_of(Device::from_raw(driver, 0)).unwrap()
+}
+
+/// How often this thread called the functions counted under `name`.
+pub(super) fn calls(name: &'static str) -> usize {
+    CALLS.with_borrow(|calls| calls.get(name).copied().unwrap_or(0))
+}
+
+fn count(name: &'static str) -> u32 {
+    CALLS.with_borrow_mut(|calls| *calls.entry(name).or_default() += 1);
+    0
+}
+
+pub(super) fn current() -> Handle {
+    CURRENT.get()
+}
+
+pub(super) fn set_current(context: Handle) {
+    CURRENT.set(context);
+}
+
+/// Stores through a pointer that the code under test passed.
+fn put<T>(to: *mut T, value: T) -> u32 {
+    // SAFETY: the code under test passes pointers to live variables, as the real driver requires.
+    unsafe { to.write(value) };
+    0
+}
+
+/// Contexts of one device, primary only.
+pub(super) fn with_context(symbols: &mut Symbols) {
+    unsafe extern "system" fn retain(context: *mut Handle, _: i32) -> u32 {
+        count("retain");
+        put(context, PRIMARY)
+    }
+    unsafe extern "system" fn release(_: i32) -> u32 {
+        count("release")
+    }
+    unsafe extern "system" fn state(_: i32, _: *mut u32, active: *mut i32) -> u32 {
+        put(active, 1)
+    }
+    unsafe extern "system" fn get(context: *mut Handle) -> u32 {
+        put(context, current())
+    }
+    unsafe extern "system" fn set(context: Handle) -> u32 {
+        set_current(context);
+        0
+    }
+    unsafe extern "system" fn device(device: *mut i32) -> u32 {
+        put(device, 0)
+    }
+    symbols.cuDevicePrimaryCtxRetain = retain;
+    symbols.cuDevicePrimaryCtxRelease_v2 = release;
+    symbols.cuDevicePrimaryCtxGetState = state;
+    symbols.cuCtxGetCurrent = get;
+    symbols.cuCtxSetCurrent = set;
+    symbols.cuCtxGetDevice = device;
+}
+
+/// Device memory on the host, for buffers of up to 64 bytes.
+pub(super) fn with_memory(symbols: &mut Symbols) {
+    unsafe extern "system" fn alloc(address: *mut Address, len: usize) -> u32 {
+        assert!(len <= 64);
+        let memory: &'static mut [u8; 64] = Box::leak(Box::new([0; 64]));
+        put(address, memory.as_mut_ptr().expose_provenance() as Address)
+    }
+    unsafe extern "system" fn free(_: Address) -> u32 {
+        count("free")
+    }
+    unsafe extern "system" fn write(to: Address, from: *const c_void, len: usize) -> u32 {
+        // SAFETY: as required of cuMemcpyHtoD.
+        unsafe { std::ptr::copy_nonoverlapping(from.cast::<u8>(), host(to), len) };
+        0
+    }
+    unsafe extern "system" fn read(to: *mut c_void, from: Address, len: usize) -> u32 {
+        // SAFETY: as required of cuMemcpyDtoH.
+        unsafe { std::ptr::copy_nonoverlapping(host(from), to.cast::<u8>(), len) };
+        0
+    }
+    unsafe extern "system" fn fill(to: Address, byte: u8, len: usize) -> u32 {
+        // SAFETY: as required of cuMemsetD8.
+        unsafe { host(to).write_bytes(byte, len) };
+        0
+    }
+    unsafe extern "system" fn settle(stream: Handle) -> u32 {
+        assert!(stream.is_null());
+        count("settle")
+    }
+    fn host(address: Address) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(address as usize)
+    }
+    symbols.cuMemAlloc_v2 = alloc;
+    symbols.cuMemFree_v2 = free;
+    symbols.cuMemcpyHtoD_v2 = write;
+    symbols.cuMemcpyDtoH_v2 = read;
+    symbols.cuMemsetD8_v2 = fill;
+    symbols.cuStreamSynchronize = settle;
+}
+
+/// Streams and graphs that record nothing.
+pub(super) fn with_graphs(symbols: &mut Symbols) {
+    unsafe extern "system" fn create(stream: *mut Handle, flags: u32) -> u32 {
+        assert_eq!(flags, 1);
+        put(stream, 0x20 as Handle)
+    }
+    unsafe extern "system" fn begin(_: Handle, mode: u32) -> u32 {
+        assert_eq!(mode, 1);
+        count("begin")
+    }
+    unsafe extern "system" fn end(_: Handle, graph: *mut Handle) -> u32 {
+        count("end");
+        put(graph, 0x30 as Handle)
+    }
+    unsafe extern "system" fn instantiate(executable: *mut Handle, graph: Handle, flags: u64) -> u32 {
+        assert_eq!((graph.addr(), flags), (0x30, 0));
+        put(executable, 0x40 as Handle)
+    }
+    unsafe extern "system" fn launch(executable: Handle, _: Handle) -> u32 {
+        assert_eq!(executable.addr(), 0x40);
+        0
+    }
+    unsafe extern "system" fn destroy(graph: Handle) -> u32 {
+        assert_eq!(graph.addr(), 0x30);
+        count("graph destroy")
+    }
+    unsafe extern "system" fn destroy_executable(executable: Handle) -> u32 {
+        assert_eq!(executable.addr(), 0x40);
+        count("executable destroy")
+    }
+    symbols.cuStreamCreate = create;
+    symbols.cuStreamBeginCapture_v2 = begin;
+    symbols.cuStreamEndCapture = end;
+    symbols.cuGraphInstantiateWithFlags = instantiate;
+    symbols.cuGraphLaunch = launch;
+    symbols.cuGraphDestroy = destroy;
+    symbols.cuGraphExecDestroy = destroy_executable;
+}

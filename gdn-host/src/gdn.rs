@@ -1,0 +1,232 @@
+//! The loaded kernels of a device, and their launches.
+
+use crate::artifact::{self, EmbeddedModule, ModuleKey};
+use crate::call::{CallError, Decode};
+use crate::driver::{self, Context, Device, DriverError, Function, JitOptions, Module, Stream};
+use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use gdn_kernels::abi::DecodeParams;
+use std::marker::PhantomData;
+use thiserror::Error;
+
+/// Kernels that could not be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The driver said no; a JIT failure keeps its log.
+    #[error("{what}: {source}")]
+    Driver {
+        /// What was being done.
+        what: String,
+        /// The driver's answer.
+        source: DriverError,
+    },
+    /// No embedded PTX runs on the device.
+    #[error("no kernel for {module} on compute capability {compute}: it needs at least 80")]
+    Unsupported {
+        /// Module asked for.
+        module: ModuleKey,
+        /// `10 * major + minor`.
+        compute: u32,
+    },
+    /// An embedded file is not what was built.
+    #[error("{file} is damaged: its sha256 is not {sha256}")]
+    Damaged {
+        /// Module name and target.
+        file: String,
+        /// What the build recorded.
+        sha256: &'static str,
+    },
+}
+
+/// A launch that did not happen.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The arguments.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The tile.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The call's types are not among the modules that were loaded.
+    #[error("{0} was not loaded: name it in Gdn::load")]
+    NotLoaded(ModuleKey),
+    /// The driver refused the launch.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+}
+
+/// Kernels of one module, loaded.
+struct Loaded {
+    key: ModuleKey,
+    /// Rows of a lane group, and the function.
+    functions: Vec<(u32, Function)>,
+    embedded: &'static EmbeddedModule,
+    /// Keeps the functions valid.
+    _module: Module,
+}
+
+/// The kernels of one CUDA context, loaded and ready to launch.
+///
+/// Loading JIT-compiles PTX, allocates and synchronises: do it at start-up, before any stream capture.
+/// Launching does none of that, takes no lock, and may be captured into a graph. A `Gdn` may be shared
+/// between threads; the launching thread must have the context current that the `Gdn` was loaded in.
+pub struct Gdn {
+    loaded: Vec<Loaded>,
+    caps: Caps,
+}
+
+impl Gdn {
+    /// Loads modules into the calling thread's current context: for each the embedded PTX with the highest
+    /// target the device runs, after its sha256 was verified.
+    ///
+    /// # Errors
+    /// [`LoadError`]: no driver, no current context, a device below compute capability 8.0, or a failed JIT
+    /// with its log.
+    pub fn load(keys: &[ModuleKey]) -> Result<Gdn, LoadError> {
+        Self::load_target(keys, None)
+    }
+
+    /// [`Self::load`] with PTX of at most the target named (80, 90): for proving that a module of a lower
+    /// target gives the same bits on the device at hand.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_target(keys: &[ModuleKey], target: Option<u32>) -> Result<Gdn, LoadError> {
+        let driver = |what: &str, source| LoadError::Driver { what: what.into(), source };
+        let context = Context::current().map_err(|e| driver("current context", e))?;
+        let caps = device_caps(context.device()).map_err(|e| driver("device attributes", e))?;
+        let compute = target.map_or(caps.compute, |t| t.min(caps.compute));
+        let load = |&key| load_module(&context, key, compute);
+        let loaded = keys.iter().map(load).collect::<Result<_, _>>()?;
+        Ok(Gdn { loaded, caps })
+    }
+
+    /// Capabilities of the device.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    /// The loaded embedded modules: which file serves which types.
+    pub fn modules(&self) -> impl Iterator<Item = &'static EmbeddedModule> {
+        self.loaded.iter().map(|l| l.embedded)
+    }
+
+    /// The plan [`Self::decode`] follows for a call.
+    ///
+    /// # Errors
+    /// [`Error::Call`] and [`Error::Plan`].
+    pub fn plan_decode(&self, call: &Decode, tile: Tile) -> Result<Plan, Error> {
+        call.check()?;
+        let (state, io) = (call.state.tensor.dtype, call.q.tensor.dtype);
+        Ok(plan::decode(&call.shape, call.batch.max(1), state, io, &self.caps, tile)?)
+    }
+
+    /// Decodes one token a sequence, in the order of `stream`.
+    ///
+    /// # Errors
+    /// [`Error`]: nothing was launched and nothing written.
+    ///
+    /// # Safety
+    /// The addresses of `call` are device memory of the current context, valid until the launch has run, of
+    /// the lengths the call states; indices in its tables name slots that no other running work uses; the
+    /// current context is the one the kernels were loaded in; `stream` belongs to it.
+    pub unsafe fn decode(&self, call: &Decode, stream: Stream) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.decode_tiled(call, Tile::Auto, stream) }
+    }
+
+    /// [`Self::decode`] with a tile of the caller's choice; the result is the same bit for bit.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    ///
+    /// # Safety
+    /// As [`Self::decode`].
+    pub unsafe fn decode_tiled(&self, call: &Decode, tile: Tile, stream: Stream) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { Ok(self.prepare_decode(call, tile)?.launch(stream)?) }
+    }
+
+    /// Checks and plans a call once, for launching it many times.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn prepare_decode(&self, call: &Decode, tile: Tile) -> Result<Prepared<'_>, Error> {
+        let plan = self.plan_decode(call, tile)?;
+        let function = self.function(&plan)?;
+        Ok(Prepared { function, plan, params: call.params(&plan), kernels: PhantomData })
+    }
+
+    fn function(&self, plan: &Plan) -> Result<Function, Error> {
+        let key = ModuleKey::decode(plan.state, plan.io, plan.k);
+        let loaded = self.loaded.iter().find(|l| l.key == key).ok_or(Error::NotLoaded(key))?;
+        let found = loaded.functions.iter().find(|(rows, _)| *rows == plan.rows);
+        found.map(|(_, function)| *function).ok_or(Error::NotLoaded(key))
+    }
+}
+
+/// A checked and planned call.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared<'a> {
+    function: Function,
+    plan: Plan,
+    params: DecodeParams,
+    /// The function belongs to a module of the [`Gdn`].
+    kernels: PhantomData<&'a Gdn>,
+}
+
+impl Prepared<'_> {
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Launches the call in the order of `stream`: one driver call, nothing else.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Safety
+    /// As [`Gdn::decode`], for each launch anew.
+    pub unsafe fn launch(&self, stream: Stream) -> Result<(), DriverError> {
+        if self.params.n == 0 {
+            return Ok(());
+        }
+        // SAFETY: the parameter struct is the entry's (tests hold its size against the manifest), the plan's
+        // grid is the one that struct describes, and the caller vouches for the addresses.
+        unsafe { driver::launch(self.function, self.plan.grid, self.plan.block(), 0, stream, &self.params) }
+    }
+}
+
+/// What plans need to know of a device.
+///
+/// # Errors
+/// A driver call that failed.
+pub fn device_caps(device: Device) -> Result<Caps, DriverError> {
+    let (major, minor) = device.compute_capability()?;
+    Ok(Caps { sms: device.sm_count()?, compute: 10 * major + minor })
+}
+
+fn load_module(context: &Context, key: ModuleKey, compute: u32) -> Result<Loaded, LoadError> {
+    let unsupported = LoadError::Unsupported { module: key, compute };
+    let embedded = artifact::select(key, compute).ok_or(unsupported)?;
+    let file = format!("{}.sm_{}.ptx", embedded.name, embedded.arch);
+    if !embedded.is_intact() {
+        return Err(LoadError::Damaged { file, sha256: embedded.sha256 });
+    }
+    let driver = |source| LoadError::Driver { what: file.clone(), source };
+    let module = Module::load(context, embedded.text(), &JitOptions::default()).map_err(driver)?;
+    let functions = embedded
+        .entries
+        .iter()
+        .map(|e| Ok((e.rows, module.function(e.name).map_err(driver)?)))
+        .collect::<Result<_, LoadError>>()?;
+    Ok(Loaded { key, functions, embedded, _module: module })
+}
+
+/// Every decode module there is: for tools and tests; a runtime loads the one or two that its model needs.
+pub fn all_decode_modules() -> Vec<ModuleKey> {
+    let mut keys: Vec<ModuleKey> = artifact::modules().iter().map(EmbeddedModule::key).collect();
+    keys.sort_by_key(ModuleKey::to_string);
+    keys.dedup();
+    keys
+}

@@ -1,0 +1,47 @@
+//! From [cudarc](https://docs.rs/cudarc) 0.19: its slices as tensors and tables, its streams as streams.
+//!
+//! cudarc tracks which stream last used a slice. Each function here hands back its guard with the handle:
+//! keep the guard until the launch was made, and cudarc orders later work on other streams behind it.
+//! (Under stream capture turn cudarc's event tracking off first, as for any captured work.)
+//!
+//! Which CUDA version cudarc is built for, and how it finds libcuda, is the application's choice: enable the
+//! matching features of cudarc there.
+
+use super::Element;
+use crate::call::{Table, Tensor};
+use crate::driver::Stream;
+use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
+
+/// A cudarc stream, borrowed: it must outlive the launches made on the result.
+pub fn stream(stream: &CudaStream) -> Stream {
+    // SAFETY: the handle is a live stream of cudarc's context; that it outlives its use is what handing it
+    // to an unsafe launch promises.
+    unsafe { Stream::from_raw(stream.cu_stream().cast()) }
+}
+
+/// A slice or view the kernels read.
+pub fn tensor<'a, T: Element>(
+    slice: &'a impl DevicePtr<T>,
+    stream: &'a CudaStream,
+) -> (Tensor, SyncOnDrop<'a>) {
+    let len = slice.len() as u64;
+    let (address, guard) = slice.device_ptr(stream);
+    (Tensor { address, dtype: T::DTYPE, len }, guard)
+}
+
+/// A slice or view the kernels write.
+pub fn tensor_mut<'a, T: Element>(
+    slice: &'a mut impl DevicePtrMut<T>,
+    stream: &'a CudaStream,
+) -> (Tensor, SyncOnDrop<'a>) {
+    let len = slice.len() as u64;
+    let (address, guard) = slice.device_ptr_mut(stream);
+    (Tensor { address, dtype: T::DTYPE, len }, guard)
+}
+
+/// A table with one entry per sequence: `i32` slots or `u8` flags.
+pub fn table<'a, T>(slice: &'a impl DevicePtr<T>, stream: &'a CudaStream) -> (Table, SyncOnDrop<'a>) {
+    let len = slice.len() as u64;
+    let (address, guard) = slice.device_ptr(stream);
+    (Table { address, len }, guard)
+}

@@ -1,0 +1,99 @@
+//! From [cust](https://docs.rs/cust) 0.3: its buffers as tensors and tables, its streams as streams, and
+//! launches of a module that cust itself loaded.
+//!
+//! Building cust needs a CUDA toolkit (it links libcuda), which is why nothing else of this crate uses it.
+
+use super::Element;
+use crate::call::{CallError, Decode, Table, Tensor};
+use crate::driver::Stream as RawStream;
+use crate::plan::{self, Caps, PlanError, Tile};
+use cust::error::CudaError;
+use cust::function::{BlockSize, GridSize};
+use cust::memory::{DeviceBuffer, DeviceCopy};
+use cust::module::Module;
+use cust::stream::Stream;
+use gdn_kernels::abi::{DType, DecodeParams};
+use thiserror::Error;
+
+/// A cust stream, borrowed: it must outlive the launches made on the result.
+pub fn stream(stream: &Stream) -> RawStream {
+    // SAFETY: the handle is a live stream of cust's context; that it outlives its use is what handing it to
+    // an unsafe launch promises.
+    unsafe { RawStream::from_raw(stream.as_inner().cast()) }
+}
+
+/// A buffer as a tensor. The kernels write the ones that a call names as `state` and `out`.
+pub fn tensor<T: Element + DeviceCopy>(buffer: &DeviceBuffer<T>) -> Tensor {
+    tensor_of(buffer, T::DTYPE)
+}
+
+/// A buffer of an element type's bits (`u16` for bf16 and f16, which cust does not know) as a tensor. A buffer
+/// of another element size gives a tensor of as many whole elements as its bytes hold.
+pub fn tensor_of<T: DeviceCopy>(buffer: &DeviceBuffer<T>, dtype: DType) -> Tensor {
+    let bytes = (buffer.len() * size_of::<T>()) as u64;
+    Tensor { address: buffer.as_device_ptr().as_raw(), dtype, len: bytes / dtype.size() as u64 }
+}
+
+/// A buffer as a table with one entry per sequence: `i32` slots or `u8` flags.
+pub fn table<T: DeviceCopy>(buffer: &DeviceBuffer<T>) -> Table {
+    Table { address: buffer.as_device_ptr().as_raw(), len: buffer.len() as u64 }
+}
+
+/// A launch through cust that did not happen.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// The arguments.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The tile.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// cust refused, or the module has no such entry.
+    #[error("{entry}: {source}")]
+    Cust {
+        /// Entry of the module.
+        entry: String,
+        /// cust's answer.
+        source: CudaError,
+    },
+}
+
+/// The kernel argument as cust passes it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Params(DecodeParams);
+
+// SAFETY: plain numbers; device addresses in it are meant for the device.
+unsafe impl DeviceCopy for Params {}
+
+/// Decodes with a module that was loaded by cust (from [`crate::artifact::select`]'s PTX, say) on cust's own
+/// stream.
+///
+/// # Errors
+/// [`LaunchError`]; nothing was launched.
+///
+/// # Safety
+/// As [`crate::Gdn::decode`]; and the module is the embedded one for the call's types.
+pub unsafe fn decode(
+    module: &Module,
+    call: &Decode,
+    caps: &Caps,
+    tile: Tile,
+    stream: &Stream,
+) -> Result<(), LaunchError> {
+    call.check()?;
+    if call.batch == 0 {
+        return Ok(());
+    }
+    let (state, io) = (call.state.tensor.dtype, call.q.tensor.dtype);
+    let plan = plan::decode(&call.shape, call.batch, state, io, caps, tile)?;
+    let entry = plan.entry();
+    let failed = |source| LaunchError::Cust { entry: entry.clone(), source };
+    let function = module.get_function(&entry).map_err(failed)?;
+    let [x, y, z] = plan.grid;
+    let (grid, block) = (GridSize::xyz(x, y, z), BlockSize::x(plan.block()));
+    let params = Params(call.params(&plan));
+    // SAFETY: the entry takes this one struct; the plan's grid is the one it describes; the caller vouches
+    // for the addresses.
+    unsafe { cust::launch!(function<<<grid, block, 0, stream>>>(params)) }.map_err(failed)
+}

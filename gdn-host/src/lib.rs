@@ -1,0 +1,39 @@
+//! Decode of gated-delta-rule layers (GDN as in Qwen3-Next and Qwen3.5) on NVIDIA GPUs from Rust, without a
+//! CUDA toolkit, PyTorch or a JIT compiler of one's own.
+//!
+//! The kernels are Rust, compiled to PTX ahead of time and embedded; the driver's library is opened at run
+//! time, so the crate builds and tests on machines without a GPU. Everything speaks raw handles: device
+//! addresses are `u64`, streams are pointers, both borrowed from whatever allocated them. The features
+//! `cust` and `cudarc` turn those crates' types into handles.
+//!
+//! ```no_run
+//! use gdn_host::{DType, Gdn, ModuleKey};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let context = gdn_host::driver::Context::primary(0)?; // or any runtime's current context
+//! let gdn = Gdn::load(&[ModuleKey::decode(DType::F32, DType::Bf16, 128)])?;
+//! # let call: gdn_host::Decode = unimplemented!();
+//! // SAFETY: the call's addresses and lengths are those of live device buffers.
+//! unsafe { gdn.decode(&call, gdn_host::driver::Stream::DEFAULT)? };
+//! # Ok(()) }
+//! ```
+//!
+//! The way of a call: [`Decode::check`] looks at its arguments, [`plan::decode`] chooses kernel, BV and grid
+//! from the shape and the device, [`Gdn::decode`] launches. [`mod@reference`] is the same operation in f64.
+
+#![warn(missing_docs)]
+
+pub mod artifact;
+pub mod call;
+pub mod driver;
+mod gdn;
+pub mod interop;
+pub mod plan;
+pub mod reference;
+pub mod shape;
+
+pub use artifact::ModuleKey;
+pub use call::{Beta, CallError, Decay, Decode, HeadMap, Rows, Start, StatePool, Table, Tensor};
+pub use gdn::{Error, Gdn, LoadError, Prepared, all_decode_modules, device_caps};
+pub use gdn_kernels::abi::DType;
+pub use plan::{Caps, Plan, Tile};
+pub use shape::{HeadShape, MODELS, Model, ShapeError};

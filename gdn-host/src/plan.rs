@@ -1,0 +1,260 @@
+//! Pure policy: which kernel, which BV, which grid.
+//!
+//! A [`Plan`] follows from the call's shape and the device's multiprocessor count alone; no GPU is needed to
+//! make, print or test one. The result of a launch does not depend on it (see `gdn-kernels/src/tile.rs`),
+//! only its time does.
+
+use crate::shape::HeadShape;
+use gdn_kernels::abi::DType;
+use std::fmt;
+use thiserror::Error;
+
+/// Capabilities of the device that a plan depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// Streaming multiprocessors.
+    pub sms: u32,
+    /// Compute capability as `10 * major + minor`.
+    pub compute: u32,
+}
+
+/// How the tile is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Tile {
+    /// By measurement, from N * HV and the number of multiprocessors.
+    #[default]
+    Auto,
+    /// BV rows of V a block.
+    Rows(u32),
+    /// `rows` rows a lane group and `warps` warps a block, for sweeps.
+    Exact {
+        /// Rows of a lane group, one of [`rows`].
+        rows: u32,
+        /// Warps of a block.
+        warps: u32,
+    },
+}
+
+/// One launch, ready but for its pointers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Type of the state.
+    pub state: DType,
+    /// Type of q, k and v.
+    pub io: DType,
+    /// Key dimension.
+    pub k: u32,
+    /// Rows of V a lane group works on.
+    pub rows: u32,
+    /// Warps of a block.
+    pub warps: u32,
+    /// Rows of V a block works on.
+    pub bv: u32,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// log2(V / BV).
+    pub tiles_log2: u32,
+}
+
+impl Plan {
+    /// Threads of a block.
+    pub fn block(&self) -> u32 {
+        32 * self.warps
+    }
+
+    /// Name of the kernel's PTX entry.
+    pub fn entry(&self) -> String {
+        let (state, io) = (self.state.name(), self.io.name());
+        format!("gdn_decode_{state}_{io}_k{}_r{}", self.k, self.rows)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = self.grid;
+        write!(f, "{} BV {} grid {x}x{y}x{z} block {}", self.entry(), self.bv, self.block())
+    }
+}
+
+/// A tile that cannot be launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// No kernel makes blocks of that many rows.
+    #[error(
+        "tile: BV {bv} is not possible for K = {k}, V = {v}: it must be one of {min}..={max}, a power of two"
+    )]
+    Tile {
+        /// Rows asked for.
+        bv: u32,
+        /// Key dimension.
+        k: u32,
+        /// Value dimension.
+        v: u32,
+        /// Smallest BV.
+        min: u32,
+        /// Largest BV.
+        max: u32,
+    },
+    /// No such kernel or block.
+    #[error("tile: {rows} rows a lane group with {warps} warps is not possible for K = {k}, V = {v}")]
+    Exact {
+        /// Rows of a lane group.
+        rows: u32,
+        /// Warps.
+        warps: u32,
+        /// Key dimension.
+        k: u32,
+        /// Value dimension.
+        v: u32,
+    },
+}
+
+/// Rows of a lane group that kernels exist for: a small and a large tile for each key dimension. A warp has
+/// `256 / k` lane groups, so its small tile is 4 rows of V and its large one 16.
+pub const fn rows(k: u32) -> [u32; 2] {
+    if k == 64 { [1, 4] } else { [2, 8] }
+}
+
+/// Warps of a block that tile sweeps go up to.
+pub const MAX_WARPS: u32 = 16;
+
+/// Largest number of warps of a block with `rows` rows a lane group: the launch bound of its kernel.
+const fn max_warps(k: u32, rows: u32) -> u32 {
+    if rows == self::rows(k)[0] { MAX_WARPS } else { MAX_WARPS / 2 }
+}
+
+/// Sequences along y; further ones go along z.
+const MAX_GRID_Y: u32 = 65_535;
+
+/// Plans a decode of `batch` sequences (at least 1) of a checked shape.
+///
+/// # Errors
+/// [`PlanError`] when a tile asked for does not exist. [`Tile::Auto`] never fails.
+pub fn decode(
+    shape: &HeadShape,
+    batch: u32,
+    state: DType,
+    io: DType,
+    caps: &Caps,
+    tile: Tile,
+) -> Result<Plan, PlanError> {
+    let &HeadShape { hv, k, v, .. } = shape;
+    let (rows, warps) = match tile {
+        Tile::Auto => choose(shape, batch, state, caps),
+        Tile::Rows(bv) => with_bv(k, v, bv)?,
+        Tile::Exact { rows, warps } => {
+            let bv = rows * (256 / k) * warps;
+            let known = self::rows(k).contains(&rows) && (1..=max_warps(k, rows)).contains(&warps);
+            let fits = known && bv <= v && v % bv == 0;
+            if !fits {
+                return Err(PlanError::Exact { rows, warps, k, v });
+            }
+            (rows, warps)
+        }
+    };
+    let bv = rows * (256 / k) * warps;
+    let tiles = v / bv;
+    let y = batch.min(MAX_GRID_Y);
+    Ok(Plan {
+        state,
+        io,
+        k,
+        rows,
+        warps,
+        bv,
+        grid: [tiles * hv, y, batch.div_ceil(y)],
+        tiles_log2: tiles.ilog2(),
+    })
+}
+
+/// Rows and warps of a block of `bv` rows: small tiles up to four warps, large ones above.
+fn with_bv(k: u32, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
+    const MIN: u32 = 4;
+    if !(MIN..=v).contains(&bv) || !bv.is_power_of_two() {
+        return Err(PlanError::Tile { bv, k, v, min: MIN, max: v });
+    }
+    let [small, large] = rows(k);
+    let rows = if bv <= 4 * small * (256 / k) { small } else { large };
+    Ok((rows, bv / (rows * (256 / k))))
+}
+
+/// The measured choice (H100, `docs/BENCHMARKS.md`), by the number of states there are for each
+/// multiprocessor.
+///
+/// - With less than one, latency counts: small tiles spread a state over many warps.
+/// - From there on a 16-bit state wants large tiles, two warps a block: half as many bytes a row need twice
+///   the rows in flight.
+/// - An f32 state wants them only up to three states a multiprocessor, where small tiles would run in a
+///   second, mostly empty wave of blocks. In large batches blocks of sixteen warps start fewer blocks.
+fn choose(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> (u32, u32) {
+    let [small, large] = rows(shape.k);
+    let states = u64::from(batch) * u64::from(shape.hv);
+    let sms = u64::from(caps.sms.max(1));
+    let (rows, warps) = match state {
+        _ if states < sms => (small, 4),
+        DType::Bf16 | DType::F16 => (large, 2),
+        DType::F32 if states < 3 * sms => (large, 2),
+        DType::F32 if states < 24 * sms => (small, 4),
+        DType::F32 => (small, 16),
+    };
+    // A block has no more rows than a state.
+    (rows, warps.min(shape.v / (rows * (256 / shape.k))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::MODELS;
+
+    const H100: Caps = Caps { sms: 132, compute: 90 };
+
+    fn auto(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> Plan {
+        decode(shape, batch, state, DType::Bf16, caps, Tile::Auto).unwrap()
+    }
+
+    /// Choices for Qwen3-Next on an H100: whoever changes the policy changes this table knowingly.
+    #[test]
+    fn choices_for_qwen3_next_on_h100() {
+        let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
+        let bv = |state| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, &H100).bv);
+        assert_eq!(bv(DType::F32), [16, 16, 32, 16, 16, 64]);
+        assert_eq!(bv(DType::Bf16), [16, 16, 32, 32, 32, 32]);
+        let plan = auto(&shape, 8, DType::F32, &H100);
+        assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 32 grid 128x8x1 block 64");
+    }
+
+    #[test]
+    fn every_plan_covers_each_row_once() {
+        let shapes = MODELS.iter().flat_map(|m| [1, 2, 4, 8].map(|ranks| m.shape.shard(ranks).unwrap()));
+        let small = [(64, 64), (64, 128), (128, 64)].map(|(k, v)| HeadShape { h: 1, hv: 2, k, v });
+        for shape in shapes.chain(small) {
+            for sms in [40, 108, 132, 200] {
+                for batch in [1, 7, 64, 512, 70_000] {
+                    for state in [DType::F32, DType::Bf16] {
+                        let caps = Caps { sms, ..H100 };
+                        let plan = auto(&shape, batch, state, &caps);
+                        let [x, y, z] = plan.grid;
+                        assert_eq!(x * plan.bv, shape.hv * shape.v, "{plan}");
+                        assert_eq!(shape.v >> plan.tiles_log2, plan.bv, "{plan}");
+                        assert!(y <= MAX_GRID_Y && y * z >= batch && y * (z - 1) < batch, "{plan}");
+                        let same = Tile::Exact { rows: plan.rows, warps: plan.warps };
+                        let again = decode(&shape, batch, state, DType::Bf16, &caps, same).unwrap();
+                        assert_eq!(again, plan);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_bv_is_made_of_kernels_that_exist() {
+        for (k, v) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
+            let shape = HeadShape { h: 1, hv: 1, k, v };
+            for bv in [4, 8, 16, 32, 64, 128].into_iter().filter(|bv| *bv <= v) {
+                let plan = decode(&shape, 1, DType::F32, DType::Bf16, &H100, Tile::Rows(bv)).unwrap();
+                assert_eq!(plan.bv, bv);
+                assert!(rows(k).contains(&plan.rows) && plan.warps <= max_warps(k, plan.rows), "{plan}");
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Head shapes: what a layer looks like to one rank, and the shapes of published models.
+
+use thiserror::Error;
+
+/// Heads of a gated-delta-rule layer on one tensor-parallel rank.
+///
+/// q and k have `h` heads of `k` elements, v and the output `hv` heads of `v` elements, and each value head
+/// owns a `v` x `k` state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HeadShape {
+    /// Key (and query) heads, H.
+    pub h: u32,
+    /// Value heads, HV: a multiple of H.
+    pub hv: u32,
+    /// Key dimension, K: 64 or 128.
+    pub k: u32,
+    /// Value dimension, V: 64 or 128.
+    pub v: u32,
+}
+
+/// A head shape that no kernel serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ShapeError {
+    /// A head count of zero.
+    #[error("{field} is 0: there must be at least one head")]
+    NoHeads {
+        /// `h` or `hv`.
+        field: &'static str,
+    },
+    /// Value heads that do not divide evenly among key heads.
+    #[error("hv = {hv} is not a multiple of h = {h}")]
+    Ratio {
+        /// Key heads.
+        h: u32,
+        /// Value heads.
+        hv: u32,
+    },
+    /// A head dimension other than 64 or 128.
+    #[error("{field} = {value} is not supported: head dimensions are 64 or 128")]
+    Dimension {
+        /// `k` or `v`.
+        field: &'static str,
+        /// The dimension.
+        value: u32,
+    },
+    /// More heads than the kernels' index arithmetic covers.
+    #[error("hv = {hv} with h = {h} is past the limit: hv is at most {max}", max = HeadShape::MAX_HV)]
+    TooManyHeads {
+        /// Key heads.
+        h: u32,
+        /// Value heads.
+        hv: u32,
+    },
+    /// Heads that cannot be split over the ranks.
+    #[error("{field} = {value} cannot be divided by tensor-parallel size {ranks}")]
+    Shard {
+        /// `h` or `hv`.
+        field: &'static str,
+        /// Heads of the whole layer.
+        value: u32,
+        /// Ranks.
+        ranks: u32,
+    },
+}
+
+impl HeadShape {
+    /// Largest number of value heads: the key head is found by a 31-bit reciprocal, which is exact while
+    /// `hv * max(hv / h, h) < 2^31`.
+    pub const MAX_HV: u32 = 32_768;
+
+    /// A checked shape.
+    ///
+    /// # Errors
+    /// [`ShapeError`] names the field and its value.
+    pub fn new(h: u32, hv: u32, k: u32, v: u32) -> Result<Self, ShapeError> {
+        let shape = HeadShape { h, hv, k, v };
+        shape.check()?;
+        Ok(shape)
+    }
+
+    /// Whether the kernels serve this shape.
+    ///
+    /// # Errors
+    /// [`ShapeError`] names the field and its value.
+    pub fn check(&self) -> Result<(), ShapeError> {
+        let &HeadShape { h, hv, k, v } = self;
+        for (field, heads) in [("h", h), ("hv", hv)] {
+            if heads == 0 {
+                return Err(ShapeError::NoHeads { field });
+            }
+        }
+        if hv % h != 0 {
+            return Err(ShapeError::Ratio { h, hv });
+        }
+        if hv > Self::MAX_HV {
+            return Err(ShapeError::TooManyHeads { h, hv });
+        }
+        for (field, value) in [("k", k), ("v", v)] {
+            if value != 64 && value != 128 {
+                return Err(ShapeError::Dimension { field, value });
+            }
+        }
+        Ok(())
+    }
+
+    /// Value heads that share a key head, HV / H.
+    pub fn ratio(&self) -> u32 {
+        self.hv / self.h
+    }
+
+    /// Elements of one sequence's state, HV * V * K.
+    pub fn state_elements(&self) -> u64 {
+        self.hv as u64 * self.v as u64 * self.k as u64
+    }
+
+    /// Elements of one token's q or k, H * K.
+    pub fn key_elements(&self) -> u64 {
+        self.h as u64 * self.k as u64
+    }
+
+    /// Elements of one token's v or output, HV * V.
+    pub fn value_elements(&self) -> u64 {
+        self.hv as u64 * self.v as u64
+    }
+
+    /// The shape one of `ranks` tensor-parallel ranks works on.
+    ///
+    /// # Errors
+    /// [`ShapeError::Shard`] when the heads do not divide.
+    pub fn shard(&self, ranks: u32) -> Result<Self, ShapeError> {
+        for (field, value) in [("h", self.h), ("hv", self.hv)] {
+            if ranks == 0 || value % ranks != 0 {
+                return Err(ShapeError::Shard { field, value, ranks });
+            }
+        }
+        Self::new(self.h / ranks, self.hv / ranks, self.k, self.v)
+    }
+}
+
+/// A published model and its layers with this recurrence.
+#[derive(Clone, Copy, Debug)]
+pub struct Model {
+    /// Name as its publisher writes it.
+    pub name: &'static str,
+    /// Heads of the whole layer (tensor-parallel size 1).
+    pub shape: HeadShape,
+    /// Layers of the model that use the recurrence.
+    pub layers: u32,
+}
+
+const fn model(name: &'static str, h: u32, hv: u32, layers: u32) -> Model {
+    Model { name, shape: HeadShape { h, hv, k: 128, v: 128 }, layers }
+}
+
+/// Published models, GDN first. (The KDA models decode with a gate per key channel.)
+pub const MODELS: &[Model] = &[
+    model("Qwen3-Next-80B-A3B", 16, 32, 36),
+    model("Qwen3.5-0.8B", 16, 16, 18),
+    model("Qwen3.5-2B", 16, 16, 18),
+    model("Qwen3.5-4B", 16, 32, 24),
+    model("Qwen3.5-9B", 16, 32, 24),
+    model("Qwen3.5-27B", 16, 48, 48),
+    model("Qwen3.5-35B-A3B", 16, 32, 30),
+    model("Qwen3.5-122B-A10B", 16, 64, 36),
+    model("Qwen3.5-397B-A17B", 16, 64, 45),
+    model("Kimi-Linear-48B-A3B", 32, 32, 20),
+    model("Kimi-K3", 96, 96, 69),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_is_served_at_every_tensor_parallel_size() {
+        for m in MODELS {
+            for ranks in [1, 2, 4, 8] {
+                let shape = m.shape.shard(ranks).unwrap_or_else(|e| panic!("{}: {e}", m.name));
+                assert_eq!(shape.ratio(), m.shape.ratio(), "{}", m.name);
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_name_field_and_value() {
+        let refusal = |h, hv, k, v| HeadShape::new(h, hv, k, v).unwrap_err().to_string();
+        assert_eq!(refusal(0, 4, 128, 128), "h is 0: there must be at least one head");
+        assert_eq!(refusal(4, 0, 128, 128), "hv is 0: there must be at least one head");
+        assert_eq!(refusal(4, 6, 128, 128), "hv = 6 is not a multiple of h = 4");
+        assert!(refusal(1, 1, 96, 128).starts_with("k = 96 is not supported"));
+        assert!(refusal(1, 1, 128, 256).starts_with("v = 256 is not supported"));
+        assert!(refusal(1, 40_000, 128, 128).contains("hv is at most 32768"));
+        let sharded = HeadShape::new(2, 6, 128, 128).unwrap().shard(4).unwrap_err();
+        assert_eq!(sharded.to_string(), "h = 2 cannot be divided by tensor-parallel size 4");
+    }
+
+    #[test]
+    fn reciprocal_finds_the_quotient_of_every_head() {
+        let exact = |d: u32, hv: u32| {
+            let m = gdn_kernels::abi::head_reciprocal(d) as u64;
+            (0..hv).all(|x| (x as u64 * m) >> 31 == (x / d) as u64)
+        };
+        for d in 1..=256 {
+            assert!(exact(d, HeadShape::MAX_HV), "divisor {d}");
+        }
+        for d in [1000, 4096, 16_384, 32_767, 32_768] {
+            assert!(exact(d, HeadShape::MAX_HV), "divisor {d}");
+        }
+    }
+}
