@@ -1,0 +1,77 @@
+//! How far two results are apart.
+
+use gdn_host::DType;
+
+/// `||got - want|| / ||want||`, and the plain norm of the difference where `want` is zero. NaN anywhere is
+/// infinity.
+pub fn rel_l2(got: &[f64], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len(), "compared tensors have different lengths");
+    let difference: f64 = got.iter().zip(want).map(|(g, w)| (g - w).powi(2)).sum();
+    let norm: f64 = want.iter().map(|w| w * w).sum();
+    let error = if norm == 0.0 { difference.sqrt() } else { (difference / norm).sqrt() };
+    if error.is_nan() { f64::INFINITY } else { error }
+}
+
+/// The largest [`rel_l2`] of any vector of `width` elements: a global norm hides errors in small rows.
+pub fn worst_vector(got: &[f64], want: &[f64], width: usize) -> f64 {
+    let pairs = got.chunks(width).zip(want.chunks(width));
+    pairs.map(|(g, w)| rel_l2(g, w)).fold(0.0, f64::max)
+}
+
+/// f32 as f64.
+pub fn widen(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// Largest relative L2 errors that a comparison allows.
+#[derive(Clone, Copy, Debug)]
+pub struct Tolerance {
+    /// Output.
+    pub out: f64,
+    /// Each head's output vector on its own.
+    pub head: f64,
+    /// State.
+    pub state: f64,
+}
+
+impl Tolerance {
+    /// Against recorded outputs of a kernel with the same numerics.
+    pub fn recorded(out: DType, state: DType) -> Self {
+        let (out, head) = match out {
+            DType::F32 => (1e-6, 3e-6),
+            _ => (1e-3, 3e-3),
+        };
+        let state = if state == DType::F32 { 1e-6 } else { 3e-4 };
+        Tolerance { out, head, state }
+    }
+
+    /// Against the f64 oracle, whose results are not rounded to the stored type.
+    pub fn oracle(out: DType, state: DType) -> Self {
+        let limit = |t: DType| match t {
+            DType::F32 => 2e-6,
+            DType::Bf16 => 3e-3,
+            DType::F16 => 5e-4,
+        };
+        // A head vector is at most 1.6 times worse than the whole in the recorded cases; see golden's README.
+        Tolerance { out: limit(out), head: 2.0 * limit(out), state: limit(state) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nan_never_passes() {
+        assert_eq!(rel_l2(&[f64::NAN], &[1.0]), f64::INFINITY);
+        assert_eq!(rel_l2(&[1.0], &[f64::NAN]), f64::INFINITY);
+        assert_eq!(worst_vector(&[1.0, f64::NAN], &[1.0, 0.0], 1), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_small_wrong_row_shows() {
+        let (got, want) = ([100.0, 0.0, 0.2, 0.0], [100.0, 0.0, 0.1, 0.0]);
+        assert!(rel_l2(&got, &want) < 2e-3);
+        assert!((worst_vector(&got, &want, 2) - 1.0).abs() < 1e-12);
+    }
+}

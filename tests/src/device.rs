@@ -1,0 +1,192 @@
+//! What a problem runs on: the simulator, or the GPU at hand.
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use gdn_host::driver::{Context, DeviceBuffer, Driver, Stream};
+use gdn_host::{Caps, Decode, Gdn, ModuleKey, Tile, all_decode_modules, plan};
+use gdn_kernels::arch::sim;
+
+/// The byte that memory nobody wrote reads as.
+pub const POISON: u8 = 0xA5;
+
+/// Something with memory that decodes.
+pub trait Device {
+    /// For people: the GPU's name, or the simulator's.
+    fn name(&self) -> String;
+    /// What plans are made for.
+    fn caps(&self) -> Caps;
+    /// Frees all memory.
+    fn reset(&mut self);
+    /// Uninitialised memory; reads as [`POISON`].
+    fn alloc(&mut self, bytes: u64) -> Result<u64>;
+    /// Copies to the device.
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()>;
+    /// Copies from the device.
+    fn read(&self, address: u64, bytes: u64) -> Result<Vec<u8>>;
+    /// Checks, plans and runs a call, and waits for it.
+    fn decode(&mut self, call: &Decode, tile: Tile) -> Result<()>;
+}
+
+/// The lane-accurate simulator.
+#[derive(Default)]
+pub struct Sim {
+    memory: sim::Memory,
+}
+
+impl Device for Sim {
+    fn name(&self) -> String {
+        "simulator".into()
+    }
+
+    /// The part that is simulated: an H100's dispatch.
+    fn caps(&self) -> Caps {
+        Caps { sms: 132, compute: 90 }
+    }
+
+    fn reset(&mut self) {
+        self.memory = sim::Memory::new();
+    }
+
+    fn alloc(&mut self, bytes: u64) -> Result<u64> {
+        Ok(self.memory.alloc(bytes))
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
+        self.memory.write(address, bytes);
+        Ok(())
+    }
+
+    fn read(&self, address: u64, bytes: u64) -> Result<Vec<u8>> {
+        Ok(self.memory.read(address, bytes as usize))
+    }
+
+    fn decode(&mut self, call: &Decode, tile: Tile) -> Result<()> {
+        call.check()?;
+        if call.batch == 0 {
+            return Ok(());
+        }
+        let (state, io) = (call.state.tensor.dtype, call.q.tensor.dtype);
+        let plan = plan::decode(&call.shape, call.batch, state, io, &self.caps(), tile)?;
+        let entry = plan.entry();
+        let kernel = gdn_kernels::KERNELS.iter().find(|k| k.name == entry);
+        let kernel = kernel.with_context(|| format!("the table has no kernel {entry}"))?;
+        let params = call.params(&plan);
+        let extents = call.extents().map(|e| sim::Extent {
+            name: e.field,
+            address: e.address,
+            bytes: e.span(),
+            writable: e.written,
+        });
+        let launch = sim::Launch {
+            kernel,
+            grid: plan.grid,
+            block: plan.block(),
+            shared_bytes: 0,
+            params: bytemuck::bytes_of(&params),
+            extents: &extents,
+        };
+        sim::launch(&self.memory, &launch).map_err(|fault| anyhow!("{fault}"))
+    }
+}
+
+/// The GPU of ordinal 0, through its primary context.
+pub struct Gpu {
+    gdn: Gdn,
+    buffers: Vec<DeviceBuffer>,
+    context: Context,
+}
+
+impl Gpu {
+    /// Opens the GPU and loads every decode module, of the highest PTX target it runs or of the one named.
+    pub fn open(target: Option<u32>) -> Result<Gpu> {
+        Self::open_with(&all_decode_modules(), target)
+    }
+
+    /// [`Self::open`] for some modules.
+    pub fn open_with(modules: &[ModuleKey], target: Option<u32>) -> Result<Gpu> {
+        let context = Context::primary(0)?;
+        let gdn = Gdn::load_target(modules, target)?;
+        Ok(Gpu { gdn, buffers: Vec::new(), context })
+    }
+
+    /// The loaded kernels.
+    pub fn gdn(&self) -> &Gdn {
+        &self.gdn
+    }
+
+    /// The context everything lives in.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    fn buffer(&self, address: u64) -> Result<(&DeviceBuffer, usize)> {
+        let holds = |b: &&DeviceBuffer| {
+            (b.address()..=b.address() + b.len() as u64).contains(&address) && !b.is_empty()
+        };
+        let buffer = self.buffers.iter().rev().find(holds).context("address of no buffer")?;
+        Ok((buffer, (address - buffer.address()) as usize))
+    }
+}
+
+impl Device for Gpu {
+    fn name(&self) -> String {
+        self.context.device().name().unwrap_or_else(|e| e.to_string())
+    }
+
+    fn caps(&self) -> Caps {
+        *self.gdn.caps()
+    }
+
+    fn reset(&mut self) {
+        self.buffers.clear();
+    }
+
+    fn alloc(&mut self, bytes: u64) -> Result<u64> {
+        let buffer = DeviceBuffer::alloc(&self.context, bytes as usize)?;
+        buffer.fill(POISON)?;
+        let address = buffer.address();
+        self.buffers.push(buffer);
+        Ok(address)
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (buffer, offset) = self.buffer(address)?;
+        Ok(buffer.write(offset, bytes)?)
+    }
+
+    fn read(&self, address: u64, bytes: u64) -> Result<Vec<u8>> {
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let (buffer, offset) = self.buffer(address)?;
+        Ok(buffer.read(offset, bytes as usize)?)
+    }
+
+    fn decode(&mut self, call: &Decode, tile: Tile) -> Result<()> {
+        // SAFETY: the call's addresses come from `alloc`, and the context is current since `open`.
+        unsafe { self.gdn.decode_tiled(call, tile, Stream::DEFAULT)? };
+        Ok(self.context.synchronize()?)
+    }
+}
+
+/// The GPU if there is one, else the simulator, and in that case why.
+pub fn best() -> Result<(Box<dyn Device>, Option<String>)> {
+    match Driver::open() {
+        Err(reason) => Ok((Box::new(Sim::default()), Some(reason.to_string()))),
+        Ok(_) => match Gpu::open(None) {
+            Ok(gpu) => Ok((Box::new(gpu), None)),
+            Err(reason) => Ok((Box::new(Sim::default()), Some(format!("{reason:#}")))),
+        },
+    }
+}
+
+/// The device a command line names: `sim` or `gpu`.
+pub fn by_name(name: &str) -> Result<Box<dyn Device>> {
+    match name {
+        "sim" => Ok(Box::new(Sim::default())),
+        "gpu" => Ok(Box::new(Gpu::open(None)?)),
+        other => bail!("device {other} is unknown: it is sim or gpu"),
+    }
+}

@@ -1,0 +1,125 @@
+//! Where data lies: strides, offsets, types, and sizes past 16 and 32 bits.
+
+use crate::device::Device;
+use crate::problem::{Strided, round};
+use crate::random::plain;
+use anyhow::{Context as _, Result, ensure};
+use gdn_host::{DType, HeadShape, Tile};
+
+const SHAPE: HeadShape = HeadShape { h: 2, hv: 4, k: 64, v: 64 };
+const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
+
+/// Rows with gaps, each input with a gap of its own.
+pub fn token_strides_larger_than_rows(device: &mut dyn Device) -> Result<()> {
+    let mut p = plain(SHAPE, 3, DType::F32, 21);
+    p.q.stride += 8;
+    p.k.stride += 64;
+    p.v.stride += 3;
+    p.a.stride += 1;
+    p.b.stride += 5;
+    p.out_stride += 7;
+    p.run_and_check(device, Tile::Auto).map(drop)
+}
+
+/// Views into wider rows: `ba` holds b and a side by side, and v starts at an odd element.
+pub fn views_at_an_offset(device: &mut dyn Device) -> Result<()> {
+    let mut p = plain(SHAPE, 3, DType::Bf16, 22);
+    let hv = SHAPE.hv as usize;
+    (p.b.stride, p.a.stride, p.a.offset) = (2 * hv, 2 * hv, hv);
+    (p.v.offset, p.v.stride) = (5, p.v.width + 11);
+    (p.q.offset, p.q.stride) = (8, p.q.width + 8);
+    p.run_and_check(device, Tile::Auto).map(drop)
+}
+
+/// `mixed_qkv` with filler behind each row.
+pub fn packed_row_of_q_k_and_v(device: &mut dyn Device) -> Result<()> {
+    let mut p = plain(SHAPE, 3, DType::F32, 23);
+    let dense = p.run_and_check(device, Tile::Auto)?;
+    p.packed_stride = Some(p.q.width + p.k.width + p.v.width + 16);
+    p.q.offset = 8;
+    let packed = p.run_and_check(device, Tile::Auto)?;
+    ensure!(packed == dense, "the packed form gives other bits");
+    Ok(())
+}
+
+/// An f32 output of 16-bit inputs rounds to what the 16-bit output holds.
+pub fn output_in_f32(device: &mut dyn Device) -> Result<()> {
+    for io in [DType::Bf16, DType::F16] {
+        let mut p = plain(SHAPE, 2, DType::F32, 24);
+        for x in [&mut p.q, &mut p.k, &mut p.v] {
+            *x = Strided::dense(io, x.width, x.data.clone());
+        }
+        p.out_type = io;
+        let narrow = p.run_and_check(device, Tile::Auto)?;
+        p.out_type = DType::F32;
+        let wide = p.run_and_check(device, Tile::Auto)?;
+        let rounded = wide.out.iter().map(|&x| round(x, io));
+        ensure!(rounded.eq(narrow.out.iter().copied()), "rounding differs from the 16-bit output");
+        ensure!(wide.out != narrow.out, "the f32 output was rounded");
+    }
+    Ok(())
+}
+
+/// Every state type with every input type.
+pub fn every_pair_of_types(device: &mut dyn Device) -> Result<()> {
+    for state in TYPES {
+        for io in TYPES {
+            let mut p = plain(SHAPE, 2, state, 25);
+            for x in [&mut p.q, &mut p.k, &mut p.v, &mut p.a, &mut p.b] {
+                *x = Strided::dense(io, x.width, x.data.clone());
+            }
+            p.out_type = io;
+            let pair = || format!("state {}, inputs {}", state.name(), io.name());
+            p.run_and_check(device, Tile::Auto).with_context(pair)?;
+        }
+    }
+    Ok(())
+}
+
+/// K and V each 64 or 128.
+pub fn head_dimensions_64_and_128(device: &mut dyn Device) -> Result<()> {
+    for state in TYPES {
+        for (k, v) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
+            let p = plain(HeadShape { h: 1, hv: 2, k, v }, 2, state, 26);
+            let shape = || format!("state {}, {k}x{v}", state.name());
+            p.run_and_check(device, Tile::Auto).with_context(shape)?;
+        }
+    }
+    Ok(())
+}
+
+/// More sequences than a grid has blocks along y, all but a few of them padding.
+pub fn grid_past_65535(device: &mut dyn Device) -> Result<()> {
+    let batch = 65_535 + 3;
+    let shape = HeadShape { h: 1, hv: 1, k: 64, v: 64 };
+    let mut p = plain(shape, 4, DType::F32, 27);
+    let real = [0, 65_534, 65_535, batch - 1];
+    for x in [&mut p.q, &mut p.k, &mut p.v, &mut p.a, &mut p.b] {
+        let mut data = vec![0.0; batch * x.width];
+        for (i, row) in x.data.chunks(x.width).enumerate() {
+            data[real[i] * x.width..][..x.width].copy_from_slice(row);
+        }
+        x.data = data;
+    }
+    p.batch = batch;
+    p.slot = vec![-1; batch];
+    for (slot, n) in real.into_iter().enumerate() {
+        p.slot[n] = slot as i32;
+    }
+    p.run_and_check(device, Tile::Rows(64)).map(drop)
+}
+
+/// A slot whose first element lies past 2^31: 32-bit index arithmetic would wrap to another slot.
+pub fn pool_offset_past_2_31_elements(device: &mut dyn Device) -> Result<()> {
+    let shape = HeadShape { h: 1, hv: 1, k: 64, v: 64 };
+    for state in [DType::F32, DType::Bf16] {
+        let mut p = plain(shape, 3, state, 28);
+        // Slot 2 starts at 2^31 + 128, slot 4 at 2^32 + 256.
+        (p.slots, p.pitch) = (5, (1 << 30) + 64);
+        p.slot = vec![4, 2, 0];
+        let elements = shape.state_elements() as usize;
+        p.state = (0..5 * elements).map(|i| round((i % 977) as f32 * 1e-4, state)).collect();
+        p.run_and_check(device, Tile::Auto)?;
+    }
+    Ok(())
+}

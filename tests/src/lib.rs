@@ -1,0 +1,17 @@
+//! What the tests, `xtask parity` and `xtask demo` share: recorded cases, problems, devices to run them on,
+//! and the hazards as functions that run on any of those.
+
+pub mod case;
+pub mod compare;
+pub mod device;
+pub mod hazards;
+pub mod parity;
+pub mod problem;
+pub mod random;
+
+use std::path::{Path, PathBuf};
+
+/// The folder of recorded cases in a checkout.
+pub fn golden_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
