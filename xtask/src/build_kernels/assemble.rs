@@ -1,0 +1,118 @@
+//! Assembles modules with ptxas, for what a driver would find out only when it loads them: that they
+//! assemble, and what each entry takes of a GPU.
+
+use super::arch::Arch;
+use super::module::Module;
+use crate::tools::Ptxas;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+/// What an entry takes of a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Resources {
+    /// 32-bit registers of a thread.
+    pub(crate) registers: u32,
+    /// Bytes of spill stores and spill loads of a thread.
+    pub(crate) spill_bytes: u32,
+    /// Bytes of stack of a thread.
+    pub(crate) stack_bytes: u32,
+    /// Bytes of static shared memory of a block.
+    pub(crate) shared_bytes: u32,
+}
+
+/// Assembles the staged file of `module` for `gpu`. The resources of every entry, or what is wrong: an
+/// entry that needs local memory is an error.
+pub(crate) fn assemble(
+    ptxas: &Ptxas,
+    module: &Module,
+    staged: &Path,
+    gpu: Arch,
+) -> Result<BTreeMap<String, Resources>> {
+    let what = || format!("{} for {gpu}", module.file_name());
+    let cubin = staged.with_extension(format!("{gpu}.cubin"));
+    let mut command = Command::new(&ptxas.path);
+    command.args(["-v", "--warn-on-spills", "--warn-on-local-memory-usage"]);
+    command.arg(format!("--gpu-name={gpu}")).arg(staged).arg("-o").arg(&cubin);
+    let output = command.output().with_context(|| format!("cannot run {}", ptxas.path.display()))?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("{} does not assemble\n{}", what(), log.trim_end());
+    }
+    std::fs::remove_file(&cubin)?;
+    let resources = parse(&log).with_context(what)?;
+    let mut problems = Vec::new();
+    for kernel in &module.group.kernels {
+        match resources.get(&kernel.name) {
+            None => problems.push(format!("{}: ptxas says nothing of it", kernel.name)),
+            Some(r) if r.spill_bytes > 0 || r.stack_bytes > 0 => problems.push(format!(
+                "{}: {} registers, {} bytes of spills, {} bytes of stack",
+                kernel.name, r.registers, r.spill_bytes, r.stack_bytes
+            )),
+            Some(_) => {}
+        }
+    }
+    if problems.is_empty() {
+        let local = log.lines().filter(|line| line.to_lowercase().contains("local memory"));
+        problems.extend(local.map(str::to_owned));
+    }
+    if !problems.is_empty() {
+        bail!("{}\n  {}", what(), problems.join("\n  "));
+    }
+    Ok(resources)
+}
+
+/// Reads what `ptxas -v` reports.
+fn parse(log: &str) -> Result<BTreeMap<String, Resources>> {
+    let mut found = BTreeMap::new();
+    let mut current: Option<(String, Resources)> = None;
+    for line in log.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            let name = rest.split('\'').next().unwrap_or_default();
+            current = Some((name.to_owned(), Resources::default()));
+        } else if line.contains("bytes stack frame") {
+            if let Some((_, resources)) = &mut current {
+                resources.stack_bytes = before(line, "bytes stack frame").unwrap_or(0);
+                resources.spill_bytes = before(line, "bytes spill stores").unwrap_or(0)
+                    + before(line, "bytes spill loads").unwrap_or(0);
+            }
+        } else if line.contains("registers") && line.contains("Used ") {
+            let (name, mut resources) = current.take().context("registers of no entry")?;
+            resources.registers = before(line, "registers").with_context(|| line.to_owned())?;
+            resources.shared_bytes = before(line, "bytes smem").unwrap_or(0);
+            found.insert(name, resources);
+        }
+    }
+    Ok(found)
+}
+
+/// The number that stands before a unit: 40 in `Used 40 registers, ..`.
+fn before(line: &str, unit: &str) -> Option<u32> {
+    let (text, _) = line.split_once(unit)?;
+    text.split_whitespace().next_back()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn report_of_ptxas_is_read() {
+        let log = "ptxas info    : 0 bytes gmem\n\
+            ptxas info    : Compiling entry function 'a' for 'sm_80'\n\
+            ptxas info    : Function properties for a\n\
+            \u{20}   0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n\
+            ptxas info    : Used 128 registers, used 1 barriers, 4096 bytes smem, 552 bytes cmem[0]\n\
+            ptxas info    : Compile time = 52.188 ms\n\
+            ptxas info    : Compiling entry function 'b' for 'sm_80'\n\
+            ptxas info    : Function properties for b\n\
+            \u{20}   16 bytes stack frame, 12 bytes spill stores, 20 bytes spill loads\n\
+            ptxas info    : Used 255 registers, used 0 barriers, 16 bytes cumulative stack size\n";
+        let resources = parse(log).unwrap();
+        let a = Resources { registers: 128, spill_bytes: 0, stack_bytes: 0, shared_bytes: 4096 };
+        let b = Resources { registers: 255, spill_bytes: 32, stack_bytes: 16, shared_bytes: 0 };
+        assert_eq!(resources, BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]));
+    }
+}

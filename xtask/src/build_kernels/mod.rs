@@ -1,0 +1,285 @@
+//! `cargo xtask build-kernels`: gdn-kernels to the PTX, manifest and header in `gdn-host/ptx`.
+//!
+//! ```text
+//! compile   rustc, for each target                    one PTX file a target
+//! split     by operation and types                    a module a file, with launch bounds and header
+//! lint      what must and must not be in an entry
+//! assemble  ptxas, for every GPU that runs the module registers, spills, shared memory
+//! write     *.ptx, manifest.json, modules.rs, gdn.h   or compare with what is committed (`--check`)
+//! ```
+//!
+//! Nothing is written before everything passed, and the same sources and compiler give the same bytes
+//! wherever the repository lies.
+
+mod arch;
+mod assemble;
+mod check;
+mod compile;
+mod embed;
+mod header;
+mod kernel;
+mod lint;
+mod manifest;
+mod module;
+mod ptx;
+mod report;
+mod source;
+
+use crate::tools::{self, Ptxas, Toolchain};
+use anyhow::{Context, Result, bail, ensure};
+use arch::Arch;
+use check::Files;
+use kernel::Group;
+use manifest::{Assembled, Manifest};
+use module::Module;
+use rayon::prelude::*;
+use report::Progress;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Build the PTX, its manifest and gdn.h from gdn-kernels
+///
+/// Writes gdn-host/ptx. Needs a rustc with the source of `core`, and once the network, for the crates that
+/// the standard library pins; `cargo xtask doctor` says what is there.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// PTX target, repeatable; the files of other targets are removed [default: sm_80 and sm_90]
+    #[arg(long = "arch", value_name = "sm_NN")]
+    archs: Vec<Arch>,
+    /// Compare with what is committed and write nothing; fails on any difference
+    #[arg(long)]
+    check: bool,
+    /// The compiler, with cargo beside it and the source of `core` in its sysroot
+    #[arg(long, value_name = "PATH")]
+    rustc: Option<PathBuf>,
+    /// The PTX assembler [default: $PTXAS, $GDN_PTXAS, PATH, $CUDA_HOME, virtual environments]
+    #[arg(long, value_name = "PATH")]
+    ptxas: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let root = tools::workspace_root()?;
+    let directory = root.join("gdn-host/ptx");
+    let mut archs = if args.archs.is_empty() { Arch::BUILT.to_vec() } else { args.archs.clone() };
+    archs.sort();
+    archs.dedup();
+    if args.check {
+        return run_check(args, &root, &directory, &archs);
+    }
+
+    let earlier = Manifest::read(&directory).unwrap_or_default();
+    let groups = kernel::groups();
+    let built = build(args, &root, &archs, &groups, earlier.as_ref())?;
+    let written = write(&directory, &built.files)?;
+    print!("{}", report::table(&built.manifest));
+    println!("{}", built.summary());
+    println!("{written} of {} files in {} changed", built.files.len(), directory.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Compares; every difference is listed, whatever else fails.
+fn run_check(args: &Args, root: &Path, directory: &Path, archs: &[Arch]) -> Result<ExitCode> {
+    let committed = Manifest::read(directory)?;
+    let committed = committed.with_context(|| format!("nothing to check in {}", directory.display()))?;
+    let mut differences = check::committed(directory, &committed, &source::sha256(root)?);
+    let groups = kernel::groups();
+    match build(args, root, archs, &groups, Some(&committed)) {
+        Ok(built) => {
+            differences.extend(check::manifests(&committed, &built.manifest, archs));
+            let same_compiler = check::same_compiler(&committed, &built.toolchain);
+            let whole = committed.modules.iter().all(|module| archs.contains(&module.arch));
+            let comparable = |name: &str| match name {
+                header::FILE_NAME => true,
+                manifest::FILE_NAME | embed::FILE_NAME => same_compiler && whole,
+                _ => same_compiler,
+            };
+            let mut files = built.files.clone();
+            files.retain(|name, _| comparable(name));
+            differences.extend(check::bytes(directory, &files)?);
+            println!("{}", built.summary());
+            if !same_compiler {
+                let manifest::Compiler { rustc, llvm, .. } = &committed.compiler;
+                println!("bytes of PTX not compared: what is committed is from {rustc}, LLVM {llvm}");
+            }
+            if !whole {
+                println!("targets that were not asked for are not compared");
+            }
+        }
+        Err(error) => differences.push(format!("{error:#}")),
+    }
+    if differences.is_empty() {
+        println!("no differences in {}", directory.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("{} differences in {}:", differences.len(), directory.display());
+    differences.iter().for_each(|difference| println!("- {difference}"));
+    Ok(ExitCode::FAILURE)
+}
+
+/// What a build gives.
+struct Built {
+    toolchain: Toolchain,
+    manifest: Manifest,
+    files: Files,
+    /// What became of the assembler's part.
+    assembly: String,
+}
+
+impl Built {
+    fn summary(&self) -> String {
+        let modules = self.manifest.modules.len();
+        let entries: usize = self.manifest.modules.iter().map(|module| module.entries.len()).sum();
+        let Toolchain { origin, version, llvm, .. } = &self.toolchain;
+        format!(
+            "{modules} modules, {entries} entries: built with {version}, LLVM {llvm} ({origin}), linted, {}",
+            self.assembly
+        )
+    }
+}
+
+/// Compiles, splits, lints and assembles; writes below the target directory only.
+fn build(
+    args: &Args,
+    root: &Path,
+    archs: &[Arch],
+    groups: &[Group],
+    earlier: Option<&Manifest>,
+) -> Result<Built> {
+    let toolchain = Toolchain::find(root, args.rustc.as_deref())?;
+    let ptxas = Ptxas::find(root, args.ptxas.as_deref())?;
+    let source_sha256 = source::sha256(root)?;
+    let target = target_directory(root).join("kernels");
+    let progress = Progress::new();
+
+    progress.stage(format!("compiling with {}", toolchain.version), 0);
+    let compiled: Vec<Result<Vec<Module>>> = archs
+        .par_iter()
+        .map(|&arch| {
+            let target_dir = target.join(arch.to_string());
+            let build = compile::Build {
+                toolchain: &toolchain,
+                root,
+                target_dir,
+                arch,
+                source_sha256: &source_sha256,
+            };
+            module::split(&build.run()?, arch, groups, &toolchain, &source_sha256)
+        })
+        .collect();
+    let modules = compiled.into_iter().collect::<Result<Vec<_>>>()?;
+    let modules: Vec<Module> = modules.into_iter().flatten().collect();
+
+    let staging = target.join("ptx");
+    stage_and_lint(&modules, &staging)?;
+    let mut manifest = Manifest::new(&toolchain, &source_sha256, &modules);
+    let assembly = match &ptxas {
+        Some(ptxas) => {
+            let (found, unknown) = assemble_all(ptxas, &modules, &staging, &progress)?;
+            manifest.record(ptxas, &found);
+            // Another version's numbers are no difference.
+            if let Some(earlier) = earlier.filter(|m| args.check && m.ptxas != manifest.ptxas) {
+                manifest.keep_resources(earlier);
+            }
+            let note = if unknown.is_empty() { String::new() } else { format!(" (not for {unknown})") };
+            format!("assembled with ptxas {}{note}", ptxas.version)
+        }
+        None => {
+            let kept = earlier.map_or(0, |earlier| manifest.keep_resources(earlier));
+            format!("not assembled: no ptxas; recorded resources kept for {kept} files")
+        }
+    };
+    let files = render(root, &modules, &manifest)?;
+    Ok(Built { toolchain, manifest, files, assembly })
+}
+
+/// Cargo's target directory.
+fn target_directory(root: &Path) -> PathBuf {
+    let named = std::env::var_os("CARGO_TARGET_DIR").filter(|value| !value.is_empty());
+    root.join(named.map_or(PathBuf::from("target"), PathBuf::from))
+}
+
+/// Writes the modules where ptxas, and whoever reads a failure, finds them, and lints them.
+fn stage_and_lint(modules: &[Module], staging: &Path) -> Result<()> {
+    fs::create_dir_all(staging)?;
+    let mut failures = Vec::new();
+    for module in modules {
+        let path = staging.join(module.file_name());
+        fs::write(&path, &module.text)?;
+        let found = lint::lint(&module.text, &module.group.kernels)?;
+        failures.extend(found.iter().map(|failure| format!("\n{}:{failure}", path.display())));
+    }
+    const SHOWN: usize = 40;
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let more = failures.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!("\nand {more} more") } else { String::new() };
+    failures.truncate(SHOWN);
+    bail!("the kernels break the rules of PTX that is fast and safe:{}{rest}", failures.concat());
+}
+
+/// Assembles every module for every GPU that runs it, two at a time. Also names the GPUs that this ptxas
+/// does not know.
+fn assemble_all(
+    ptxas: &Ptxas,
+    modules: &[Module],
+    staging: &Path,
+    progress: &Progress,
+) -> Result<(Vec<Assembled>, String)> {
+    let pairs = modules.iter().flat_map(|module| module.arch.runs_on().map(move |gpu| (module, gpu)));
+    let (known, unknown): (Vec<_>, Vec<_>) = pairs.partition(|(_, gpu)| ptxas.knows(&gpu.to_string()));
+    ensure!(!known.is_empty(), "{} knows none of the GPUs", ptxas.path.display());
+    progress.stage(format!("assembling with ptxas {}", ptxas.version), known.len());
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+    let results: Vec<Result<Assembled>> = pool.install(|| {
+        let assemble = |&(module, gpu): &(&Module, Arch)| {
+            let file = module.file_name();
+            let entries = assemble::assemble(ptxas, module, &staging.join(&file), gpu)?;
+            progress.step();
+            Ok(Assembled { file, gpu, entries })
+        };
+        known.par_iter().map(assemble).collect()
+    });
+    let (found, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    if !errors.is_empty() {
+        let errors: Vec<String> =
+            errors.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+        bail!("ptxas {}:\n{}", ptxas.version, errors.join("\n"));
+    }
+    let mut unknown: Vec<Arch> = unknown.into_iter().map(|(_, gpu)| gpu).collect();
+    unknown.sort();
+    unknown.dedup();
+    let unknown = unknown.iter().map(Arch::to_string).collect::<Vec<_>>().join(", ");
+    Ok((found.into_iter().flatten().collect(), unknown))
+}
+
+/// Every file of `gdn-host/ptx`.
+fn render(root: &Path, modules: &[Module], manifest: &Manifest) -> Result<Files> {
+    let mut files: Files = modules.iter().map(|module| (module.file_name(), module.text.clone())).collect();
+    let sizes = manifest.params.iter().map(|(name, params)| (name.as_str(), params.size)).collect();
+    files.insert(header::FILE_NAME.to_owned(), header::generate(root, &sizes)?);
+    files.insert(embed::FILE_NAME.to_owned(), embed::render(modules));
+    files.insert(manifest::FILE_NAME.to_owned(), manifest.to_json()?);
+    Ok(files)
+}
+
+/// Writes what changed and removes the PTX files that are no longer built; returns how many files that is.
+fn write(directory: &Path, files: &Files) -> Result<usize> {
+    fs::create_dir_all(directory)?;
+    let mut changed = 0;
+    for (name, text) in files {
+        let path = directory.join(name);
+        // A file that keeps its time stamp makes nobody compile again.
+        if !fs::read(&path).is_ok_and(|bytes| bytes == text.as_bytes()) {
+            fs::write(&path, text).with_context(|| path.display().to_string())?;
+            changed += 1;
+        }
+    }
+    for stale in check::ptx_files(directory).iter().filter(|name| !files.contains_key(*name)) {
+        fs::remove_file(directory.join(stale))?;
+        changed += 1;
+    }
+    Ok(changed)
+}

@@ -1,0 +1,152 @@
+//! What the kernels are built from, as one hash.
+//!
+//! `source_sha256` is the SHA-256 of these parts, one after the other:
+//!
+//! 1. for each `*.rs` file below `gdn-kernels/src`, the simulator (`arch/sim.rs`, `arch/sim/`) excepted, and
+//!    for `gdn-kernels/Cargo.toml`, in byte order of their paths relative to the repository with `/`
+//!    between the parts: the path, a newline, the length in bytes in decimal, a newline, the bytes;
+//! 2. for each non-optional dependency of gdn-kernels, in byte order of the names: the line
+//!    `name version checksum` and a newline, as `Cargo.lock` pins it.
+//!
+//! Toolchain and flags are not part of it: the manifest records them beside it.
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::Path;
+
+const CRATE: &str = "gdn-kernels";
+
+/// The hash of the kernels' sources.
+pub(crate) fn sha256(root: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    for path in files(root)? {
+        let bytes = fs::read(root.join(&path)).with_context(|| path.clone())?;
+        hash.update(format!("{path}\n{}\n", bytes.len()));
+        hash.update(&bytes);
+    }
+    for line in pinned_dependencies(root)? {
+        hash.update(line + "\n");
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// SHA-256 of `bytes` in lower-case hexadecimal.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Paths of the sources, relative to the repository, in the order of the hash.
+fn files(root: &Path) -> Result<Vec<String>> {
+    let mut found = vec![format!("{CRATE}/Cargo.toml")];
+    let mut folders = vec![format!("{CRATE}/src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root.join(&folder)).with_context(|| folder.clone())? {
+            let entry = entry?;
+            let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if path.ends_with(".rs") {
+                found.push(path);
+            }
+        }
+    }
+    let simulator = format!("{CRATE}/src/arch/sim");
+    found.retain(|path| !path.strip_prefix(&simulator).is_some_and(|rest| rest.starts_with(['.', '/'])));
+    found.sort();
+    Ok(found)
+}
+
+/// `name version checksum` of what the device code depends on.
+fn pinned_dependencies(root: &Path) -> Result<Vec<String>> {
+    let read = |path: &str| -> Result<toml::Table> {
+        let text = fs::read_to_string(root.join(path)).with_context(|| path.to_owned())?;
+        text.parse().with_context(|| path.to_owned())
+    };
+    let manifest = read("gdn-kernels/Cargo.toml")?;
+    let lock = read("Cargo.lock")?;
+    let packages = lock.get("package").and_then(toml::Value::as_array);
+    let packages = packages.context("Cargo.lock: no packages")?;
+    let own = packages.iter().find(|package| package["name"].as_str() == Some(CRATE));
+    let own = own.and_then(|own| own.get("dependencies")?.as_array());
+    let own = own.context("Cargo.lock: no dependencies of gdn-kernels")?;
+
+    let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
+    let dependencies = dependencies.context("gdn-kernels/Cargo.toml: no dependencies")?;
+
+    let mut lines = Vec::new();
+    for (name, dependency) in dependencies {
+        if dependency.get("optional").and_then(toml::Value::as_bool) == Some(true) {
+            continue;
+        }
+        // "name", or "name version" where the lock file has several versions.
+        let mut pinned = own.iter().filter_map(|d| d.as_str()).map(|d| d.split(' '));
+        let version = pinned.find_map(|mut d| (d.next() == Some(name)).then(|| d.next()));
+        let version = version.with_context(|| format!("Cargo.lock does not pin {name}"))?;
+        let field = |package: &toml::Value, field: &str| {
+            package.get(field).and_then(toml::Value::as_str).unwrap_or_default().to_owned()
+        };
+        let mut matching = packages.iter().filter(|package| {
+            field(package, "name") == *name && version.is_none_or(|v| field(package, "version") == v)
+        });
+        let package = matching.next().with_context(|| format!("Cargo.lock does not pin {name}"))?;
+        ensure!(matching.next().is_none(), "Cargo.lock: several versions of {name}");
+        lines.push(format!("{name} {} {}", field(package, "version"), field(package, "checksum")));
+    }
+    lines.sort();
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A repository with the files that the hash reads.
+    fn repository(name: &str) -> std::path::PathBuf {
+        let root = std::env::temp_dir().join(format!("gdn-source-{name}-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("gdn-kernels/src/lib.rs", "mod arch;");
+        write("gdn-kernels/src/arch/nvptx.rs", "// nvptx");
+        write("gdn-kernels/src/arch/sim/mod.rs", "// simulator");
+        write(
+            "gdn-kernels/Cargo.toml",
+            "[dependencies]\nhalf = \"2\"\nrayon = { version = \"1\", optional = true }",
+        );
+        let lock = "[[package]]\nname = \"half\"\nversion = \"2.7.1\"\nchecksum = \"abc\"\n\
+            [[package]]\nname = \"rayon\"\nversion = \"1.0.0\"\n\
+            [[package]]\nname = \"gdn-kernels\"\nversion = \"0.1.0\"\ndependencies = [\"half\", \"rayon\"]\n";
+        write("Cargo.lock", lock);
+        root
+    }
+
+    #[test]
+    fn kernel_source_counts_and_the_simulator_does_not() {
+        let root = repository("files");
+        let before = sha256(&root).unwrap();
+        assert_eq!(
+            files(&root).unwrap(),
+            ["gdn-kernels/Cargo.toml", "gdn-kernels/src/arch/nvptx.rs", "gdn-kernels/src/lib.rs"]
+        );
+        fs::write(root.join("gdn-kernels/src/arch/sim/mod.rs"), "// other").unwrap();
+        fs::write(root.join("gdn-kernels/src/notes.txt"), "no source").unwrap();
+        assert_eq!(sha256(&root).unwrap(), before);
+        fs::write(root.join("gdn-kernels/src/arch/nvptx.rs"), "// nvptY").unwrap();
+        assert_ne!(sha256(&root).unwrap(), before);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn device_dependencies_count_and_optional_ones_do_not() {
+        let root = repository("lock");
+        assert_eq!(pinned_dependencies(&root).unwrap(), ["half 2.7.1 abc"]);
+        fs::remove_dir_all(root).unwrap();
+    }
+}

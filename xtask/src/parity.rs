@@ -1,0 +1,199 @@
+//! `cargo xtask parity`: recorded cases, hazards and random problems on a device, as a table and as JSON.
+
+use crate::{report, tools};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args as ClapArgs;
+use gdn_host::{Tile, artifact};
+use gdn_tests::device::{Device, Gpu, Sim};
+use gdn_tests::parity::Outcome;
+use gdn_tests::{case, hazards, parity, random};
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Hold the kernels against recorded cases; exit 1 if one fails
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Where the kernels run: sim or gpu
+    #[arg(long, default_value = "sim")]
+    device: String,
+    /// Directory of case files in the format of tests/golden/README.md [default: tests/golden]
+    #[arg(long)]
+    cases: Option<PathBuf>,
+    /// Only cases of this operation
+    #[arg(long)]
+    op: Option<String>,
+    /// Also run every hazard and this many random problems
+    #[arg(long, num_args = 0..=1, default_missing_value = "64", value_name = "RANDOM")]
+    hazards: Option<u32>,
+    /// Write the result as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// GPU only: also run the hazards, with the PTX of every target, and write docs/evidence/<gpu>.json
+    #[arg(long)]
+    record: bool,
+}
+
+/// Targets that PTX is built for; each runs on its own compute capability and all later ones.
+const TARGETS: [u32; 2] = [80, 90];
+
+/// Random problems of a record.
+const RECORDED_PROBLEMS: u32 = 256;
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    ensure!(!args.record || args.device == "gpu", "--record proves kernels on a GPU: add --device gpu");
+    let dir = match &args.cases {
+        Some(dir) => dir.clone(),
+        None => tools::workspace_root()?.join("tests/golden"),
+    };
+    let files = select(&dir, args.op.as_deref())?;
+    let random = args.hazards.or(args.record.then_some(RECORDED_PROBLEMS));
+
+    let mut runs = Vec::new();
+    match args.device.as_str() {
+        "sim" => runs.push(run_on("", &files, &mut Sim::default(), random)?),
+        "gpu" if args.record => {
+            for target in TARGETS {
+                let label = format!("sm_{target}: ");
+                let mut gpu = Gpu::open(Some(target)).context("no GPU to run on")?;
+                runs.push(run_on(&label, &files, &mut gpu, random)?);
+            }
+        }
+        "gpu" => {
+            let mut gpu = Gpu::open(None).context("no GPU to run on")?;
+            runs.push(run_on("", &files, &mut gpu, random)?);
+        }
+        other => bail!("device {other} is unknown: it is sim or gpu"),
+    }
+
+    let device = runs[0].device.clone();
+    let cases: Vec<Outcome> = runs.into_iter().flat_map(|r| r.outcomes).collect();
+    print(&device, &cases);
+    let failed = cases.iter().filter(|c| !c.pass).count();
+    println!("{} passed, {failed} failed", cases.len() - failed);
+    let result = to_json(&device, &cases);
+    if let Some(path) = &args.json {
+        report::write_json(path, &result)?;
+    }
+    if args.record {
+        ensure!(failed == 0, "nothing was recorded: {failed} of {} failed", cases.len());
+        let file = tools::workspace_root()?.join("docs/evidence").join(report::gpu_file_name(&device));
+        report::write_json(&file, &with_provenance(result)?)?;
+        println!("recorded in {}", file.display());
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The case files of a directory, of one operation if it is named.
+fn select(dir: &Path, op: Option<&str>) -> Result<Vec<PathBuf>> {
+    let mut files = case::list(dir)?;
+    if let Some(op) = op {
+        // An unreadable file stays: its outcome says why.
+        files.retain(|file| case::Case::read(file).map_or(true, |case| case.op() == op));
+        ensure!(!files.is_empty(), "{} holds no case of operation {op}", dir.display());
+    }
+    Ok(files)
+}
+
+/// The outcomes of one device.
+struct Run {
+    device: String,
+    outcomes: Vec<Outcome>,
+}
+
+fn run_on(label: &str, files: &[PathBuf], device: &mut dyn Device, random: Option<u32>) -> Result<Run> {
+    let hazards: &[_] = if random.is_some() { hazards::ALL } else { &[] };
+    let bar = report::progress(files.len() + hazards.len() + random.unwrap_or(0) as usize, "parity");
+    let mut outcomes = Vec::new();
+    for file in files {
+        outcomes.push(parity::run_file(file, device));
+        bar.inc(1);
+    }
+    for (name, hazard) in hazards {
+        let result = hazard(device);
+        outcomes.push(judged("hazard", name, "against the f64 oracle, bits where promised", result));
+        bar.inc(1);
+    }
+    if let Some(count) = random {
+        let result = random_problems(count, device, &mut || bar.inc(1));
+        let name = format!("{count} random problems");
+        outcomes.push(judged("random", &name, "against the f64 oracle, bits across tiles", result));
+    }
+    bar.finish_and_clear();
+    for outcome in &mut outcomes {
+        outcome.file.insert_str(0, label);
+    }
+    Ok(Run { device: device.name(), outcomes })
+}
+
+/// An outcome of something that only holds or does not.
+fn judged(op: &str, name: &str, tolerance: &str, result: Result<()>) -> Outcome {
+    Outcome {
+        file: name.into(),
+        op: op.into(),
+        pass: result.is_ok(),
+        rel_l2_out: None,
+        rel_l2_state: None,
+        tolerance: tolerance.into(),
+        note: result.err().map_or_else(String::new, |error| format!("{error:#}")),
+    }
+}
+
+/// The same problems every time: a record must be repeatable.
+fn random_problems(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) -> Result<()> {
+    let mut runner = TestRunner::deterministic();
+    let strategy = random::decode();
+    for i in 0..count {
+        let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("{reason}"))?;
+        let problem = tree.current();
+        let describe = || format!("random problem {i}: {problem:?}").chars().take(400).collect::<String>();
+        let solution = problem.run_and_check(device, Tile::Auto).with_context(describe)?;
+        for tile in [Tile::Rows(8), Tile::Rows(64)] {
+            let same = problem.run(device, tile).with_context(describe)? == solution;
+            ensure!(same, "{tile:?} gives other bits; {}", describe());
+        }
+        step();
+    }
+    Ok(())
+}
+
+fn print(device: &str, cases: &[Outcome]) {
+    println!("{device}");
+    let error = |e: Option<f64>| e.map_or_else(|| "-".into(), |e| format!("{e:.2e}"));
+    let rows = cases.iter().map(|c| {
+        let verdict = if c.pass { "pass" } else { "FAIL" };
+        let (out, state) = (error(c.rel_l2_out), error(c.rel_l2_state));
+        [c.file.clone(), c.op.clone(), verdict.into(), out, state, c.note.clone()]
+    });
+    report::table(&["case", "op", "", "rel l2 out", "rel l2 state", "note"], rows);
+}
+
+fn to_json(device: &str, cases: &[Outcome]) -> Value {
+    let cases = cases.iter().map(|c| {
+        json!({
+            "file": c.file, "op": c.op, "pass": c.pass, "rel_l2_out": c.rel_l2_out,
+            "rel_l2_state": c.rel_l2_state, "tolerance": c.tolerance, "note": c.note,
+        })
+    });
+    let file = |m: &artifact::EmbeddedModule| format!("{}.sm_{}.ptx", m.name, m.arch);
+    let hashes = artifact::modules().iter().map(|m| (file(m), Value::from(m.sha256)));
+    json!({
+        "device": device,
+        "ptx_sha256": hashes.collect::<serde_json::Map<_, _>>(),
+        "cases": cases.collect::<Vec<_>>(),
+    })
+}
+
+/// What a record says besides the results: driver and day.
+fn with_provenance(mut result: Value) -> Result<Value> {
+    let (major, minor) = gdn_host::driver::Driver::open()?.version()?;
+    result["driver"] = json!({
+        "cuda": format!("{major}.{minor}"),
+        "kernel_module": report::driver_version().unwrap_or_default(),
+    });
+    result["date"] = json!(report::today());
+    Ok(result)
+}

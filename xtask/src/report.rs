@@ -1,0 +1,94 @@
+//! Tables, JSON files, progress bars, and names of cards and days.
+
+use anyhow::{Context as _, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Prints rows under headings, columns padded to their widest cell; the last column is left as it is.
+pub fn table<const N: usize>(headings: &[&str; N], rows: impl IntoIterator<Item = [String; N]>) {
+    let rows: Vec<[String; N]> = rows.into_iter().collect();
+    let mut widths = headings.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    };
+    line(*headings);
+    for row in &rows {
+        line(std::array::from_fn(|i| row[i].as_str()));
+    }
+}
+
+/// Writes JSON for people to read too, and makes the folders above it.
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+    }
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A bar of `len` steps; nothing where standard error is no terminal.
+pub fn progress(len: usize, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} [{bar:40}] {pos}/{len} {msg} {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(len as u64).with_style(style).with_prefix(what)
+}
+
+/// `h100.json` for `NVIDIA H100 80GB HBM3`: the first word with a digit, else the whole name.
+pub fn gpu_file_name(device: &str) -> String {
+    let has_digit = |word: &&str| word.chars().any(|c| c.is_ascii_digit());
+    let word = device.split_whitespace().find(has_digit).unwrap_or(device);
+    let plain = word.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
+    plain.collect::<String>() + ".json"
+}
+
+/// The kernel driver's version, where the system tells it.
+pub fn driver_version() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    let dotted = |w: &&str| w.contains('.') && w.starts_with(|c: char| c.is_ascii_digit());
+    text.split_whitespace().find(dotted).map(str::to_owned)
+}
+
+/// Today in UTC, as `2026-11-24`.
+pub fn today() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    civil_date(seconds / 86_400)
+}
+
+/// The date of a day counted from 1970-01-01, by counting 400-year cycles from March of year 0.
+fn civil_date(days: u64) -> String {
+    let z = days + 719_468;
+    let (era, day) = (z / 146_097, z % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = era * 400 + year + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_dates() {
+        assert_eq!(civil_date(0), "1970-01-01");
+        assert_eq!(civil_date(11_016), "2000-02-29");
+        assert_eq!(civil_date(20_781), "2026-11-24");
+    }
+
+    #[test]
+    fn cards_have_short_names() {
+        assert_eq!(gpu_file_name("NVIDIA H100 80GB HBM3"), "h100.json");
+        assert_eq!(gpu_file_name("NVIDIA H200"), "h200.json");
+        assert_eq!(gpu_file_name("NVIDIA A100-SXM4-80GB"), "a100-sxm4-80gb.json");
+    }
+}
