@@ -16,7 +16,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::F32,
         k: 128,
-        sha256: "1ba983f68f7125fbfa08f47190b798a72185a8a9387f0f7ad57abc0863b8f798",
+        sha256: "4531a5ef301a43770ae925f690fb7007aea7a4df9f9d1773df7f1c04c43205f9",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -30,7 +30,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::Bf16,
         k: 128,
-        sha256: "573282e11dec22443854ab1df0b2baf251591690a9274ebfec6ca0f5397a3e63",
+        sha256: "fdcf438e0761d743a77c0b24f06946e58da7d5cf54c779a542c07748e98903e7",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -44,7 +44,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::F16,
         k: 128,
-        sha256: "ce4616fef25f1908371802d533687512ff809635d9215371c4648d4a33da4298",
+        sha256: "b9a82a6f259c2a42b7d2013280c711ff92aae7c7e7d9c28b2896d7f2223f8edb",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -58,7 +58,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::F32,
         k: 128,
-        sha256: "d95ce50e5e0250bfd4a77bcda2606f12b85359db890c599dddb8824c454964ff",
+        sha256: "1f9e02dbd02930d14a5325235e8d960b80061361f9d2e32dc1d247843897112b",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -72,7 +72,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::Bf16,
         k: 128,
-        sha256: "8819611366b7e54112ad4608112e80b8eb714adcb89e523cce1392fe115afb74",
+        sha256: "289ad5862d2b545b1c774e66479f175454858386377ff918ff0dd2d496684c15",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -86,7 +86,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::F16,
         k: 128,
-        sha256: "5e5c3d9c977e3927b18367e9bded1dfc4b672535a8b8977d7353e5d4f6501baf",
+        sha256: "98dd2af06dbf8b68f4fb072a8fb72cc9c6429ede54d600e52a03ed6661db55c1",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -100,7 +100,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::F32,
         k: 128,
-        sha256: "b1ec700fb06ca4c55ad37bedc1b66d8bc8f26332cd24c18e413e5bfd6b0ba9b2",
+        sha256: "214fafb2b928080e3c0ec64494bc746d97934f65ecbc9df90add7f08cffdfe7d",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -114,7 +114,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::Bf16,
         k: 128,
-        sha256: "8ce31cb7117a90aef28a5adf572f7c9f3b4236b0c40157ba95e8f70f7698b672",
+        sha256: "b94f5d789aa3ade252b97ac554f8a1a69985e39e8f896cd12773931e7d4d5688",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -128,7 +128,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::F16,
         k: 128,
-        sha256: "b92b07c6bed9cfc398ae391975c6a1ffacfa826e547c6abda8e2b1a8c9dc0fb4",
+        sha256: "64994ce64425af98be49cb6237fb402d6d4a399908e755153b750e4e25ed4ffa",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -142,7 +142,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::F32,
         k: 64,
-        sha256: "f4666ab39631acc1135fae21f16beeca3c9bd6ec791dd95921a1efaed06da7b3",
+        sha256: "0dbdace0a6810189c4d6686b108c9ea3afe14c9da1516c93193ef5884b4770db",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -156,7 +156,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::Bf16,
         k: 64,
-        sha256: "51c991c243e43453204b0a9ae9ef6953cdbb7b7323373a79b3c93bf437b8b7d7",
+        sha256: "fffd5196dc49c9f9576a2589af4a1abb085a92029f1da6c88363641199f35f08",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::F16,
         k: 64,
-        sha256: "b4486c63bfbbd3d3ef1f2be935fdeca98454ba9176f0bbb69e99261b6767b855",
+        sha256: "c5bdf4efb848e9f876622739246fafd153048b8419bf466dbfa3e323fabf29b4",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -184,7 +184,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::F32,
         k: 64,
-        sha256: "21b907544a99c895e93fe456f734226428b4a0ace00327e47eff7537905bad3a",
+        sha256: "9089c5471c1aa3e8aa4b9e9237d9e8a74cf36c69ea3b8c79338ab15a96c908cc",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -198,7 +198,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::Bf16,
         k: 64,
-        sha256: "9ca419cca87d4a73ce7351f8f5d25f7af40cc4d068db596fd882014889833e7c",
+        sha256: "1e9698d442d143175019cf8f07c4f0d94969d03e50193bd13164e9936b628c3d",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -212,7 +212,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::F16,
         k: 64,
-        sha256: "d78865b4651649b1e5fe02ff4be699892139c2a2075a1ed34016f5246db1c9af",
+        sha256: "b15d40614bba2753ebf12c5691416c0eaabc48973e4359eff066d721a0ca630f",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -226,7 +226,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::F32,
         k: 64,
-        sha256: "ab8893cfd16d6dedf4d1e750d4b6ad44d5221d07dcf1a3bc856482efc4fc5f8a",
+        sha256: "6d1a15fb78f8812aeab95eca0bb63410b75de3051d85c257c3bf3193964932c3",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -240,7 +240,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::Bf16,
         k: 64,
-        sha256: "b0bec6c17b31278f18f39743a26c61a60b76a7061d85645b4de83f2694b4e80c",
+        sha256: "a4e8fb0b976903268ef65fd9e0c6b42d4a45538ba495c76e11a3d25bb9dd2409",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -254,7 +254,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::F16,
         k: 64,
-        sha256: "c326a0ffa8bec477ddd0dea95e459054ee41cb9b904bf60b078d094501d34318",
+        sha256: "3789a587568d209bb5179470ee2c96e7e680e80dcd35e7a8e502721f4337ec41",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -268,7 +268,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::F32,
         k: 128,
-        sha256: "ffc0d28878ab88c1c5a449b6e0405249a6455472db36632ddb7e9a42f36d351c",
+        sha256: "f0435f9ccbb30dccbfc66382fe0b0798d0f6c04b8d03c9217c9d5784b5bf4dc0",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -282,7 +282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::Bf16,
         k: 128,
-        sha256: "8e67018eef89ff70d1f91828805a1375ab4e8c56951eae857563afe4a34955f3",
+        sha256: "255e51d4c9e3722219addc3a87699bd5bb0dbaec9447648cc3775943272eaa52",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -296,7 +296,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::F16,
         k: 128,
-        sha256: "b8e3f24852ac1d8820ccc143195afed3db9767ed21a26da8ce3341f5103ab133",
+        sha256: "327927e9986d73a2a2fb33551207d347832fc12640999d8f11caac94fd3d0750",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -310,7 +310,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::F32,
         k: 128,
-        sha256: "7e260f9fc8338802720866e57810f1cc4834a3c207beb171e0f2fddb4f26e28c",
+        sha256: "0f5f227b3fe9a22dc415fbb9ccf9ada1471a81075d97adf5535c7b5052d774e2",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -324,7 +324,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::Bf16,
         k: 128,
-        sha256: "8147aeab015e3eaa2355c23483ad0e73ea80b340e2e64ac8763672d879176c2f",
+        sha256: "668959d6a6ef45855f0ca01271614bf62ea62262cc16d6fa00f3e11c642be115",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -338,7 +338,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::F16,
         k: 128,
-        sha256: "10aaccf81c42fe9899d53ac60134d4b35f98a1c23854a50b4d708e8e0aedc714",
+        sha256: "88a6d328fa0a1d649f78b5438cd8bbe3f79e69b2d0c73268111dcaa7fccb2611",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::F32,
         k: 128,
-        sha256: "763e18ff4a3e1731fdd3d1261e83d4a0806802bf03e54511a42850cccef05476",
+        sha256: "01fc0e3acff2d17d03cbab6631a43aed3086d581f0a7c01ee0d732f3e990f523",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -366,7 +366,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::Bf16,
         k: 128,
-        sha256: "f2e67acb4be03cf2075ef40cbe275cd82e4eeb619624f3eba3ccc3e8bc5ece73",
+        sha256: "f19334c9c56dd38cfe067f88bdcac436f30d4f841a0c4ddc817547afbcb27ab1",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -380,7 +380,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::F16,
         k: 128,
-        sha256: "add72f3a74471184cf8eb79bfd9c4fab3afa8fcc5152df651f83b87cc3c172a4",
+        sha256: "34a6dff43c4aaedf63475ace39f1a52e3427cd54940d707921741bfd445e8a0e",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -394,7 +394,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::F32,
         k: 64,
-        sha256: "454b4d1ab2d9dc588748ee25ae427d7633d4ca1a28e951a50632db3c76c06f42",
+        sha256: "e6318e4b46c7fd1d85d87d1f13699e28f707b9a6537c2a760d2b44d03f5d56d3",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -408,7 +408,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::Bf16,
         k: 64,
-        sha256: "e1e8e929e02e601336af09c6bc5e3bda52f98f85fbbd21b9068c8ae8c2a39b65",
+        sha256: "a351538f56b2e0a84e47bab17a68904e0a18d97a9c2a4ccc32e6609d60f9e0b8",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -422,7 +422,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F32,
         io: DType::F16,
         k: 64,
-        sha256: "53ded483988273099ff62500e3df34eb6729080be5c1e28c04de3ef509d67b29",
+        sha256: "eeca0da66a0ab4601e9b3d9c24c02d66e2414fe537f820cdf63de3964b1f585f",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -436,7 +436,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::F32,
         k: 64,
-        sha256: "8bbd82a840bd62fbc5ec6dcaf136356b0aa6167f93f87e2eb55fdd72985e8cf0",
+        sha256: "bd5f29d22225d78d66691611929eceb10bf8db2d0e7537000ae96dac16b78f41",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -450,7 +450,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::Bf16,
         k: 64,
-        sha256: "4b174a1f81d271959c8b97e7420dd2877d45fe1219501af283cde18b4a075d40",
+        sha256: "15623d664a8f0898b77bc3883c144efd756d72336e14b7080356c0f61d736314",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -464,7 +464,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::Bf16,
         io: DType::F16,
         k: 64,
-        sha256: "1742365c9b037d6845909818df30589c8467f6e259db3599ef11b8fe3a3130a5",
+        sha256: "97c32397a2d9398034351b407cefa5c8a61910ef7b5484e3b85cb2cbf71d1936",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -478,7 +478,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::F32,
         k: 64,
-        sha256: "ae87ca0f543a8dcfbe87a19482b61b29962dbc8c4fe664dbb01f2ca8e0f34a54",
+        sha256: "97bb1d2eba042cc148fc2b3c96d1927c7f9910d3b317b04b420b92ae602f924d",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -492,7 +492,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::Bf16,
         k: 64,
-        sha256: "d87a9b647d006954862c697da4b0022e42035086a8789ee1b5ff6d90410e4009",
+        sha256: "3d35e1b5bff62b7ffe84621b373c842d70733b5f6ea03e2d1d0d4d8befb64187",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -506,7 +506,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         state: DType::F16,
         io: DType::F16,
         k: 64,
-        sha256: "03edb73869b4ae850a9985990b9d0764f999070209f2571b72079d273974cb64",
+        sha256: "3d97bb7a422114d8427d5377d949222b6de5ad5455d39f650feb7d4db4a63627",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },

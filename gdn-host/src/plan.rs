@@ -167,6 +167,15 @@ pub fn decode(
     })
 }
 
+/// Every tile there is for a shape, for sweeps and proofs.
+pub fn tiles(shape: &HeadShape) -> impl Iterator<Item = Tile> {
+    let &HeadShape { k, v, .. } = shape;
+    let fits = move |rows, warps| warps <= max_warps(k, rows) && rows * (256 / k) * warps <= v;
+    let warps = (0..=MAX_WARPS.ilog2()).map(|log2| 1 << log2);
+    let pairs = warps.flat_map(move |warps| rows(k).map(|rows| (rows, warps)));
+    pairs.filter(move |&(rows, warps)| fits(rows, warps)).map(|(rows, warps)| Tile::Exact { rows, warps })
+}
+
 /// Rows and warps of a block of `bv` rows: small tiles up to four warps, large ones above.
 fn with_bv(k: u32, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
     const MIN: u32 = 4;
@@ -181,21 +190,24 @@ fn with_bv(k: u32, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
 /// The measured choice (H100, `docs/BENCHMARKS.md`), by the number of states there are for each
 /// multiprocessor.
 ///
-/// - With less than one, latency counts: small tiles spread a state over many warps.
-/// - From there on a 16-bit state wants large tiles, two warps a block: half as many bytes a row need twice
-///   the rows in flight.
-/// - An f32 state wants them only up to three states a multiprocessor, where small tiles would run in a
-///   second, mostly empty wave of blocks. In large batches blocks of sixteen warps start fewer blocks.
+/// - Small tiles, four warps a block, are best nearly everywhere: many warps hide each other's latency.
+/// - From one to three states a multiprocessor, small tiles would need a second, mostly empty wave of blocks;
+///   a quarter as many warps with large tiles have the whole batch in flight at once.
+/// - A 16-bit state has half as many bytes a row, so blocks of two warps spread it better, and where there are
+///   so many blocks that their prologues add up, large tiles have fewer.
+/// - An f32 state in large batches gains from fewer, larger blocks: sixteen warps.
 fn choose(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> (u32, u32) {
     let [small, large] = rows(shape.k);
     let states = u64::from(batch) * u64::from(shape.hv);
     let sms = u64::from(caps.sms.max(1));
-    let (rows, warps) = match state {
-        _ if states < sms => (small, 4),
-        DType::Bf16 | DType::F16 => (large, 2),
-        DType::F32 if states < 3 * sms => (large, 2),
-        DType::F32 if states < 24 * sms => (small, 4),
-        DType::F32 => (small, 16),
+    let is_f32 = state == DType::F32;
+    let (rows, warps) = match states / sms {
+        0 => (small, 4),
+        1..3 => (large, 2),
+        3..24 if is_f32 => (small, 4),
+        3..96 if !is_f32 => (small, 2),
+        _ if is_f32 => (small, 16),
+        _ => (large, 4),
     };
     // A block has no more rows than a state.
     (rows, warps.min(shape.v / (rows * (256 / shape.k))))
@@ -218,7 +230,7 @@ mod tests {
         let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
         let bv = |state| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, &H100).bv);
         assert_eq!(bv(DType::F32), [16, 16, 32, 16, 16, 64]);
-        assert_eq!(bv(DType::Bf16), [16, 16, 32, 32, 32, 32]);
+        assert_eq!(bv(DType::Bf16), [16, 16, 32, 8, 8, 64]);
         let plan = auto(&shape, 8, DType::F32, &H100);
         assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 32 grid 128x8x1 block 64");
     }

@@ -19,6 +19,14 @@
 //! chain. So the slot index is asked for first, the whole tile's state as soon as it is there, and the
 //! inputs (q, k, gate, v) behind it, where they arrive first all the same: they come from L2, the state
 //! from DRAM. Nothing loaded is looked at before everything is in flight.
+//!
+//! # What it takes
+//!
+//! On an H100 with the heads of Qwen3-Next (16:32) and cold L2 a launch takes 3.5 us for one sequence with an
+//! f32 state, and from 128 sequences on moves 2.9 TB/s of state, read plus written. In between the number of
+//! instructions of a warp counts as well: at batch 4 with a bf16 state, when each multiprocessor has about 31
+//! warps of 500 instructions, one address for both loads of a gate input (see [`Scalar`]) instead of two, and
+//! one v and one output a lane instead of all rows' in each, took 5.4 us down to 5.0.
 
 use crate::abi::{DecodeParams, flags};
 use crate::arch::{memory, thread};

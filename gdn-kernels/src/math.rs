@@ -208,7 +208,9 @@ fn f16_pair(word: u32) -> [f32; 2] {
 /// without a branch, so that nothing waits for the load.
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar {
+    /// The element's bits if it is an f32, else 0.
     wide: u32,
+    /// The element's bits if it is of a 16-bit type, else 0.
     narrow: u32,
     dtype: u32,
 }
@@ -221,21 +223,20 @@ impl Scalar {
     #[inline(always)]
     pub(crate) unsafe fn load_if(condition: bool, base: u64, index: u64, dtype: u32) -> Scalar {
         let is_wide = dtype == DType::F32 as u32;
+        let address = base + (index << if is_wide { 2 } else { 1 });
         // SAFETY: the caller's promise; one of the two loads is made.
-        let (wide, narrow) = unsafe {
-            (
-                memory::load_u32_if(condition && is_wide, base + 4 * index),
-                memory::load_u16_if(condition && !is_wide, base + 2 * index),
-            )
-        };
-        Scalar { wide, narrow, dtype }
+        unsafe {
+            let wide = memory::load_u32_if(condition && is_wide, address);
+            let narrow = memory::load_u16_if(condition && !is_wide, address);
+            Scalar { wide, narrow, dtype }
+        }
     }
 
     #[inline(always)]
     pub(crate) fn to_f32(self) -> f32 {
-        let narrow =
-            if self.dtype == DType::Bf16 as u32 { bf16::widen(self.narrow) } else { f16::widen(self.narrow) };
-        if self.dtype == DType::F32 as u32 { f32::from_bits(self.wide) } else { narrow }
+        let bf16_bits = if self.dtype == DType::Bf16 as u32 { self.narrow << 16 } else { 0 };
+        let is_f16 = self.dtype == DType::F16 as u32;
+        if is_f16 { f16::widen(self.narrow) } else { f32::from_bits(self.wide | bf16_bits) }
     }
 }
 

@@ -4,16 +4,7 @@ use crate::device::Device;
 use crate::problem::{Problem, Solution, Strided};
 use crate::random::plain;
 use anyhow::{Result, ensure};
-use gdn_host::{Caps, DType, HeadShape, Tile, plan};
-
-/// Every tile that dispatch can choose for the shape.
-fn tiles(shape: &HeadShape) -> Vec<Tile> {
-    let warps = (0..=plan::MAX_WARPS.ilog2()).map(|w| 1 << w);
-    let exact = warps.flat_map(|warps| plan::rows(shape.k).map(|rows| Tile::Exact { rows, warps }));
-    let caps = Caps { sms: 132, compute: 90 };
-    let fits = |tile: &Tile| plan::decode(shape, 1, DType::F32, DType::Bf16, &caps, *tile).is_ok();
-    exact.chain([4, 8, 16, 32, 64, 128].map(Tile::Rows)).filter(fits).collect()
-}
+use gdn_host::{DType, HeadShape, Tile, plan};
 
 /// BV from the smallest to the largest, with few and many rows a lane group.
 pub fn same_bits_for_every_tile(device: &mut dyn Device) -> Result<()> {
@@ -21,7 +12,8 @@ pub fn same_bits_for_every_tile(device: &mut dyn Device) -> Result<()> {
         for (k, v) in [(128, 128), (64, 128), (128, 64)] {
             let p = plain(HeadShape { h: 1, hv: 2, k, v }, 2, state, 61);
             let first = p.run_and_check(device, Tile::Auto)?;
-            for tile in tiles(&p.shape) {
+            let named = [4, 8, 16, 32, 64, 128].into_iter().filter(|bv| *bv <= v).map(Tile::Rows);
+            for tile in plan::tiles(&p.shape).chain(named) {
                 let same = p.run(device, tile)? == first;
                 ensure!(same, "{tile:?} gives other bits for state {}, {k}x{v}", state.name());
             }

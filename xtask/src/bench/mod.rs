@@ -165,15 +165,7 @@ struct Sweep {
 }
 
 fn sweep(gpu: &Gpu, case: &Case) -> Result<Option<Sweep>> {
-    let mut tiles = vec![Tile::Auto];
-    for rows in plan::rows(case.shape.k) {
-        for warps in [1, 2, 4, 8, 16] {
-            let bv = rows * (256 / case.shape.k) * warps;
-            if bv <= case.shape.v && bv >= 4 {
-                tiles.push(Tile::Exact { rows, warps });
-            }
-        }
-    }
+    let tiles: Vec<Tile> = [Tile::Auto].into_iter().chain(plan::tiles(&case.shape)).collect();
     let mut rows = case.time(gpu, &tiles)?.into_iter();
     Ok(rows.next().map(|chosen| Sweep { chosen, tiles: rows.collect() }))
 }
