@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Decodes from Python with nothing but ctypes, numpy and the driver's library.
+
+  python3 examples/python/decode.py
+
+The manifest says which file, entry and sizes there are; the struct below is gdn.h's GdnDecodeParams. With
+PyTorch, `tensor.data_ptr()` and `torch.cuda.current_stream().cuda_stream` take the place of upload() and 0.
+"""
+import ctypes as C
+import json
+import pathlib
+
+import numpy as np
+
+PTX = pathlib.Path(__file__).resolve().parents[2] / "gdn-host" / "ptx"
+F32, L2NORM = 0, 1  # GDN_DTYPE_F32, GDN_FLAG_L2NORM
+
+
+def struct(name, fields):
+    kinds = {"Q": C.c_uint64, "I": C.c_uint32, "i": C.c_int32, "f": C.c_float}
+    return type(name, (C.Structure,), {"_fields_": [(n, kinds.get(k, k)) for n, k in fields]})
+
+
+Inputs = struct("Inputs", [(n, "Q") for n in ("q", "k", "v")]
+                + [(n, "I") for n in ("q_stride", "k_stride", "v_stride", "reserved")])
+Gate = struct("Gate", [(n, "Q") for n in ("a", "b", "a_log", "dt_bias")]
+              + [(n, "I") for n in ("a_stride", "b_stride", "a_dtype", "b_dtype", "a_log_dtype", "dt_bias_dtype")]
+              + [("softplus_threshold", "f"), ("reserved", "I")])
+Pool = struct("Pool", [(n, "Q") for n in ("state", "slot", "write_slot", "reset")]
+              + [("pitch", "I"), ("slots", "I"), ("null_slot", "i"), ("reserved", "I")])
+DecodeParams = struct("DecodeParams", [("inputs", Inputs), ("gate", Gate), ("pool", Pool), ("out", "Q")]
+                      + [(n, "I") for n in ("out_stride", "n", "h", "hv", "v", "tiles_log2", "head_reciprocal",
+                                            "flags")]
+                      + [("scale", "f"), ("eps", "f")])
+
+cuda = C.CDLL("libcuda.so.1")
+
+
+def call(name, *args):
+    code = getattr(cuda, name)(*args)
+    if code:
+        raise RuntimeError(f"{name} failed with {code}")
+
+
+def upload(array):
+    array, address = np.ascontiguousarray(array), C.c_uint64()
+    call("cuMemAlloc_v2", C.byref(address), C.c_size_t(array.nbytes))
+    call("cuMemcpyHtoD_v2", address, array.ctypes.data_as(C.c_void_p), C.c_size_t(array.nbytes))
+    return address.value
+
+
+def download(address, shape):
+    array = np.empty(shape, np.float32)
+    call("cuMemcpyDtoH_v2", array.ctypes.data_as(C.c_void_p), C.c_uint64(address), C.c_size_t(array.nbytes))
+    return array
+
+
+def reference(q, k, v, a, b, a_log, dt_bias, state):
+    """One sequence, float64; q and k of the value head's key head."""
+    q, k = (x / np.sqrt((x * x).sum() + 1e-6) for x in (q, k))
+    g = -np.exp(a_log) * np.log1p(np.exp(a + dt_bias))
+    h = np.exp(g) * state
+    h = h + np.outer((v - h @ k) / (1 + np.exp(-b)), k)
+    return h @ q * len(q) ** -0.5, h
+
+
+def main():
+    n, h, hv, k, v, slots, warps = 2, 2, 4, 128, 128, 3, 4
+    call("cuInit", 0)
+    device, context = C.c_int(), C.c_void_p()
+    call("cuDeviceGet", C.byref(device), 0)
+    call("cuDevicePrimaryCtxRetain", C.byref(context), device)
+    call("cuCtxSetCurrent", context)
+    major, minor = C.c_int(), C.c_int()
+    call("cuDeviceGetAttribute", C.byref(major), 75, device)
+    call("cuDeviceGetAttribute", C.byref(minor), 76, device)
+
+    manifest = json.loads((PTX / "manifest.json").read_text())
+    assert manifest["params"]["DecodeParams"]["size"] == C.sizeof(DecodeParams)
+    compute = 10 * major.value + minor.value
+    fits = [m for m in manifest["modules"] if m["name"] == "decode_f32_f32_k128" and int(m["arch"][3:]) <= compute]
+    module_file = max(fits, key=lambda m: int(m["arch"][3:]))
+    entry = min(module_file["entries"], key=lambda e: e["rows"])
+    module, kernel = C.c_void_p(), C.c_void_p()
+    call("cuModuleLoadData", C.byref(module), (PTX / module_file["file"]).read_bytes() + b"\0")
+    call("cuModuleGetFunction", C.byref(kernel), module, entry["name"].encode())
+
+    rng = np.random.default_rng(1)
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
+    q, key, val, a, b = normal(n, h, k), normal(n, h, k), normal(n, hv, v), normal(n, hv), normal(n, hv)
+    a_log, dt_bias, state, slot = normal(hv), normal(hv), normal(slots, hv, v, k), np.array([2, 0], np.int32)
+    out, pool = upload(np.full((n, hv, v), np.nan, np.float32)), upload(state)
+    bv = entry["rows"] * (256 // k) * warps
+    p = DecodeParams(
+        inputs=Inputs(q=upload(q), k=upload(key), v=upload(val), q_stride=h * k, k_stride=h * k, v_stride=hv * v),
+        gate=Gate(a=upload(a), b=upload(b), a_log=upload(a_log), dt_bias=upload(dt_bias), a_stride=hv, b_stride=hv,
+                  a_dtype=F32, b_dtype=F32, a_log_dtype=F32, dt_bias_dtype=F32, softplus_threshold=20.0),
+        pool=Pool(state=pool, slot=upload(slot), pitch=hv * v * k, slots=slots, null_slot=-1),
+        out=out, out_stride=hv * v, n=n, h=h, hv=hv, v=v, tiles_log2=(v // bv).bit_length() - 1,
+        head_reciprocal=-(-2**31 // (hv // h)), flags=L2NORM, scale=k**-0.5, eps=1e-6)
+    arguments = (C.c_void_p * 1)(C.addressof(p))
+    call("cuLaunchKernel", kernel, hv * v // bv, n, 1, 32 * warps, 1, 1, 0, None, arguments, None)
+
+    got_out, got_state = download(out, (n, hv, v)), download(pool, state.shape)
+    worst = 0.0
+    for i in range(n):
+        for j in range(hv):
+            wide = lambda x: x.astype(np.float64)
+            o, s = reference(wide(q[i, j * h // hv]), wide(key[i, j * h // hv]), wide(val[i, j]), a[i, j], b[i, j],
+                             a_log[j], dt_bias[j], wide(state[slot[i], j]))
+            worst = max(worst, abs(got_out[i, j] - o).max(), abs(got_state[slot[i], j] - s).max())
+    assert (got_state[1] == state[1]).all(), "an unused slot was touched"
+    print(f"{entry['name']} from {module_file['file']}: largest difference from float64 {worst:.1e}")
+    assert worst < 2e-5
+
+
+if __name__ == "__main__":
+    main()
