@@ -123,7 +123,7 @@ impl Gdn {
     /// Decodes one token a sequence, in the order of `stream`.
     ///
     /// # Errors
-    /// [`Error`]: nothing was launched and nothing written.
+    /// [`enum@Error`]: nothing was launched and nothing written.
     ///
     /// # Safety
     /// The addresses of `call` are device memory of the current context, valid until the launch has run, of

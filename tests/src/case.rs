@@ -1,6 +1,7 @@
 //! Recorded cases: files in the format of `tests/golden/README.md`, and the problems they state.
 
-use crate::problem::{Problem, StartFlags, Strided, decode_values};
+use crate::problem::{Problem, StartFlags};
+use crate::strided::{Strided, decode_values};
 use anyhow::{Context as _, Result, bail, ensure};
 use gdn_host::{DType, HeadMap, HeadShape};
 use safetensors::{Dtype, SafeTensors};

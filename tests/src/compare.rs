@@ -18,6 +18,41 @@ pub fn worst_vector(got: &[f64], want: &[f64], width: usize) -> f64 {
     pairs.map(|(g, w)| rel_l2(g, w)).fold(0.0, f64::max)
 }
 
+/// A difference, beside the size of what was expected and an absolute error that is allowed in any case.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Error {
+    difference: f64,
+    norm: f64,
+    floor: f64,
+}
+
+impl Error {
+    /// The difference of two vectors.
+    pub fn of(got: &[f64], want: &[f64], floor: f64) -> Self {
+        let l2 = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+        let difference = l2(&mut got.iter().zip(want).map(|(g, w)| g - w));
+        Error { difference, norm: l2(&mut want.iter().copied()), floor }
+    }
+
+    /// The error of this vector and another one side by side.
+    pub fn add(&mut self, other: &Error) {
+        self.difference = self.difference.hypot(other.difference);
+        self.norm = self.norm.hypot(other.norm);
+        self.floor = self.floor.hypot(other.floor);
+    }
+
+    /// Whether the relative error is within `limit`, but for the floor. NaN never is.
+    pub fn within(&self, limit: f64) -> bool {
+        self.difference.is_finite() && self.difference <= limit * self.norm + self.floor
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.3e} ({:.1e} of it excused)", self.difference / self.norm, self.floor / self.norm)
+    }
+}
+
 /// f32 as f64.
 pub fn widen(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
@@ -66,6 +101,18 @@ mod tests {
         assert_eq!(rel_l2(&[f64::NAN], &[1.0]), f64::INFINITY);
         assert_eq!(rel_l2(&[1.0], &[f64::NAN]), f64::INFINITY);
         assert_eq!(worst_vector(&[1.0, f64::NAN], &[1.0, 0.0], 1), f64::INFINITY);
+        assert!(!Error::of(&[f64::NAN], &[1.0], 1.0).within(1.0));
+        assert!(!Error::of(&[1.0], &[f64::INFINITY], 1.0).within(1.0));
+    }
+
+    #[test]
+    fn a_floor_excuses_small_vectors_only() {
+        let small = Error::of(&[2e-7, 0.0], &[1e-7, 0.0], 1e-6);
+        assert!(small.within(1e-6));
+        let mut total = Error::of(&[1.1, 0.0], &[1.0, 0.0], 1e-6);
+        assert!(!total.within(1e-2));
+        total.add(&small);
+        assert!(!total.within(1e-2) && total.within(0.11));
     }
 
     #[test]

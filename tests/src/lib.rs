@@ -8,6 +8,7 @@ pub mod hazards;
 pub mod parity;
 pub mod problem;
 pub mod random;
+pub mod strided;
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,7 @@
 //! Random decode problems: shapes, types, strides, options and indices drawn by proptest.
 
-use crate::problem::{Problem, StartFlags, Strided, round};
+use crate::problem::{Problem, StartFlags};
+use crate::strided::{Strided, round};
 use gdn_host::{DType, HeadMap, HeadShape};
 use proptest::prelude::*;
 

@@ -31,7 +31,7 @@ pub struct Args {
     /// Write the result as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// GPU only: also run the hazards, with the PTX of every target, and write docs/evidence/<gpu>.json
+    /// GPU only: also run the hazards, with the PTX of every target, and write `docs/evidence/<gpu>.json`
     #[arg(long)]
     record: bool,
 }
@@ -149,7 +149,7 @@ fn random_problems(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) 
     for i in 0..count {
         let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("{reason}"))?;
         let problem = tree.current();
-        let describe = || format!("random problem {i}: {problem:?}").chars().take(400).collect::<String>();
+        let describe = || format!("random problem {i}: {problem:?}");
         let solution = problem.run_and_check(device, Tile::Auto).with_context(describe)?;
         for tile in [Tile::Rows(8), Tile::Rows(64)] {
             let same = problem.run(device, tile).with_context(describe)? == solution;

@@ -42,7 +42,7 @@
 //!
 //! The driver itself is thread-safe. Its calls act on the calling thread's *current* context;
 //! objects here remember theirs, make it current for the length of a call where that matters, and
-//! put the thread's previous one back. Only [`launch`], [`Graph::launch`] and the other functions
+//! put the thread's previous one back. Only [`launch()`](fn@launch), [`Graph::launch`] and the other functions
 //! of the hot path leave the context alone: there the caller has made it current.
 //!
 //! # Destructors

@@ -123,7 +123,7 @@ impl Module {
     /// The entry point of this name, fully loaded, so that launching it never loads code.
     ///
     /// The handle carries no lifetime: it must not be used after the module is dropped, which is
-    /// part of the promise that [`launch`](super::launch) asks for.
+    /// part of the promise that [`launch()`](fn@super::launch) asks for.
     ///
     /// # Errors
     ///

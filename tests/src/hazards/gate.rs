@@ -2,8 +2,8 @@
 
 use crate::compare::widen;
 use crate::device::Device;
-use crate::problem::Strided;
 use crate::random::{Noise, plain};
+use crate::strided::Strided;
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::{DType, HeadShape, Tile};
 

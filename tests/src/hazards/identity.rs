@@ -1,8 +1,9 @@
 //! The promises about bits: a row depends on its own sequence only.
 
 use crate::device::Device;
-use crate::problem::{Problem, Solution, Strided};
+use crate::problem::{Problem, Solution};
 use crate::random::plain;
+use crate::strided::Strided;
 use anyhow::{Result, ensure};
 use gdn_host::{DType, HeadShape, Tile, plan};
 

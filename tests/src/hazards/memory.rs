@@ -1,8 +1,8 @@
 //! Where data lies: strides, offsets, types, and sizes past 16 and 32 bits.
 
 use crate::device::Device;
-use crate::problem::{Strided, round};
 use crate::random::plain;
+use crate::strided::{Strided, round};
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::{DType, HeadShape, Tile};
 

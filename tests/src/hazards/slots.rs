@@ -14,7 +14,7 @@ fn with_slots(batch: usize, slots: usize, state: DType, seed: u64) -> Problem {
     p.slots = slots;
     let mut noise = Noise::new(seed + 1);
     let values = noise.normals(slots * SHAPE.state_elements() as usize, 0.1);
-    p.state = values.iter().map(|&x| crate::problem::round(x, state)).collect();
+    p.state = values.iter().map(|&x| crate::strided::round(x, state)).collect();
     p
 }
 

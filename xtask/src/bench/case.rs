@@ -4,8 +4,8 @@ use super::{Gpu, Row};
 use anyhow::Result;
 use gdn_host::driver::{DeviceBuffer, Event, Graph, OwnedStream};
 use gdn_host::{Beta, DType, Decay, Decode, HeadMap, HeadShape, Rows, Start, StatePool, Table, Tensor, Tile};
-use gdn_tests::problem::encode_values;
 use gdn_tests::random::Noise;
+use gdn_tests::strided::encode_values;
 
 /// State that the launches of a graph go through, at least: several times any L2.
 const COLD_BYTES: f64 = 600e6;
