@@ -1,7 +1,8 @@
 //! `cargo xtask doctor`: what is here, and what each missing piece costs.
 
 use crate::tools::{self, Ptxas, Toolchain};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
+use gdn_host::driver::{Device, Driver};
 use serde::Serialize;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -112,41 +113,13 @@ fn version_line(program: &str) -> Result<String> {
 
 /// Driver and first GPU, asked of the driver itself.
 fn gpu_line() -> Result<String> {
-    type Status = i32;
-    // SAFETY: loading the driver runs its constructors, as every CUDA program does.
-    let cuda = unsafe { libloading::Library::new("libcuda.so.1") };
-    let cuda = cuda.context("no driver (libcuda.so.1)")?;
-    let check = |call: &str, status: Status| match status {
-        0 => Ok(()),
-        status => bail!("{call} returns {status}"),
-    };
-    // SAFETY: the signatures are those of cuda.h, and the pointers are to locals of those types.
-    unsafe {
-        let init = cuda.get::<unsafe extern "C" fn(u32) -> Status>("cuInit")?;
-        let version = cuda.get::<unsafe extern "C" fn(*mut i32) -> Status>("cuDriverGetVersion")?;
-        let count = cuda.get::<unsafe extern "C" fn(*mut i32) -> Status>("cuDeviceGetCount")?;
-        let name = cuda.get::<unsafe extern "C" fn(*mut u8, i32, i32) -> Status>("cuDeviceGetName")?;
-        let attribute =
-            cuda.get::<unsafe extern "C" fn(*mut i32, i32, i32) -> Status>("cuDeviceGetAttribute")?;
-        let (mut driver, mut devices, mut major, mut minor) = (0, 0, 0, 0);
-        let mut text = [0u8; 256];
-        const MAJOR: i32 = 75;
-        const MINOR: i32 = 76;
-        check("cuInit", init(0))?;
-        check("cuDriverGetVersion", version(&mut driver))?;
-        check("cuDeviceGetCount", count(&mut devices))?;
-        if devices == 0 {
-            bail!("the driver sees no GPU");
-        }
-        check("cuDeviceGetName", name(text.as_mut_ptr(), text.len() as i32, 0))?;
-        check("cuDeviceGetAttribute", attribute(&mut major, MAJOR, 0))?;
-        check("cuDeviceGetAttribute", attribute(&mut minor, MINOR, 0))?;
-        let name = text.split(|byte| *byte == 0).next().unwrap_or_default();
-        Ok(format!(
-            "{devices} x {}, sm_{major}{minor}, driver for CUDA {}.{}",
-            String::from_utf8_lossy(name),
-            driver / 1000,
-            driver % 1000 / 10
-        ))
-    }
+    let (major, minor) = Driver::open()?.version()?;
+    let count = Device::count()?;
+    ensure!(count > 0, "the driver sees no GPU");
+    let device = Device::new(0)?;
+    let (compute_major, compute_minor) = device.compute_capability()?;
+    let (name, sms) = (device.name()?, device.sm_count()?);
+    let more = if count > 1 { format!(", first of {count}") } else { String::new() };
+    let compute = format!("compute capability {compute_major}.{compute_minor}, {sms} multiprocessors");
+    Ok(format!("{name}{more}, {compute}, driver of CUDA {major}.{minor}"))
 }

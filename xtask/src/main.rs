@@ -6,6 +6,7 @@
 mod bench;
 mod build_kernels;
 mod demo;
+mod dist;
 mod doctor;
 mod parity;
 mod report;
@@ -29,6 +30,7 @@ enum Command {
     Parity(parity::Args),
     BuildKernels(build_kernels::Args),
     Bench(bench::Args),
+    Dist(dist::Args),
     Doctor(doctor::Args),
 }
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Parity(args) => parity::run(&args),
         Command::BuildKernels(args) => build_kernels::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Dist(args) => dist::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     result.unwrap_or_else(|error| {

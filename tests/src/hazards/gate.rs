@@ -1,7 +1,8 @@
 //! The gate and the norms at the ends of their ranges.
 
-use crate::compare::widen;
+use crate::compare::{rel_l2, widen};
 use crate::device::Device;
+use crate::problem::Problem;
 use crate::random::{Noise, plain};
 use crate::strided::Strided;
 use anyhow::{Context as _, Result, ensure};
@@ -56,6 +57,37 @@ pub fn decay_and_beta_given(device: &mut dyn Device) -> Result<()> {
     p.beta_given = true;
     p.b = Strided::dense(DType::F32, 4, (0..12).map(|_| noise.uniform()).collect());
     p.run_and_check(device, Tile::Auto).map(drop)
+}
+
+/// A problem whose new state is the old one decayed and nothing else, a sequence for each gate input.
+fn decay_only(a: &[f32], a_log: f32) -> Problem {
+    let mut p = plain(HeadShape { hv: 1, ..SHAPE }, a.len(), DType::F32, 58);
+    p.a = Strided::dense(DType::F32, 1, a.to_vec());
+    p.gate = Some((Strided::dense(DType::F32, 1, vec![a_log]), Strided::dense(DType::F32, 1, vec![0.0])));
+    p.beta_given = true;
+    p.b = Strided::dense(DType::F32, 1, vec![0.0; a.len()]);
+    p
+}
+
+/// `ex2` of a product rounded to f32 is off by 7e-6 at -80: strong decays must be as exact as weak ones.
+pub fn strong_decay_is_exact(device: &mut dyn Device) -> Result<()> {
+    let mut p = decay_only(&[-0.1, -3.0, -11.3, -29.7, -52.9, -79.9, -81.3], 0.0);
+    p.gate = None;
+    p.run_and_check(device, Tile::Auto).map(drop)
+}
+
+/// A small softplus times a large rate: `log(1 + t)` computed naively loses what the rounding of `1 + t`
+/// loses, sixteenfold in the decay.
+pub fn fast_head_with_small_softplus_is_exact(device: &mut dyn Device) -> Result<()> {
+    let p = decay_only(&[-12.0, -9.1, -7.3, -6.2, -5.7, -4.9], 16f32.ln());
+    let solution = p.run_and_check(device, Tile::Auto)?;
+    let (_, state) = p.oracle();
+    let elements = p.shape.state_elements() as usize;
+    for (n, (got, want)) in widen(&solution.state).chunks(elements).zip(state.chunks(elements)).enumerate() {
+        let error = rel_l2(got, want);
+        ensure!(error < 3e-7, "the decay of sequence {n} is off by {error:.2e}");
+    }
+    Ok(())
 }
 
 /// The option changes the result, and each way is what the oracle says.

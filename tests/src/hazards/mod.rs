@@ -57,6 +57,8 @@ macro_rules! for_each_hazard {
             gate::{
                 gate_inputs_up_to_1e4,
                 gate_tables_at_the_ends_of_f32,
+                strong_decay_is_exact,
+                fast_head_with_small_softplus_is_exact,
                 zero_query_and_key,
                 decay_and_beta_given,
                 beta_rounded_through_its_type,
