@@ -25,7 +25,7 @@ fn call() -> Decode {
 
 fn launch_path(c: &mut Criterion) {
     let call = call();
-    let caps = Caps { sms: 132, compute: 90 };
+    let caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
     c.bench_function("check", |b| b.iter(|| black_box(&call).check()));
     c.bench_function("check, plan and parameters", |b| {
         b.iter(|| {

@@ -203,7 +203,13 @@ impl Prepared<'_> {
 /// A driver call that failed.
 pub fn device_caps(device: Device) -> Result<Caps, DriverError> {
     let (major, minor) = device.compute_capability()?;
-    Ok(Caps { sms: device.sm_count()?, compute: 10 * major + minor })
+    // Two transfers a clock; a device that does not tell its clock or width has no known bandwidth.
+    let bits_a_second = match (device.memory_clock_khz(), device.memory_bus_bits()) {
+        (Ok(khz), Ok(bits)) => 2e3 * f64::from(khz) * f64::from(bits),
+        _ => 0.0,
+    };
+    let memory_gbps = (bits_a_second / 8e9) as u32;
+    Ok(Caps { sms: device.sm_count()?, compute: 10 * major + minor, memory_gbps })
 }
 
 fn load_module(context: &Context, key: ModuleKey, compute: u32) -> Result<Loaded, LoadError> {

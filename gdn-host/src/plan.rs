@@ -16,6 +16,8 @@ pub struct Caps {
     pub sms: u32,
     /// Compute capability as `10 * major + minor`.
     pub compute: u32,
+    /// Peak bandwidth of the device memory in GB/s; 0 if it is not known.
+    pub memory_gbps: u32,
 }
 
 /// How the tile is chosen.
@@ -187,8 +189,8 @@ fn with_bv(k: u32, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
     Ok((rows, bv / (rows * (256 / k))))
 }
 
-/// The measured choice (H100, `docs/BENCHMARKS.md`), by the number of states there are for each
-/// multiprocessor.
+/// The measured choice (H100 and H200, `docs/BENCHMARKS.md`), by the number of states there are for each
+/// multiprocessor, and by the bandwidth that each has.
 ///
 /// - Small tiles, four warps a block, are best nearly everywhere: many warps hide each other's latency.
 /// - From one to three states a multiprocessor, small tiles would need a second, mostly empty wave of blocks;
@@ -196,14 +198,20 @@ fn with_bv(k: u32, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
 /// - A 16-bit state has half as many bytes a row, so blocks of two warps spread it better, and where there are
 ///   so many blocks that their prologues add up, large tiles have fewer.
 /// - An f32 state in large batches gains from fewer, larger blocks: sixteen warps.
+/// - Where memory is so fast that a multiprocessor is busy with instructions first (an H200 gives each 36 GB/s,
+///   an H100 25), a 16-bit state wants the fewest instructions a row, which is large tiles from one state a
+///   multiprocessor on, and either state wants small blocks, since blocks then finish at different times.
 fn choose(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> (u32, u32) {
     let [small, large] = rows(shape.k);
     let states = u64::from(batch) * u64::from(shape.hv);
     let sms = u64::from(caps.sms.max(1));
     let is_f32 = state == DType::F32;
+    let fast_memory = u64::from(caps.memory_gbps) >= 30 * sms;
     let (rows, warps) = match states / sms {
         0 => (small, 4),
         1..3 => (large, 2),
+        _ if fast_memory && is_f32 => (small, 2),
+        _ if fast_memory => (large, 1),
         3..24 if is_f32 => (small, 4),
         3..96 if !is_f32 => (small, 2),
         _ if is_f32 => (small, 16),
@@ -218,19 +226,23 @@ mod tests {
     use super::*;
     use crate::shape::MODELS;
 
-    const H100: Caps = Caps { sms: 132, compute: 90 };
+    const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
+    const H200: Caps = Caps { memory_gbps: 4814, ..H100 };
 
     fn auto(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> Plan {
         decode(shape, batch, state, DType::Bf16, caps, Tile::Auto).unwrap()
     }
 
-    /// Choices for Qwen3-Next on an H100: whoever changes the policy changes this table knowingly.
+    /// Choices for Qwen3-Next: whoever changes the policy changes this table knowingly.
     #[test]
-    fn choices_for_qwen3_next_on_h100() {
+    fn choices_for_qwen3_next_on_h100_and_h200() {
         let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
         let bv = |state| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, &H100).bv);
         assert_eq!(bv(DType::F32), [16, 16, 32, 16, 16, 64]);
         assert_eq!(bv(DType::Bf16), [16, 16, 32, 8, 8, 64]);
+        let bv = |state| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, &H200).bv);
+        assert_eq!(bv(DType::F32), [16, 16, 32, 8, 8, 8]);
+        assert_eq!(bv(DType::Bf16), [16, 16, 32, 16, 16, 16]);
         let plan = auto(&shape, 8, DType::F32, &H100);
         assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 32 grid 128x8x1 block 64");
     }
@@ -243,7 +255,7 @@ mod tests {
             for sms in [40, 108, 132, 200] {
                 for batch in [1, 7, 64, 512, 70_000] {
                     for state in [DType::F32, DType::Bf16] {
-                        let caps = Caps { sms, ..H100 };
+                        let caps = Caps { sms, memory_gbps: 30 * (sms - 40), ..H100 };
                         let plan = auto(&shape, batch, state, &caps);
                         let [x, y, z] = plan.grid;
                         assert_eq!(x * plan.bv, shape.hv * shape.v, "{plan}");

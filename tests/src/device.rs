@@ -39,7 +39,7 @@ impl Device for Sim {
 
     /// The part that is simulated: an H100's dispatch.
     fn caps(&self) -> Caps {
-        Caps { sms: 132, compute: 90 }
+        Caps { sms: 132, compute: 90, memory_gbps: 3352 }
     }
 
     fn reset(&mut self) {

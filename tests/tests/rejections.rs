@@ -243,7 +243,7 @@ fn packed_row_splits_into_views() {
 
 #[test]
 fn tiles_that_do_not_exist() {
-    let caps = Caps { sms: 132, compute: 90 };
+    let caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
     let plan = |shape: HeadShape, tile| plan::decode(&shape, 1, DType::F32, DType::Bf16, &caps, tile);
     let small = HeadShape { k: 64, v: 64, ..SHAPE };
     let error = |shape, tile| plan(shape, tile).unwrap_err().to_string();

@@ -51,7 +51,8 @@ pub struct Args {
 /// A GPU with kernels loaded.
 pub struct Gpu {
     context: Context,
-    gdn: Gdn,
+    /// Its kernels.
+    pub gdn: Gdn,
     load_ms: f64,
 }
 
@@ -143,14 +144,6 @@ pub fn open(states: &[DType]) -> Result<Gpu> {
 /// Times one shape as dispatch would run it.
 pub fn decode_row(gpu: &Gpu, shape: HeadShape, state: DType, io: DType, batch: u32) -> Result<Row> {
     row(gpu, &Case::new(gpu, shape, state, io, batch)?)
-}
-
-/// Peak bandwidth of the memory in GB/s, from its clock and width.
-pub fn peak_gbps(gpu: &Gpu) -> Result<f64> {
-    let device = gpu.context.device();
-    let (khz, bits) = (device.memory_clock_khz()?, device.memory_bus_bits()?);
-    // Two transfers a clock.
-    Ok(f64::from(khz) * 1e3 * 2.0 * f64::from(bits) / 8.0 / 1e9)
 }
 
 fn row(gpu: &Gpu, case: &Case) -> Result<Row> {
