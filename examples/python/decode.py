@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """Decodes from Python with nothing but ctypes, numpy and the driver's library.
 
-  python3 examples/python/decode.py
+  python3 examples/python/decode.py          in the repository
+  python3 examples/decode.py                 in the folder that `cargo xtask dist` lays out
 
 The manifest says which file, entry and sizes there are; the struct below is gdn.h's GdnDecodeParams. With
 PyTorch, `tensor.data_ptr()` and `torch.cuda.current_stream().cuda_stream` take the place of upload() and 0.
 """
 import ctypes as C
+import hashlib
 import json
 import pathlib
 
 import numpy as np
 
-PTX = pathlib.Path(__file__).resolve().parents[2] / "gdn-host" / "ptx"
+HERE = pathlib.Path(__file__).resolve()
+PTX = next(d for d in (HERE.parents[1], HERE.parents[2] / "gdn-host" / "ptx") if (d / "manifest.json").is_file())
 F32, L2NORM = 0, 1  # GDN_DTYPE_F32, GDN_FLAG_L2NORM
 
 
@@ -76,13 +79,16 @@ def main():
     call("cuDeviceGetAttribute", C.byref(minor), 76, device)
 
     manifest = json.loads((PTX / "manifest.json").read_text())
-    assert manifest["params"]["DecodeParams"]["size"] == C.sizeof(DecodeParams)
+    assert manifest["abi_version"] == 1 and manifest["params"]["DecodeParams"]["size"] == C.sizeof(DecodeParams)
     compute = 10 * major.value + minor.value
     fits = [m for m in manifest["modules"] if m["name"] == "decode_f32_f32_k128" and int(m["arch"][3:]) <= compute]
     module_file = max(fits, key=lambda m: int(m["arch"][3:]))
     entry = min(module_file["entries"], key=lambda e: e["rows"])
+    assert 32 * warps <= entry["max_threads"]
+    ptx = (PTX / module_file["file"]).read_bytes()
+    assert hashlib.sha256(ptx).hexdigest() == module_file["sha256"], "the file is not the one the manifest names"
     module, kernel = C.c_void_p(), C.c_void_p()
-    call("cuModuleLoadData", C.byref(module), (PTX / module_file["file"]).read_bytes() + b"\0")
+    call("cuModuleLoadData", C.byref(module), ptx + b"\0")
     call("cuModuleGetFunction", C.byref(kernel), module, entry["name"].encode())
 
     rng = np.random.default_rng(1)
@@ -97,7 +103,7 @@ def main():
                   a_dtype=F32, b_dtype=F32, a_log_dtype=F32, dt_bias_dtype=F32, softplus_threshold=20.0),
         pool=Pool(state=pool, slot=upload(slot), pitch=hv * v * k, slots=slots, null_slot=-1),
         out=out, out_stride=hv * v, n=n, h=h, hv=hv, v=v, tiles_log2=(v // bv).bit_length() - 1,
-        head_reciprocal=-(-2**31 // (hv // h)), flags=L2NORM, scale=k**-0.5, eps=1e-6)
+        head_reciprocal=-(-(2**31) // (hv // h)), flags=L2NORM, scale=k**-0.5, eps=1e-6)
     arguments = (C.c_void_p * 1)(C.addressof(p))
     call("cuLaunchKernel", kernel, hv * v // bv, n, 1, 32 * warps, 1, 1, 0, None, arguments, None)
 

@@ -61,6 +61,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 let mut gpu = Gpu::open(Some(target)).context("no GPU to run on")?;
                 runs.push(run_on(&label, &files, &mut gpu, random)?);
             }
+            let count = random.unwrap_or(RECORDED_PROBLEMS);
+            let name = format!("{count} random problems with the PTX of every target");
+            let outcome = judged("random", &name, "bits", same_bits_for_every_target(count));
+            runs.extend(runs.last().map(|r| Run { device: r.device.clone(), outcomes: vec![outcome] }));
         }
         "gpu" => {
             let mut gpu = Gpu::open(None).context("no GPU to run on")?;
@@ -140,6 +144,22 @@ fn judged(op: &str, name: &str, tolerance: &str, result: Result<()>) -> Outcome 
         tolerance: tolerance.into(),
         note: result.err().map_or_else(String::new, |error| format!("{error:#}")),
     }
+}
+
+/// Runs each random problem with the PTX of each target and compares bits.
+fn same_bits_for_every_target(count: u32) -> Result<()> {
+    let mut gpus = TARGETS.iter().map(|&target| Gpu::open(Some(target))).collect::<Result<Vec<_>>>()?;
+    let mut runner = TestRunner::deterministic();
+    let strategy = random::decode();
+    for i in 0..count {
+        let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("{reason}"))?;
+        let problem = tree.current();
+        let solutions = gpus.iter_mut().map(|gpu| problem.run(gpu, Tile::Auto));
+        let solutions = solutions.collect::<Result<Vec<_>>>()?;
+        let same = solutions.windows(2).all(|pair| pair[0] == pair[1]);
+        ensure!(same, "targets give different bits; random problem {i}: {problem:?}");
+    }
+    Ok(())
 }
 
 /// The same problems every time: a record must be repeatable.
