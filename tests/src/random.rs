@@ -2,8 +2,11 @@
 
 use crate::problem::{Problem, StartFlags};
 use crate::strided::{Strided, round};
+use anyhow::{Result, anyhow};
 use gdn_host::{DType, HeadMap, HeadShape};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 /// Data for a problem, from a seed: a small generator of its own, since a problem has thousands of values
 /// and proptest need not shrink them.
@@ -104,6 +107,18 @@ fn avoid_ties(b: &mut Strided, noise: &mut Noise) {
             *x = round(noise.normal(1.0), b.dtype);
         }
     }
+}
+
+/// The first `count` problems of [`decode`], the same every time: a record must be repeatable.
+///
+/// # Errors
+/// A draw that proptest gave up on.
+pub fn fixed(count: u32) -> impl Iterator<Item = Result<Problem>> {
+    let (mut runner, strategy) = (TestRunner::deterministic(), decode());
+    (0..count).map(move |_| {
+        let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow!("{reason}"))?;
+        Ok(tree.current())
+    })
 }
 
 /// A decode problem with everything drawn that may vary.

@@ -7,8 +7,6 @@ use gdn_host::{Tile, artifact};
 use gdn_tests::device::{Device, Gpu, Sim};
 use gdn_tests::parity::Outcome;
 use gdn_tests::{case, hazards, parity, random};
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -149,11 +147,8 @@ fn judged(op: &str, name: &str, tolerance: &str, result: Result<()>) -> Outcome 
 /// Runs each random problem with the PTX of each target and compares bits.
 fn same_bits_for_every_target(count: u32) -> Result<()> {
     let mut gpus = TARGETS.iter().map(|&target| Gpu::open(Some(target))).collect::<Result<Vec<_>>>()?;
-    let mut runner = TestRunner::deterministic();
-    let strategy = random::decode();
-    for i in 0..count {
-        let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("{reason}"))?;
-        let problem = tree.current();
+    for (i, problem) in random::fixed(count).enumerate() {
+        let problem = problem?;
         let solutions = gpus.iter_mut().map(|gpu| problem.run(gpu, Tile::Auto));
         let solutions = solutions.collect::<Result<Vec<_>>>()?;
         let same = solutions.windows(2).all(|pair| pair[0] == pair[1]);
@@ -162,13 +157,10 @@ fn same_bits_for_every_target(count: u32) -> Result<()> {
     Ok(())
 }
 
-/// The same problems every time: a record must be repeatable.
+/// Runs each random problem, holds it against the oracle, and compares bits across tiles.
 fn random_problems(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) -> Result<()> {
-    let mut runner = TestRunner::deterministic();
-    let strategy = random::decode();
-    for i in 0..count {
-        let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("{reason}"))?;
-        let problem = tree.current();
+    for (i, problem) in random::fixed(count).enumerate() {
+        let problem = problem?;
         let describe = || format!("random problem {i}: {problem:?}");
         let solution = problem.run_and_check(device, Tile::Auto).with_context(describe)?;
         for tile in [Tile::Rows(8), Tile::Rows(64)] {

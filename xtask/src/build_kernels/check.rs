@@ -2,9 +2,9 @@
 
 use super::arch::Arch;
 use super::manifest::{self, Manifest, ModuleRecord};
-use super::source::sha256_hex;
 use crate::tools::Toolchain;
 use anyhow::Result;
+use gdn_host::artifact::sha256_hex;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -4,9 +4,9 @@ use super::arch::Arch;
 use super::compile;
 use super::kernel::{Group, Kernel};
 use super::ptx::{self, Entry};
-use super::source::sha256_hex;
 use crate::tools::Toolchain;
 use anyhow::{Result, bail, ensure};
+use gdn_host::artifact::sha256_hex;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 

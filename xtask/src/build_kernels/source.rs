@@ -11,7 +11,7 @@
 //! Toolchain and flags are not part of it: the manifest records them beside it.
 
 use anyhow::{Context, Result, ensure};
-use sha2::{Digest, Sha256};
+use gdn_host::artifact::sha256_hex;
 use std::fs;
 use std::path::Path;
 
@@ -19,25 +19,16 @@ const CRATE: &str = "gdn-kernels";
 
 /// The hash of the kernels' sources.
 pub(crate) fn sha256(root: &Path) -> Result<String> {
-    let mut hash = Sha256::new();
+    let mut hashed = Vec::new();
     for path in files(root)? {
         let bytes = fs::read(root.join(&path)).with_context(|| path.clone())?;
-        hash.update(format!("{path}\n{}\n", bytes.len()));
-        hash.update(&bytes);
+        hashed.extend(format!("{path}\n{}\n", bytes.len()).into_bytes());
+        hashed.extend(bytes);
     }
     for line in pinned_dependencies(root)? {
-        hash.update(line + "\n");
+        hashed.extend((line + "\n").into_bytes());
     }
-    Ok(hex(&hash.finalize()))
-}
-
-/// SHA-256 of `bytes` in lower-case hexadecimal.
-pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(sha256_hex(&hashed))
 }
 
 /// Paths of the sources, relative to the repository, in the order of the hash.
