@@ -78,11 +78,11 @@ int main(int argc, char **argv) {
                .b_stride = HV}, /* all f32: GdnDType 0 */
       .pool = {.state = state_at, .slot = upload(slot, sizeof slot), .pitch = HV * V * K,
                .slots = SLOTS, .null_slot = -1},
-      .out = out_at, .out_stride = HV * V, .n = N, .h = H, .hv = HV, .v = V,
-      .head_reciprocal = gdn_head_reciprocal(HV / H),
-      .flags = GDN_FLAG_DECAY_GIVEN | GDN_FLAG_BETA_GIVEN, .scale = 1.0f, .eps = 1.0f};
+      .out = out_at, .out_stride = HV * V, .n = N,
+      .layer = {.h = H, .hv = HV, .v = V, .head_reciprocal = gdn_head_reciprocal(HV / H),
+                .flags = GDN_FLAG_DECAY_GIVEN | GDN_FLAG_BETA_GIVEN, .scale = 1.0f, .eps = 1.0f}};
   const unsigned bv = ROWS * (256 / K) * WARPS; /* rows of V a block works on */
-  for (unsigned tiles = V / bv; tiles > 1; tiles /= 2) p.tiles_log2++;
+  for (unsigned tiles = V / bv; tiles > 1; tiles /= 2) p.layer.tiles_log2++;
   void *parameters[] = {&p};
   check(cuLaunchKernel(kernel, HV * V / bv, N, 1, 32 * WARPS, 1, 1, 0, NULL, parameters, NULL), "launch");
   check(cuMemcpyDtoH(out, out_at, sizeof out), "decode");

@@ -28,13 +28,13 @@ Inputs = struct("Inputs", [(n, "Q") for n in ("q", "k", "v")]
                 + [(n, "I") for n in ("q_stride", "k_stride", "v_stride", "reserved")])
 Gate = struct("Gate", [(n, "Q") for n in ("a", "b", "a_log", "dt_bias")]
               + [(n, "I") for n in ("a_stride", "b_stride", "a_dtype", "b_dtype", "a_log_dtype", "dt_bias_dtype")]
-              + [("softplus_threshold", "f"), ("reserved", "I")])
+              + [("softplus_threshold", "f"), ("lower_bound", "f")])
 Pool = struct("Pool", [(n, "Q") for n in ("state", "slot", "write_slot", "reset")]
               + [("pitch", "I"), ("slots", "I"), ("null_slot", "i"), ("reserved", "I")])
-DecodeParams = struct("DecodeParams", [("inputs", Inputs), ("gate", Gate), ("pool", Pool), ("out", "Q")]
-                      + [(n, "I") for n in ("out_stride", "n", "h", "hv", "v", "tiles_log2", "head_reciprocal",
-                                            "flags")]
-                      + [("scale", "f"), ("eps", "f")])
+Layer = struct("Layer", [(n, "I") for n in ("h", "hv", "v", "tiles_log2", "head_reciprocal", "flags")]
+               + [("scale", "f"), ("eps", "f")])
+DecodeParams = struct("DecodeParams", [("inputs", Inputs), ("gate", Gate), ("pool", Pool), ("out", "Q"),
+                                       ("out_stride", "I"), ("n", "I"), ("layer", Layer)])
 
 cuda = C.CDLL("libcuda.so.1")
 
@@ -102,8 +102,9 @@ def main():
         gate=Gate(a=upload(a), b=upload(b), a_log=upload(a_log), dt_bias=upload(dt_bias), a_stride=hv, b_stride=hv,
                   a_dtype=F32, b_dtype=F32, a_log_dtype=F32, dt_bias_dtype=F32, softplus_threshold=20.0),
         pool=Pool(state=pool, slot=upload(slot), pitch=hv * v * k, slots=slots, null_slot=-1),
-        out=out, out_stride=hv * v, n=n, h=h, hv=hv, v=v, tiles_log2=(v // bv).bit_length() - 1,
-        head_reciprocal=-(-(2**31) // (hv // h)), flags=L2NORM, scale=k**-0.5, eps=1e-6)
+        out=out, out_stride=hv * v, n=n,
+        layer=Layer(h=h, hv=hv, v=v, tiles_log2=(v // bv).bit_length() - 1,
+                    head_reciprocal=-(-(2**31) // (hv // h)), flags=L2NORM, scale=k**-0.5, eps=1e-6))
     arguments = (C.c_void_p * 1)(C.addressof(p))
     call("cuLaunchKernel", kernel, hv * v // bv, n, 1, 32 * warps, 1, 1, 0, None, arguments, None)
 

@@ -6,7 +6,7 @@
 mod common;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use gdn_host::{Caps, DType, Decode, Table, Tensor, Tile, plan};
+use gdn_host::{Caps, DType, Decode, Operation, Table, Tensor, Tile};
 use std::hint::black_box;
 
 /// A call on made-up addresses, a gigabyte apart.
@@ -31,8 +31,7 @@ fn launch_path(c: &mut Criterion) {
         b.iter(|| {
             let call = black_box(&call);
             call.check()?;
-            let (state, io) = (call.state.tensor.dtype, call.q.tensor.dtype);
-            let plan = plan::decode(&call.shape, call.batch, state, io, &caps, Tile::Auto)?;
+            let plan = call.plan(&caps, Tile::Auto)?;
             Ok::<_, Box<dyn std::error::Error>>(call.params(&plan))
         });
     });

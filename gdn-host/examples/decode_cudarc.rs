@@ -6,13 +6,14 @@ mod common;
 use common::{Host, Tensors};
 use cudarc::driver::CudaContext;
 use gdn_host::interop::cudarc as interop;
-use gdn_host::{DType, Gdn, ModuleKey};
+use gdn_host::{DType, Family, Gdn, Layout, ModuleKey};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let context = CudaContext::new(0)?;
     let stream = context.new_stream()?;
     // The context is current on this thread now, which is all that loading asks for.
-    let gdn = Gdn::load(&[ModuleKey::decode(DType::F32, DType::Bf16, common::SHAPE.k)])?;
+    let gdn =
+        Gdn::load(&[ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, common::SHAPE.k)])?;
 
     let host = Host::new();
     let (q, k, v) = (stream.clone_htod(&host.q)?, stream.clone_htod(&host.k)?, stream.clone_htod(&host.v)?);
@@ -35,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (out, _o) = interop::tensor_mut(&mut out, &stream);
         let call = common::call(&Tensors { q, k, v, a, b, a_log, dt_bias, state, slots, out });
         // SAFETY: the tensors are live buffers of the current context, borrowed until here.
-        unsafe { gdn.decode(&call, interop::stream(&stream))? };
+        unsafe { gdn.run(&call, interop::stream(&stream))? };
     }
     let (out, state) = (stream.clone_dtoh(&out)?, stream.clone_dtoh(&state)?);
     stream.synchronize()?;

@@ -9,7 +9,7 @@ use cust::memory::{CopyDestination, DeviceBuffer, DeviceCopy};
 use cust::module::Module;
 use cust::stream::{Stream, StreamFlags};
 use gdn_host::interop::cust as interop;
-use gdn_host::{DType, Gdn, ModuleKey, Tile, artifact};
+use gdn_host::{DType, Family, Gdn, Layout, ModuleKey, Tile, artifact};
 use half::bf16;
 
 /// bf16 values as the bits cust copies; the element type is named again when the tensor is made.
@@ -24,7 +24,7 @@ fn bits(values: &[bf16]) -> Vec<u16> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _context = cust::quick_init()?;
     let stream = Stream::new(StreamFlags::NON_BLOCKING, None)?;
-    let key = ModuleKey::decode(DType::F32, DType::Bf16, common::SHAPE.k);
+    let key = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, common::SHAPE.k);
     let gdn = Gdn::load(&[key])?;
 
     let host = Host::new();
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     // SAFETY: the tensors are live buffers of the current context, and the stream is waited for.
-    unsafe { gdn.decode(&call, interop::stream(&stream))? };
+    unsafe { gdn.run(&call, interop::stream(&stream))? };
     stream.synchronize()?;
     judge("cust's buffers and stream", &state)?;
 
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let module = Module::from_ptx_cstr(embedded.text(), &[])?;
     state.copy_from(&host.state)?;
     // SAFETY: as above; the module is the one for the call's types.
-    unsafe { interop::decode(&module, &call, gdn.caps(), Tile::Auto, &stream)? };
+    unsafe { interop::run(&module, &call, gdn.caps(), Tile::Auto, &stream)? };
     stream.synchronize()?;
     judge("cust's module too", &state)?;
     Ok(())

@@ -5,7 +5,8 @@
 // `void *args[] = {&params}`. manifest.json beside this file says which kernels there are.
 //
 // Conventions: device addresses are `uint64_t` (0 means "not given" where the field says so), strides and pitches
-// count elements, not bytes, and all sizes are per tensor-parallel rank.
+// count elements, not bytes (where only bits are moved, vectors of 16 bytes: the field says so), and all sizes
+// are per tensor-parallel rank.
 
 #ifndef GDN_H
 #define GDN_H
@@ -13,10 +14,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/// Vectors of 16 bytes that a thread of `gdn_copy_state` or `gdn_unpack_qkvz` moves.
+#define GDN_THREAD_VECTORS 4
+
+/// Rows of a source matrix that a warp of `gdn_convert_layout_*` transposes, in bytes of their elements:
+/// 32 rows of f32.
+#define GDN_CONVERT_TILE_ROWS 128
+
+/// Columns of that warp, in bytes: 16 elements of f32.
+#define GDN_CONVERT_TILE_COLUMNS 64
+
 /// Divide q and k by their l2 norms, `x * rsqrt(sum x^2 + eps)`.
 #define GDN_FLAG_L2NORM (1u << 0)
 
-/// `GdnGate.a` holds the log decay itself; without it the softplus gate is applied to `a + dt_bias`.
+/// `GdnGate.a` holds the log decay itself; without it a gate is applied to `a + dt_bias`.
 #define GDN_FLAG_DECAY_GIVEN (1u << 1)
 
 /// `GdnGate.b` holds beta itself; without it beta is `sigmoid(b)`.
@@ -33,6 +44,39 @@
 
 /// `GdnPool.reset` is a has-initial-state table: a zero byte, not a nonzero one, starts from zeros.
 #define GDN_FLAG_RESET_INVERTED (1u << 6)
+
+/// The gate is `lower_bound * sigmoid(exp(a_log) * x)`; without it `-exp(a_log) * softplus(x)`.
+#define GDN_FLAG_LOWER_BOUND (1u << 7)
+
+/// `GdnGate.b` has an entry per value head and row of V, `[.., HV, V]`; without it one per value head.
+#define GDN_FLAG_BETA_PER_VALUE (1u << 8)
+
+/// KDA with `GDN_FLAG_DECAY_GIVEN`: `GdnGate.a` is `[.., H, K]`, a decay per key head; without it `[.., HV, K]`.
+#define GDN_FLAG_DECAY_PER_KEY_HEAD (1u << 9)
+
+/// Round the state to its type after every token, as a chain of single-token decodes would.
+#define GDN_FLAG_ROUND_STATE (1u << 10)
+
+/// The last state goes to the slot that the sequence started from.
+#define GDN_FLAG_WRITE_IN_PLACE (1u << 11)
+
+/// The state after token t goes to the t-th slot of the sequence's row of slots.
+#define GDN_FLAG_WRITE_PER_TOKEN (1u << 12)
+
+/// `cu_seqlens` is `int64_t[N + 1]`; without it `int32_t[N + 1]`.
+#define GDN_FLAG_CU_SEQLENS_I64 (1u << 13)
+
+/// The activation is SiLU; without it the identity (conv1d) or the sigmoid (gated RMSNorm).
+#define GDN_FLAG_SILU (1u << 14)
+
+/// conv1d: round each product of an input and its weight to the type of the inputs before it is added.
+#define GDN_FLAG_ROUND_PRODUCTS (1u << 15)
+
+/// conv1d: no slot of the pool is written.
+#define GDN_FLAG_READ_ONLY (1u << 16)
+
+/// conv1d: a thread works on four channels, accessed at once; without it on one.
+#define GDN_FLAG_VECTORS (1u << 17)
 
 /// Element type of a tensor, as the kernels' `*_dtype` fields name it.
 enum GdnDType
@@ -76,7 +120,8 @@ typedef struct GdnInputs {
   uint32_t reserved;
 } GdnInputs;
 
-/// What decay and beta are made of: `a`, `b` `[N, HV]`, `a_log`, `dt_bias` `[HV]`.
+/// What decay and beta are made of: `a`, `b` `[N, HV]`, `a_log`, `dt_bias` `[HV]`; in KDA `a` is `[N, HV, K]` and
+/// `dt_bias` `[HV, K]`. All of them are aligned to an element.
 typedef struct GdnGate {
   /// Raw gate input, or the log decay with `GDN_FLAG_DECAY_GIVEN`.
   uint64_t a;
@@ -100,11 +145,12 @@ typedef struct GdnGate {
   uint32_t dt_bias_dtype;
   /// `softplus(x)` is `x` itself above this value (20 in every published model).
   float softplus_threshold;
-  /// Keeps the struct free of padding bytes; write 0.
-  uint32_t reserved;
+  /// The bound of the gate with `GDN_FLAG_LOWER_BOUND` (-5 in Kimi-K3).
+  float lower_bound;
 } GdnGate;
 
-/// The state pool `[slots, HV, V, K]` (K contiguous) and which slots a call reads and writes.
+/// The state pool and which of its slots a call reads and writes: `[slots, HV, V, K]` (K contiguous), or
+/// `[slots, HV, K, V]` in the `_kv` operations.
 typedef struct GdnPool {
   /// First element of slot 0. Address and slot pitch are multiples of 16 bytes.
   uint64_t state;
@@ -118,13 +164,35 @@ typedef struct GdnPool {
   uint32_t pitch;
   /// Number of slots in the pool.
   uint32_t slots;
-  /// A second index value that marks padding (0 in vLLM); -1 for none.
+  /// A second index value that marks padding (0 in vLLM); -1 for none. In a zeroed struct this is 0, and slot
+  /// 0 padding: hosts that fill fields one by one must write it.
   int32_t null_slot;
   /// Keeps the struct free of padding bytes; write 0.
   uint32_t reserved;
 } GdnPool;
 
-/// Argument of the `gdn_decode_*` kernels: one token for each of `n` sequences.
+/// What holds for every token of a call: heads, options, factors.
+typedef struct GdnLayer {
+  /// Key heads, H.
+  uint32_t h;
+  /// Value heads, HV, a multiple of H.
+  uint32_t hv;
+  /// Rows of a state, V: 64 or 128.
+  uint32_t v;
+  /// `log2(V / BV)`: tiles of one state.
+  uint32_t tiles_log2;
+  /// `ceil(2^31 / d)` with `d = HV / H`, or `d = H` with `GDN_FLAG_HEADS_TILED`: division by multiplication.
+  uint32_t head_reciprocal;
+  /// See the `GDN_FLAG_*` bits.
+  uint32_t flags;
+  /// Factor on q, `K^-1/2` by default.
+  float scale;
+  /// Added to the sum of squares inside the root of the l2norm.
+  float eps;
+} GdnLayer;
+
+/// Argument of the `gdn_decode_*`, `gdn_decode_kv_*` and `gdn_kda_decode_*` kernels: one token for each of `n`
+/// sequences.
 ///
 /// Launch: block `(32 * warps, 1, 1)`, grid `(HV * V / BV, min(N, 65535), ceil(N / 65535))` where
 /// `BV = rows * (256 / K) * warps` must divide V and `rows` is the `_rN` of the entry's name. No dynamic
@@ -142,25 +210,291 @@ typedef struct GdnDecodeParams {
   uint32_t out_stride;
   /// Sequences, N.
   uint32_t n;
-  /// Key heads, H.
-  uint32_t h;
-  /// Value heads, HV, a multiple of H.
-  uint32_t hv;
-  /// Rows of a state, V: 64 or 128.
-  uint32_t v;
-  /// `log2(V / BV)`: tiles of one state.
-  uint32_t tiles_log2;
-  /// `ceil(2^31 / d)` with `d = HV / H`, or `d = H` with `GDN_FLAG_HEADS_TILED`: division by multiplication.
-  uint32_t head_reciprocal;
-  /// See the `GDN_FLAG_*` bits.
-  uint32_t flags;
-  /// Factor on q, `K^-1/2` by default.
-  float scale;
-  /// Added to the sum of squares inside the root of the l2norm.
-  float eps;
+  /// Heads and options.
+  struct GdnLayer layer;
 } GdnDecodeParams;
 
-/// `ceil(2^31 / divisor)`, what `GdnDecodeParams.head_reciprocal` is made of. `divisor` must not be 0.
+/// Where a sequence's last state goes, unless `GDN_FLAG_WRITE_IN_PLACE` or `GDN_FLAG_WRITE_PER_TOKEN` says so.
+typedef struct GdnTarget {
+  /// First element of slot 0, of the type and layout of the pool; 0: the state is not kept. Address and pitch
+  /// are multiples of 16 bytes.
+  uint64_t state;
+  /// `int32_t[N]`: slot of each sequence (negative, `null_slot` or `>= slots`: nowhere); 0: sequence n's is n.
+  uint64_t slot;
+  /// Elements between two slots.
+  uint32_t pitch;
+  /// Number of slots.
+  uint32_t slots;
+} GdnTarget;
+
+/// Where the state after each token goes, `[rows, steps, HV, V, K]` in the type and layout of the pool, and from
+/// which of them the tokens of a tree start.
+typedef struct GdnIntermediate {
+  /// First element of row 0; 0: states are not stored by token. Address and pitch are multiples of 16 bytes.
+  uint64_t state;
+  /// `int32_t[N]`: row of each sequence (negative or `>= rows`: none); 0: sequence n's is n.
+  uint64_t row;
+  /// `int32_t[N, parent_stride]`: token t > 0 starts from the state after token `parent[t]`, or, if that is not in
+  /// `0..t`, from where the sequence started; 0: from the token before it.
+  uint64_t parent;
+  /// Elements between two rows, at least `steps * HV * V * K`.
+  uint32_t pitch;
+  /// Number of rows.
+  uint32_t rows;
+  /// Tokens that a row has room for; the states of further ones are not stored.
+  uint32_t steps;
+  /// Entries between two rows of `parent`.
+  uint32_t parent_stride;
+} GdnIntermediate;
+
+/// Argument of the `gdn_recurrent_*`, `gdn_recurrent_kv_*`, `gdn_kda_recurrent_*` and `gdn_kda_recurrent_kv_*`
+/// kernels: any number of tokens for each of `n` sequences.
+///
+/// Sequence n has the tokens `cu_seqlens[n]..cu_seqlens[n + 1]` or `n * tokens..(n + 1) * tokens`; the strides of
+/// the inputs and the output step from one to the next. It starts from `pool.slot[n * slot_stride]`, or, with
+/// `accepted`, from `pool.slot[n * slot_stride + accepted[n] - 1]`. An index that names no slot marks a padded
+/// row: no state is touched, its outputs are zeros.
+///
+/// Launch: as for `GdnDecodeParams`.
+typedef struct GdnRecurrentParams {
+  /// q, k, v.
+  struct GdnInputs inputs;
+  /// Decay and beta.
+  struct GdnGate gate;
+  /// Where sequences start. `state` 0: from zeros; `slot` 0: sequence n from slot n. `write_slot` is not used.
+  struct GdnPool pool;
+  /// Where the last state goes.
+  struct GdnTarget target;
+  /// Where the state after each token goes.
+  struct GdnIntermediate intermediate;
+  /// First token of each sequence, and behind the last one the number of tokens; 0: all have `tokens`.
+  uint64_t cu_seqlens;
+  /// `int32_t[N]`: tokens of the last draft that were accepted, `1..=slot_stride`; 0: `pool.slot` is 1-D.
+  uint64_t accepted;
+  /// Output `[tokens, HV, V]`, heads packed; aligned to an element. 0: none, states advance only.
+  uint64_t out;
+  /// Elements between two tokens of `out`.
+  uint32_t out_stride;
+  /// Sequences, N.
+  uint32_t n;
+  /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
+  uint32_t tokens;
+  /// Entries between two sequences of `pool.slot`.
+  uint32_t slot_stride;
+  /// Heads and options.
+  struct GdnLayer layer;
+} GdnRecurrentParams;
+
+/// Slots of a tensor, and which of them each of `n` copies uses.
+typedef struct GdnSlots {
+  /// First byte of slot 0; a multiple of 16.
+  uint64_t state;
+  /// `int32_t[n]`: slot of each copy (negative, `null_slot` or `>= slots`: none, and the copy is not done); 0: copy
+  /// i's is i.
+  uint64_t slot;
+  /// Vectors of 16 bytes between two slots. Offsets are 64-bit.
+  uint32_t pitch;
+  /// Number of slots.
+  uint32_t slots;
+  /// A second index value of `slot` that names none (0 in vLLM); -1 for none. See `GdnPool.null_slot`.
+  int32_t null_slot;
+  /// Keeps the struct free of padding bytes; write 0.
+  uint32_t reserved;
+} GdnSlots;
+
+/// Argument of `gdn_copy_state`: `n` copies of `vectors` vectors of 16 bytes, from a slot to a slot. No copy's target
+/// may be another copy's source or target. A copy one of whose indices names no slot, or whose count is out of
+/// range, is not done.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(vectors / (128 * warps)), min(n, 65535), ceil(n / 65535))`. No
+/// dynamic shared memory.
+typedef struct GdnCopyStateParams {
+  /// What is read.
+  struct GdnSlots source;
+  /// What is written.
+  struct GdnSlots target;
+  /// `int32_t[n]`: how many steps of its slot a copy commits, `1..=steps`: it reads `step_pitch * (accepted[n] - 1)`
+  /// vectors further on; 0: every copy reads the start of its slot.
+  uint64_t accepted;
+  /// Vectors of 16 bytes between two steps of a source slot.
+  uint32_t step_pitch;
+  /// Steps of a source slot.
+  uint32_t steps;
+  /// Vectors of 16 bytes of a copy; less than 2^31.
+  uint32_t vectors;
+  /// Number of copies.
+  uint32_t n;
+} GdnCopyStateParams;
+
+/// Argument of the `gdn_convert_layout_*` kernels: transposes every head's matrix from slots of one tensor to slots
+/// of another one. A copy one of whose indices names no slot is not done; no two copies may have one target.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(heads * tiles / warps), min(n, 65535), ceil(n / 65535))` where
+/// `tiles = ceil(rows * size / 128) * ceil(columns * size / 64)` (`GDN_CONVERT_TILE_ROWS`, `GDN_CONVERT_TILE_COLUMNS`)
+/// with `size` the bytes of an element, and `heads * tiles^2 < 2^31`. No dynamic shared memory.
+typedef struct GdnConvertLayoutParams {
+  /// What is read: `[slots, heads, rows, columns]`.
+  struct GdnSlots source;
+  /// What is written: `[slots, heads, columns, rows]`. Shares no memory with the source.
+  struct GdnSlots target;
+  /// Number of copies.
+  uint32_t n;
+  /// Matrices of a slot, HV.
+  uint32_t heads;
+  /// Rows of a matrix of the source, a multiple of 8: V from VK to KV.
+  uint32_t rows;
+  /// Elements of a row of the source, a multiple of 8: K from VK to KV.
+  uint32_t columns;
+  /// `ceil(2^31 / tiles)`, see `GdnLayer.head_reciprocal`.
+  uint32_t tiles_reciprocal;
+  /// `ceil(2^31 / d)` with `d` the second factor of `tiles`.
+  uint32_t columns_reciprocal;
+} GdnConvertLayoutParams;
+
+/// Argument of `gdn_unpack_qkvz`: takes the projections of `n` tokens apart that are interleaved by key head, with
+/// `r = HV / H`. All of `qkvz`, `mixed_qkv` and `z` are of one element type, addresses and strides multiples of 16
+/// bytes; `ba`, `b` and `a` are of one type and aligned to an element.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(vectors / (128 * warps)), min(n, 65535), ceil(n / 65535))` where
+/// `vectors = 2 * (H << k_log2) + 2 * (HV << v_log2)` and `v_log2` is at least 3. No dynamic shared memory.
+typedef struct GdnUnpackQkvzParams {
+  /// `[n, H, (q K | k K | v r V | z r V)]`.
+  uint64_t qkvz;
+  /// `[n, H, (b r | a r)]`.
+  uint64_t ba;
+  /// `[n, (q H K | k H K | v HV V)]`.
+  uint64_t mixed_qkv;
+  /// `[n, HV, V]`.
+  uint64_t z;
+  /// `[n, HV]`.
+  uint64_t b;
+  /// `[n, HV]`.
+  uint64_t a;
+  /// Vectors of 16 bytes between two tokens of `qkvz`.
+  uint32_t qkvz_stride;
+  /// Vectors of 16 bytes between two tokens of `mixed_qkv`.
+  uint32_t mixed_qkv_stride;
+  /// Vectors of 16 bytes between two tokens of `z`.
+  uint32_t z_stride;
+  /// Elements between two tokens of `ba`.
+  uint32_t ba_stride;
+  /// Elements between two tokens of `b`.
+  uint32_t b_stride;
+  /// Elements between two tokens of `a`.
+  uint32_t a_stride;
+  /// `GdnDType` of `ba`, `b` and `a`.
+  uint32_t ba_dtype;
+  /// Number of tokens.
+  uint32_t n;
+  /// Key heads, H.
+  uint32_t h;
+  /// Value heads of a key head, `r`.
+  uint32_t ratio;
+  /// `log2` of the vectors of 16 bytes that K elements are.
+  uint32_t k_log2;
+  /// `log2` of the vectors of 16 bytes that V elements are.
+  uint32_t v_log2;
+  /// `ceil(2^31 / r)`, see `GdnLayer.head_reciprocal`.
+  uint32_t ratio_reciprocal;
+  /// Keeps the struct free of padding bytes; write 0.
+  uint32_t reserved;
+} GdnUnpackQkvzParams;
+
+/// Argument of the `gdn_conv1d_update_*` kernels: a causal depthwise convolution over each sequence's conv window and
+/// its tokens, `out[t] = act(bias + sum of weight[i] * input[t - (W - 1) + i])`. Sequence n has the tokens that
+/// `GdnRecurrentParams` says.
+///
+/// The pool holds the last L inputs of a sequence, oldest first: entry i of channel c lies at `c * channel_stride + i *
+/// tap_stride` of its slot. Without `accepted` the window is the last W - 1 entries, and the new entries are the last L of
+/// `[entries | x]`. With it, the window begins at entry `accepted[n] - 1`, and the new entries are the last W - 2 of
+/// the window and then x; entries behind those keep what they hold. A count outside `1..=L - W + 2`, more tokens than
+/// that, and an index that names no slot each mark a padded row: no state is touched, its outputs are zeros.
+///
+/// `out` may be `x` itself, with its stride, unless there are parents. Addresses and strides are aligned to an element.
+/// `GDN_FLAG_VECTORS` wants W = 4, `weight` at a multiple of 16 bytes, and multiples of four elements: the other addresses (but those
+/// of tables and bias), `dim`, and all strides and pitches, but that a pool with taps contiguous has L = 3 and
+/// `channel_stride` 3.
+///
+/// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(dim / (c * 32 * warps)), min(N, 65535),
+/// ceil(N / 65535))` where c, the channels of a thread, is 1, or 4 with `VECTORS`. No dynamic shared memory.
+typedef struct GdnConv1dParams {
+  /// Conv states: `state` is entry 0 of channel 0 of slot 0, of the type of `x`, and aligned to an element.
+  struct GdnPool pool;
+  /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of the type of `x`, aligned to an element.
+  /// `parent` does not need the buffer: token t then sees `x[parent[t]]` before `x[t]`, and before that the
+  /// parent's parent; behind a token whose parent is not in `0..t` follows the sequence's window.
+  struct GdnIntermediate intermediate;
+  /// Inputs `[tokens, dim]`.
+  uint64_t x;
+  /// Outputs `[tokens, dim]`, of the type of `x`.
+  uint64_t out;
+  /// Weights `[dim, W]`, oldest tap first.
+  uint64_t weight;
+  /// Bias `[dim]`; 0: none.
+  uint64_t bias;
+  /// First token of each sequence, and behind the last one the number of tokens; 0: all have `tokens`.
+  uint64_t cu_seqlens;
+  /// `int32_t[N]`: tokens of the last draft that were accepted; 0: the window ends with the last entry.
+  uint64_t accepted;
+  /// Elements between two tokens of `x`.
+  uint32_t x_stride;
+  /// Elements between two tokens of `out`.
+  uint32_t out_stride;
+  /// Elements of the pool between two channels. This or `tap_stride` is 1.
+  uint32_t channel_stride;
+  /// Elements of the pool between two entries of a channel.
+  uint32_t tap_stride;
+  /// Entries of a channel, L, at least W - 1.
+  uint32_t len;
+  /// Channels.
+  uint32_t dim;
+  /// Taps, W: 2 to 4.
+  uint32_t width;
+  /// Sequences, N.
+  uint32_t n;
+  /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
+  uint32_t tokens;
+  /// `GdnDType` of `weight`.
+  uint32_t weight_dtype;
+  /// `GdnDType` of `bias`.
+  uint32_t bias_dtype;
+  /// See the `GDN_FLAG_*` bits.
+  uint32_t flags;
+} GdnConv1dParams;
+
+/// Argument of the `gdn_gated_rmsnorm_*` kernels: `out = x * rsqrt(mean(x^2) + eps) * weight * act(z)` over each row of
+/// V elements. Heads are packed inside a token; addresses and row pitches are multiples of 16 bytes.
+///
+/// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(HV * V / (8 * 32 * warps)), min(tokens, 65535),
+/// ceil(tokens / 65535))` where V is the `_kN` of the entry's name. No dynamic shared memory.
+typedef struct GdnGatedRmsNormParams {
+  /// `[tokens, HV, V]`, of the first type in the entry's name.
+  uint64_t x;
+  /// Input of the gate, `[tokens, HV, V]`, of the second type in the entry's name.
+  uint64_t z;
+  /// Weights `[V]`.
+  uint64_t weight;
+  /// Output `[tokens, HV, V]`, of the type of `z`.
+  uint64_t out;
+  /// Elements between two tokens of `x`.
+  uint32_t x_stride;
+  /// Elements between two tokens of `z`.
+  uint32_t z_stride;
+  /// Elements between two tokens of `out`.
+  uint32_t out_stride;
+  /// Value heads, HV.
+  uint32_t hv;
+  /// Tokens.
+  uint32_t tokens;
+  /// `GdnDType` of `weight`.
+  uint32_t weight_dtype;
+  /// Added to the mean of squares inside the root.
+  float eps;
+  /// See the `GDN_FLAG_*` bits.
+  uint32_t flags;
+} GdnGatedRmsNormParams;
+
+/// `ceil(2^31 / divisor)`, what `GdnLayer.head_reciprocal` is made of. `divisor` must not be 0.
 static inline uint32_t gdn_head_reciprocal(uint32_t divisor) {
   return (uint32_t)((((uint64_t)1 << 31) + divisor - 1) / divisor);
 }
@@ -191,7 +525,7 @@ GDN_ASSERT_LAYOUT(offsetof(GdnGate, b_dtype) == 44);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, a_log_dtype) == 48);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, dt_bias_dtype) == 52);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, softplus_threshold) == 56);
-GDN_ASSERT_LAYOUT(offsetof(GdnGate, reserved) == 60);
+GDN_ASSERT_LAYOUT(offsetof(GdnGate, lower_bound) == 60);
 GDN_ASSERT_LAYOUT(sizeof(GdnPool) == 48);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, state) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, slot) == 8);
@@ -201,6 +535,15 @@ GDN_ASSERT_LAYOUT(offsetof(GdnPool, pitch) == 32);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, slots) == 36);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, null_slot) == 40);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, reserved) == 44);
+GDN_ASSERT_LAYOUT(sizeof(GdnLayer) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, h) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, hv) == 4);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, v) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, tiles_log2) == 12);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, head_reciprocal) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, flags) == 20);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, scale) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, eps) == 28);
 GDN_ASSERT_LAYOUT(sizeof(GdnDecodeParams) == 200);
 GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, inputs) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, gate) == 40);
@@ -208,14 +551,113 @@ GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, pool) == 104);
 GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out) == 152);
 GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out_stride) == 160);
 GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, n) == 164);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, h) == 168);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, hv) == 172);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, v) == 176);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, tiles_log2) == 180);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, head_reciprocal) == 184);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, flags) == 188);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, scale) == 192);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, eps) == 196);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, layer) == 168);
+GDN_ASSERT_LAYOUT(sizeof(GdnTarget) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnTarget, state) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnTarget, slot) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnTarget, pitch) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnTarget, slots) == 20);
+GDN_ASSERT_LAYOUT(sizeof(GdnIntermediate) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, state) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, row) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, parent) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, pitch) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, rows) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, steps) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, parent_stride) == 36);
+GDN_ASSERT_LAYOUT(sizeof(GdnRecurrentParams) == 288);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, inputs) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, gate) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, pool) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, target) == 152);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, intermediate) == 176);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, cu_seqlens) == 216);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, accepted) == 224);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out) == 232);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out_stride) == 240);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, n) == 244);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, tokens) == 248);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, slot_stride) == 252);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, layer) == 256);
+GDN_ASSERT_LAYOUT(sizeof(GdnSlots) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, state) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, slot) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, pitch) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, slots) == 20);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, null_slot) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, reserved) == 28);
+GDN_ASSERT_LAYOUT(sizeof(GdnCopyStateParams) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, source) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, target) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, accepted) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, step_pitch) == 72);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, steps) == 76);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, vectors) == 80);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, n) == 84);
+GDN_ASSERT_LAYOUT(sizeof(GdnConvertLayoutParams) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, source) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, target) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, n) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, heads) == 68);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, rows) == 72);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, columns) == 76);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, tiles_reciprocal) == 80);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, columns_reciprocal) == 84);
+GDN_ASSERT_LAYOUT(sizeof(GdnUnpackQkvzParams) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, qkvz) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ba) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, mixed_qkv) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, z) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, b) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, a) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, qkvz_stride) == 48);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, mixed_qkv_stride) == 52);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, z_stride) == 56);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ba_stride) == 60);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, b_stride) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, a_stride) == 68);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ba_dtype) == 72);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, n) == 76);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, h) == 80);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ratio) == 84);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, k_log2) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, v_log2) == 92);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ratio_reciprocal) == 96);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, reserved) == 100);
+GDN_ASSERT_LAYOUT(sizeof(GdnConv1dParams) == 184);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, pool) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, intermediate) == 48);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out) == 96);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, cu_seqlens) == 120);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, accepted) == 128);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x_stride) == 136);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out_stride) == 140);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, channel_stride) == 144);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tap_stride) == 148);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, len) == 152);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, dim) == 156);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, width) == 160);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, n) == 164);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tokens) == 168);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight_dtype) == 172);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias_dtype) == 176);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, flags) == 180);
+GDN_ASSERT_LAYOUT(sizeof(GdnGatedRmsNormParams) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, x) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, z) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, weight) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, out) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, x_stride) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, z_stride) == 36);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, out_stride) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, hv) == 44);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, tokens) == 48);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, weight_dtype) == 52);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, eps) == 56);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, flags) == 60);
 #undef GDN_ASSERT_LAYOUT
 
 #endif // GDN_H

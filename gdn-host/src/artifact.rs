@@ -1,36 +1,84 @@
-//! The embedded PTX: one module per operation, state type, input type and key dimension, for each PTX target.
+//! The embedded PTX: one module per operation and choice of types and dimension, for each PTX target.
 //!
 //! The files, their manifest and the table below them are written by `cargo xtask build-kernels`; users
 //! need no kernel toolchain. Other hosts load the same files: `ptx/manifest.json` says what is in them, and
 //! `ptx/gdn.h` what their arguments look like.
 
+use crate::call::{Family, Layout};
 use gdn_kernels::abi::DType;
 use sha2::{Digest, Sha256};
 use std::ffi::CStr;
 
-/// What a module holds: an operation for one state type, one input type and one key dimension.
+/// What a module holds: the kernels of an operation for one choice of types and dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ModuleKey {
-    /// Operation: `decode`.
+    /// Operation: `decode`, `kda_recurrent_kv`.
     pub op: &'static str,
-    /// Type of the state.
-    pub state: DType,
-    /// Type of q, k and v.
-    pub io: DType,
-    /// Key dimension: 64 or 128.
+    /// Type of the state, or of an input that has a type of its own.
+    pub state: Option<DType>,
+    /// Type of the inputs.
+    pub io: Option<DType>,
+    /// Key dimension or length of a row; 0 if the operation takes any.
     pub k: u32,
 }
 
 impl ModuleKey {
-    /// The decode kernels for one pair of types and one key dimension: all that a model needs.
-    pub const fn decode(state: DType, io: DType, k: u32) -> Self {
-        ModuleKey { op: "decode", state, io, k }
+    /// The kernels of [`Decode`](crate::Decode) for one pair of types and one key dimension: all that a model needs.
+    pub const fn decode(family: Family, layout: Layout, state: DType, io: DType, k: u32) -> Self {
+        let op = match (family, layout) {
+            (Family::Gdn, Layout::Vk) => "decode",
+            (Family::Gdn, Layout::Kv) => "decode_kv",
+            (Family::Kda, Layout::Vk) => "kda_decode",
+            (Family::Kda, Layout::Kv) => "kda_decode_kv",
+        };
+        ModuleKey { op, state: Some(state), io: Some(io), k }
+    }
+
+    /// The kernels of [`Recurrent`](crate::Recurrent).
+    pub const fn recurrent(family: Family, layout: Layout, state: DType, io: DType, k: u32) -> Self {
+        let op = match (family, layout) {
+            (Family::Gdn, Layout::Vk) => "recurrent",
+            (Family::Gdn, Layout::Kv) => "recurrent_kv",
+            (Family::Kda, Layout::Vk) => "kda_recurrent",
+            (Family::Kda, Layout::Kv) => "kda_recurrent_kv",
+        };
+        ModuleKey { op, state: Some(state), io: Some(io), k }
+    }
+
+    /// The kernel of [`CopyState`](crate::CopyState) and [`CommitState`](crate::CommitState), for every type.
+    pub const fn copy_state() -> Self {
+        ModuleKey { op: "copy_state", state: None, io: None, k: 0 }
+    }
+
+    /// The kernel of [`ConvertLayout`](crate::ConvertLayout) for states of one type.
+    pub const fn convert_layout(state: DType) -> Self {
+        ModuleKey { op: "convert_layout", state: None, io: Some(state), k: 0 }
+    }
+
+    /// The kernel of [`UnpackQkvz`](crate::UnpackQkvz), for every type.
+    pub const fn unpack_qkvz() -> Self {
+        ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 }
+    }
+
+    /// The kernel of [`Conv1dUpdate`](crate::Conv1dUpdate) for inputs, outputs and conv states of a type.
+    pub const fn conv1d_update(io: DType) -> Self {
+        ModuleKey { op: "conv1d_update", state: None, io: Some(io), k: 0 }
+    }
+
+    /// The kernel of [`GatedRmsNorm`](crate::GatedRmsNorm) for the types of x and of z, and heads of `v` elements.
+    pub const fn gated_rmsnorm(x: DType, io: DType, v: u32) -> Self {
+        ModuleKey { op: "gated_rmsnorm", state: Some(x), io: Some(io), k: v }
     }
 }
 
+/// `decode_f32_bf16_k128`: the name of the module, and of its entries but for `gdn_` and the rows.
 impl std::fmt::Display for ModuleKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}_{}_{}_k{}", self.op, self.state.name(), self.io.name(), self.k)
+        f.write_str(self.op)?;
+        for dtype in [self.state, self.io].into_iter().flatten() {
+            write!(f, "_{}", dtype.name())?;
+        }
+        if self.k > 0 { write!(f, "_k{}", self.k) } else { Ok(()) }
     }
 }
 
@@ -41,14 +89,8 @@ pub struct EmbeddedModule {
     pub name: &'static str,
     /// PTX target, `10 * major + minor`: runs on this compute capability and every later one.
     pub arch: u32,
-    /// Operation.
-    pub op: &'static str,
-    /// Type of the state.
-    pub state: DType,
-    /// Type of q, k and v.
-    pub io: DType,
-    /// Key dimension.
-    pub k: u32,
+    /// What the module holds.
+    pub key: ModuleKey,
     /// SHA-256 of the file, in hexadecimal.
     pub sha256: &'static str,
     /// The PTX text, with a terminating NUL.
@@ -62,7 +104,7 @@ pub struct EmbeddedModule {
 pub struct EmbeddedEntry {
     /// Entry name.
     pub name: &'static CStr,
-    /// Rows of a lane group.
+    /// Rows of a lane group; 0 if the operation has no tiles.
     pub rows: u32,
     /// Bytes of the parameter struct.
     pub params_size: u32,
@@ -71,11 +113,6 @@ pub struct EmbeddedEntry {
 }
 
 impl EmbeddedModule {
-    /// What the module holds.
-    pub fn key(&self) -> ModuleKey {
-        ModuleKey { op: self.op, state: self.state, io: self.io, k: self.k }
-    }
-
     /// The PTX text as the driver takes it.
     pub fn text(&self) -> &'static CStr {
         CStr::from_bytes_with_nul(self.ptx.as_bytes()).unwrap_or(c"")
@@ -109,7 +146,7 @@ pub fn manifest() -> &'static str {
 
 /// The module of `key` with the highest target that a device of this compute capability runs.
 pub fn select(key: ModuleKey, compute: u32) -> Option<&'static EmbeddedModule> {
-    modules().iter().filter(|m| m.key() == key && m.arch <= compute).max_by_key(|m| m.arch)
+    modules().iter().filter(|m| m.key == key && m.arch <= compute).max_by_key(|m| m.arch)
 }
 
 /// Written by `cargo xtask build-kernels`.

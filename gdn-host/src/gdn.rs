@@ -1,10 +1,9 @@
 //! The loaded kernels of a device, and their launches.
 
 use crate::artifact::{self, EmbeddedModule, ModuleKey};
-use crate::call::{CallError, Decode};
+use crate::call::{CallError, Operation, Params};
 use crate::driver::{self, Context, Device, DriverError, Function, JitOptions, Module, Stream};
-use crate::plan::{self, Caps, Plan, PlanError, Tile};
-use gdn_kernels::abi::DecodeParams;
+use crate::plan::{Caps, Plan, PlanError, Tile};
 use std::marker::PhantomData;
 use thiserror::Error;
 
@@ -110,17 +109,17 @@ impl Gdn {
         self.loaded.iter().map(|l| l.embedded)
     }
 
-    /// The plan [`Self::decode`] follows for a call.
+    /// The plan [`Self::run`] follows for a call.
     ///
     /// # Errors
     /// [`Error::Call`] and [`Error::Plan`].
-    pub fn plan_decode(&self, call: &Decode, tile: Tile) -> Result<Plan, Error> {
+    pub fn plan(&self, call: &dyn Operation, tile: Tile) -> Result<Plan, Error> {
         call.check()?;
-        let (state, io) = (call.state.tensor.dtype, call.q.tensor.dtype);
-        Ok(plan::decode(&call.shape, call.batch.max(1), state, io, &self.caps, tile)?)
+        Ok(call.plan(&self.caps, tile)?)
     }
 
-    /// Decodes one token a sequence, in the order of `stream`.
+    /// Runs an operation in the order of `stream`: [`Decode`](crate::Decode) and every other call of
+    /// [`crate::call`].
     ///
     /// # Errors
     /// [`enum@Error`]: nothing was launched and nothing written.
@@ -129,35 +128,36 @@ impl Gdn {
     /// The addresses of `call` are device memory of the current context, valid until the launch has run, of
     /// the lengths the call states; indices in its tables name slots that no other running work uses; the
     /// current context is the one the kernels were loaded in; `stream` belongs to it.
-    pub unsafe fn decode(&self, call: &Decode, stream: Stream) -> Result<(), Error> {
+    pub unsafe fn run(&self, call: &dyn Operation, stream: Stream) -> Result<(), Error> {
         // SAFETY: the caller's promise.
-        unsafe { self.decode_tiled(call, Tile::Auto, stream) }
+        unsafe { self.run_tiled(call, Tile::Auto, stream) }
     }
 
-    /// [`Self::decode`] with a tile of the caller's choice; the result is the same bit for bit.
+    /// [`Self::run`] with a tile of the caller's choice; the result is the same bit for bit.
     ///
     /// # Errors
-    /// As [`Self::decode`].
+    /// As [`Self::run`].
     ///
     /// # Safety
-    /// As [`Self::decode`].
-    pub unsafe fn decode_tiled(&self, call: &Decode, tile: Tile, stream: Stream) -> Result<(), Error> {
+    /// As [`Self::run`].
+    pub unsafe fn run_tiled(&self, call: &dyn Operation, tile: Tile, stream: Stream) -> Result<(), Error> {
         // SAFETY: the caller's promise.
-        unsafe { Ok(self.prepare_decode(call, tile)?.launch(stream)?) }
+        unsafe { Ok(self.prepare(call, tile)?.launch(stream)?) }
     }
 
     /// Checks and plans a call once, for launching it many times.
     ///
     /// # Errors
-    /// As [`Self::decode`].
-    pub fn prepare_decode(&self, call: &Decode, tile: Tile) -> Result<Prepared<'_>, Error> {
-        let plan = self.plan_decode(call, tile)?;
+    /// As [`Self::run`].
+    pub fn prepare(&self, call: &dyn Operation, tile: Tile) -> Result<Prepared<'_>, Error> {
+        let plan = self.plan(call, tile)?;
         let function = self.function(&plan)?;
-        Ok(Prepared { function, plan, params: call.params(&plan), kernels: PhantomData })
+        let params = call.params(&plan);
+        Ok(Prepared { function, plan, params, is_empty: call.is_empty(), kernels: PhantomData })
     }
 
     fn function(&self, plan: &Plan) -> Result<Function, Error> {
-        let key = ModuleKey::decode(plan.state, plan.io, plan.k);
+        let key = plan.module;
         let loaded = self.loaded.iter().find(|l| l.key == key).ok_or(Error::NotLoaded(key))?;
         let found = loaded.functions.iter().find(|(rows, _)| *rows == plan.rows);
         found.map(|(_, function)| *function).ok_or(Error::NotLoaded(key))
@@ -169,7 +169,8 @@ impl Gdn {
 pub struct Prepared<'a> {
     function: Function,
     plan: Plan,
-    params: DecodeParams,
+    params: Params,
+    is_empty: bool,
     /// The function belongs to a module of the [`Gdn`].
     kernels: PhantomData<&'a Gdn>,
 }
@@ -186,14 +187,15 @@ impl Prepared<'_> {
     /// What the driver says.
     ///
     /// # Safety
-    /// As [`Gdn::decode`], for each launch anew.
+    /// As [`Gdn::run`], for each launch anew.
     pub unsafe fn launch(&self, stream: Stream) -> Result<(), DriverError> {
-        if self.params.n == 0 {
+        if self.is_empty {
             return Ok(());
         }
+        let params = self.params.as_bytes().as_ptr();
         // SAFETY: the parameter struct is the entry's (tests hold its size against the manifest), the plan's
         // grid is the one that struct describes, and the caller vouches for the addresses.
-        unsafe { driver::launch(self.function, self.plan.grid, self.plan.block(), 0, stream, &self.params) }
+        unsafe { driver::launch(self.function, self.plan.grid, self.plan.block(), 0, stream, params) }
     }
 }
 
@@ -229,9 +231,9 @@ fn load_module(context: &Context, key: ModuleKey, compute: u32) -> Result<Loaded
     Ok(Loaded { key, functions, embedded, _module: module })
 }
 
-/// Every decode module there is: for tools and tests; a runtime loads the one or two that its model needs.
-pub fn all_decode_modules() -> Vec<ModuleKey> {
-    let mut keys: Vec<ModuleKey> = artifact::modules().iter().map(EmbeddedModule::key).collect();
+/// Every module there is: for tools and tests; a runtime loads the one or two that its model needs.
+pub fn all_modules() -> Vec<ModuleKey> {
+    let mut keys: Vec<ModuleKey> = artifact::modules().iter().map(|m| m.key).collect();
     keys.sort_by_key(ModuleKey::to_string);
     keys.dedup();
     keys

@@ -1,5 +1,5 @@
-//! Decode of gated-delta-rule layers (GDN as in Qwen3-Next and Qwen3.5) on NVIDIA GPUs from Rust, without a
-//! CUDA toolkit, PyTorch or a JIT compiler of one's own.
+//! Decode of gated-delta-rule layers (GDN as in Qwen3-Next and Qwen3.5, KDA as in Kimi) on NVIDIA GPUs from Rust,
+//! without a CUDA toolkit, PyTorch or a JIT compiler of one's own.
 //!
 //! The kernels are Rust, compiled to PTX ahead of time and embedded; the driver's library is opened at run
 //! time, so the crate builds and tests on machines without a GPU. Everything speaks raw handles: device
@@ -7,18 +7,18 @@
 //! `cust` and `cudarc` turn those crates' types into handles.
 //!
 //! ```no_run
-//! use gdn_host::{DType, Gdn, ModuleKey};
+//! use gdn_host::{DType, Family, Gdn, Layout, ModuleKey};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let context = gdn_host::driver::Context::primary(0)?; // or any runtime's current context
-//! let gdn = Gdn::load(&[ModuleKey::decode(DType::F32, DType::Bf16, 128)])?;
+//! let gdn = Gdn::load(&[ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128)])?;
 //! # let call: gdn_host::Decode = unimplemented!();
 //! // SAFETY: the call's addresses and lengths are those of live device buffers.
-//! unsafe { gdn.decode(&call, gdn_host::driver::Stream::DEFAULT)? };
+//! unsafe { gdn.run(&call, gdn_host::driver::Stream::DEFAULT)? };
 //! # Ok(()) }
 //! ```
 //!
-//! The way of a call: [`Decode::check`] looks at its arguments, [`plan::decode`] chooses kernel, BV and grid
-//! from the shape and the device, [`Gdn::decode`] launches. [`mod@reference`] is the same operation in f64.
+//! The way of a call: [`Operation::check`] looks at its arguments, [`Operation::plan`] chooses kernel, BV and grid
+//! from the shape and the device, [`Gdn::run`] launches. [`mod@reference`] holds the same operations in f64.
 
 #![warn(missing_docs)]
 
@@ -32,8 +32,12 @@ pub mod reference;
 pub mod shape;
 
 pub use artifact::ModuleKey;
-pub use call::{Beta, CallError, Decay, Decode, HeadMap, Rows, Start, StatePool, Table, Tensor};
-pub use gdn::{Error, Gdn, LoadError, Prepared, all_decode_modules, device_caps};
+pub use call::{
+    Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, CuSeqlens,
+    Decay, Decode, DraftWindows, Family, GatedRmsNorm, HeadMap, Inputs, Intermediate, Layout, Operation,
+    Recurrent, Rows, SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
+};
+pub use gdn::{Error, Gdn, LoadError, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::DType;
 pub use plan::{Caps, Plan, Tile};
 pub use shape::{HeadShape, MODELS, Model, ShapeError};

@@ -11,61 +11,248 @@
 )]
 
 pub mod abi;
-#[cfg(any(target_arch = "nvptx64", feature = "sim"))]
-pub mod arch;
-#[cfg(any(target_arch = "nvptx64", feature = "sim"))]
-mod decode;
-#[cfg(any(target_arch = "nvptx64", feature = "sim"))]
-mod math;
-#[cfg(any(target_arch = "nvptx64", feature = "sim"))]
-mod table;
-#[cfg(any(target_arch = "nvptx64", feature = "sim"))]
-mod tile;
+
+/// Everything but the ABI exists where kernels are compiled or simulated.
+macro_rules! kernel_modules {
+    ($($(#[$attribute:meta])* $visibility:vis mod $name:ident;)*) => {$(
+        #[cfg(any(target_arch = "nvptx64", feature = "sim"))]
+        $(#[$attribute])*
+        $visibility mod $name;
+    )*};
+}
+kernel_modules! {
+    pub mod arch;
+    mod conv;
+    mod convert;
+    mod copy;
+    mod decode;
+    mod element;
+    mod gate;
+    mod layout;
+    mod math;
+    mod norm;
+    mod recurrent;
+    mod table;
+    mod tile;
+    mod token;
+    mod unpack;
+}
 #[cfg(all(feature = "sim", not(target_arch = "nvptx64")))]
-pub use table::Kernel;
+pub use table::{Columns, Kernel};
 
 #[cfg(any(target_arch = "nvptx64", feature = "sim"))]
-use half::{bf16, f16};
+use {
+    gate::{PerHead, PerKey},
+    half::{bf16, f16},
+    layout::{Kv, Vk},
+};
 
+// An operation, its function with the arguments that all its kernels share, its parameter struct and its shared
+// memory; then a kernel a line: entry name, (type of the state, type of q, k and v, K, rows of a lane group), threads
+// of a block at most. An operation without tiles has fewer columns: (type of the inputs), or (type of x, type of z
+// and out, V), or none.
 #[cfg(any(target_arch = "nvptx64", feature = "sim"))]
-// Name of the entry: type of the state, type of q, k and v, K, rows of a lane group, threads of a block at most.
 table::kernels! {
-    decode(DecodeParams) {
-        gdn_decode_f32_f32_k128_r2: f32, f32, 128, 2, 512;
-        gdn_decode_f32_f32_k128_r8: f32, f32, 128, 8, 256;
-        gdn_decode_f32_bf16_k128_r2: f32, bf16, 128, 2, 512;
-        gdn_decode_f32_bf16_k128_r8: f32, bf16, 128, 8, 256;
-        gdn_decode_f32_f16_k128_r2: f32, f16, 128, 2, 512;
-        gdn_decode_f32_f16_k128_r8: f32, f16, 128, 8, 256;
-        gdn_decode_bf16_f32_k128_r2: bf16, f32, 128, 2, 512;
-        gdn_decode_bf16_f32_k128_r8: bf16, f32, 128, 8, 256;
-        gdn_decode_bf16_bf16_k128_r2: bf16, bf16, 128, 2, 512;
-        gdn_decode_bf16_bf16_k128_r8: bf16, bf16, 128, 8, 256;
-        gdn_decode_bf16_f16_k128_r2: bf16, f16, 128, 2, 512;
-        gdn_decode_bf16_f16_k128_r8: bf16, f16, 128, 8, 256;
-        gdn_decode_f16_f32_k128_r2: f16, f32, 128, 2, 512;
-        gdn_decode_f16_f32_k128_r8: f16, f32, 128, 8, 256;
-        gdn_decode_f16_bf16_k128_r2: f16, bf16, 128, 2, 512;
-        gdn_decode_f16_bf16_k128_r8: f16, bf16, 128, 8, 256;
-        gdn_decode_f16_f16_k128_r2: f16, f16, 128, 2, 512;
-        gdn_decode_f16_f16_k128_r8: f16, f16, 128, 8, 256;
-        gdn_decode_f32_f32_k64_r1: f32, f32, 64, 1, 512;
-        gdn_decode_f32_f32_k64_r4: f32, f32, 64, 4, 256;
-        gdn_decode_f32_bf16_k64_r1: f32, bf16, 64, 1, 512;
-        gdn_decode_f32_bf16_k64_r4: f32, bf16, 64, 4, 256;
-        gdn_decode_f32_f16_k64_r1: f32, f16, 64, 1, 512;
-        gdn_decode_f32_f16_k64_r4: f32, f16, 64, 4, 256;
-        gdn_decode_bf16_f32_k64_r1: bf16, f32, 64, 1, 512;
-        gdn_decode_bf16_f32_k64_r4: bf16, f32, 64, 4, 256;
-        gdn_decode_bf16_bf16_k64_r1: bf16, bf16, 64, 1, 512;
-        gdn_decode_bf16_bf16_k64_r4: bf16, bf16, 64, 4, 256;
-        gdn_decode_bf16_f16_k64_r1: bf16, f16, 64, 1, 512;
-        gdn_decode_bf16_f16_k64_r4: bf16, f16, 64, 4, 256;
-        gdn_decode_f16_f32_k64_r1: f16, f32, 64, 1, 512;
-        gdn_decode_f16_f32_k64_r4: f16, f32, 64, 4, 256;
-        gdn_decode_f16_bf16_k64_r1: f16, bf16, 64, 1, 512;
-        gdn_decode_f16_bf16_k64_r4: f16, bf16, 64, 4, 256;
-        gdn_decode_f16_f16_k64_r1: f16, f16, 64, 1, 512;
-        gdn_decode_f16_f16_k64_r4: f16, f16, 64, 4, 256;
+    decode = decode::decode(Vk, PerHead) (DecodeParams, decode::SHARED_BYTES) {
+        gdn_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 512;
+        gdn_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 512;
+        gdn_decode_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_decode_f32_f16_k128_r2: (f32, f16, 128, 2) 512;
+        gdn_decode_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_decode_bf16_f32_k128_r2: (bf16, f32, 128, 2) 512;
+        gdn_decode_bf16_f32_k128_r8: (bf16, f32, 128, 8) 256;
+        gdn_decode_bf16_bf16_k128_r2: (bf16, bf16, 128, 2) 512;
+        gdn_decode_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_decode_bf16_f16_k128_r2: (bf16, f16, 128, 2) 512;
+        gdn_decode_bf16_f16_k128_r8: (bf16, f16, 128, 8) 256;
+        gdn_decode_f16_f32_k128_r2: (f16, f32, 128, 2) 512;
+        gdn_decode_f16_f32_k128_r8: (f16, f32, 128, 8) 256;
+        gdn_decode_f16_bf16_k128_r2: (f16, bf16, 128, 2) 512;
+        gdn_decode_f16_bf16_k128_r8: (f16, bf16, 128, 8) 256;
+        gdn_decode_f16_f16_k128_r2: (f16, f16, 128, 2) 512;
+        gdn_decode_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_decode_f32_f32_k64_r1: (f32, f32, 64, 1) 512;
+        gdn_decode_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_decode_f32_bf16_k64_r1: (f32, bf16, 64, 1) 512;
+        gdn_decode_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_decode_f32_f16_k64_r1: (f32, f16, 64, 1) 512;
+        gdn_decode_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_decode_bf16_f32_k64_r1: (bf16, f32, 64, 1) 512;
+        gdn_decode_bf16_f32_k64_r4: (bf16, f32, 64, 4) 256;
+        gdn_decode_bf16_bf16_k64_r1: (bf16, bf16, 64, 1) 512;
+        gdn_decode_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
+        gdn_decode_bf16_f16_k64_r1: (bf16, f16, 64, 1) 512;
+        gdn_decode_bf16_f16_k64_r4: (bf16, f16, 64, 4) 256;
+        gdn_decode_f16_f32_k64_r1: (f16, f32, 64, 1) 512;
+        gdn_decode_f16_f32_k64_r4: (f16, f32, 64, 4) 256;
+        gdn_decode_f16_bf16_k64_r1: (f16, bf16, 64, 1) 512;
+        gdn_decode_f16_bf16_k64_r4: (f16, bf16, 64, 4) 256;
+        gdn_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 512;
+        gdn_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
+    }
+    decode_kv = decode::decode(Kv, PerHead) (DecodeParams, decode::SHARED_BYTES) {
+        gdn_decode_kv_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
+        gdn_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_decode_kv_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
+        gdn_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_decode_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
+        gdn_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_decode_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_decode_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_decode_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_decode_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_decode_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
+        gdn_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
+    }
+    kda_decode = decode::decode(Vk, PerKey) (DecodeParams, decode::SHARED_BYTES) {
+        gdn_kda_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
+        gdn_kda_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_kda_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
+        gdn_kda_decode_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_kda_decode_f32_f16_k128_r2: (f32, f16, 128, 2) 256;
+        gdn_kda_decode_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_kda_decode_bf16_bf16_k128_r2: (bf16, bf16, 128, 2) 256;
+        gdn_kda_decode_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_decode_f16_f16_k128_r2: (f16, f16, 128, 2) 256;
+        gdn_kda_decode_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_decode_f32_f32_k64_r1: (f32, f32, 64, 1) 256;
+        gdn_kda_decode_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_kda_decode_f32_bf16_k64_r1: (f32, bf16, 64, 1) 256;
+        gdn_kda_decode_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_kda_decode_f32_f16_k64_r1: (f32, f16, 64, 1) 256;
+        gdn_kda_decode_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_kda_decode_bf16_bf16_k64_r1: (bf16, bf16, 64, 1) 256;
+        gdn_kda_decode_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
+        gdn_kda_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
+        gdn_kda_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
+    }
+    kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, decode::SHARED_BYTES) {
+        gdn_kda_decode_kv_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
+        gdn_kda_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_kda_decode_kv_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
+        gdn_kda_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_kda_decode_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
+        gdn_kda_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_kda_decode_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_decode_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_kda_decode_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_kda_decode_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_kda_decode_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
+        gdn_kda_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
+    }
+    recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, recurrent::SHARED_BYTES) {
+        gdn_recurrent_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
+        gdn_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
+        gdn_recurrent_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_recurrent_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
+        gdn_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
+        gdn_recurrent_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_recurrent_f32_f16_k128_r2: (f32, f16, 128, 2) 256;
+        gdn_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
+        gdn_recurrent_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_recurrent_bf16_bf16_k128_r2: (bf16, bf16, 128, 2) 256;
+        gdn_recurrent_bf16_bf16_k128_r4: (bf16, bf16, 128, 4) 256;
+        gdn_recurrent_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_recurrent_f16_f16_k128_r2: (f16, f16, 128, 2) 256;
+        gdn_recurrent_f16_f16_k128_r4: (f16, f16, 128, 4) 256;
+        gdn_recurrent_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_recurrent_f32_f32_k64_r1: (f32, f32, 64, 1) 256;
+        gdn_recurrent_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_recurrent_f32_bf16_k64_r1: (f32, bf16, 64, 1) 256;
+        gdn_recurrent_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_recurrent_f32_f16_k64_r1: (f32, f16, 64, 1) 256;
+        gdn_recurrent_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_recurrent_bf16_bf16_k64_r1: (bf16, bf16, 64, 1) 256;
+        gdn_recurrent_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
+        gdn_recurrent_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
+        gdn_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
+    }
+    recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, recurrent::SHARED_BYTES) {
+        gdn_recurrent_kv_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
+        gdn_recurrent_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_recurrent_kv_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
+        gdn_recurrent_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_recurrent_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
+        gdn_recurrent_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_recurrent_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_recurrent_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_recurrent_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_recurrent_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_recurrent_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_recurrent_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
+        gdn_recurrent_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
+    }
+    kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, recurrent::SHARED_BYTES) {
+        gdn_kda_recurrent_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
+        gdn_kda_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
+        gdn_kda_recurrent_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_kda_recurrent_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
+        gdn_kda_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
+        gdn_kda_recurrent_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_kda_recurrent_f32_f16_k128_r2: (f32, f16, 128, 2) 256;
+        gdn_kda_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
+        gdn_kda_recurrent_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_kda_recurrent_bf16_bf16_k128_r2: (bf16, bf16, 128, 2) 256;
+        gdn_kda_recurrent_bf16_bf16_k128_r4: (bf16, bf16, 128, 4) 256;
+        gdn_kda_recurrent_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_recurrent_f16_f16_k128_r2: (f16, f16, 128, 2) 256;
+        gdn_kda_recurrent_f16_f16_k128_r4: (f16, f16, 128, 4) 256;
+        gdn_kda_recurrent_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_recurrent_f32_f32_k64_r1: (f32, f32, 64, 1) 256;
+        gdn_kda_recurrent_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_kda_recurrent_f32_bf16_k64_r1: (f32, bf16, 64, 1) 256;
+        gdn_kda_recurrent_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_kda_recurrent_f32_f16_k64_r1: (f32, f16, 64, 1) 256;
+        gdn_kda_recurrent_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_kda_recurrent_bf16_bf16_k64_r1: (bf16, bf16, 64, 1) 256;
+        gdn_kda_recurrent_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
+        gdn_kda_recurrent_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
+        gdn_kda_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
+    }
+    kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, recurrent::SHARED_BYTES) {
+        gdn_kda_recurrent_kv_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
+        gdn_kda_recurrent_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_kda_recurrent_kv_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
+        gdn_kda_recurrent_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_kda_recurrent_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
+        gdn_kda_recurrent_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_kda_recurrent_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_recurrent_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_recurrent_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_kda_recurrent_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_kda_recurrent_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_kda_recurrent_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
+        gdn_kda_recurrent_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
+    }
+    copy_state = copy::copy_state() (CopyStateParams, 0) {
+        gdn_copy_state: () 256;
+    }
+    convert_layout = convert::convert_layout() (ConvertLayoutParams, 0) {
+        gdn_convert_layout_f32: (f32) 256;
+        gdn_convert_layout_bf16: (bf16) 256;
+        gdn_convert_layout_f16: (f16) 256;
+    }
+    unpack_qkvz = unpack::unpack_qkvz() (UnpackQkvzParams, 0) {
+        gdn_unpack_qkvz: () 256;
+    }
+    conv1d_update = conv::conv1d_update() (Conv1dParams, 0) {
+        gdn_conv1d_update_f32: (f32) 256;
+        gdn_conv1d_update_bf16: (bf16) 256;
+        gdn_conv1d_update_f16: (f16) 256;
+    }
+    gated_rmsnorm = norm::gated_rmsnorm() (GatedRmsNormParams, 0) {
+        gdn_gated_rmsnorm_f32_f32_k128: (f32, f32, 128) 256;
+        gdn_gated_rmsnorm_f32_bf16_k128: (f32, bf16, 128) 256;
+        gdn_gated_rmsnorm_f32_f16_k128: (f32, f16, 128) 256;
+        gdn_gated_rmsnorm_bf16_bf16_k128: (bf16, bf16, 128) 256;
+        gdn_gated_rmsnorm_f16_f16_k128: (f16, f16, 128) 256;
+        gdn_gated_rmsnorm_f32_f32_k64: (f32, f32, 64) 256;
+        gdn_gated_rmsnorm_f32_bf16_k64: (f32, bf16, 64) 256;
+        gdn_gated_rmsnorm_f32_f16_k64: (f32, f16, 64) 256;
+        gdn_gated_rmsnorm_bf16_bf16_k64: (bf16, bf16, 64) 256;
+        gdn_gated_rmsnorm_f16_f16_k64: (f16, f16, 64) 256;
     }
 }

@@ -10,63 +10,99 @@
 pub struct Kernel {
     /// Entry name in the PTX.
     pub name: &'static str,
-    /// Operation, the name of the source file: `decode`.
+    /// Operation: `decode`, `kda_recurrent`. Entries of one operation that agree in all columns but the
+    /// rows are one module.
     pub op: &'static str,
-    /// Type of the state.
-    pub state: crate::abi::DType,
-    /// Type of q, k and v.
-    pub io: crate::abi::DType,
-    /// Key dimension, K.
-    pub k: u32,
-    /// Rows a lane group works on.
-    pub rows: u32,
+    /// What the line's columns say.
+    pub columns: Columns,
     /// Name of the parameter struct in [`crate::abi`].
     pub params: &'static str,
     /// Bytes of the parameter struct.
     pub params_size: usize,
     /// Largest number of threads of a block.
     pub max_threads: u32,
+    /// Bytes of shared memory that a block has; part of the kernel, not of its launch.
+    pub shared_bytes: u32,
     /// Runs one thread of the kernel on the bytes of its parameter struct; [`crate::arch::sim`] calls it.
     pub(crate) run: unsafe fn(&[u8]),
 }
 
+/// The columns of a line; an operation has those that it needs.
+#[cfg(not(target_arch = "nvptx64"))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Type of the state, or of an input that has a type of its own.
+    pub state: Option<crate::abi::DType>,
+    /// Type of the inputs.
+    pub io: Option<crate::abi::DType>,
+    /// Key dimension K, or the length of a row; 0 if the operation takes any.
+    pub k: u32,
+    /// Rows a lane group works on; 0 if the operation has no tiles.
+    pub rows: u32,
+}
+
+/// A kernel's body: the function with the arguments that the section gives, then those of the line.
+macro_rules! call {
+    ($module:ident $function:ident ($($fixed:ty),*) ($($column:tt),*) $p:expr) => {
+        $crate::$module::$function::<$($fixed,)* $($column),*>($p)
+    };
+}
+
+/// The columns of a line as a record.
+#[cfg(not(target_arch = "nvptx64"))]
+macro_rules! columns {
+    () => { $crate::table::Columns { state: None, io: None, k: 0, rows: 0 } };
+    ($io:ty) => { $crate::table::Columns { io: $crate::table::dtype!($io), ..$crate::table::columns!() } };
+    ($state:ty, $io:ty, $k:literal) => {
+        $crate::table::Columns { state: $crate::table::dtype!($state), k: $k, ..$crate::table::columns!($io) }
+    };
+    ($state:ty, $io:ty, $k:literal, $rows:literal) => {
+        $crate::table::Columns { rows: $rows, ..$crate::table::columns!($state, $io, $k) }
+    };
+}
+
+#[cfg(not(target_arch = "nvptx64"))]
+macro_rules! dtype {
+    ($ty:ty) => {
+        Some(<$ty as $crate::element::Element>::DTYPE)
+    };
+}
+
 #[cfg(target_arch = "nvptx64")]
 macro_rules! kernels {
-    ($($op:ident($params:ident) {
-        $($name:ident: $state:ty, $io:ty, $k:literal, $rows:literal, $threads:literal;)*
+    ($($op:ident = $module:ident::$function:ident $fixed:tt ($params:ident, $shared:expr) {
+        $($name:ident: ($($column:tt),*) $threads:literal;)*
     })*) => {$($(
         /// # Safety
         /// See the documentation of the parameter struct.
         #[unsafe(no_mangle)]
         pub unsafe extern "ptx-kernel" fn $name(p: $crate::abi::$params) {
             // SAFETY: the host's promise.
-            unsafe { $crate::$op::$op::<$state, $io, $k, $rows>(&p) }
+            unsafe { $crate::table::call!($module $function $fixed ($($column),*) &p) }
         }
     )*)*};
 }
 
 #[cfg(not(target_arch = "nvptx64"))]
 macro_rules! kernels {
-    ($($op:ident($params:ident) {
-        $($name:ident: $state:ty, $io:ty, $k:literal, $rows:literal, $threads:literal;)*
+    ($($op:ident = $module:ident::$function:ident $fixed:tt ($params:ident, $shared:expr) {
+        $($name:ident: ($($column:tt),*) $threads:literal;)*
     })*) => {
         /// Every kernel, in the order of the table.
         pub static KERNELS: &[$crate::Kernel] = &[$($(
             $crate::Kernel {
                 name: stringify!($name),
                 op: stringify!($op),
-                state: <$state as $crate::math::Element>::DTYPE,
-                io: <$io as $crate::math::Element>::DTYPE,
-                k: $k,
-                rows: $rows,
+                columns: $crate::table::columns!($($column),*),
                 params: stringify!($params),
                 params_size: size_of::<$crate::abi::$params>(),
                 max_threads: $threads,
+                shared_bytes: $shared as u32,
                 run: {
                     unsafe fn run(bytes: &[u8]) {
                         let p: $crate::abi::$params = bytemuck::pod_read_unaligned(bytes);
                         // SAFETY: the host's promise.
-                        unsafe { $crate::$op::$op::<$state, $io, $k, $rows>(&p) }
+                        unsafe { $crate::table::call!($module $function $fixed ($($column),*) &p) }
                     }
                     run
                 },
@@ -74,7 +110,9 @@ macro_rules! kernels {
         )*)*];
     };
 }
-pub(crate) use kernels;
+pub(crate) use {call, kernels};
+#[cfg(not(target_arch = "nvptx64"))]
+pub(crate) use {columns, dtype};
 
 /// Kernels neither panic nor call: the build lints the PTX for it, and drops this function.
 #[cfg(target_arch = "nvptx64")]

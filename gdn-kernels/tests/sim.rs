@@ -67,11 +67,11 @@ impl Decode {
         p.pool.state = d.tensor("state", u64::from(slots) * u64::from(slot_pitch) * 4, true);
         (p.pool.pitch, p.pool.slots, p.pool.null_slot) = (slot_pitch, slots, -1);
         p.out = d.tensor("out", (n * V * 4) as u64, true);
-        (p.out_stride, p.n, p.h, p.hv, p.v) = (V as u32, n as u32, 1, 1, V as u32);
-        p.tiles_log2 = d.tiles().ilog2();
-        p.head_reciprocal = head_reciprocal(1);
-        p.flags = flags::L2NORM | flags::OUT_F32;
-        (p.scale, p.eps) = ((K as f32).powf(-0.5), 1e-6);
+        (p.out_stride, p.n, p.layer.h, p.layer.hv, p.layer.v) = (V as u32, n as u32, 1, 1, V as u32);
+        p.layer.tiles_log2 = d.tiles().ilog2();
+        p.layer.head_reciprocal = head_reciprocal(1);
+        p.layer.flags = flags::L2NORM | flags::OUT_F32;
+        (p.layer.scale, p.layer.eps) = ((K as f32).powf(-0.5), 1e-6);
         d.params = p;
         d
     }
@@ -242,7 +242,8 @@ fn grid_too_large_for_the_tiles_is_reported() {
     assert_eq!(fault.block, [d.tiles(), 0, 0]);
     let text = fault.to_string();
     assert!(
-        text.ends_with("is outside every extent; 0 bytes past the end of `state` (65536 bytes)"),
+        // The keys of a head that is not there are the first to be asked for.
+        text.ends_with("is outside every extent; 0 bytes past the end of `k` (256 bytes)"),
         "{text}"
     );
 }
@@ -257,7 +258,7 @@ fn decay_of_one_half_halves_the_state() {
     (d.params.gate.a_dtype, d.params.gate.b_dtype) = (DType::F32 as u32, DType::F32 as u32);
     d.params.gate.a = d.input("log decay", &[-LN_2 as f32]);
     d.params.gate.b = d.input("beta", &[0f32]);
-    d.params.flags |= flags::DECAY_GIVEN | flags::BETA_GIVEN;
+    d.params.layer.flags |= flags::DECAY_GIVEN | flags::BETA_GIVEN;
     launch(&d.memory, &d.launch()).unwrap();
     let want: Vec<f64> = state.iter().map(|&h| f64::from(h) / 2.0).collect();
     assert!(error(&d.read(d.params.pool.state, V * K), &want) < 1e-7);

@@ -1,14 +1,15 @@
 //! What a problem runs on: the simulator, or the GPU at hand.
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use gdn_host::call::Extent;
 use gdn_host::driver::{Context, DeviceBuffer, Driver, Stream};
-use gdn_host::{Caps, Decode, Gdn, ModuleKey, Tile, all_decode_modules, plan};
+use gdn_host::{Caps, Gdn, ModuleKey, Operation, Tile, all_modules};
 use gdn_kernels::arch::sim;
 
 /// The byte that memory nobody wrote reads as.
 pub const POISON: u8 = 0xA5;
 
-/// Something with memory that decodes.
+/// Something with memory that runs operations.
 pub trait Device {
     /// For people: the GPU's name, or the simulator's.
     fn name(&self) -> String;
@@ -23,7 +24,7 @@ pub trait Device {
     /// Copies from the device.
     fn read(&self, address: u64, bytes: u64) -> Result<Vec<u8>>;
     /// Checks, plans and runs a call, and waits for it.
-    fn decode(&mut self, call: &Decode, tile: Tile) -> Result<()>;
+    fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()>;
 }
 
 /// The lane-accurate simulator.
@@ -59,29 +60,29 @@ impl Device for Sim {
         Ok(self.memory.read(address, bytes as usize))
     }
 
-    fn decode(&mut self, call: &Decode, tile: Tile) -> Result<()> {
+    fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()> {
         call.check()?;
-        if call.batch == 0 {
+        if call.is_empty() {
             return Ok(());
         }
-        let (state, io) = (call.state.tensor.dtype, call.q.tensor.dtype);
-        let plan = plan::decode(&call.shape, call.batch, state, io, &self.caps(), tile)?;
+        let plan = call.plan(&self.caps(), tile)?;
         let entry = plan.entry();
         let kernel = gdn_kernels::KERNELS.iter().find(|k| k.name == entry);
         let kernel = kernel.with_context(|| format!("the table has no kernel {entry}"))?;
         let params = call.params(&plan);
-        let extents = call.extents().map(|e| sim::Extent {
+        let extent = |e: &Extent| sim::Extent {
             name: e.field,
             address: e.address,
             bytes: e.span(),
             writable: e.written,
-        });
+        };
+        let extents: Vec<_> = call.extents().iter().map(extent).collect();
         let launch = sim::Launch {
             kernel,
             grid: plan.grid,
             block: plan.block(),
             shared_bytes: 0,
-            params: bytemuck::bytes_of(&params),
+            params: params.as_bytes(),
             extents: &extents,
         };
         sim::launch(&self.memory, &launch).map_err(|fault| anyhow!("{fault}"))
@@ -96,9 +97,9 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens the GPU and loads every decode module, of the highest PTX target it runs or of the one named.
+    /// Opens the GPU and loads every module, of the highest PTX target it runs or of the one named.
     pub fn open(target: Option<u32>) -> Result<Gpu> {
-        Self::open_with(&all_decode_modules(), target)
+        Self::open_with(&all_modules(), target)
     }
 
     /// [`Self::open`] for some modules.
@@ -164,9 +165,9 @@ impl Device for Gpu {
         Ok(buffer.read(offset, bytes as usize)?)
     }
 
-    fn decode(&mut self, call: &Decode, tile: Tile) -> Result<()> {
+    fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()> {
         // SAFETY: the call's addresses come from `alloc`, and the context is current since `open`.
-        unsafe { self.gdn.decode_tiled(call, tile, Stream::DEFAULT)? };
+        unsafe { self.gdn.run_tiled(call, tile, Stream::DEFAULT)? };
         Ok(self.context.synchronize()?)
     }
 }

@@ -5,6 +5,8 @@ pub mod case;
 pub mod compare;
 pub mod device;
 pub mod hazards;
+pub mod movement;
+pub mod neighbours;
 pub mod parity;
 pub mod problem;
 pub mod random;

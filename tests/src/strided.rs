@@ -28,6 +28,11 @@ impl Strided {
         Strided { dtype, data, width, stride: width, offset: 0 }
     }
 
+    /// The same values dense and of another type.
+    pub fn retyped(&self, dtype: DType) -> Self {
+        Strided::dense(dtype, self.width, self.data.clone())
+    }
+
     fn rows(&self) -> usize {
         self.data.len().checked_div(self.width).unwrap_or(0)
     }

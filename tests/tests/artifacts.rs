@@ -1,8 +1,9 @@
 //! The committed artifacts: embedded PTX, manifest, table of kernels and the record of what was proven on
 //! GPUs agree with each other.
 
+use gdn_host::ModuleKey;
 use gdn_host::artifact::{self, EmbeddedModule};
-use gdn_kernels::KERNELS;
+use gdn_kernels::{Columns, KERNELS};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,8 +32,9 @@ fn every_kernel_of_the_table_is_embedded_for_every_target() {
         for kernel in KERNELS {
             let found = embedded.iter().find(|(_, e)| e.name.to_str() == Ok(kernel.name));
             let (module, entry) = found.unwrap_or_else(|| panic!("{} is missing", kernel.name));
-            assert_eq!((module.op, module.state, module.io), (kernel.op, kernel.state, kernel.io));
-            assert_eq!((module.k, entry.rows), (kernel.k, kernel.rows), "{}", kernel.name);
+            let Columns { state, io, k, rows } = kernel.columns;
+            assert_eq!(module.key, ModuleKey { op: kernel.op, state, io, k }, "{}", kernel.name);
+            assert_eq!(entry.rows, rows, "{}", kernel.name);
             assert_eq!(entry.max_threads, kernel.max_threads, "{}", kernel.name);
             assert_eq!(entry.params_size as usize, kernel.params_size, "{}", kernel.name);
         }
@@ -70,7 +72,7 @@ fn nothing_spills_on_any_gpu() {
 
 #[test]
 fn device_gets_the_highest_target_it_runs() {
-    let key = artifact::modules()[0].key();
+    let key = artifact::modules()[0].key;
     let target = |compute| artifact::select(key, compute).map(|m| m.arch);
     assert_eq!([80, 86, 89, 90, 100, 120].map(target), [80, 80, 80, 90, 90, 90].map(Some));
     assert_eq!(target(75), None);

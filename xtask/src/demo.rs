@@ -4,7 +4,7 @@
 use crate::{bench, report, tools};
 use anyhow::{Result, ensure};
 use clap::Args as ClapArgs;
-use gdn_host::{DType, HeadShape};
+use gdn_host::{DType, HeadShape, Layout};
 use gdn_tests::{case, device, parity};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,12 +60,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         drop(device);
         println!("\nOne decode step of a Qwen3-Next-80B layer (16/32 heads, 128x128, f32 state, cold L2):");
         let shape = HeadShape::new(16, 32, 128, 128)?;
-        let gpu = bench::open(&[DType::F32])?;
-        let rows = [1, 8, 64].map(|batch| {
-            let row = bench::decode_row(&gpu, shape, DType::F32, DType::Bf16, batch)?;
+        let specs =
+            [1, 8, 64].map(|n| bench::Spec::new(bench::Op::Decode, shape, DType::F32, Layout::Vk, n, 1));
+        let gpu = bench::open(&specs)?;
+        let rows = specs.map(|spec| {
+            let row = bench::time(&gpu, spec)?;
             let share = row.gbps / f64::from(gpu.gdn.caps().memory_gbps) * 100.0;
             let (us, gbps) = (format!("{:.2} us", row.us), format!("{:.0} GB/s", row.gbps));
-            Ok([format!("batch {batch}"), us, gbps, format!("{share:.0} % of the memory's peak")])
+            Ok([format!("batch {}", spec.batch), us, gbps, format!("{share:.0} % of the memory's peak")])
         });
         report::table(&["", "time", "state traffic", ""], rows.into_iter().collect::<Result<Vec<_>>>()?);
     }

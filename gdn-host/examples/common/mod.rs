@@ -1,7 +1,9 @@
 //! What the examples decode: two sequences of a small layer, and what the result must be.
 
-use gdn_host::reference::{self, BetaRounding, Gate};
-use gdn_host::{Beta, Decay, Decode, HeadMap, HeadShape, Rows, Start, StatePool, Table, Tensor};
+use gdn_host::reference::recurrence::{self, Between, Gate, Layer, Token, sequence};
+use gdn_host::{
+    Beta, Decay, Decode, Family, HeadMap, HeadShape, Inputs, Layout, Rows, Start, StatePool, Table, Tensor,
+};
 use half::bf16;
 
 /// Two key heads, four value heads of 128 x 128.
@@ -69,31 +71,30 @@ impl Host {
     pub fn error(&self, out: &[bf16], state: &[f32]) -> (f64, f64) {
         let wide = |x: &[bf16]| x.iter().map(|x| x.to_f64()).collect::<Vec<_>>();
         let wide32 = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
-        let slots = SLOT.map(|slot| usize::try_from(slot).ok());
-        let (want_out, want_state) = reference::decode(
-            &reference::Decode {
-                shape: SHAPE,
-                q: &wide(&self.q),
-                k: &wide(&self.k),
-                v: &wide(&self.v),
-                a: &wide(&self.a),
-                b: &wide(&self.b),
-                gate: Gate::Softplus {
-                    a_log: &wide32(&self.a_log),
-                    dt_bias: &wide32(&self.dt_bias),
-                    threshold: 20.0,
-                },
-                beta_given: false,
-                beta_rounding: BetaRounding::None,
-                l2norm: Some(1e-6),
-                scale: f64::from(SHAPE.k).sqrt().recip(),
-                heads: HeadMap::Grouped,
-                slots: &slots,
-                write_slots: &slots,
-                from_zeros: &[false; BATCH],
-            },
-            &wide32(&self.state),
-        );
+        let (a_log, dt_bias) = (wide32(&self.a_log), wide32(&self.dt_bias));
+        let layer = Layer {
+            shape: SHAPE,
+            family: Family::Gdn,
+            heads: HeadMap::Grouped,
+            gate: Gate::Softplus { a_log: &a_log, dt_bias: &dt_bias, threshold: 20.0 },
+            beta: recurrence::Beta::Logits(None),
+            l2norm: Some(1e-6),
+            scale: f64::from(SHAPE.k).sqrt().recip(),
+        };
+        let (q, k, v) = (wide(&self.q), wide(&self.k), wide(&self.v));
+        let (a, b) = (wide(&self.a), wide(&self.b));
+        let (mut want_out, mut want_state) = (Vec::new(), wide32(&self.state));
+        for (n, slot) in SLOT.into_iter().enumerate() {
+            let row = |x: &[f64]| n * x.len() / BATCH..(n + 1) * x.len() / BATCH;
+            let token =
+                Token { q: &q[row(&q)], k: &k[row(&k)], v: &v[row(&v)], a: &a[row(&a)], b: &b[row(&b)] };
+            let elements = SHAPE.state_elements() as usize;
+            let state = &mut want_state[slot as usize * elements..][..elements];
+            for step in sequence(&layer, &[token], state, &Between::default()) {
+                want_out.extend(step.out);
+                state.copy_from_slice(&step.state);
+            }
+        }
         let worst = |got: Vec<f64>, want: Vec<f64>| {
             got.iter().zip(&want).map(|(g, w)| (g - w).abs()).fold(0.0, f64::max)
         };
@@ -106,22 +107,30 @@ pub fn call(t: &Tensors) -> Decode {
     let rows = |tensor: Tensor, width: u64| Rows { tensor, stride: width };
     let (keys, values, hv) = (SHAPE.key_elements(), SHAPE.value_elements(), u64::from(SHAPE.hv));
     Decode {
-        shape: SHAPE,
+        inputs: Inputs {
+            shape: SHAPE,
+            family: Family::Gdn,
+            q: rows(t.q, keys),
+            k: rows(t.k, keys),
+            v: rows(t.v, values),
+            decay: Decay::Softplus { a: rows(t.a, hv), a_log: t.a_log, dt_bias: t.dt_bias, threshold: 20.0 },
+            beta: Beta::Logits { b: rows(t.b, hv), rounded: false },
+            l2norm: Some(1e-6),
+            scale: None,
+            heads: HeadMap::Grouped,
+        },
         batch: BATCH as u32,
-        q: rows(t.q, keys),
-        k: rows(t.k, keys),
-        v: rows(t.v, values),
-        decay: Decay::Softplus { a: rows(t.a, hv), a_log: t.a_log, dt_bias: t.dt_bias, threshold: 20.0 },
-        beta: Beta::Logits { b: rows(t.b, hv), rounded: false },
-        state: StatePool { tensor: t.state, slots: SLOTS as u32, pitch: SHAPE.state_elements() },
+        state: StatePool {
+            tensor: t.state,
+            slots: SLOTS as u32,
+            pitch: SHAPE.state_elements(),
+            layout: Layout::Vk,
+        },
         slots: t.slots,
         write_slots: None,
         null_slot: None,
         start: Start::FromSlot,
         out: rows(t.out, values),
-        l2norm: Some(1e-6),
-        scale: None,
-        heads: HeadMap::Grouped,
     }
 }
 

@@ -59,15 +59,15 @@ pub enum CallError {
         /// Elements there.
         have: u64,
     },
-    /// A table whose length is not the batch.
-    #[error("{field}: has {have} entries for {batch} sequences")]
+    /// A table of another length than the call needs.
+    #[error("{field}: has {have} entries, the call needs {need}")]
     TableLength {
         /// Argument.
         field: &'static str,
-        /// Entries.
+        /// Entries there.
         have: u64,
-        /// Sequences.
-        batch: u32,
+        /// Entries needed.
+        need: u64,
     },
     /// An element type the operation does not take there.
     #[error("{field}: type {have} does not fit, expected {want}")]
@@ -88,6 +88,14 @@ pub enum CallError {
         value: f64,
         /// What would fit.
         want: &'static str,
+    },
+    /// Two arguments that do not go together.
+    #[error("{field}: {problem}")]
+    Combination {
+        /// Argument.
+        field: &'static str,
+        /// What does not fit.
+        problem: &'static str,
     },
     /// A buffer the call writes that shares memory with another of its buffers.
     #[error("{written}: shares memory with {other}")]

@@ -1,7 +1,9 @@
 //! The memory a call touches, and whether two arguments share some.
 
+use super::{CallError, Rows, Table};
+
 /// What a call touches of one argument: `rows` stretches of `row_bytes`, `stride_bytes` apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
     /// Argument, as the call's field is named.
     pub field: &'static str,
@@ -18,6 +20,19 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// `count` rows of `width` elements.
+    pub(super) fn rows(field: &'static str, rows: &Rows, width: u64, count: u64, written: bool) -> Extent {
+        let (address, size) = (rows.tensor.address, rows.tensor.dtype.size() as u64);
+        let (row_bytes, stride_bytes) = (width * size, rows.stride * size);
+        Extent { field, address, rows: count, row_bytes, stride_bytes, written }
+    }
+
+    /// A table of entries of `size` bytes.
+    pub(super) fn table(field: &'static str, table: &Table, size: u64) -> Extent {
+        let row_bytes = table.len * size;
+        Extent { field, address: table.address, rows: 1, row_bytes, stride_bytes: 0, written: false }
+    }
+
     /// Bytes from the first touched byte to the last.
     pub fn span(&self) -> u64 {
         if self.rows == 0 { 0 } else { (self.rows - 1) * self.stride_bytes + self.row_bytes }
@@ -40,5 +55,54 @@ impl Extent {
         // Same stride: compare places within a row, counted from the start of a's.
         let place = (b.address % stride + stride - a.address % stride) % stride;
         !(a.row_bytes <= place && place + b.row_bytes <= stride)
+    }
+}
+
+/// The extents of a call's arguments, those that were given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extents {
+    list: [Extent; Extents::CAPACITY],
+    len: usize,
+}
+
+impl Extents {
+    /// Most arguments a call has.
+    const CAPACITY: usize = 20;
+
+    /// Adds an argument.
+    pub(super) fn push(&mut self, extent: Extent) {
+        // No call has more; a test lists every argument of every call.
+        debug_assert!(self.len < Self::CAPACITY);
+        if let Some(place) = self.list.get_mut(self.len) {
+            *place = extent;
+            self.len += 1;
+        }
+    }
+
+    /// Adds a table of entries of `size` bytes, if it was given.
+    pub(super) fn push_table(&mut self, field: &'static str, table: Option<&Table>, size: u64) {
+        if let Some(table) = table {
+            self.push(Extent::table(field, table, size));
+        }
+    }
+
+    /// Refuses a written argument that shares memory with another one.
+    pub(super) fn check_overlap(&self) -> Result<(), CallError> {
+        for (i, written) in self.iter().enumerate().filter(|(_, e)| e.written) {
+            for (j, other) in self.iter().enumerate() {
+                if i != j && written.overlaps(other) {
+                    return Err(CallError::Overlap { written: written.field, other: other.field });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::ops::Deref for Extents {
+    type Target = [Extent];
+
+    fn deref(&self) -> &[Extent] {
+        &self.list[..self.len]
     }
 }

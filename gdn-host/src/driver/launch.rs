@@ -24,7 +24,7 @@ use std::ptr::null_mut;
 ///
 /// - The function's module must be loaded and the stream alive, both of the calling thread's
 ///   current context.
-/// - `P` must have the size and layout of the kernel's one parameter, and `params` must be readable.
+/// - `params` must point to the kernel's one parameter, of its size, layout and alignment.
 /// - The kernel must be sound for these parameters, grid, block and shared memory: its memory stays
 ///   allocated until it is done, and nobody else writes to what it reads, or touches what it
 ///   writes, without ordering by stream or event.

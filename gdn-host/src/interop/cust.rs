@@ -4,15 +4,15 @@
 //! Building cust needs a CUDA toolkit (it links libcuda), which is why nothing else of this crate uses it.
 
 use super::Element;
-use crate::call::{CallError, Decode, Table, Tensor};
+use crate::call::{CallError, Operation, Params, Table, Tensor};
 use crate::driver::Stream as RawStream;
-use crate::plan::{self, Caps, PlanError, Tile};
+use crate::plan::{Caps, PlanError, Tile};
 use cust::error::CudaError;
 use cust::function::{BlockSize, GridSize};
 use cust::memory::{DeviceBuffer, DeviceCopy};
 use cust::module::Module;
 use cust::stream::Stream;
-use gdn_kernels::abi::{DType, DecodeParams};
+use gdn_kernels::abi::DType;
 use thiserror::Error;
 
 /// A cust stream, borrowed: it must outlive the launches made on the result.
@@ -58,42 +58,41 @@ pub enum LaunchError {
     },
 }
 
-/// The kernel argument as cust passes it.
+/// The kernel argument as cust passes it: by address, of which the driver reads the size that the entry declares.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Params(DecodeParams);
+struct Argument(Params);
 
 // SAFETY: plain numbers; device addresses in it are meant for the device.
-unsafe impl DeviceCopy for Params {}
+unsafe impl DeviceCopy for Argument {}
 
-/// Decodes with a module that was loaded by cust (from [`crate::artifact::select`]'s PTX, say) on cust's own
-/// stream.
+/// Runs an operation with a module that was loaded by cust (from [`crate::artifact::select`]'s PTX, say) on cust's
+/// own stream.
 ///
 /// # Errors
 /// [`LaunchError`]; nothing was launched.
 ///
 /// # Safety
-/// As [`crate::Gdn::decode`]; and the module is the embedded one for the call's types.
-pub unsafe fn decode(
+/// As [`crate::Gdn::run`]; and the module is the embedded one that the call's plan names.
+pub unsafe fn run(
     module: &Module,
-    call: &Decode,
+    call: &dyn Operation,
     caps: &Caps,
     tile: Tile,
     stream: &Stream,
 ) -> Result<(), LaunchError> {
     call.check()?;
-    if call.batch == 0 {
+    if call.is_empty() {
         return Ok(());
     }
-    let (state, io) = (call.state.tensor.dtype, call.q.tensor.dtype);
-    let plan = plan::decode(&call.shape, call.batch, state, io, caps, tile)?;
+    let plan = call.plan(caps, tile)?;
     let entry = plan.entry();
     let failed = |source| LaunchError::Cust { entry: entry.clone(), source };
     let function = module.get_function(&entry).map_err(failed)?;
     let [x, y, z] = plan.grid;
     let (grid, block) = (GridSize::xyz(x, y, z), BlockSize::x(plan.block()));
-    let params = Params(call.params(&plan));
-    // SAFETY: the entry takes this one struct; the plan's grid is the one it describes; the caller vouches
-    // for the addresses.
-    unsafe { cust::launch!(function<<<grid, block, 0, stream>>>(params)) }.map_err(failed)
+    let argument = Argument(call.params(&plan));
+    // SAFETY: the argument starts with the struct that the entry takes; the plan's grid is the one it describes;
+    // the caller vouches for the addresses.
+    unsafe { cust::launch!(function<<<grid, block, 0, stream>>>(argument)) }.map_err(failed)
 }

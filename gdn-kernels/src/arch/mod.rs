@@ -6,11 +6,12 @@
 //!
 //! | module   | contents                                                                                    |
 //! |----------|---------------------------------------------------------------------------------------------|
-//! | `thread` | `thread_idx_x`, `block_idx_{x,y,z}`, `grid_dim_y`, `sync_threads`                           |
+//! | `thread` | `thread_idx_x`, `block_dim_x`, `block_idx_{x,y,z}`, `grid_dim_y`, `sync_threads`            |
 //! | `warp`   | `shuffle_xor`, `broadcast`, `sync_warp`: all 32 lanes take part, always                     |
-//! | `shared` | `load_f32`, `store_f32` at a byte of the block's shared memory; so far in `sim` only        |
+//! | `shared` | `block`: the block's own piece of shared memory; `load_f32x4`, `store_f32`, `store_f32x4`   |
 //! | `memory` | `load_*`, `store_*` on global addresses; `*_streaming` for data touched once                |
-//! | `float`  | `fma`, `exp2`, `rsqrt`, `rcp`, f16 and bf16 conversions                                     |
+//! | `float`  | `fma`, `exp2`, `rsqrt`, `rcp`, `min`, `max`, f16 and bf16 conversions                       |
+//! | `compiler` | `opaque`                                                                                  |
 
 #[cfg(target_arch = "nvptx64")]
 mod nvptx;
@@ -20,5 +21,4 @@ pub(crate) use nvptx::*;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod sim;
 #[cfg(not(target_arch = "nvptx64"))]
-#[allow(unused_imports)] // no kernel uses shared memory yet
-pub(crate) use sim::{float, memory, shared, thread, warp};
+pub(crate) use sim::{compiler, float, memory, shared, thread, warp};

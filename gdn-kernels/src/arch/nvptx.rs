@@ -9,13 +9,19 @@
 /// Indices of the running thread and the block barrier.
 pub(crate) mod thread {
     use core::arch::nvptx::{
-        _block_idx_x, _block_idx_y, _block_idx_z, _grid_dim_y, _syncthreads, _thread_idx_x,
+        _block_dim_x, _block_idx_x, _block_idx_y, _block_idx_z, _grid_dim_y, _syncthreads, _thread_idx_x,
     };
 
     #[inline(always)]
     pub(crate) fn thread_idx_x() -> u32 {
         // SAFETY: reading a special register has no precondition.
         unsafe { _thread_idx_x() as u32 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn block_dim_x() -> u32 {
+        // SAFETY: as above.
+        unsafe { _block_dim_x() as u32 }
     }
 
     #[inline(always)]
@@ -43,7 +49,6 @@ pub(crate) mod thread {
     }
 
     /// Block barrier. Every thread of the block must reach it.
-    #[allow(dead_code)]
     #[inline(always)]
     pub(crate) unsafe fn sync_threads() {
         // SAFETY: the caller brings all threads here.
@@ -96,6 +101,55 @@ pub(crate) mod warp {
     pub(crate) unsafe fn sync_warp() {
         // SAFETY: the caller converges the warp.
         unsafe { asm!("bar.warp.sync 0xffffffff;", options(nostack)) }
+    }
+}
+
+/// Shared memory of the block.
+pub(crate) mod shared {
+    use core::arch::asm;
+
+    /// The address of `BYTES` bytes of the block's own, 16-byte aligned. A kernel has one such piece: another call
+    /// would be another piece.
+    #[inline(always)]
+    pub(crate) fn block<const BYTES: usize>() -> u32 {
+        let address: u32;
+        // SAFETY: a declaration and its address.
+        unsafe {
+            asm!("{{ .shared .align 16 .b8 gdn_block[{n}]; mov.u32 {a}, gdn_block; }}", n = const BYTES,
+                 a = out(reg32) address, options(nomem, nostack));
+        }
+        address
+    }
+
+    /// Four bytes as f32; 4-byte aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn store_f32(address: u32, value: f32) {
+        // SAFETY: the caller passes an address within the block's shared memory.
+        unsafe {
+            asm!("st.shared.f32 [{p}], {v};", p = in(reg32) address, v = in(reg32) value, options(nostack));
+        }
+    }
+
+    /// Sixteen bytes as four f32; 16-byte aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn store_f32x4(address: u32, [x, y, z, w]: [f32; 4]) {
+        // SAFETY: as above.
+        unsafe {
+            asm!("st.shared.v4.f32 [{p}], {{{x}, {y}, {z}, {w}}};", p = in(reg32) address, x = in(reg32) x,
+                 y = in(reg32) y, z = in(reg32) z, w = in(reg32) w, options(nostack));
+        }
+    }
+
+    /// Sixteen bytes as four f32; 16-byte aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn load_f32x4(address: u32) -> [f32; 4] {
+        let (x, y, z, w): (f32, f32, f32, f32);
+        // SAFETY: as above.
+        unsafe {
+            asm!("ld.shared.v4.f32 {{{x}, {y}, {z}, {w}}}, [{p}];", x = out(reg32) x, y = out(reg32) y,
+                 z = out(reg32) z, w = out(reg32) w, p = in(reg32) address, options(readonly, nostack));
+        }
+        [x, y, z, w]
     }
 }
 
@@ -191,17 +245,36 @@ pub(crate) mod memory {
         }
     }
 
-    /// Sixteen bytes that nobody reads soon; 16-byte aligned.
+    /// Eight bytes; 8-byte aligned.
     #[inline(always)]
-    pub(crate) unsafe fn store_u32x4_streaming(address: u64, value: [u32; 4]) {
-        let [x, y, z, w] = value;
-        // SAFETY: the caller passes a writable, 16-byte aligned global address.
+    pub(crate) unsafe fn store_u32x2(address: u64, value: [u32; 2]) {
+        let [x, y] = value;
+        // SAFETY: the caller passes a writable, 8-byte aligned global address.
         unsafe {
-            asm!("st.global.cs.v4.u32 [{p}], {{{x}, {y}, {z}, {w}}};", p = in(reg64) address,
-                 x = in(reg32) x, y = in(reg32) y, z = in(reg32) z, w = in(reg32) w,
-                 options(nostack));
+            asm!("st.global.v2.u32 [{p}], {{{x}, {y}}};", p = in(reg64) address, x = in(reg32) x,
+                 y = in(reg32) y, options(nostack));
         }
     }
+
+    macro_rules! store_u32x4 {
+        ($(#[$doc:meta])* $name:ident, $ptx:literal) => {
+            $(#[$doc])*
+            #[inline(always)]
+            pub(crate) unsafe fn $name(address: u64, value: [u32; 4]) {
+                let [x, y, z, w] = value;
+                // SAFETY: the caller passes a writable, 16-byte aligned global address.
+                unsafe {
+                    asm!(concat!($ptx, " [{p}], {{{x}, {y}, {z}, {w}}};"), p = in(reg64) address,
+                         x = in(reg32) x, y = in(reg32) y, z = in(reg32) z, w = in(reg32) w,
+                         options(nostack));
+                }
+            }
+        };
+    }
+    store_u32x4!(/// Sixteen bytes; 16-byte aligned.
+        store_u32x4, "st.global.v4.u32");
+    store_u32x4!(/// Sixteen bytes that nobody reads soon; 16-byte aligned.
+        store_u32x4_streaming, "st.global.cs.v4.u32");
 }
 
 /// Arithmetic that is one instruction on the GPU.
@@ -213,6 +286,26 @@ pub(crate) mod float {
     pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
         core::intrinsics::fmaf32(a, b, c)
     }
+
+    macro_rules! binary {
+        ($(#[$doc:meta])* $name:ident, $ptx:literal) => {
+            $(#[$doc])*
+            #[inline(always)]
+            pub(crate) fn $name(x: f32, y: f32) -> f32 {
+                let z: f32;
+                // SAFETY: register arithmetic.
+                unsafe {
+                    asm!(concat!($ptx, " {z}, {x}, {y};"), z = out(reg32) z, x = in(reg32) x, y = in(reg32) y,
+                         options(pure, nomem, nostack));
+                }
+                z
+            }
+        };
+    }
+    binary!(/// The larger value; NaN if one is.
+        max, "max.NaN.f32");
+    binary!(/// The smaller value; NaN if one is.
+        min, "min.NaN.f32");
 
     macro_rules! unary {
         ($(#[$doc:meta])* $name:ident, $ptx:literal) => {
@@ -267,4 +360,18 @@ pub(crate) mod float {
         pack_bf16, "cvt.rn.bf16x2.f32");
     pack!(/// Both values as f16, round to nearest even, `low` in the low half.
         pack_f16, "cvt.rn.f16x2.f32");
+}
+
+/// What the compiler is not to know.
+pub(crate) mod compiler {
+    use core::arch::asm;
+
+    /// `x`, without what the compiler knows of it: a loop over an opaque counter is not peeled, which would double
+    /// the text of a kernel.
+    #[inline(always)]
+    pub(crate) fn opaque(mut x: u32) -> u32 {
+        // SAFETY: no instruction at all.
+        unsafe { asm!("// {x}", x = inout(reg32) x, options(nomem, nostack)) };
+        x
+    }
 }

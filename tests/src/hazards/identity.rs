@@ -1,23 +1,47 @@
 //! The promises about bits: a row depends on its own sequence only.
 
 use crate::device::Device;
-use crate::problem::{Problem, Solution};
-use crate::random::plain;
+use crate::problem::{Problem, Solution, Source, Tokens};
+use crate::random::{Plain, plain};
 use crate::strided::Strided;
 use anyhow::{Result, ensure};
-use gdn_host::{DType, HeadShape, Tile, plan};
+use gdn_host::{DType, Family, HeadShape, Tile};
+
+const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
+
+/// Runs a problem with every tile; all must give the bits of the first.
+pub(super) fn same_for_every_tile(p: &Problem, device: &mut dyn Device) -> Result<Solution> {
+    let first = p.run_and_check(device, Tile::Auto)?;
+    for tile in p.tiles() {
+        ensure!(p.run(device, tile)? == first, "{tile:?} gives other bits; {p:?}");
+    }
+    Ok(first)
+}
 
 /// BV from the smallest to the largest, with few and many rows a lane group.
 pub fn same_bits_for_every_tile(device: &mut dyn Device) -> Result<()> {
-    for state in [DType::F32, DType::Bf16, DType::F16] {
+    for state in TYPES {
         for (k, v) in [(128, 128), (64, 128), (128, 64)] {
             let p = plain(HeadShape { h: 1, hv: 2, k, v }, 2, state, 61);
-            let first = p.run_and_check(device, Tile::Auto)?;
-            let named = [4, 8, 16, 32, 64, 128].into_iter().filter(|bv| *bv <= v).map(Tile::Rows);
-            for tile in plan::tiles(&p.shape).chain(named) {
-                let same = p.run(device, tile)? == first;
-                ensure!(same, "{tile:?} gives other bits for state {}, {k}x{v}", state.name());
+            let first = same_for_every_tile(&p, device)?;
+            // A BV of its own choice as well as rows and warps.
+            for bv in [4, 8, 16, 32, 64, 128].into_iter().filter(|bv| *bv <= v) {
+                ensure!(p.run(device, Tile::Rows(bv))? == first, "BV {bv} gives other bits; {p:?}");
             }
+        }
+    }
+    Ok(())
+}
+
+/// The same of several tokens.
+pub fn same_bits_for_every_tile_of_several_tokens(device: &mut dyn Device) -> Result<()> {
+    for (family, state) in [Family::Gdn, Family::Kda].into_iter().flat_map(|f| TYPES.map(|t| (f, t))) {
+        for (k, v) in [(128, 128), (64, 64)] {
+            let tokens = Tokens::Each { batch: 1, tokens: 3 };
+            let shape = HeadShape { h: 1, hv: 1, k, v };
+            let mut p = Plain { family, ..Plain::new(shape, tokens, state, 64) }.problem();
+            p.make_tree(3, &[0, 0, 0]);
+            same_for_every_tile(&p, device)?;
         }
     }
     Ok(())
@@ -25,39 +49,60 @@ pub fn same_bits_for_every_tile(device: &mut dyn Device) -> Result<()> {
 
 /// The sequence of row `n` alone, in a batch of one.
 fn alone(p: &Problem, n: usize) -> Problem {
-    let row = |x: &Strided| {
-        let data = x.data[n * x.width..(n + 1) * x.width].to_vec();
+    let Source::Slots(slots) = &p.source else { panic!("the problem starts from slots") };
+    let rows = p.tokens.range(n);
+    let cut = |x: &Strided| {
+        let data = x.data[rows.start * x.width..rows.end * x.width].to_vec();
         Strided { data, ..x.clone() }
     };
-    let (q, k, v, a, b) = (row(&p.q), row(&p.k), row(&p.v), row(&p.a), row(&p.b));
-    Problem { batch: 1, q, k, v, a, b, slot: vec![p.slot[n]], ..p.clone() }
+    let tokens = match &p.tokens {
+        Tokens::One { .. } => Tokens::One { batch: 1 },
+        _ => Tokens::Each { batch: 1, tokens: rows.len() },
+    };
+    let (q, k, v, a, b) = (cut(&p.q), cut(&p.k), cut(&p.v), cut(&p.a), cut(&p.b));
+    Problem { tokens, q, k, v, a, b, source: Source::Slots(vec![slots[n]]), ..p.clone() }
+}
+
+/// Each sequence of a problem first, last, alone, and in another slot of its pool of five.
+fn check_places(p: &Problem, slots: [i32; 5], device: &mut dyn Device) -> Result<()> {
+    let p = Problem { source: Source::Slots(slots.to_vec()), ..p.clone() };
+    let whole = p.run_and_check(device, Tile::Auto)?;
+    let elements = p.elements();
+    let state = |s: &Solution, i: usize| s.state[i * elements..(i + 1) * elements].to_vec();
+    for (n, home) in slots.into_iter().map(|slot| slot as usize).enumerate() {
+        let rows = p.tokens.range(n);
+        let out = &whole.out[rows.start * p.width()..rows.end * p.width()];
+        let mut one = alone(&p, n);
+        let single = one.run(device, Tile::Auto)?;
+        ensure!(&*single.out == out, "sequence {n} alone has another output");
+        ensure!(state(&single, home) == state(&whole, home), "sequence {n} alone has another state");
+        // The same state in another slot.
+        let other = (home + 2) % 5;
+        one.pool.data.copy_within(home * elements..(home + 1) * elements, other * elements);
+        one.source = Source::Slots(vec![other as i32]);
+        let moved = one.run(device, Tile::Auto)?;
+        ensure!(state(&moved, other) == state(&whole, home), "sequence {n} has another state elsewhere");
+        ensure!(&*moved.out == out, "sequence {n} has another output elsewhere");
+    }
+    Ok(())
 }
 
 /// The same sequence first, last, alone, and in another slot.
 pub fn same_bits_at_every_place_of_a_batch(device: &mut dyn Device) -> Result<()> {
     for state in [DType::F32, DType::Bf16] {
-        let shape = HeadShape { h: 1, hv: 2, k: 128, v: 128 };
-        let mut p = plain(shape, 5, state, 62);
-        p.slot = vec![3, 0, 4, 2, 1];
-        let whole = p.run_and_check(device, Tile::Auto)?;
-        let (width, elements) = (shape.value_elements() as usize, shape.state_elements() as usize);
-        let out = |s: &Solution, n: usize| s.out[n * width..(n + 1) * width].to_vec();
-        let slot = |s: &Solution, i: usize| s.state[i * elements..(i + 1) * elements].to_vec();
-        for n in 0..5 {
-            let mut one = alone(&p, n);
-            let single = one.run(device, Tile::Auto)?;
-            ensure!(out(&single, 0) == out(&whole, n), "row {n} alone has another output");
-            let home = p.slot[n] as usize;
-            ensure!(slot(&single, home) == slot(&whole, home), "row {n} alone has another state");
-            // The same state in another slot.
-            let other = (home + 2) % 5;
-            let state = p.state[home * elements..(home + 1) * elements].to_vec();
-            one.state[other * elements..(other + 1) * elements].copy_from_slice(&state);
-            one.slot = vec![other as i32];
-            let moved = one.run(device, Tile::Auto)?;
-            ensure!(slot(&moved, other) == slot(&whole, home), "row {n} has another state elsewhere");
-            ensure!(out(&moved, 0) == out(&whole, n), "row {n} has another output elsewhere");
-        }
+        let p = plain(HeadShape { h: 1, hv: 2, k: 128, v: 128 }, 5, state, 62);
+        check_places(&p, [3, 0, 4, 2, 1], device)?;
+    }
+    Ok(())
+}
+
+/// The same of sequences of different lengths.
+pub fn same_bits_at_every_place_of_a_packed_batch(device: &mut dyn Device) -> Result<()> {
+    for family in [Family::Gdn, Family::Kda] {
+        let tokens = Tokens::packed(&[2, 1, 3, 1, 2], false);
+        let shape = HeadShape { h: 1, hv: 2, k: 64, v: 64 };
+        let p = Plain { family, ..Plain::new(shape, tokens, DType::F32, 65) }.problem();
+        check_places(&p, [3, 0, 4, 2, 1], device)?;
     }
     Ok(())
 }

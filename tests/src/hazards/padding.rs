@@ -1,7 +1,7 @@
 //! Padded rows: batches are padded to the sizes CUDA graphs were captured for.
 
 use crate::device::Device;
-use crate::problem::Problem;
+use crate::problem::{Problem, Source};
 use crate::random::plain;
 use anyhow::{Result, ensure};
 use gdn_host::{DType, HeadShape, Tile};
@@ -11,8 +11,8 @@ const SHAPE: HeadShape = HeadShape { h: 1, hv: 2, k: 128, v: 128 };
 /// A batch of three with padding where `padded` says; the padded rows' inputs are NaN.
 fn padded(padded: [bool; 3], index: i32, seed: u64) -> Problem {
     let mut p = plain(SHAPE, 3, DType::F32, seed);
+    p.source = Source::Slots((0..3).map(|n| if padded[n] { index } else { n as i32 }).collect());
     for n in (0..3).filter(|n| padded[*n]) {
-        p.slot[n] = index;
         for x in [&mut p.q, &mut p.k, &mut p.v, &mut p.a, &mut p.b] {
             let width = x.width;
             x.data[n * width..(n + 1) * width].fill(f32::NAN);
@@ -46,12 +46,12 @@ pub fn null_slot_is_padding(device: &mut dyn Device) -> Result<()> {
     let mut p = padded([true, false, false], 0, 5);
     p.null_slot = Some(0);
     let solution = p.run_and_check(device, Tile::Auto)?;
-    ensure!(p.read_slots()[0].is_none(), "the problem has no padded row");
+    ensure!(p.routes()[0].is_padding(), "the problem has no padded row");
     // Without the null slot, slot 0 is a slot like any other.
     let mut real = plain(SHAPE, 3, DType::F32, 5);
     real.null_slot = None;
     let other = real.run_and_check(device, Tile::Auto)?;
-    ensure!(other.state_bytes != solution.state_bytes, "slot 0 was not decoded");
+    ensure!(other.state != solution.state, "slot 0 was not decoded");
     Ok(())
 }
 

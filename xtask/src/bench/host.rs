@@ -1,9 +1,9 @@
 //! What a launch costs the host: check, plan, parameters and the driver's call; and the driver's call alone.
 
-use super::{Gpu, case::Case};
+use super::{Gpu, Spec, case::Case};
 use anyhow::Result;
 use gdn_host::driver::OwnedStream;
-use gdn_host::{DType, HeadShape, Tile};
+use gdn_host::{HeadShape, Tile};
 use std::time::Instant;
 
 /// Launches timed together; few enough that the driver's queue never fills and blocks.
@@ -20,19 +20,17 @@ pub(super) struct Cost {
     pub(super) driver_us: f64,
 }
 
-/// Times launches of a small decode; between bursts the stream is drained.
-pub(super) fn launch_cost(gpu: &Gpu) -> Result<Cost> {
-    let shape = HeadShape::new(2, 4, 128, 128)?;
-    let state = gpu.gdn.modules().next().map_or(DType::F32, |m| m.state);
-    let case = Case::new(gpu, shape, state, DType::Bf16, 1)?;
-    let call = case.first();
+/// Times launches of an operation on a small shape; between bursts the stream is drained.
+pub(super) fn launch_cost(gpu: &Gpu, spec: Spec) -> Result<Cost> {
+    let case = Case::new(gpu, Spec { shape: HeadShape::new(2, 4, 128, 128)?, batch: 1, ..spec })?;
+    let call = case.first()?;
     let stream = OwnedStream::new(&gpu.context)?;
     let whole = bursts(&stream, &|| {
         // SAFETY: the call's buffers are alive in case.
-        unsafe { gpu.gdn.decode(call, stream.as_stream())? };
+        unsafe { gpu.gdn.run(call, stream.as_stream())? };
         Ok(())
     })?;
-    let prepared = gpu.gdn.prepare_decode(call, Tile::Auto)?;
+    let prepared = gpu.gdn.prepare(call, Tile::Auto)?;
     let driver = bursts(&stream, &|| {
         // SAFETY: as above.
         unsafe { prepared.launch(stream.as_stream())? };

@@ -1,28 +1,21 @@
 //! The table of kernels, as the build sees it.
 
-use gdn_kernels::abi::DType;
+use gdn_host::ModuleKey;
+use gdn_kernels::Columns;
 
 /// A line of the table in `gdn-kernels/src/lib.rs`.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
     /// Entry name.
     pub(crate) name: String,
-    pub(crate) op: &'static str,
-    pub(crate) state: DType,
-    pub(crate) io: DType,
-    pub(crate) k: u32,
+    /// The module that holds it.
+    pub(crate) module: ModuleKey,
+    /// Rows of a lane group; 0 without tiles.
     pub(crate) rows: u32,
     /// Name of the parameter struct.
     pub(crate) params: &'static str,
     pub(crate) params_size: usize,
     pub(crate) max_threads: u32,
-}
-
-impl Kernel {
-    /// The module that holds the kernel: `decode_f32_bf16_k128`.
-    fn module(&self) -> String {
-        format!("{}_{}_{}_k{}", self.op, self.state.name(), self.io.name(), self.k)
-    }
 }
 
 /// The kernels of a PTX file.
@@ -37,18 +30,16 @@ pub(crate) struct Group {
 pub(crate) fn groups() -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for kernel in gdn_kernels::KERNELS {
+        let Columns { state, io, k, rows } = kernel.columns;
         let kernel = Kernel {
             name: kernel.name.to_owned(),
-            op: kernel.op,
-            state: kernel.state,
-            io: kernel.io,
-            k: kernel.k,
-            rows: kernel.rows,
+            module: ModuleKey { op: kernel.op, state, io, k },
+            rows,
             params: kernel.params,
             params_size: kernel.params_size,
             max_threads: kernel.max_threads,
         };
-        let name = kernel.module();
+        let name = kernel.module.to_string();
         match groups.iter_mut().find(|group| group.name == name) {
             Some(group) => group.kernels.push(kernel),
             None => groups.push(Group { name, kernels: vec![kernel] }),

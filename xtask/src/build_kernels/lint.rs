@@ -8,6 +8,7 @@ use super::kernel::Kernel;
 use super::module::launch_bound;
 use super::ptx::{self, Entry, Statement};
 use anyhow::Result;
+use gdn_kernels::abi::DType;
 use std::fmt;
 
 /// Cache hints that mark the state's vectors among the other loads: data that is touched once.
@@ -77,9 +78,9 @@ fn lint_entry(entry: &Entry, kernel: &Kernel, failures: &mut Vec<Failure>) {
     }
 }
 
-/// 16-byte vectors that a lane holds of the state: eight elements a row.
+/// 16-byte vectors that a lane holds of the state: eight elements a row. None where there are no tiles.
 fn state_vectors(kernel: &Kernel) -> usize {
-    kernel.rows as usize * kernel.state.size() / 2
+    kernel.rows as usize * kernel.module.state.map_or(0, DType::size) / 2
 }
 
 /// What is wrong with a statement on its own.
@@ -109,7 +110,7 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gdn_kernels::abi::DType;
+    use gdn_host::{Family, Layout, ModuleKey};
 
     /// Lints a module whose one entry moves a row of f32 state, and has `lines` besides.
     fn lint_with(lines: &str) -> Vec<String> {
@@ -134,10 +135,7 @@ mod tests {
     fn kernel() -> Kernel {
         Kernel {
             name: "k".to_owned(),
-            op: "decode",
-            state: DType::F32,
-            io: DType::Bf16,
-            k: 128,
+            module: ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128),
             rows: 1,
             params: "DecodeParams",
             params_size: 200,

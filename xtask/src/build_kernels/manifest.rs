@@ -52,8 +52,11 @@ pub(crate) struct ModuleRecord {
     pub(crate) file: String,
     pub(crate) name: String,
     pub(crate) op: String,
-    pub(crate) state: String,
-    pub(crate) io: String,
+    /// Type of the state, or of an input that has a type of its own; null if the operation takes any.
+    pub(crate) state: Option<String>,
+    /// Type of the inputs.
+    pub(crate) io: Option<String>,
+    /// Key dimension or length of a row; 0 if the operation takes any.
     pub(crate) k: u32,
     pub(crate) arch: Arch,
     pub(crate) ptx_isa: String,
@@ -143,10 +146,10 @@ impl ModuleRecord {
         ModuleRecord {
             file: module.file_name(),
             name: module.group.name.clone(),
-            op: first.op.to_owned(),
-            state: first.state.name().to_owned(),
-            io: first.io.name().to_owned(),
-            k: first.k,
+            op: first.module.op.to_owned(),
+            state: first.module.state.map(|t| t.name().to_owned()),
+            io: first.module.io.map(|t| t.name().to_owned()),
+            k: first.module.k,
             arch: module.arch,
             ptx_isa: module.isa.clone(),
             sha256: module.sha256.clone(),

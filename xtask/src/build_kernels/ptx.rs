@@ -50,7 +50,7 @@ pub(crate) fn parse(text: &str) -> Result<File> {
         functions: Vec::new(),
         variables: Vec::new(),
     };
-    let mut at = 0;
+    let (mut at, mut counted, mut lines) = (0, 0, 1);
     loop {
         at += text[at..].len() - text[at..].trim_start().len();
         let rest = &text[at..];
@@ -66,7 +66,9 @@ pub(crate) fn parse(text: &str) -> Result<File> {
         } else if let Some(size) = directive(".address_size") {
             (file.address_size, at) = (size, at + line.len());
         } else {
-            let line = text[..at].matches('\n').count() + 1;
+            lines += text[counted..at].matches('\n').count();
+            counted = at;
+            let line = lines;
             at += item(rest, line, &mut file).with_context(|| format!("PTX line {line}"))?;
         }
     }
@@ -126,13 +128,19 @@ fn block(text: &str) -> Result<&str> {
 fn strip_comments(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(start) = rest.find("/*").into_iter().chain(rest.find("//")).min() {
-        kept.push_str(&rest[..start]);
-        let comment = &rest[start..];
-        let length = match comment.starts_with("/*") {
-            true => comment.find("*/").map_or(comment.len(), |end| end + 2),
-            false => comment.find('\n').unwrap_or(comment.len()),
+    while let Some(slash) = rest.find('/') {
+        let comment = &rest[slash..];
+        let length = if comment.starts_with("/*") {
+            comment.find("*/").map_or(comment.len(), |end| end + 2)
+        } else if comment.starts_with("//") {
+            comment.find('\n').unwrap_or(comment.len())
+        } else {
+            // A slash of its own.
+            kept.push_str(&rest[..=slash]);
+            rest = &rest[slash + 1..];
+            continue;
         };
+        kept.push_str(&rest[..slash]);
         kept.extend(comment[..length].matches('\n'));
         rest = &comment[length..];
     }

@@ -16,6 +16,16 @@ pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
 }
 
+/// The larger value; NaN if one is.
+pub(crate) fn max(x: f32, y: f32) -> f32 {
+    if x.is_nan() || y.is_nan() { f32::NAN } else { x.max(y) }
+}
+
+/// The smaller value; NaN if one is.
+pub(crate) fn min(x: f32, y: f32) -> f32 {
+    if x.is_nan() || y.is_nan() { f32::NAN } else { x.min(y) }
+}
+
 /// `2^x`; subnormal results are flushed to zero.
 pub(crate) fn exp2(x: f32) -> f32 {
     flushed(x, f64::exp2)

@@ -13,6 +13,10 @@ pub(crate) mod thread {
         current(|lane| lane.thread)
     }
 
+    pub(crate) fn block_dim_x() -> u32 {
+        current(|lane| lane.block.launch.block)
+    }
+
     pub(crate) fn block_idx_x() -> u32 {
         current(|lane| lane.block.index[0])
     }
@@ -61,9 +65,28 @@ pub(crate) mod warp {
     }
 }
 
-/// Loads and stores of the block's dynamic shared memory, addressed in bytes from its start.
+/// Loads and stores of the block's shared memory, addressed in bytes from its start.
 pub(crate) mod shared {
     use crate::arch::sim::lane::current;
+
+    /// The address of the block's own piece: its start. How many bytes there are is the launch's.
+    pub(crate) fn block<const BYTES: usize>() -> u32 {
+        0
+    }
+
+    /// Sixteen bytes as four f32; 16-byte aligned.
+    pub(crate) unsafe fn load_f32x4(byte: u32) -> [f32; 4] {
+        // SAFETY: the caller's promise.
+        [0, 4, 8, 12].map(|i| unsafe { load_f32(byte + i) })
+    }
+
+    /// Sixteen bytes as four f32; 16-byte aligned.
+    pub(crate) unsafe fn store_f32x4(byte: u32, values: [f32; 4]) {
+        for (i, value) in (0..).zip(values) {
+            // SAFETY: the caller's promise.
+            unsafe { store_f32(byte + 4 * i, value) };
+        }
+    }
 
     /// Four bytes as f32; 4-byte aligned.
     pub(crate) unsafe fn load_f32(byte: u32) -> f32 {
@@ -153,8 +176,26 @@ pub(crate) mod memory {
         store(address, 4, [value]);
     }
 
+    /// Eight bytes; 8-byte aligned.
+    pub(crate) unsafe fn store_u32x2(address: u64, value: [u32; 2]) {
+        store(address, 8, value);
+    }
+
+    /// Sixteen bytes; 16-byte aligned.
+    pub(crate) unsafe fn store_u32x4(address: u64, value: [u32; 4]) {
+        store(address, 16, value);
+    }
+
     /// Sixteen bytes that nobody reads soon; 16-byte aligned.
     pub(crate) unsafe fn store_u32x4_streaming(address: u64, value: [u32; 4]) {
         store(address, 16, value);
+    }
+}
+
+/// What the compiler is not to know.
+pub(crate) mod compiler {
+    /// `x`, without what the compiler knows of it.
+    pub(crate) fn opaque(x: u32) -> u32 {
+        x
     }
 }

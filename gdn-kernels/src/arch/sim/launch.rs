@@ -29,7 +29,7 @@ pub struct Launch<'a> {
     pub grid: [u32; 3],
     /// Threads of a block, a multiple of 32.
     pub block: u32,
-    /// Bytes of dynamic shared memory.
+    /// Bytes of dynamic shared memory, behind what the kernel has of its own.
     pub shared_bytes: u32,
     /// The kernel's parameter struct.
     pub params: &'a [u8],

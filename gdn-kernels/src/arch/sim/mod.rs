@@ -44,5 +44,5 @@ pub use fault::{Fault, FaultKind, Near, Pattern};
 pub use global_memory::Memory;
 // `shared` waits for the first kernel that needs it.
 #[allow(unused_imports)]
-pub(crate) use interface::{memory, shared, thread, warp};
+pub(crate) use interface::{compiler, memory, shared, thread, warp};
 pub use launch::{Launch, launch};

@@ -27,7 +27,7 @@ pub(super) struct Block<'a> {
 
 impl<'a> Block<'a> {
     pub(super) fn new(memory: &'a Memory, launch: &'a Launch<'a>, index: [u32; 3]) -> Block<'a> {
-        let shared = RefCell::new(SharedMemory::new(launch.shared_bytes, launch.block));
+        let shared = RefCell::new(SharedMemory::new(launch.kernel.shared_bytes + launch.shared_bytes, launch.block));
         Block { memory, launch, index, shared }
     }
 

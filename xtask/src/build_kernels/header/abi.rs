@@ -229,14 +229,16 @@ mod tests {
             ("Inputs", size_of::<abi::Inputs>()),
             ("Gate", size_of::<abi::Gate>()),
             ("Pool", size_of::<abi::Pool>()),
+            ("Layer", size_of::<abi::Layer>()),
             ("DecodeParams", size_of::<abi::DecodeParams>()),
+            ("RecurrentParams", size_of::<abi::RecurrentParams>()),
         ];
         for (name, size) in sizes {
             let layout = parsed.structs.iter().find(|layout| layout.name == name).unwrap();
             assert_eq!(layout.size, size, "{name}");
         }
         let params = parsed.structs.iter().find(|layout| layout.name == "DecodeParams").unwrap();
-        let eps = params.fields.iter().find(|field| field.name == "eps").unwrap();
-        assert_eq!(eps.offset, core::mem::offset_of!(abi::DecodeParams, eps));
+        let layer = params.fields.iter().find(|field| field.name == "layer").unwrap();
+        assert_eq!(layer.offset, core::mem::offset_of!(abi::DecodeParams, layer));
     }
 }

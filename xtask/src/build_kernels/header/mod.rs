@@ -78,7 +78,7 @@ fn introduction(abi: &Abi) -> String {
 
 fn trailer(abi: &Abi) -> String {
     let mut text = String::from(
-        "/// `ceil(2^31 / divisor)`, what `GdnDecodeParams.head_reciprocal` is made of. `divisor` must not be 0.\n\
+        "/// `ceil(2^31 / divisor)`, what `GdnLayer.head_reciprocal` is made of. `divisor` must not be 0.\n\
          static inline uint32_t gdn_head_reciprocal(uint32_t divisor) {\n  \
            return (uint32_t)((((uint64_t)1 << 31) + divisor - 1) / divisor);\n\
          }\n\
@@ -126,7 +126,7 @@ mod tests {
             "/// See the `GDN_FLAG_*` bits.",
             "/// `GdnPool.reset` is a has-initial-state table",
             "GDN_ASSERT_LAYOUT(sizeof(GdnDecodeParams) == ",
-            "GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, eps) == ",
+            "GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, layer) == ",
         ] {
             assert!(text.contains(expected), "`{expected}` is missing in\n{text}");
         }

@@ -10,8 +10,7 @@ mod warp;
 
 use super::fault::{Fault, FaultKind, Pattern};
 use super::{Extent, Launch, Memory, launch};
-use crate::Kernel;
-use crate::abi::DType;
+use crate::{Columns, Kernel};
 
 /// The machine as kernels see it. The simulator checks what a caller of the `unsafe` originals promises.
 mod gpu {
@@ -108,13 +107,11 @@ impl Case {
         Kernel {
             name: "test_kernel",
             op: "test",
-            state: DType::F32,
-            io: DType::F32,
-            k: 0,
-            rows: 0,
+            columns: Columns::default(),
             params: "TestParams",
             params_size: self.params.len(),
             max_threads: 1024,
+            shared_bytes: 0,
             run,
         }
     }

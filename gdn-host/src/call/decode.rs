@@ -1,0 +1,105 @@
+//! Single-token decode.
+
+use super::check::{check_null_slot, check_optional_table, check_table};
+use super::{
+    CallError, Extent, Extents, Family, Inputs, Layout, Operation, Params, Rows, Start, StatePool, Table,
+};
+use crate::artifact::ModuleKey;
+use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use gdn_kernels::abi;
+
+/// Single-token decode of a batch: the operation SGLang calls `fused_sigmoid_gating_delta_rule_update`, and in
+/// KDA `fused_recurrent_kda_fwd`.
+///
+/// For every sequence `n` and value head: `h` is read from `state[slots[n]]` (or is zero), decayed, corrected
+/// towards v with weight beta, stored to `state[write_slots[n]]` (or in place), and `h q` is written to
+/// `out[n]`. Formulas: `docs/NUMERICS.md`.
+///
+/// A negative index, `null_slot`, or an index past the pool marks a padded row: its state is not touched and
+/// its output is zeros. Two sequences of one call must not write the same slot, nor one write a slot that
+/// another reads: their order is not defined.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decode {
+    /// Inputs: a row for each sequence.
+    pub inputs: Inputs,
+    /// Sequences, N. With 0 nothing is launched.
+    pub batch: u32,
+    /// States, updated in place. With GDN and layout VK any type; else f32 or the type of q.
+    pub state: StatePool,
+    /// `i32[N]`: the slot each sequence starts from.
+    pub slots: Table,
+    /// `i32[N]`: the slot each new state goes to, if not the one it came from. An index that names no slot
+    /// means that the new state is not kept.
+    pub write_slots: Option<Table>,
+    /// An index value that marks padding besides the negative ones (vLLM: 0).
+    pub null_slot: Option<i32>,
+    /// Sequences that start from zeros.
+    pub start: Start,
+    /// Output, rows of `[HV, V]`: of the type of q, or f32.
+    pub out: Rows,
+}
+
+impl Operation for Decode {
+    fn check_arguments(&self) -> Result<(), CallError> {
+        let inputs = &self.inputs;
+        inputs.check_options()?;
+        if (inputs.family, self.state.layout) != (Family::Gdn, Layout::Vk) {
+            inputs.check_state_type("state", self.state.tensor.dtype)?;
+        }
+        check_null_slot(self.null_slot)?;
+        if self.batch == 0 {
+            return Ok(());
+        }
+        let n = self.batch;
+        inputs.check_memory(n.into())?;
+        inputs.check_out(&self.out, n.into())?;
+        self.state.check("state", inputs.shape.state_elements())?;
+        check_table("slots", &self.slots, n.into(), 4)?;
+        check_optional_table("write_slots", self.write_slots.as_ref(), n, 4)?;
+        check_optional_table("start", self.start.table(), n, 1)
+    }
+
+    fn extents(&self) -> Extents {
+        let mut extents = Extents::default();
+        let (shape, n) = (&self.inputs.shape, u64::from(self.batch));
+        self.inputs.push_extents(&mut extents, n);
+        extents.push(self.state.extent("state", shape, true));
+        extents.push_table("slots", Some(&self.slots), 4);
+        extents.push_table("write_slots", self.write_slots.as_ref(), 4);
+        extents.push_table("start", self.start.table(), 1);
+        extents.push(Extent::rows("out", &self.out, shape.value_elements(), n, true));
+        extents
+    }
+
+    fn is_empty(&self) -> bool {
+        self.batch == 0
+    }
+
+    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+        let (inputs, layout) = (&self.inputs, self.state.layout);
+        let types = (self.state.tensor.dtype, inputs.io());
+        let key = ModuleKey::decode(inputs.family, layout, types.0, types.1, inputs.shape.k);
+        plan::tiled(key, &inputs.shape, layout, self.batch, caps, tile)
+    }
+
+    fn params(&self, plan: &Plan) -> Params {
+        Params::new(&abi::DecodeParams {
+            inputs: self.inputs.to_abi(),
+            gate: self.inputs.gate(),
+            pool: abi::Pool {
+                state: self.state.tensor.address,
+                slot: self.slots.address,
+                write_slot: self.write_slots.map_or(0, |t| t.address),
+                reset: self.start.table().map_or(0, |t| t.address),
+                pitch: self.state.pitch as u32,
+                slots: self.state.slots,
+                null_slot: self.null_slot.unwrap_or(-1),
+                reserved: 0,
+            },
+            out: self.out.tensor.address,
+            out_stride: self.out.stride as u32,
+            n: self.batch,
+            layer: self.inputs.layer(plan, Some(&self.out), self.start.flags()),
+        })
+    }
+}

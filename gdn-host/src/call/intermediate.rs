@@ -1,0 +1,48 @@
+//! The buffer that keeps the state after each token of a draft.
+
+use super::check::{VECTOR_BYTES, check_optional_table, check_rows, check_value};
+use super::{CallError, Extents, Rows, SlotPool, Table, Tensor};
+
+/// A buffer for the state after each token: `[rows, steps, HV, V, K]`, of the state's type and layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intermediate {
+    /// The memory.
+    pub tensor: Tensor,
+    /// Rows of the buffer.
+    pub rows: u32,
+    /// Tokens that a row has room for. States of further tokens are not stored.
+    pub steps: u32,
+    /// Elements from one row to the next, at least steps * HV * V * K.
+    pub pitch: u64,
+    /// `i32[N]`: the row of each sequence; an index that names no row stores nothing. Without it sequence n's row
+    /// is n.
+    pub row: Option<Table>,
+    /// `i32[N, steps]`, rows packed: drafts are trees, and token t > 0 starts from the state after token
+    /// `parent[n, t]` as the buffer holds it. A parent outside `0..t` means that the token starts from where the
+    /// sequence did. Entries of token 0 and of sequences without a row are ignored.
+    pub parent: Option<Table>,
+}
+
+impl Intermediate {
+    /// The buffer as a pool: a row is a slot.
+    pub(super) fn pool(&self) -> SlotPool {
+        SlotPool { tensor: self.tensor, slots: self.rows, pitch: self.pitch, layout: None }
+    }
+
+    /// Everything but the table of parents, for states of `elements` elements.
+    pub(super) fn check(&self, elements: u64, batch: u32) -> Result<(), CallError> {
+        check_value("intermediate.rows", self.rows, self.rows > 0, "at least 1")?;
+        check_value("intermediate.steps", self.steps, self.steps > 0, "at least 1")?;
+        let states = Rows { tensor: self.tensor, stride: self.pitch };
+        let row = u64::from(self.steps) * elements;
+        check_rows("intermediate", &states, row, self.rows.into(), VECTOR_BYTES)?;
+        check_optional_table("intermediate.row", self.row.as_ref(), batch, 4)
+    }
+
+    /// The memory of states of `elements` elements, and the table of rows.
+    pub(super) fn push_extents(&self, extents: &mut Extents, elements: u64, written: bool) {
+        let row = u64::from(self.steps) * elements;
+        extents.push(self.pool().extent("intermediate", row, written));
+        extents.push_table("intermediate.row", self.row.as_ref(), 4);
+    }
+}

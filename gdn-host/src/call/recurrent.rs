@@ -1,0 +1,317 @@
+//! Any number of tokens a sequence: prefill of short prompts, and verification of drafts.
+
+use super::check::{check_null_slot, check_optional_table, check_table, check_value};
+use super::{
+    CallError, Extent, Extents, Inputs, Intermediate, Layout, Operation, Params, Rows, Start, StatePool,
+    Table, Tokens,
+};
+use crate::artifact::ModuleKey;
+use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use gdn_kernels::abi::{self, DType, flags};
+
+/// Where a sequence's state comes from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source {
+    /// Zeros.
+    Zeros,
+    /// `initial_state[N]`: sequence n from slot n. A pool of fewer slots than sequences is refused.
+    Sequences(StatePool),
+    /// Sequence n from slot `slots[n]`; an index that names no slot marks a padded row.
+    Slots {
+        /// States.
+        pool: StatePool,
+        /// `i32[N]`.
+        slots: Table,
+    },
+    /// Sequence n from slot `slots[n, accepted[n] - 1]` (vLLM): where the last accepted token of the last draft
+    /// left it. A count outside `1..=width` marks a padded row, as does an index that names no slot.
+    Accepted {
+        /// States.
+        pool: StatePool,
+        /// `i32[N, width]`, rows packed.
+        slots: Table,
+        /// Slots of a sequence, S.
+        width: u32,
+        /// `i32[N]`.
+        accepted: Table,
+    },
+}
+
+impl Source {
+    fn pool(&self) -> Option<&StatePool> {
+        match self {
+            Source::Zeros => None,
+            Source::Sequences(pool) | Source::Slots { pool, .. } | Source::Accepted { pool, .. } => {
+                Some(pool)
+            }
+        }
+    }
+
+    fn slots(&self) -> Option<&Table> {
+        match self {
+            Source::Zeros | Source::Sequences(_) => None,
+            Source::Slots { slots, .. } | Source::Accepted { slots, .. } => Some(slots),
+        }
+    }
+
+    fn accepted(&self) -> Option<&Table> {
+        if let Source::Accepted { accepted, .. } = self { Some(accepted) } else { None }
+    }
+
+    /// Slots of a sequence in its table.
+    fn width(&self) -> u32 {
+        if let Source::Accepted { width, .. } = self { *width } else { 1 }
+    }
+}
+
+/// Where a sequence's last state goes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// Nowhere: the source stays as it is.
+    Nowhere,
+    /// To the slot it came from.
+    InPlace,
+    /// To slot `slots[n]` of the source's pool (`i32[N]`); an index that names no slot keeps nothing.
+    Slots(Table),
+    /// `final_state[N]`: sequence n's to slot n of another tensor, of the source's type and layout. A sequence
+    /// without tokens leaves its initial state there.
+    Sequences(StatePool),
+    /// The state after token t to slot `slots[n, t]` of [`Source::Accepted`]'s table, for every t below its width.
+    EachToken,
+}
+
+/// Any number of tokens for each sequence: the operations SGLang calls `fused_recurrent_gated_delta_rule_fwd`
+/// (states by sequence), `fused_recurrent_gated_delta_rule_update_fwd` (states in a pool), and the forms of
+/// `fused_sigmoid_gating_delta_rule_update` and `fused_recurrent_kda_fwd` with more than one token.
+///
+/// What a token does is [`Decode`](super::Decode)'s, and T tokens give the bits of T decodes; with a 16-bit state
+/// that needs `round_state`. Rows of two sequences must not write the same slot or row of the buffer, nor one
+/// write what another reads: their order is not defined.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recurrent {
+    /// Inputs: a row for each token.
+    pub inputs: Inputs,
+    /// Which rows are whose.
+    pub tokens: Tokens,
+    /// Where states come from. Their type is f32 or the type of q.
+    pub source: Source,
+    /// Sequences that start from zeros whatever the source.
+    pub start: Start,
+    /// Where the last states go.
+    pub target: Target,
+    /// An index value that marks padding in tables of slots besides the negative ones (vLLM: 0).
+    pub null_slot: Option<i32>,
+    /// Where the state after each token goes.
+    pub intermediate: Option<Intermediate>,
+    /// Round the running state to its type after every token. By default it stays f32 and is rounded only where it
+    /// is stored.
+    pub round_state: bool,
+    /// Output, a row of `[HV, V]` for each token, of the type of q or f32; `None` advances states only.
+    pub out: Option<Rows>,
+}
+
+impl Recurrent {
+    /// The other tensor that states go to.
+    fn final_states(&self) -> Option<&StatePool> {
+        if let Target::Sequences(pool) = &self.target { Some(pool) } else { None }
+    }
+
+    /// Type and layout of the state, and the argument that says so; f32 and VK where no state is in memory.
+    fn state(&self) -> (&'static str, DType, Layout) {
+        let of_pool = |field, pool: &StatePool| (field, pool.tensor.dtype, pool.layout);
+        let source = self.source.pool().map(|pool| of_pool("source", pool));
+        let target = self.final_states().map(|pool| of_pool("target", pool));
+        let buffer = self.intermediate.map(|i| ("intermediate", i.tensor.dtype, Layout::Vk));
+        source.or(target).or(buffer).unwrap_or(("source", DType::F32, Layout::Vk))
+    }
+
+    fn check_combinations(&self) -> Result<(), CallError> {
+        let refuse = |field, problem| Err(CallError::Combination { field, problem });
+        match (&self.source, &self.target) {
+            (Source::Zeros, Target::InPlace | Target::Slots(_)) => {
+                return refuse("target", "states that start from zeros have no pool to go back to");
+            }
+            (Source::Accepted { .. }, Target::EachToken) if self.is_tree() => {
+                return refuse(
+                    "target",
+                    "states of a tree go to the intermediate buffer, not to slots by token",
+                );
+            }
+            (Source::Accepted { .. }, Target::EachToken) => {}
+            (_, Target::EachToken) => {
+                return refuse(
+                    "target",
+                    "slots by token need a source with a row of slots for each sequence",
+                );
+            }
+            _ => {}
+        }
+        if matches!(self.source, Source::Zeros) && self.start != Start::FromSlot {
+            return refuse("start", "every sequence starts from zeros anyway");
+        }
+        let (_, dtype, layout) = self.state();
+        let types = [self.final_states().map(|p| p.tensor.dtype), self.intermediate.map(|i| i.tensor.dtype)];
+        for (field, have) in ["target", "intermediate"].into_iter().zip(types) {
+            if let Some(have) = have.filter(|have| *have != dtype) {
+                return Err(CallError::Type { field, have: have.name(), want: "the type of the state" });
+            }
+        }
+        if self.final_states().is_some_and(|pool| pool.layout != layout) {
+            return refuse("target", "it has another layout than the source");
+        }
+        let nothing =
+            matches!(self.target, Target::Nowhere) && self.intermediate.is_none() && self.out.is_none();
+        if nothing { refuse("out", "neither an output nor a state is asked for") } else { Ok(()) }
+    }
+
+    fn is_tree(&self) -> bool {
+        self.intermediate.is_some_and(|i| i.parent.is_some())
+    }
+
+    fn check_states(&self) -> Result<(), CallError> {
+        let (n, elements) = (self.tokens.batch(), self.inputs.shape.state_elements());
+        let enough = |field, pool: &StatePool| {
+            check_value(field, pool.slots, pool.slots >= n, "as many states as there are sequences")
+        };
+        if let Some(pool) = self.source.pool() {
+            pool.check("source", elements)?;
+        }
+        if let Source::Sequences(pool) = &self.source {
+            enough("source", pool)?;
+        }
+        if let Some(pool) = self.final_states() {
+            pool.check("target", elements)?;
+            enough("target", pool)?;
+        }
+        if let Source::Accepted { width, .. } = self.source {
+            check_value("source.width", width, width > 0, "at least 1")?;
+        }
+        if let Some(slots) = self.source.slots() {
+            check_table("source.slots", slots, u64::from(n) * u64::from(self.source.width()), 4)?;
+        }
+        check_optional_table("source.accepted", self.source.accepted(), n, 4)?;
+        if let Target::Slots(slots) = &self.target {
+            check_table("target.slots", slots, n.into(), 4)?;
+        }
+        check_optional_table("start", self.start.table(), n, 1)?;
+        let Some(buffer) = &self.intermediate else { return Ok(()) };
+        buffer.check(elements, n)?;
+        match &buffer.parent {
+            Some(parent) => {
+                check_table("intermediate.parent", parent, u64::from(n) * u64::from(buffer.steps), 4)
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Operation for Recurrent {
+    fn check_arguments(&self) -> Result<(), CallError> {
+        self.inputs.check_options()?;
+        self.check_combinations()?;
+        let (field, dtype, _) = self.state();
+        self.inputs.check_state_type(field, dtype)?;
+        check_null_slot(self.null_slot)?;
+        if self.is_empty() {
+            return Ok(());
+        }
+        self.tokens.check()?;
+        let tokens = self.tokens.total();
+        self.inputs.check_memory(tokens)?;
+        if let Some(out) = &self.out {
+            self.inputs.check_out(out, tokens)?;
+        }
+        self.check_states()
+    }
+
+    fn extents(&self) -> Extents {
+        let mut extents = Extents::default();
+        let (shape, tokens) = (&self.inputs.shape, self.tokens.total());
+        self.inputs.push_extents(&mut extents, tokens);
+        self.tokens.push_extents(&mut extents);
+        let written = matches!(self.target, Target::InPlace | Target::Slots(_) | Target::EachToken);
+        if let Some(pool) = self.source.pool() {
+            extents.push(pool.extent("source", shape, written));
+        }
+        extents.push_table("source.slots", self.source.slots(), 4);
+        extents.push_table("source.accepted", self.source.accepted(), 4);
+        extents.push_table("start", self.start.table(), 1);
+        match &self.target {
+            Target::Slots(slots) => extents.push_table("target.slots", Some(slots), 4),
+            Target::Sequences(pool) => extents.push(pool.extent("target", shape, true)),
+            Target::Nowhere | Target::InPlace | Target::EachToken => {}
+        }
+        if let Some(buffer) = &self.intermediate {
+            buffer.push_extents(&mut extents, shape.state_elements(), true);
+            extents.push_table("intermediate.parent", buffer.parent.as_ref(), 4);
+        }
+        if let Some(out) = &self.out {
+            extents.push(Extent::rows("out", out, shape.value_elements(), tokens, true));
+        }
+        extents
+    }
+
+    /// No sequence, or sequences without tokens whose states stay where they are.
+    fn is_empty(&self) -> bool {
+        self.tokens.batch() == 0 || self.tokens.total() == 0 && self.final_states().is_none()
+    }
+
+    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+        let (inputs, (_, state, layout)) = (&self.inputs, self.state());
+        let key = ModuleKey::recurrent(inputs.family, layout, state, inputs.io(), inputs.shape.k);
+        plan::tiled(key, &inputs.shape, layout, self.tokens.batch(), caps, tile)
+    }
+
+    fn params(&self, plan: &Plan) -> Params {
+        let mut bits = self.start.flags();
+        let mut set = |flag: u32, on: bool| bits |= if on { flag } else { 0 };
+        set(flags::ROUND_STATE, self.round_state);
+        set(flags::WRITE_IN_PLACE, self.target == Target::InPlace);
+        set(flags::WRITE_PER_TOKEN, self.target == Target::EachToken);
+        bits |= self.tokens.flags();
+        let address = |table: Option<&Table>| table.map_or(0, |t| t.address);
+        let pool = self.source.pool();
+        let target = match &self.target {
+            Target::Sequences(pool) => Some((pool, 0)),
+            Target::Slots(slots) => pool.map(|pool| (pool, slots.address)),
+            Target::Nowhere | Target::InPlace | Target::EachToken => None,
+        };
+        Params::new(&abi::RecurrentParams {
+            inputs: self.inputs.to_abi(),
+            gate: self.inputs.gate(),
+            pool: abi::Pool {
+                state: pool.map_or(0, |p| p.tensor.address),
+                slot: address(self.source.slots()),
+                write_slot: 0,
+                reset: address(self.start.table()),
+                pitch: pool.map_or(0, |p| p.pitch as u32),
+                slots: pool.map_or(0, |p| p.slots),
+                null_slot: self.null_slot.unwrap_or(-1),
+                reserved: 0,
+            },
+            target: target.map_or_else(Default::default, |(pool, slot)| abi::Target {
+                state: pool.tensor.address,
+                slot,
+                pitch: pool.pitch as u32,
+                slots: pool.slots,
+            }),
+            intermediate: self.intermediate.map_or_else(Default::default, |i| abi::Intermediate {
+                state: i.tensor.address,
+                row: address(i.row.as_ref()),
+                parent: address(i.parent.as_ref()),
+                pitch: i.pitch as u32,
+                rows: i.rows,
+                steps: i.steps,
+                parent_stride: i.steps,
+            }),
+            cu_seqlens: self.tokens.cu_seqlens().map_or(0, |c| c.address()),
+            accepted: address(self.source.accepted()),
+            out: self.out.map_or(0, |o| o.tensor.address),
+            out_stride: self.out.map_or(0, |o| o.stride as u32),
+            n: self.tokens.batch(),
+            tokens: self.tokens.to_abi(),
+            slot_stride: self.source.width(),
+            layer: self.inputs.layer(plan, self.out.as_ref(), bits),
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! Which tokens of a call are whose.
+
+use super::check::check_table;
+use super::{CallError, Extents, Table};
+use gdn_kernels::abi::flags;
+
+/// Which tokens a sequence has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tokens {
+    /// Every sequence has as many: token t of sequence n is row `n * tokens + t` of the inputs and the output.
+    Each {
+        /// Sequences, N.
+        batch: u32,
+        /// Tokens of each, T.
+        tokens: u32,
+    },
+    /// Sequences of different lengths, 0 among them, one behind the other.
+    Packed {
+        /// Sequences, N.
+        batch: u32,
+        /// Tokens in all: rows of the inputs and the output. A range past it is treated as empty.
+        total: u32,
+        /// N + 1 entries: the first token of each sequence, and the end of the last.
+        cu_seqlens: CuSeqlens,
+    },
+}
+
+/// A table of cumulated lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CuSeqlens {
+    /// `i32[N + 1]`.
+    I32(Table),
+    /// `i64[N + 1]`.
+    I64(Table),
+}
+
+impl CuSeqlens {
+    /// The table, and the bytes of an entry.
+    fn table(&self) -> (&Table, u64) {
+        match self {
+            CuSeqlens::I32(table) => (table, 4),
+            CuSeqlens::I64(table) => (table, 8),
+        }
+    }
+
+    /// Device address of the table.
+    pub(super) fn address(&self) -> u64 {
+        self.table().0.address
+    }
+}
+
+impl Tokens {
+    /// Sequences.
+    pub(super) fn batch(&self) -> u32 {
+        match *self {
+            Tokens::Each { batch, .. } | Tokens::Packed { batch, .. } => batch,
+        }
+    }
+
+    /// Rows of the inputs.
+    pub(super) fn total(&self) -> u64 {
+        match *self {
+            Tokens::Each { batch, tokens } => u64::from(batch) * u64::from(tokens),
+            Tokens::Packed { total, .. } => total.into(),
+        }
+    }
+
+    pub(super) fn cu_seqlens(&self) -> Option<&CuSeqlens> {
+        match self {
+            Tokens::Each { .. } => None,
+            Tokens::Packed { cu_seqlens, .. } => Some(cu_seqlens),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), CallError> {
+        let total = self.total();
+        if total > u32::MAX.into() {
+            let want = "fewer than 2^32 tokens in all";
+            return Err(CallError::Value { field: "tokens", value: total as f64, want });
+        }
+        let Some(cu_seqlens) = self.cu_seqlens() else { return Ok(()) };
+        let (table, size) = cu_seqlens.table();
+        check_table("tokens.cu_seqlens", table, u64::from(self.batch()) + 1, size)
+    }
+
+    pub(super) fn push_extents(&self, extents: &mut Extents) {
+        if let Some(cu_seqlens) = self.cu_seqlens() {
+            let (table, size) = cu_seqlens.table();
+            extents.push_table("tokens.cu_seqlens", Some(table), size);
+        }
+    }
+
+    /// The number of tokens as the kernels take it: of each sequence, or in all.
+    pub(super) fn to_abi(self) -> u32 {
+        match self {
+            Tokens::Each { tokens, .. } => tokens,
+            Tokens::Packed { total, .. } => total,
+        }
+    }
+
+    /// The flag that the kernels read the table by.
+    pub(super) fn flags(&self) -> u32 {
+        match self.cu_seqlens() {
+            Some(CuSeqlens::I64(_)) => flags::CU_SEQLENS_I64,
+            Some(CuSeqlens::I32(_)) | None => 0,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Recurrent: any number of tokens for each sequence, from one load of the state to its store.
+//!
+//! One body serves three operations of the field: `fused_recurrent_gated_delta_rule_fwd` (states by sequence,
+//! variable lengths), `fused_recurrent_gated_delta_rule_update_fwd` (states in a pool) and the T > 1 form of
+//! `fused_sigmoid_gating_delta_rule_update`, the verification of drafts; with a gate per key it is
+//! `fused_recurrent_kda_fwd`. They differ in where a sequence starts, what is stored on the way, and where it
+//! ends:
+//!
+//! ```text
+//! start    zeros | slot n | pool.slot[n] | pool.slot[n, accepted[n] - 1]
+//! token t  read from the token before, or in a tree from the state that its parent left in the buffer
+//!          stored to the buffer, [row of n, t], or to the slot pool.slot[n, t], or not at all
+//! end      nowhere | the slot it came from | target.slot[n] | slot n of another tensor
+//! ```
+//!
+//! Blocks, tiles and the step of a token are decode's ([`crate::token`], [`crate::tile`]), so T tokens give the
+//! bits of T decodes; with a 16-bit state a decode rounds between tokens, which `ROUND_STATE` does here.
+//!
+//! The state stays in registers between tokens. Up to eight tokens are prepared at once ([`crate::token`]), and a
+//! token's v is loaded while the token before it is computed, so that the loop waits for no memory. Stores carry the
+//! streaming hint, and nothing waits for them, except in a tree, where a token whose parent is not its predecessor
+//! reads its parent's state back: the same lane stored it, so program order suffices.
+
+use crate::abi::{RecurrentParams, flags};
+use crate::arch::{compiler, memory, shared, thread};
+use crate::element::Element;
+use crate::gate::Gate;
+use crate::layout::Layout;
+use crate::tile::Tile;
+use crate::token::{Block, Output, TOKEN_BYTES, Tokens, Work, names_slot, tokens_of, wide};
+
+/// Tokens that a block prepares at once; a power of two.
+const CHUNK: u32 = 8;
+
+/// Shared memory of a block.
+pub(crate) const SHARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES;
+
+/// The slot that a sequence starts from, or one that is none.
+///
+/// # Safety
+/// `n` lies in the tables.
+#[inline(always)]
+unsafe fn start_slot(p: &RecurrentParams, n: u32) -> i32 {
+    if p.pool.slot == 0 {
+        return n as i32;
+    }
+    let row = wide(n, p.slot_stride);
+    // SAFETY: the caller's promise; the accepted count is checked before it is used.
+    unsafe {
+        if p.accepted == 0 {
+            return memory::load_u32(p.pool.slot + 4 * row) as i32;
+        }
+        let last = memory::load_u32(p.accepted + 4 * n as u64).wrapping_sub(1);
+        let sound = last < p.slot_stride;
+        let slot = memory::load_u32_if(sound, p.pool.slot + 4 * (row + last as u64)) as i32;
+        if sound { slot } else { -1 }
+    }
+}
+
+/// The kernel body; the parameters are those of [`crate::decode::decode`].
+///
+/// # Safety
+/// `p` describes buffers as its documentation says, and the launch is shaped as [`RecurrentParams`] says.
+#[inline(always)]
+pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const ROWS: usize>(
+    p: &RecurrentParams,
+) {
+    let work = Work::of_this_thread::<S, L, K, ROWS>(&p.layer);
+    let (n, v, options) = (work.n, p.layer.v, p.layer.flags);
+    if n >= p.n {
+        return;
+    }
+    let has = |flag: u32| options & flag != 0;
+    let stores = Tile::<S, L, K, ROWS>::stores_output(work.place) && p.out != 0;
+    let out = Output { out: p.out, stride: p.out_stride, is_f32: has(flags::OUT_F32) };
+    let in_slot = work.state_offset::<S, L, K>(&p.layer);
+
+    // SAFETY: n < N, head < HV, the warp's rows < V and the tokens below those of the call, so every address lies
+    // in its buffer; slots, rows and parents are used only after they were checked.
+    unsafe {
+        let (begin, len) = tokens_of(p.cu_seqlens, options, p.tokens, n);
+        let slot = start_slot(p, n);
+        let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + n as u64);
+        let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
+        let tokens = Tokens::new(&block, shared::block::<SHARED_BYTES>());
+        let count = |t: u32| if len - t < CHUNK { len - t } else { CHUNK };
+        let from_zeros = p.pool.state == 0;
+        let null_slot = if p.pool.slot == 0 { -1 } else { p.pool.null_slot };
+        if !from_zeros && !names_slot(slot, p.pool.slots, null_slot) {
+            let mut t = 0;
+            while t < len {
+                out.store::<T>(stores, begin + t, work.row, 0.0);
+                t += 1;
+            }
+            return;
+        }
+        let fresh =
+            from_zeros || p.pool.reset != 0 && (reset != 0) != has(flags::RESET_INVERTED);
+        let slot_at = |slot: i32| p.pool.state + wide(slot as u32, p.pool.pitch) * S::SIZE + in_slot;
+        let start = || match fresh {
+            true => Tile::<S, L, K, ROWS>::ZEROS,
+            false => Tile::<S, L, K, ROWS>::load(slot_at(slot), v),
+        };
+        let state = start();
+
+        // A sequence without tokens has no inputs to load.
+        if len > 0 {
+            let mut next = block.load_v(begin);
+            let draft = &p.intermediate;
+            let has_buffer = draft.state != 0;
+            let listed = memory::load_u32_if(has_buffer && draft.row != 0, draft.row + 4 * n as u64);
+            let row = if draft.row != 0 { listed } else { n };
+            let keeps = has_buffer && row < draft.rows;
+            let step = p.layer.hv * v * K;
+            let buffer = draft.state + wide(row, draft.pitch) * S::SIZE + in_slot;
+            let step_at = |t: u32| buffer + wide(t, step) * S::SIZE;
+            let parents = draft.parent + 4 * wide(n, draft.parent_stride);
+            let in_tree = keeps && draft.parent != 0;
+
+            let mut tile = Tile::<S, L, K, ROWS>::unpack(state);
+            let (mut t, mut prepared) = (0, 0);
+            while t < len {
+                t = compiler::opaque(t);
+                if t == prepared {
+                    if t > 0 {
+                        // Everyone is through with the tokens of the last time.
+                        thread::sync_threads();
+                    }
+                    let loads = tokens.load(begin + t, count(t));
+                    tokens.prepare(loads, begin + t, count(t));
+                    prepared += count(t);
+                    thread::sync_threads();
+                }
+                let token_v = next;
+                if t + 1 < len {
+                    next = block.load_v(begin + t + 1);
+                }
+                if in_tree && t > 0 && t < draft.steps {
+                    let parent = memory::load_u32(parents + 4 * t as u64);
+                    if parent >= t {
+                        tile = Tile::unpack(start());
+                    } else if parent + 1 < t {
+                        tile = Tile::unpack(Tile::<S, L, K, ROWS>::load(step_at(parent), v));
+                    } else {
+                        tile.round();
+                    }
+                }
+                let token = tokens.get(begin + t, t % CHUNK);
+                let value = token.step::<T, S, L, K, ROWS>(&mut tile, token_v, work.place);
+                out.store::<T>(stores, begin + t, work.row, value);
+                if has(flags::ROUND_STATE) {
+                    tile.round();
+                }
+                if keeps && t < draft.steps {
+                    tile.store(step_at(t), v);
+                }
+                if has(flags::WRITE_PER_TOKEN) {
+                    let at = wide(n, p.slot_stride) + t as u64;
+                    let there = t < p.slot_stride;
+                    let to = memory::load_u32_if(there, p.pool.slot + 4 * at) as i32;
+                    if there && names_slot(to, p.pool.slots, p.pool.null_slot) {
+                        tile.store(slot_at(to), v);
+                    }
+                }
+                t += 1;
+            }
+            finish(p, &work, slot, &tile);
+        } else if p.target.slot == 0 && !has(flags::WRITE_IN_PLACE | flags::WRITE_PER_TOKEN) {
+            // The final state of a sequence without tokens is its initial state; a pool is not touched.
+            finish(p, &work, slot, &Tile::<S, L, K, ROWS>::unpack(state));
+        }
+    }
+}
+
+/// Stores a sequence's last state where it goes.
+///
+/// # Safety
+/// `n` lies in the tables; `slot` names a slot of the pool if the state goes there.
+#[inline(always)]
+unsafe fn finish<S: Element, L: Layout, const K: u32, const ROWS: usize>(
+    p: &RecurrentParams,
+    work: &Work,
+    slot: i32,
+    tile: &Tile<S, L, K, ROWS>,
+) {
+    let in_place = p.layer.flags & flags::WRITE_IN_PLACE != 0;
+    let (n, target) = (work.n, &p.target);
+    let (state, pitch, slots) = match in_place {
+        true => (p.pool.state, p.pool.pitch, p.pool.slots),
+        false => (target.state, target.pitch, target.slots),
+    };
+    let by_table = !in_place && state != 0 && target.slot != 0;
+    // SAFETY: the caller's promise; the slot is checked before it is used.
+    unsafe {
+        let listed = memory::load_u32_if(by_table, target.slot + 4 * n as u64) as i32;
+        let to = if in_place {
+            slot
+        } else if by_table {
+            listed
+        } else {
+            n as i32
+        };
+        let null_slot = if by_table { p.pool.null_slot } else { -1 };
+        if state != 0 && names_slot(to, slots, null_slot) {
+            let at = state + wide(to as u32, pitch) * S::SIZE;
+            tile.store(at + work.state_offset::<S, L, K>(&p.layer), p.layer.v);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Problems of the recurrence's neighbours, conv1d update and gated RMSNorm: the counterparts of
+//! [`crate::problem`], which is decode's.
+
+pub mod conv1d;
+pub mod norm;
+pub mod random;
+pub mod recorded;
+
+use crate::device::Device;
+use anyhow::{Result, ensure};
+use gdn_host::{DType, Table};
+
+/// Holds outputs against the oracle's one by one: `sums` are the sizes of the sums behind them, whose terms may cancel.
+///
+/// # Errors
+/// The first element that is further off than rounding to its type, and f32 arithmetic on its sum, explain.
+fn check_elements(name: &str, dtype: DType, got: &[f32], want: &[f64], sums: &[f64]) -> Result<()> {
+    // Half a unit of the type, and what exp, rsqrt and a handful of f32 operations may add.
+    let (relative, absolute) = match dtype {
+        DType::F32 => (2e-6, 1e-36),
+        DType::Bf16 => (2f64.powi(-8) + 2e-6, 1e-36),
+        DType::F16 => (2f64.powi(-11) + 2e-6, 2f64.powi(-25)),
+    };
+    ensure!(got.len() == want.len(), "{name}: {} elements, not {}", got.len(), want.len());
+    for (i, ((&got, want), sum)) in got.iter().zip(want).zip(sums).enumerate() {
+        let error = (f64::from(got) - want).abs();
+        let allowed = relative * want.abs() + 5e-7 * sum + absolute;
+        ensure!(error <= allowed, "{name}: element {i} is {got:e}, not {want:e}; allowed is {allowed:.1e}");
+    }
+    Ok(())
+}
+
+/// Writes a table of bytes with `len` entries.
+fn write_table(device: &mut dyn Device, bytes: &[u8], len: usize) -> Result<Table> {
+    let address = device.alloc(bytes.len().max(1) as u64)?;
+    device.write(address, bytes)?;
+    Ok(Table { address, len: len as u64 })
+}
+
+/// Writes a table of i32.
+fn write_indices(device: &mut dyn Device, x: &[i32]) -> Result<Table> {
+    let bytes: Vec<u8> = x.iter().flat_map(|i| i.to_le_bytes()).collect();
+    write_table(device, &bytes, x.len())
+}
+
+/// Writes a table of i32, if there is one.
+fn write_optional(device: &mut dyn Device, x: Option<&Vec<i32>>) -> Result<Option<Table>> {
+    x.map(|x| write_indices(device, x)).transpose()
+}

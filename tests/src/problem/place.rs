@@ -1,0 +1,256 @@
+//! A problem in device memory, and the call on it.
+
+use super::{Beta, Decay, Intermediate, Problem, Source, StartFlags, Target, Tokens};
+use crate::device::Device;
+use crate::problem::solution::transpose;
+use crate::strided::{Strided, alloc_rows, write_rows};
+use anyhow::{Result, bail};
+use gdn_host::{self as host, Inputs, Layout, Operation, Rows, Start, StatePool, Table, Tensor};
+
+/// A call of either operation.
+#[derive(Clone, Copy, Debug)]
+pub enum Call {
+    /// One token for each sequence.
+    Decode(host::Decode),
+    /// Any number.
+    Recurrent(host::Recurrent),
+}
+
+impl Call {
+    /// The call as devices take it.
+    pub fn operation(&self) -> &dyn Operation {
+        match self {
+            Call::Decode(call) => call,
+            Call::Recurrent(call) => call,
+        }
+    }
+}
+
+/// A problem in device memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    /// The call on it.
+    pub call: Call,
+    /// The output, if there is one.
+    pub(super) out: Option<Rows>,
+    /// The pool, a row for each slot.
+    pub(super) state: Option<Rows>,
+    /// The final states, a row for each.
+    pub(super) final_state: Option<Rows>,
+    /// The buffer of states, its rows.
+    pub(super) intermediate: Option<Rows>,
+}
+
+impl Problem {
+    /// Puts the data into device memory and makes the call.
+    pub fn place(&self, device: &mut dyn Device) -> Result<Placed> {
+        let inputs = self.place_inputs(device)?;
+        let out = self.out.map(|out| alloc(device, out.dtype, self.tokens.total(), self.width(), out.stride));
+        let out = out.transpose()?;
+        let state = match self.source {
+            Source::Zeros => None,
+            _ => Some(alloc_rows(device, &self.pool_rows())?),
+        };
+        let dtype = self.pool.dtype;
+        let final_state = match self.target {
+            Target::Sequences { slots, pitch } => Some(alloc(device, dtype, slots, self.elements(), pitch)?),
+            _ => None,
+        };
+        let intermediate = match &self.intermediate {
+            Some(Intermediate { rows, steps, pitch, .. }) => {
+                Some(alloc(device, dtype, *rows, steps * self.elements(), *pitch)?)
+            }
+            None => None,
+        };
+        let pool = |rows: Rows, slots: usize| {
+            let Rows { tensor, stride: pitch } = rows;
+            StatePool { tensor, slots: slots as u32, pitch, layout: self.pool.layout }
+        };
+        let source = self.place_source(device, state.map(|rows| pool(rows, self.pool.slots)))?;
+        let target = match &self.target {
+            Target::Nowhere => host::Target::Nowhere,
+            Target::InPlace => host::Target::InPlace,
+            Target::Slots(slots) => host::Target::Slots(indices(device, slots)?),
+            Target::EachToken => host::Target::EachToken,
+            Target::Sequences { slots, .. } => {
+                let Some(rows) = final_state else { bail!("final states were not placed") };
+                host::Target::Sequences(pool(rows, *slots))
+            }
+        };
+        let start = match &self.start {
+            StartFlags::None => Start::FromSlot,
+            StartFlags::Reset(x) => Start::Reset(table(device, x, x.len())?),
+            StartFlags::HasInitialState(x) => Start::HasInitialState(table(device, x, x.len())?),
+        };
+        let call = if self.tokens.is_decode() {
+            Call::Decode(self.decode(inputs, source, target, start, out)?)
+        } else {
+            Call::Recurrent(host::Recurrent {
+                inputs,
+                tokens: self.place_tokens(device)?,
+                source,
+                start,
+                target,
+                null_slot: self.null_slot,
+                intermediate: self.place_intermediate(device, intermediate)?,
+                round_state: self.round_state,
+                out,
+            })
+        };
+        Ok(Placed { call, out, state, final_state, intermediate })
+    }
+
+    fn decode(
+        &self,
+        inputs: Inputs,
+        source: host::Source,
+        target: host::Target,
+        start: Start,
+        out: Option<Rows>,
+    ) -> Result<host::Decode> {
+        let host::Source::Slots { pool: state, slots } = source else {
+            bail!("decode starts from slots, not from {:?}", self.source);
+        };
+        let write_slots = match target {
+            host::Target::InPlace => None,
+            host::Target::Slots(table) => Some(table),
+            _ => bail!("the states of decode go to slots, not to {:?}", self.target),
+        };
+        let Some(out) = out else { bail!("decode has an output") };
+        if self.intermediate.is_some() || self.round_state {
+            bail!("decode has one token: no buffer, and nothing to round between");
+        }
+        let (batch, null_slot) = (self.tokens.batch() as u32, self.null_slot);
+        Ok(host::Decode { inputs, batch, state, slots, write_slots, null_slot, start, out })
+    }
+
+    fn place_inputs(&self, device: &mut dyn Device) -> Result<Inputs> {
+        let (q, k, v) = self.place_projections(device)?;
+        let a = alloc_rows(device, &self.a)?;
+        let b = alloc_rows(device, &self.b)?;
+        let mut tables = |a_log: &Strided, dt_bias: &Strided| -> Result<(Tensor, Tensor)> {
+            Ok((alloc_rows(device, a_log)?.tensor, alloc_rows(device, dt_bias)?.tensor))
+        };
+        let decay = match &self.decay {
+            Decay::Softplus { a_log, dt_bias, threshold } => {
+                let (a_log, dt_bias) = tables(a_log, dt_bias)?;
+                host::Decay::Softplus { a, a_log, dt_bias, threshold: *threshold }
+            }
+            Decay::LowerBound { a_log, dt_bias, bound } => {
+                let (a_log, dt_bias) = tables(a_log, dt_bias)?;
+                host::Decay::LowerBound { a, a_log, dt_bias, bound: *bound }
+            }
+            Decay::Given => host::Decay::Given(a),
+            Decay::GivenPerKeyHead => host::Decay::GivenPerKeyHead(a),
+        };
+        let beta = match self.beta {
+            Beta::Logits { rounded } => host::Beta::Logits { b, rounded },
+            Beta::Given => host::Beta::Given(b),
+            Beta::GivenPerValue => host::Beta::GivenPerValue(b),
+        };
+        let &Problem { shape, family, l2norm, scale, heads, .. } = self;
+        Ok(Inputs { shape, family, q, k, v, decay, beta, l2norm, scale, heads })
+    }
+
+    /// q, k and v, each in memory of its own or side by side.
+    fn place_projections(&self, device: &mut dyn Device) -> Result<(Rows, Rows, Rows)> {
+        let views = [&self.q, &self.k, &self.v];
+        let Some(stride) = self.packed_stride else {
+            let [q, k, v] = views.map(|x| alloc_rows(device, x));
+            return Ok((q?, k?, v?));
+        };
+        let width: usize = views.iter().map(|x| x.width).sum();
+        let elements = self.tokens.total().max(1) * stride.max(width) + self.q.offset;
+        let base = device.alloc((elements * self.q.dtype.size()) as u64)?;
+        let mut at = self.q.offset;
+        let [q, k, v] = views.map(|x| {
+            let view = Strided { offset: at, stride, ..x.clone() };
+            at += x.width;
+            write_rows(device, &view, base)
+        });
+        Ok((q?, k?, v?))
+    }
+
+    /// The pool as it lies in memory.
+    fn pool_rows(&self) -> Strided {
+        let (v, k) = (self.shape.v as usize, self.shape.k as usize);
+        let data = match self.pool.layout {
+            Layout::Vk => self.pool.data.clone(),
+            Layout::Kv => transpose(&self.pool.data, v, k, 1),
+        };
+        Strided { dtype: self.pool.dtype, data, width: self.elements(), stride: self.pool.pitch, offset: 0 }
+    }
+
+    fn place_source(&self, device: &mut dyn Device, pool: Option<StatePool>) -> Result<host::Source> {
+        let Some(pool) = pool else { return Ok(host::Source::Zeros) };
+        Ok(match &self.source {
+            Source::Zeros => host::Source::Zeros,
+            Source::Sequences => host::Source::Sequences(pool),
+            Source::Slots(slots) => host::Source::Slots { pool, slots: indices(device, slots)? },
+            Source::Accepted { slots, width, accepted } => host::Source::Accepted {
+                pool,
+                slots: indices(device, slots)?,
+                width: *width as u32,
+                accepted: indices(device, accepted)?,
+            },
+        })
+    }
+
+    fn place_tokens(&self, device: &mut dyn Device) -> Result<host::Tokens> {
+        let batch = self.tokens.batch() as u32;
+        let (cu_seqlens, total, is_i64) = match &self.tokens {
+            Tokens::One { .. } => return Ok(host::Tokens::Each { batch, tokens: 1 }),
+            Tokens::Each { tokens, .. } => return Ok(host::Tokens::Each { batch, tokens: *tokens as u32 }),
+            Tokens::Packed { cu_seqlens, total, is_i64 } => (cu_seqlens, *total as u32, is_i64),
+        };
+        let cu_seqlens = if *is_i64 {
+            let bytes: Vec<u8> = cu_seqlens.iter().flat_map(|i| i.to_le_bytes()).collect();
+            host::CuSeqlens::I64(table(device, &bytes, cu_seqlens.len())?)
+        } else {
+            let narrow: Vec<i32> = cu_seqlens.iter().map(|&i| i as i32).collect();
+            host::CuSeqlens::I32(indices(device, &narrow)?)
+        };
+        Ok(host::Tokens::Packed { batch, total, cu_seqlens })
+    }
+
+    fn place_intermediate(
+        &self,
+        device: &mut dyn Device,
+        rows: Option<Rows>,
+    ) -> Result<Option<host::Intermediate>> {
+        let (Some(buffer), Some(memory)) = (&self.intermediate, rows) else { return Ok(None) };
+        let mut optional = |x: &Option<Vec<i32>>| x.as_ref().map(|x| indices(device, x)).transpose();
+        Ok(Some(host::Intermediate {
+            tensor: memory.tensor,
+            rows: buffer.rows as u32,
+            steps: buffer.steps as u32,
+            pitch: memory.stride,
+            row: optional(&buffer.row)?,
+            parent: optional(&buffer.parent)?,
+        }))
+    }
+}
+
+/// Memory for rows that the call writes.
+fn alloc(
+    device: &mut dyn Device,
+    dtype: host::DType,
+    count: usize,
+    width: usize,
+    stride: usize,
+) -> Result<Rows> {
+    let len = count.saturating_sub(1) * stride + width;
+    let address = device.alloc((len * dtype.size()) as u64)?;
+    Ok(Rows { tensor: Tensor { address, dtype, len: len as u64 }, stride: stride as u64 })
+}
+
+fn indices(device: &mut dyn Device, x: &[i32]) -> Result<Table> {
+    let bytes: Vec<u8> = x.iter().flat_map(|i| i.to_le_bytes()).collect();
+    table(device, &bytes, x.len())
+}
+
+fn table(device: &mut dyn Device, bytes: &[u8], len: usize) -> Result<Table> {
+    let address = device.alloc(bytes.len().max(1) as u64)?;
+    device.write(address, bytes)?;
+    Ok(Table { address, len: len as u64 })
+}

@@ -1,0 +1,183 @@
+//! What random problems of both operations have in common: everything but which states they read and write.
+
+use super::{Noise, Plain};
+use crate::problem::{Beta, Decay, Out, Problem, Tokens};
+use crate::strided::{Strided, round};
+use gdn_host::{DType, Family, HeadMap, HeadShape, Layout};
+use proptest::prelude::*;
+
+/// The gates.
+#[derive(Clone, Copy, Debug)]
+enum Gate {
+    Softplus,
+    LowerBound,
+    Given,
+    GivenPerKeyHead,
+}
+
+/// The drawn options.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    shape: HeadShape,
+    family: Family,
+    layout: Layout,
+    /// Types of the state, of q, k and v, and of a, b, a_log and dt_bias.
+    types: [DType; 6],
+    gate: Gate,
+    threshold: f32,
+    beta: Beta,
+    l2norm: Option<f32>,
+    scale: Option<f32>,
+    heads: HeadMap,
+    packed: bool,
+    out_f32: bool,
+    /// Gaps between rows and in front of them, in elements, or in vectors of eight of them.
+    pub(super) gaps: [usize; 5],
+    pub(super) seed: u64,
+}
+
+fn dtype() -> impl Strategy<Value = DType> {
+    prop_oneof![Just(DType::F32), Just(DType::Bf16), Just(DType::F16)]
+}
+
+/// Shapes with every ratio that models have, small enough to simulate.
+fn shape() -> impl Strategy<Value = HeadShape> {
+    let dim = || prop_oneof![Just(64u32), Just(128u32)];
+    (1u32..=3, prop_oneof![Just(1u32), Just(2), Just(3), Just(4), Just(8)], dim(), dim())
+        .prop_map(|(h, ratio, k, v)| HeadShape { h, hv: h * ratio, k, v })
+        .prop_filter("small", |s| s.hv <= 8)
+}
+
+/// Options with everything drawn that may vary.
+pub(super) fn options() -> impl Strategy<Value = Options> {
+    let kind = (
+        shape(),
+        prop_oneof![Just(Family::Gdn), Just(Family::Kda)],
+        prop_oneof![Just(Layout::Vk), Just(Layout::Kv)],
+        [dtype(), dtype(), dtype(), dtype(), dtype(), dtype()],
+    );
+    let gate = prop_oneof![
+        Just(Gate::Softplus),
+        Just(Gate::LowerBound),
+        Just(Gate::Given),
+        Just(Gate::GivenPerKeyHead)
+    ];
+    let beta = prop_oneof![
+        any::<bool>().prop_map(|rounded| Beta::Logits { rounded }),
+        Just(Beta::Given),
+        Just(Beta::GivenPerValue)
+    ];
+    let numbers = (
+        prop_oneof![Just(20.0f32), Just(0.5f32)],
+        prop_oneof![Just(None), Just(Some(1e-6f32)), Just(Some(1e-3f32))],
+        prop_oneof![Just(None), Just(Some(1.0f32)), Just(Some(0.05f32))],
+        prop_oneof![Just(HeadMap::Grouped), Just(HeadMap::Tiled)],
+    );
+    let gaps = [0usize..3, 0..3, 0..5, 0..3, 0..5];
+    (kind, gate, beta, numbers, any::<[bool; 2]>(), gaps, any::<u64>()).prop_map(
+        |((shape, family, layout, types), gate, beta, numbers, [packed, out_f32], gaps, seed)| {
+            let (threshold, l2norm, scale, heads) = numbers;
+            let seed = seed >> 1;
+            Options {
+                shape,
+                family,
+                layout,
+                types,
+                gate,
+                threshold,
+                beta,
+                l2norm,
+                scale,
+                heads,
+                packed,
+                out_f32,
+                gaps,
+                seed,
+            }
+        },
+    )
+}
+
+impl Options {
+    /// A problem with these options: sequence n in slot n.
+    pub(super) fn problem(&self, tokens: Tokens) -> Problem {
+        let [state, io, ..] = self.types;
+        let any_pair = tokens.is_decode() && self.family == Family::Gdn && self.layout == Layout::Vk;
+        let state = if any_pair || state == DType::F32 { state } else { io };
+        let &Options { shape, family, layout, seed, .. } = self;
+        let mut p = Plain { shape, family, layout, state, io, tokens, seed }.problem();
+        let mut noise = Noise::new(seed ^ 0x5eed);
+        self.set_gate(&mut p, &mut noise);
+        self.set_beta(&mut p, &mut noise);
+        self.set_strides(&mut p);
+        match self.l2norm {
+            Some(eps) => p.l2norm = Some(eps),
+            None => p.drop_l2norm(),
+        }
+        (p.scale, p.heads) = (self.scale, self.heads);
+        p.out = p.out.map(|Out { dtype, stride }| Out {
+            dtype: if self.out_f32 { DType::F32 } else { dtype },
+            stride: stride + self.gaps[4],
+        });
+        p
+    }
+
+    fn set_gate(&self, p: &mut Problem, noise: &mut Noise) {
+        let [_, _, a_type, _, a_log_type, dt_bias_type] = self.types;
+        match self.gate {
+            Gate::Given => return p.give_decays(a_type, false, noise),
+            Gate::GivenPerKeyHead => return p.give_decays(a_type, self.family == Family::Kda, noise),
+            Gate::Softplus | Gate::LowerBound => p.a = p.a.retyped(a_type),
+        }
+        let Decay::Softplus { a_log, dt_bias, .. } = &p.decay else { return };
+        let (a_log, dt_bias) = (a_log.retyped(a_log_type), dt_bias.retyped(dt_bias_type));
+        p.decay = match self.gate {
+            Gate::LowerBound => Decay::LowerBound { a_log, dt_bias, bound: -5.0 },
+            _ => Decay::Softplus { a_log, dt_bias, threshold: self.threshold },
+        };
+    }
+
+    fn set_beta(&self, p: &mut Problem, noise: &mut Noise) {
+        let b_type = self.types[3];
+        match self.beta {
+            Beta::Given => p.give_betas(b_type, false, noise),
+            Beta::GivenPerValue => p.give_betas(b_type, true, noise),
+            Beta::Logits { rounded } => {
+                (p.b, p.beta) = (p.b.retyped(b_type), self.beta);
+                if rounded {
+                    avoid_ties(&mut p.b, noise);
+                }
+            }
+        }
+    }
+
+    /// Gaps in vectors of eight elements where rows are to stay aligned.
+    fn set_strides(&self, p: &mut Problem) {
+        let gaps = self.gaps;
+        (p.q.stride, p.q.offset) = (p.q.width + 8 * gaps[0], 8 * gaps[1]);
+        p.k.stride = p.k.width + 8 * gaps[1];
+        (p.v.stride, p.v.offset) = (p.v.width + gaps[2], gaps[3]);
+        if self.packed {
+            p.packed_stride = Some(p.q.width + p.k.width + p.v.width + 8 * gaps[0]);
+        }
+        let unit = if self.family == Family::Kda { 8 } else { 1 };
+        (p.a.stride, p.a.offset) = (p.a.width + unit * gaps[4], unit * gaps[3]);
+        p.b.stride = p.b.width + gaps[2];
+    }
+}
+
+/// Redraws logits whose sigmoid lies so close to the middle of two values of its type that f32 and f64
+/// arithmetic may round it to different ones.
+fn avoid_ties(b: &mut Strided, noise: &mut Noise) {
+    let dtype = b.dtype;
+    let tie = |x: f32| {
+        let beta = gdn_host::reference::sigmoid(x.into());
+        let near = |sign: f64| round((beta * (1.0 + sign * 1e-5)) as f32, dtype);
+        near(1.0) != near(-1.0)
+    };
+    for x in &mut b.data {
+        while dtype != DType::F32 && tie(*x) {
+            *x = round(noise.normal(1.0), dtype);
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Every argument that a call refuses, with its message. Addresses are made up: nothing is launched.
+
+mod calls;
+mod decode;
+mod kda;
+mod plans;
+mod recurrent;
+mod states;

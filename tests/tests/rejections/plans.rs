@@ -1,0 +1,81 @@
+//! Tiles that calls refuse, and those that exist.
+
+use crate::calls::{self, SHAPE};
+use gdn_host::{Caps, DType, Family, HeadShape, Layout, ModuleKey, Operation, Source, Tile, plan};
+
+const CAPS: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
+
+#[test]
+fn tiles_that_do_not_exist() {
+    let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
+    let plan = |shape: HeadShape, tile| plan::tiled(module, &shape, Layout::Vk, 1, &CAPS, tile);
+    let small = HeadShape { k: 64, v: 64, ..SHAPE };
+    let error = |shape, tile| plan(shape, tile).unwrap_err().to_string();
+    let text = "tile: BV 256 is not possible for K = 128, V = 128: it must be one of 4..=128, a power of two";
+    assert_eq!(error(SHAPE, Tile::Rows(256)), text);
+    assert!(error(SHAPE, Tile::Rows(24)).contains("BV 24"));
+    assert!(error(SHAPE, Tile::Rows(2)).contains("BV 2 "));
+    assert!(error(small, Tile::Rows(128)).contains("BV 128"));
+    let three = Tile::Exact { rows: 3, warps: 1 };
+    assert!(error(SHAPE, three).contains("3 rows a lane group with 1 warps"));
+    assert!(error(SHAPE, Tile::Exact { rows: 2, warps: 32 }).contains("32 warps"));
+    assert!(error(SHAPE, Tile::Exact { rows: 8, warps: 16 }).contains("16 warps"));
+    assert!(error(SHAPE, Tile::Exact { rows: 2, warps: 3 }).contains("3 warps"));
+    assert!(error(SHAPE, Tile::Exact { rows: 2, warps: 0 }).contains("0 warps"));
+    for bv in [4, 8, 16, 32, 64, 128] {
+        let plan = plan(SHAPE, Tile::Rows(bv)).unwrap();
+        assert_eq!((plan.bv, plan.grid[0]), (bv, 4 * 128 / bv), "BV {bv}");
+    }
+}
+
+/// In layout KV a lane group has at least the rows of a vector.
+#[test]
+fn tiles_that_do_not_exist_in_kv() {
+    let kv = |state, k, tile| {
+        let mut call = calls::recurrent();
+        call.inputs.shape.k = k;
+        if let Source::Slots { pool, .. } = &mut call.source {
+            (pool.layout, pool.tensor.dtype) = (Layout::Kv, state);
+        }
+        call.plan(&CAPS, tile).map(|plan| plan.entry()).map_err(|error| error.to_string())
+    };
+    let least = |bv: u32, k: u32, min: u32| {
+        let tile =
+            format!("tile: BV {bv} is not possible for K = {k}, V = 128: it must be one of {min}..=128");
+        Err(format!("{tile}, a power of two"))
+    };
+    assert_eq!(kv(DType::F32, 128, Tile::Rows(4)), least(4, 128, 8));
+    assert_eq!(kv(DType::F32, 64, Tile::Rows(8)), least(8, 64, 16));
+    assert_eq!(kv(DType::Bf16, 128, Tile::Rows(8)), least(8, 128, 16));
+    assert_eq!(kv(DType::Bf16, 64, Tile::Rows(16)), least(16, 64, 32));
+    assert_eq!(kv(DType::Bf16, 64, Tile::Rows(32)), Ok("gdn_recurrent_kv_bf16_bf16_k64_r8".into()));
+    let two = kv(DType::F32, 128, Tile::Exact { rows: 2, warps: 1 }).unwrap_err();
+    assert!(two.contains("2 rows a lane group with 1 warps"), "{two}");
+}
+
+/// Every kernel that a call may name is in the table.
+#[test]
+fn every_plan_names_a_kernel_of_the_table() {
+    let kinds = [Layout::Vk, Layout::Kv].into_iter().flat_map(|l| [(l, Family::Gdn), (l, Family::Kda)]);
+    let types = [(DType::F32, DType::F16), (DType::Bf16, DType::Bf16), (DType::F32, DType::F32)];
+    for ((layout, family), (state, io)) in kinds.flat_map(|kind| types.map(|types| (kind, types))) {
+        for (k, v) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
+            let shape = HeadShape { k, v, ..SHAPE };
+            let (mut decode, mut recurrent) = (calls::decode(), calls::recurrent());
+            for inputs in [&mut decode.inputs, &mut recurrent.inputs] {
+                (inputs.shape, inputs.family, inputs.q.tensor.dtype) = (shape, family, io);
+            }
+            (decode.state.layout, decode.state.tensor.dtype) = (layout, state);
+            if let Source::Slots { pool, .. } = &mut recurrent.source {
+                (pool.layout, pool.tensor.dtype) = (layout, state);
+            }
+            for call in [&decode as &dyn Operation, &recurrent] {
+                let module = call.plan(&CAPS, Tile::Auto).unwrap().module;
+                for tile in plan::tiles(module, &shape, layout).chain([Tile::Auto]) {
+                    let entry = call.plan(&CAPS, tile).unwrap().entry();
+                    assert!(gdn_kernels::KERNELS.iter().any(|k| k.name == entry), "no kernel {entry}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The states of recurrent: where they come from and go, and what must not be the same memory.
+
+use crate::calls::{self, BATCH, SHAPE, TOKENS, accepted, buffer, elsewhere, refused};
+use gdn_host::{DType, Intermediate, Layout, Operation, Recurrent, Source, Start, StatePool, Table, Target};
+
+fn valid() -> Recurrent {
+    calls::recurrent()
+}
+
+#[track_caller]
+fn refusal(change: impl FnOnce(&mut Recurrent)) -> String {
+    refused(valid(), change)
+}
+
+fn pool(call: &mut Recurrent) -> &mut StatePool {
+    match &mut call.source {
+        Source::Zeros => panic!("the call has no pool"),
+        Source::Sequences(pool) | Source::Slots { pool, .. } | Source::Accepted { pool, .. } => pool,
+    }
+}
+
+/// The valid call with states by sequence: initial and final ones.
+fn by_sequence() -> Recurrent {
+    let mut space = elsewhere();
+    let source = Source::Sequences(space.pool(DType::F32, 3));
+    Recurrent { source, target: Target::Sequences(space.pool(DType::F32, 3)), ..valid() }
+}
+
+fn finals(call: &mut Recurrent) -> &mut StatePool {
+    match &mut call.target {
+        Target::Sequences(pool) => pool,
+        other => panic!("states go to {other:?}"),
+    }
+}
+
+/// The valid call with a buffer.
+fn kept() -> Recurrent {
+    Recurrent { intermediate: Some(buffer(&mut elsewhere(), DType::F32)), ..valid() }
+}
+
+fn kept_buffer(call: &mut Recurrent) -> &mut Intermediate {
+    call.intermediate.as_mut().unwrap()
+}
+
+#[test]
+fn types_of_states() {
+    let want = "type f16 does not fit, expected f32, or the type of q";
+    assert_eq!(refusal(|c| pool(c).tensor.dtype = DType::F16), format!("source: {want}"));
+    let zeros = |c: &mut Recurrent| {
+        c.source = Source::Zeros;
+        finals(c).tensor.dtype = DType::F16;
+    };
+    assert_eq!(refused(by_sequence(), zeros), format!("target: {want}"));
+    let only_buffer = |c: &mut Recurrent| {
+        (c.source, c.target) = (Source::Zeros, Target::Nowhere);
+        kept_buffer(c).tensor.dtype = DType::F16;
+    };
+    assert_eq!(refused(kept(), only_buffer), format!("intermediate: {want}"));
+    let other = "type bf16 does not fit, expected the type of the state";
+    let target = refused(by_sequence(), |c| finals(c).tensor.dtype = DType::Bf16);
+    assert_eq!(target, format!("target: {other}"));
+    let intermediate = refused(kept(), |c| kept_buffer(c).tensor.dtype = DType::Bf16);
+    assert_eq!(intermediate, format!("intermediate: {other}"));
+}
+
+#[test]
+fn layouts_of_states() {
+    let text = "target: it has another layout than the source";
+    assert_eq!(refused(by_sequence(), |c| finals(c).layout = Layout::Kv), text);
+    assert_eq!(refused(by_sequence(), |c| pool(c).layout = Layout::Kv), text);
+    let mut call = by_sequence();
+    (pool(&mut call).layout, finals(&mut call).layout) = (Layout::Kv, Layout::Kv);
+    call.check().unwrap();
+}
+
+#[test]
+fn combinations() {
+    let zeros = "target: states that start from zeros have no pool to go back to";
+    assert_eq!(refusal(|c| c.source = Source::Zeros), zeros);
+    let slots = Target::Slots(elsewhere().table(BATCH));
+    assert_eq!(refusal(|c| (c.source, c.target) = (Source::Zeros, slots)), zeros);
+    let by_token = "target: slots by token need a source with a row of slots for each sequence";
+    assert_eq!(refusal(|c| c.target = Target::EachToken), by_token);
+    assert_eq!(refused(by_sequence(), |c| c.target = Target::EachToken), by_token);
+    assert_eq!(
+        refused(by_sequence(), |c| (c.source, c.target) = (Source::Zeros, Target::EachToken)),
+        by_token
+    );
+    let tree = |c: &mut Recurrent| {
+        let mut space = calls::elsewhere();
+        space.tensor(DType::F32, 0);
+        (c.source, c.target) = (accepted(&mut space), Target::EachToken);
+        kept_buffer(c).parent = Some(space.table(BATCH * TOKENS));
+    };
+    let text = "target: states of a tree go to the intermediate buffer, not to slots by token";
+    assert_eq!(refused(kept(), tree), text);
+    let start = Start::Reset(elsewhere().table(BATCH));
+    let text = "start: every sequence starts from zeros anyway";
+    assert_eq!(refused(by_sequence(), |c| (c.source, c.start) = (Source::Zeros, start)), text);
+}
+
+#[test]
+fn tables_of_slots() {
+    let slots = |table: Table| {
+        move |c: &mut Recurrent| {
+            if let Source::Slots { slots, .. } = &mut c.source {
+                *slots = table;
+            }
+        }
+    };
+    let at = |address, len| Table { address, len };
+    let good = elsewhere().table(0).address;
+    assert_eq!(refusal(slots(at(good, 2))), "source.slots: has 2 entries, the call needs 3");
+    assert_eq!(refusal(slots(at(good, 6))), "source.slots: has 6 entries, the call needs 3");
+    assert_eq!(refusal(slots(at(0, 3))), "source.slots: the address is null");
+    assert!(
+        refusal(slots(at(good + 2, 3))).starts_with("source.slots: address 0x7f8040000002 is not aligned")
+    );
+    let target = |table| move |c: &mut Recurrent| c.target = Target::Slots(table);
+    assert_eq!(refusal(target(at(good, 4))), "target.slots: has 4 entries, the call needs 3");
+    assert_eq!(refusal(target(at(0, 3))), "target.slots: the address is null");
+    assert!(
+        refusal(target(at(good + 1, 3))).starts_with("target.slots: address 0x7f8040000001 is not aligned")
+    );
+}
+
+#[test]
+fn rows_of_slots_by_token() {
+    let valid = || Recurrent { source: accepted(&mut elsewhere()), target: Target::EachToken, ..valid() };
+    let change = |change: fn(&mut Table, &mut u32, &mut Table)| {
+        move |c: &mut Recurrent| {
+            if let Source::Accepted { slots, width, accepted, .. } = &mut c.source {
+                change(slots, width, accepted);
+            }
+        }
+    };
+    let refusal = |f: fn(&mut Table, &mut u32, &mut Table)| refused(valid(), change(f));
+    assert_eq!(refusal(|_, width, _| *width = 0), "source.width: 0 is not allowed, it must be at least 1");
+    assert_eq!(refusal(|_, width, _| *width = 3), "source.slots: has 6 entries, the call needs 9");
+    assert_eq!(refusal(|slots, _, _| slots.len = 3), "source.slots: has 3 entries, the call needs 6");
+    assert_eq!(refusal(|slots, _, _| slots.address = 0), "source.slots: the address is null");
+    assert_eq!(
+        refusal(|_, _, accepted| accepted.len = 6),
+        "source.accepted: has 6 entries, the call needs 3"
+    );
+    assert_eq!(refusal(|_, _, accepted| accepted.address = 0), "source.accepted: the address is null");
+    assert!(refusal(|_, _, accepted| accepted.address += 1).ends_with("is not aligned to 4 bytes"));
+}
+
+#[test]
+fn pools() {
+    assert_eq!(refusal(|c| pool(c).tensor.address = 0), "source: the address is null");
+    assert!(refusal(|c| pool(c).tensor.address += 8).ends_with("is not aligned to 16 bytes"));
+    assert!(refusal(|c| pool(c).pitch -= 4).starts_with("source: stride 65532 is outside 65536..="));
+    let slots = "is not allowed, it must be a pool of 1 to 2^31 - 1 slots";
+    assert_eq!(refusal(|c| pool(c).slots = 0), format!("source: 0 {slots}"));
+    assert_eq!(refusal(|c| pool(c).slots = 6), "source: has 327680 elements, the call touches 393216");
+    let few = "2 is not allowed, it must be as many states as there are sequences";
+    assert_eq!(refused(by_sequence(), |c| pool(c).slots = 2), format!("source: {few}"));
+    assert_eq!(refused(by_sequence(), |c| finals(c).slots = 2), format!("target: {few}"));
+    assert_eq!(refused(by_sequence(), |c| finals(c).slots = 0), format!("target: 0 {slots}"));
+    assert_eq!(refused(by_sequence(), |c| finals(c).tensor.address = 0), "target: the address is null");
+    let short = refused(by_sequence(), |c| finals(c).tensor.len -= 1);
+    assert_eq!(short, "target: has 196607 elements, the call touches 196608");
+    let pitch = refused(by_sequence(), |c| finals(c).pitch += 2);
+    assert_eq!(pitch, "target: stride of 65538 elements (262152 bytes) is not a multiple of 16 bytes");
+}
+
+#[test]
+fn buffers_of_states() {
+    let refusal = |change: &dyn Fn(&mut Intermediate)| refused(kept(), |c| change(kept_buffer(c)));
+    let least = "0 is not allowed, it must be at least 1";
+    assert_eq!(refusal(&|i| i.rows = 0), format!("intermediate.rows: {least}"));
+    assert_eq!(refusal(&|i| i.steps = 0), format!("intermediate.steps: {least}"));
+    assert!(refusal(&|i| i.steps = 3).starts_with("intermediate: stride 131072 is outside 196608..="));
+    assert!(refusal(&|i| i.pitch -= 4).starts_with("intermediate: stride 131068 is outside 131072..="));
+    assert!(refusal(&|i| i.pitch = 1 << 32).starts_with("intermediate: stride 4294967296 is outside"));
+    let pitch = refusal(&|i| i.pitch += 2);
+    assert_eq!(pitch, "intermediate: stride of 131074 elements (524296 bytes) is not a multiple of 16 bytes");
+    let short = refusal(&|i| i.rows = 4);
+    assert_eq!(short, "intermediate: has 393216 elements, the call touches 524288");
+    assert_eq!(refusal(&|i| i.tensor.address = 0), "intermediate: the address is null");
+    assert!(refusal(&|i| i.tensor.address += 4).ends_with("is not aligned to 16 bytes"));
+    let table = |address, len| Some(Table { address, len });
+    let good = 0x7f90_0000_0000;
+    let rows = refusal(&|i| i.row = table(good, 4));
+    assert_eq!(rows, "intermediate.row: has 4 entries, the call needs 3");
+    assert_eq!(refusal(&|i| i.row = table(0, 3)), "intermediate.row: the address is null");
+    let parents = refusal(&|i| i.parent = table(good, 3));
+    assert_eq!(parents, "intermediate.parent: has 3 entries, the call needs 6");
+    assert_eq!(refusal(&|i| i.parent = table(0, 6)), "intermediate.parent: the address is null");
+    assert!(refusal(&|i| i.parent = table(good + 2, 6)).ends_with("is not aligned to 4 bytes"));
+}
+
+#[test]
+fn final_states_share_no_memory() {
+    let place = |field: &'static str| {
+        let overlap = move |c: &mut Recurrent| {
+            let extents = c.extents();
+            finals(c).tensor.address = extents.iter().find(|e| e.field == field).unwrap().address;
+        };
+        let with_all = || {
+            let mut space = elsewhere();
+            let mut call = by_sequence();
+            space.pool(DType::F32, 0);
+            space.pool(DType::F32, 0);
+            let mut intermediate = buffer(&mut space, DType::F32);
+            (intermediate.row, intermediate.parent) =
+                (Some(space.table(BATCH)), Some(space.table(BATCH * TOKENS)));
+            (call.intermediate, call.start) = (Some(intermediate), Start::Reset(space.table(BATCH)));
+            call
+        };
+        refused(with_all(), overlap)
+    };
+    for field in [
+        "q",
+        "k",
+        "v",
+        "decay.a",
+        "decay.a_log",
+        "decay.dt_bias",
+        "beta.b",
+        "source",
+        "start",
+        "intermediate",
+        "intermediate.row",
+        "intermediate.parent",
+        "out",
+    ] {
+        assert_eq!(place(field), format!("target: shares memory with {field}"));
+    }
+}
+
+#[test]
+fn buffer_and_pool_share_no_memory() {
+    let shared = |c: &mut Recurrent| kept_buffer(c).tensor.address = pool(c).tensor.address + 4096;
+    assert_eq!(refused(kept(), shared), "source: shares memory with intermediate");
+    // A pool that is read only is no better.
+    let read_only = || Recurrent { target: Target::Nowhere, ..kept() };
+    assert_eq!(refused(read_only(), shared), "intermediate: shares memory with source");
+    let slots = |c: &mut Recurrent| {
+        let extents = c.extents();
+        let slots = extents.iter().find(|e| e.field == "source.slots").unwrap().address;
+        kept_buffer(c).tensor.address = slots & !15;
+    };
+    assert_eq!(refused(kept(), slots), "intermediate: shares memory with source.slots");
+    let out = |c: &mut Recurrent| {
+        c.out.as_mut().unwrap().tensor.address = pool(c).tensor.address;
+    };
+    assert_eq!(refused(read_only(), out), "out: shares memory with source");
+}
+
+/// Final states in the padding of a pool of the same pitch: rows that interleave do not touch.
+#[test]
+fn final_states_beside_initial_ones_in_one_pool() {
+    let mut call = by_sequence();
+    let elements = SHAPE.state_elements();
+    let initial = pool(&mut call);
+    (initial.pitch, initial.tensor.len) = (2 * elements, 5 * elements);
+    let address = initial.tensor.address + 4 * elements;
+    let last = finals(&mut call);
+    (last.pitch, last.tensor.len, last.tensor.address) = (2 * elements, 5 * elements, address);
+    call.check().unwrap();
+    finals(&mut call).tensor.address -= 16;
+    assert_eq!(call.check().unwrap_err().to_string(), "target: shares memory with source");
+}

@@ -1,0 +1,311 @@
+//! Every argument that conv1d update and gated RMSNorm refuse, with its message. Addresses are made up: nothing is
+//! launched.
+
+use gdn_host::{
+    Activation, Caps, Conv1dUpdate, ConvPool, CuSeqlens, DType, DraftWindows, GatedRmsNorm, Operation, Rows,
+    Start, Table, Tensor, Tile, Tokens,
+};
+
+const DIM: u64 = 64;
+const BATCH: u64 = 3;
+const TOKENS: u64 = 2;
+const CAPS: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
+
+/// Memory of its own for each tensor.
+struct Addresses(u64);
+
+impl Addresses {
+    fn tensor(&mut self, dtype: DType, len: u64) -> Tensor {
+        self.0 += 1 << 30;
+        Tensor { address: self.0, dtype, len }
+    }
+
+    fn rows(&mut self, dtype: DType, count: u64, width: u64) -> Rows {
+        Rows { tensor: self.tensor(dtype, count * width), stride: width }
+    }
+
+    fn table(&mut self, len: u64) -> Table {
+        Table { address: self.tensor(DType::F32, 0).address, len }
+    }
+}
+
+/// A conv1d update that is accepted, of a pool with taps contiguous.
+fn conv() -> Conv1dUpdate {
+    let mut at = Addresses(0x7f00_0000_0000);
+    Conv1dUpdate {
+        dim: DIM as u32,
+        width: 4,
+        tokens: Tokens::Each { batch: BATCH as u32, tokens: TOKENS as u32 },
+        x: at.rows(DType::Bf16, BATCH * TOKENS, DIM),
+        weight: at.tensor(DType::Bf16, DIM * 4),
+        bias: Some(at.tensor(DType::F32, DIM)),
+        silu: true,
+        round_products: false,
+        state: ConvPool {
+            tensor: at.tensor(DType::Bf16, 5 * DIM * 3),
+            slots: 5,
+            pitch: DIM * 3,
+            len: 3,
+            channel_stride: 3,
+            tap_stride: 1,
+        },
+        slots: at.table(BATCH),
+        write_slots: None,
+        null_slot: None,
+        start: Start::FromSlot,
+        accepted: None,
+        parent: None,
+        intermediate: Some(DraftWindows {
+            tensor: at.tensor(DType::Bf16, 4 * TOKENS * DIM * 3),
+            rows: 4,
+            steps: TOKENS as u32,
+            pitch: TOKENS * DIM * 3,
+            row: Some(at.table(BATCH)),
+        }),
+        update: true,
+        out: at.rows(DType::Bf16, BATCH * TOKENS, DIM),
+    }
+}
+
+/// A norm that is accepted.
+fn norm() -> GatedRmsNorm {
+    let mut at = Addresses(0x7f00_0000_0000);
+    GatedRmsNorm {
+        hv: 4,
+        v: 128,
+        tokens: BATCH as u32,
+        x: at.rows(DType::F32, BATCH, 512),
+        z: at.rows(DType::Bf16, BATCH, 512),
+        weight: at.tensor(DType::Bf16, 128),
+        activation: Activation::Silu,
+        eps: 1e-6,
+        out: at.rows(DType::Bf16, BATCH, 512),
+    }
+}
+
+/// What a changed conv1d update is refused with.
+#[track_caller]
+fn refused(change: impl FnOnce(&mut Conv1dUpdate)) -> String {
+    let mut call = conv();
+    change(&mut call);
+    call.check().expect_err("the call was accepted").to_string()
+}
+
+/// What a changed norm is refused with.
+#[track_caller]
+fn refused_norm(change: impl FnOnce(&mut GatedRmsNorm)) -> String {
+    let mut call = norm();
+    change(&mut call);
+    call.check().expect_err("the call was accepted").to_string()
+}
+
+fn windows(call: &mut Conv1dUpdate) -> &mut DraftWindows {
+    call.intermediate.as_mut().expect("the call has windows")
+}
+
+fn other_table() -> Table {
+    Table { address: 0x7f10_0000_0000, len: BATCH }
+}
+
+#[test]
+fn valid_calls_are_accepted() {
+    conv().check().unwrap();
+    norm().check().unwrap();
+}
+
+#[test]
+fn null_and_misaligned_addresses() {
+    assert_eq!(refused(|c| c.x.tensor.address = 0), "x: the address is null");
+    assert_eq!(refused(|c| c.out.tensor.address = 0), "out: the address is null");
+    assert_eq!(refused(|c| c.weight.address = 0), "weight: the address is null");
+    assert_eq!(refused(|c| c.state.tensor.address = 0), "state: the address is null");
+    assert_eq!(refused(|c| c.slots.address = 0), "slots: the address is null");
+    assert_eq!(refused(|c| windows(c).tensor.address = 0), "intermediate: the address is null");
+    let null = Table { address: 0, len: BATCH };
+    assert_eq!(refused(|c| c.write_slots = Some(null)), "write_slots: the address is null");
+    assert_eq!(refused(|c| c.start = Start::Reset(null)), "start: the address is null");
+    assert_eq!(refused(|c| windows(c).row = Some(null)), "intermediate.row: the address is null");
+    assert!(refused(|c| c.x.tensor.address += 1).ends_with("is not aligned to 2 bytes"));
+    assert!(refused(|c| c.state.tensor.address += 1).starts_with("state: address 0x7f"));
+    assert!(refused(|c| c.bias.as_mut().unwrap().address += 2).starts_with("bias: address"));
+    assert!(refused(|c| c.slots.address += 2).starts_with("slots: address"));
+
+    assert_eq!(refused_norm(|c| c.x.tensor.address = 0), "x: the address is null");
+    assert_eq!(refused_norm(|c| c.weight.address = 0), "weight: the address is null");
+    let aligned = "is not aligned to 16 bytes";
+    assert!(refused_norm(|c| c.x.tensor.address += 8).ends_with(aligned));
+    assert!(refused_norm(|c| c.z.tensor.address += 8).ends_with(aligned));
+    assert!(refused_norm(|c| c.out.tensor.address += 8).ends_with(aligned));
+    assert!(refused_norm(|c| c.weight.address += 4).starts_with("weight: address"));
+}
+
+#[test]
+fn strides_and_lengths() {
+    assert!(refused(|c| c.x.stride = 63).starts_with("x: stride 63 is outside 64..="));
+    assert!(refused(|c| c.out.stride = 1 << 33).starts_with("out: stride 8589934592 is outside"));
+    assert_eq!(refused(|c| c.x.tensor.len -= 1), "x: has 383 elements, the call touches 384");
+    assert!(refused(|c| c.weight.len = 255).starts_with("weight: has 255 elements, the call touches 256"));
+    assert!(refused(|c| c.bias.as_mut().unwrap().len = 1).starts_with("bias: has 1 elements"));
+    assert!(refused(|c| c.slots.len = 2).starts_with("slots: has 2 entries"));
+    assert!(refused(|c| c.accepted = Some(Table { len: 1, ..other_table() })).starts_with("state.len: 3"));
+    assert!(refused(|c| windows(c).pitch -= 1).starts_with("intermediate: stride 383 is outside 384..="));
+    assert!(refused(|c| windows(c).tensor.len -= 1).starts_with("intermediate: has 1535 elements"));
+    assert!(
+        refused(|c| windows(c).row = Some(Table { len: 4, ..other_table() })).starts_with("intermediate.row")
+    );
+    let parent = Table { len: 5, ..other_table() };
+    assert!(refused(|c| c.parent = Some(parent)).starts_with("parent: has 5 entries, the call needs 6"));
+
+    assert!(refused_norm(|c| c.z.stride = 511).starts_with("z: stride 511 is outside 512..="));
+    let text = refused_norm(|c| c.z.stride = 516);
+    assert_eq!(text, "z: stride of 516 elements (1032 bytes) is not a multiple of 16 bytes");
+    assert!(refused_norm(|c| c.out.tensor.len -= 1).starts_with("out: has 1535 elements"));
+    assert!(refused_norm(|c| c.weight.len = 64).starts_with("weight: has 64 elements"));
+}
+
+#[test]
+fn layouts_of_the_pool() {
+    let text = refused(|c| c.state.tap_stride = 2);
+    assert_eq!(text, "state.tap_stride: 2 is not allowed, it must be 1, unless state.channel_stride is");
+    let text = refused(|c| c.state.channel_stride = 2);
+    assert!(text.starts_with("state.channel_stride: stride 2 is outside 3..="), "{text}");
+    let text = refused(|c| (c.state.channel_stride, c.state.tap_stride) = (1, 63));
+    assert!(text.starts_with("state.tap_stride: stride 63 is outside 64..="), "{text}");
+    let text = refused(|c| (c.state.channel_stride, c.state.tap_stride) = (1, 1));
+    assert!(text.starts_with("state.tap_stride: stride 1 is outside 64..="), "{text}");
+    assert!(refused(|c| c.state.pitch -= 1).starts_with("state: stride 191 is outside 192..="));
+    // A gap behind each channel makes a slot longer.
+    assert!(refused(|c| c.state.channel_stride = 4).starts_with("state: stride 192 is outside 255..="));
+    assert!(refused(|c| c.state.slots = 6).starts_with("state: has 960 elements, the call touches 1152"));
+    assert!(refused(|c| c.state.slots = 0).starts_with("state.slots: 0 is not allowed"));
+    assert!(refused(|c| c.state.slots = 1 << 31).starts_with("state.slots: 2147483648 is not"));
+    let text = refused(|c| c.state.len = 2);
+    assert_eq!(text, "state.len: 2 is not allowed, it must be at least width - 1");
+}
+
+#[test]
+fn values_and_types() {
+    assert_eq!(refused(|c| c.width = 5), "width: 5 is not allowed, it must be 2, 3 or 4");
+    assert!(refused(|c| c.width = 1).starts_with("width: 1 is not allowed"));
+    assert!(refused(|c| c.dim = 0).starts_with("dim: 0 is not allowed"));
+    assert!(refused(|c| c.null_slot = Some(-1)).starts_with("null_slot: -1 is not allowed"));
+    assert!(refused(|c| windows(c).rows = 0).starts_with("intermediate.rows: 0"));
+    assert!(refused(|c| windows(c).steps = 0).starts_with("intermediate.steps: 0"));
+    let text = refused(|c| c.out.tensor.dtype = DType::F32);
+    assert_eq!(text, "out: type f32 does not fit, expected the type of x");
+    assert!(refused(|c| c.state.tensor.dtype = DType::F16).starts_with("state: type f16 does not fit"));
+    assert!(refused(|c| windows(c).tensor.dtype = DType::F16).starts_with("intermediate: type f16"));
+    let many = |c: &mut Conv1dUpdate| c.tokens = Tokens::Each { batch: 1 << 20, tokens: 1 << 12 };
+    assert_eq!(refused(many), "tokens: 4294967296 is not allowed, it must be fewer than 2^32 tokens in all");
+
+    assert_eq!(refused_norm(|c| c.v = 96), "v: 96 is not allowed, it must be 64 or 128");
+    assert!(refused_norm(|c| c.hv = 0).starts_with("hv: 0 is not allowed"));
+    assert_eq!(refused_norm(|c| c.eps = 0.0), "eps: 0 is not allowed, it must be a positive eps");
+    assert!(refused_norm(|c| c.eps = f32::NAN).starts_with("eps: NaN"));
+    let text = refused_norm(|c| c.x.tensor.dtype = DType::F16);
+    assert_eq!(text, "x: type f16 does not fit, expected the type of z, or f32");
+    let text = refused_norm(|c| c.out.tensor.dtype = DType::F32);
+    assert_eq!(text, "out: type f32 does not fit, expected the type of z");
+}
+
+#[test]
+fn combinations_that_make_no_sense() {
+    let text = refused(|c| (c.update, c.write_slots) = (false, Some(other_table())));
+    assert_eq!(text, "write_slots: no new state is stored without update");
+    let both = |c: &mut Conv1dUpdate| {
+        c.accepted = Some(other_table());
+        c.parent = Some(Table { len: BATCH * TOKENS, ..other_table() });
+    };
+    assert!(refused(both).starts_with("parent: the accepted tokens of a tree"));
+    let packed = |c: &mut Conv1dUpdate| {
+        let cu_seqlens = CuSeqlens::I32(Table { address: 0x7f20_0000_0000, len: BATCH + 1 });
+        c.tokens = Tokens::Packed { batch: BATCH as u32, total: 6, cu_seqlens };
+    };
+    let tree = |c: &mut Conv1dUpdate| {
+        packed(c);
+        c.parent = Some(Table { len: 6, ..other_table() });
+    };
+    assert_eq!(refused(tree), "parent: trees need sequences of the same number of tokens");
+    let short = |c: &mut Conv1dUpdate| {
+        packed(c);
+        c.slots.len = 2;
+    };
+    assert!(refused(short).starts_with("slots: has 2 entries"));
+    // Two drafts may be taken back from a window of four entries, not of three.
+    let drafts = |c: &mut Conv1dUpdate| c.accepted = Some(other_table());
+    let text = refused(drafts);
+    assert!(text.starts_with("state.len: 3 is not allowed, it must be at least width - 2 + T"), "{text}");
+    let mut call = conv();
+    drafts(&mut call);
+    (call.state.len, call.state.channel_stride, call.state.pitch) = (4, 4, DIM * 4);
+    call.state.tensor.len = 5 * DIM * 4;
+    call.check().unwrap();
+    call.accepted = Some(Table { address: 0, ..other_table() });
+    assert_eq!(call.check().unwrap_err().to_string(), "accepted: the address is null");
+}
+
+#[test]
+fn overlapping_buffers() {
+    let text = refused(|c| c.out.tensor.address = c.x.tensor.address + 2);
+    assert_eq!(text, "out: shares memory with x");
+    assert_eq!(refused(|c| c.slots.address = c.state.tensor.address), "state: shares memory with slots");
+    let text = refused(|c| windows(c).tensor.address = c.state.tensor.address);
+    assert!(text.contains("shares memory with"), "{text}");
+    assert_eq!(refused_norm(|c| c.out.tensor.address = c.z.tensor.address), "out: shares memory with z");
+    // A pool that is only read may lie anywhere.
+    let mut call = conv();
+    call.update = false;
+    call.slots.address = call.state.tensor.address;
+    call.check().unwrap();
+}
+
+#[test]
+fn output_in_place_of_the_input() {
+    let mut call = conv();
+    call.out = call.x;
+    call.check().unwrap();
+    let mut other = call;
+    (other.out.stride, other.out.tensor.len) = (72, 5 * 72 + 64);
+    assert_eq!(other.check().unwrap_err().to_string(), "out: shares memory with x");
+    // A tree reads inputs again whose place an output would have taken.
+    call.parent = Some(Table { len: BATCH * TOKENS, ..other_table() });
+    assert_eq!(call.check().unwrap_err().to_string(), "out: shares memory with x");
+}
+
+#[test]
+fn nothing_to_do_needs_no_memory() {
+    let mut call = conv();
+    call.tokens = Tokens::Each { batch: 0, tokens: 1 };
+    call.x.tensor.address = 0;
+    call.check().unwrap();
+    assert!(call.is_empty());
+    let mut call = norm();
+    (call.tokens, call.x.tensor.address) = (0, 0);
+    call.check().unwrap();
+    assert!(call.is_empty());
+}
+
+#[test]
+fn plans() {
+    let call = conv();
+    let plan = call.plan(&CAPS, Tile::Auto).unwrap();
+    assert_eq!(plan.to_string(), "gdn_conv1d_update_bf16 grid 1x3x1 block 32");
+    // 8192 channels of 256 sequences: 2048 threads each, blocks of eight warps.
+    let large = Conv1dUpdate { dim: 8192, tokens: Tokens::Each { batch: 256, tokens: 1 }, ..call };
+    assert_eq!(large.plan(&CAPS, Tile::Auto).unwrap().grid, [8, 256, 1]);
+    // A channel a thread where something is not aligned.
+    let mut odd = large;
+    odd.x.tensor.address += 2;
+    assert_eq!(odd.plan(&CAPS, Tile::Auto).unwrap().grid, [32, 256, 1]);
+    let two = call.plan(&CAPS, Tile::Exact { rows: 0, warps: 2 }).unwrap();
+    assert_eq!(two.block(), 64);
+    let text = "tile: conv1d_update has none: take Tile::Auto, or Tile::Exact with 0 rows and 1 to 8 warps";
+    for tile in [Tile::Rows(8), Tile::Exact { rows: 1, warps: 1 }] {
+        assert_eq!(call.plan(&CAPS, tile).unwrap_err().to_string(), text);
+    }
+    assert!(call.plan(&CAPS, Tile::Exact { rows: 0, warps: 16 }).is_err());
+    assert!(call.plan(&CAPS, Tile::Exact { rows: 0, warps: 0 }).is_err());
+
+    let plan = norm().plan(&CAPS, Tile::Auto).unwrap();
+    assert_eq!(plan.to_string(), "gdn_gated_rmsnorm_f32_bf16_k128 grid 2x3x1 block 32");
+}
