@@ -199,7 +199,7 @@ impl Prepared<'_> {
     }
 }
 
-/// What plans need to know of a device.
+/// What is known of a device.
 ///
 /// # Errors
 /// A driver call that failed.

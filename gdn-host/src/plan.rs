@@ -11,14 +11,14 @@ use gdn_kernels::abi::DType;
 use std::fmt;
 use thiserror::Error;
 
-/// Capabilities of the device that a plan depends on.
+/// What is known of a device. Plans depend on its multiprocessors alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Streaming multiprocessors.
     pub sms: u32,
     /// Compute capability as `10 * major + minor`.
     pub compute: u32,
-    /// Peak bandwidth of the device memory in GB/s; 0 if it is not known.
+    /// Peak bandwidth of the device memory in GB/s, for reports; 0 if it is not known.
     pub memory_gbps: u32,
 }
 
