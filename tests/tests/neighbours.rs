@@ -5,8 +5,9 @@ use gdn_tests::case::{Case, list};
 use gdn_tests::compare::{Tolerance, rel_l2, widen, worst_vector};
 use gdn_tests::device::Sim;
 use gdn_tests::golden_dir;
+use gdn_tests::neighbours::layer::{LayerCase, run_layer};
 use gdn_tests::neighbours::random;
-use gdn_tests::neighbours::recorded::{self, ConvCase, LayerCase, NormCase};
+use gdn_tests::neighbours::recorded::{self, ConvCase, NormCase};
 use proptest::prelude::*;
 
 /// The recorded cases of an operation.
@@ -99,7 +100,7 @@ fn a_planted_error_fails_parity() {
 
     let mut case = LayerCase::new(&cases("layer_step")[0]).unwrap();
     case.steps.swap(0, 1);
-    let outcome = recorded::run_layer(&case, &mut Sim::default()).unwrap();
+    let outcome = run_layer(&case, &mut Sim::default()).unwrap();
     assert!(outcome.note.contains("core out") && outcome.note.contains("state"), "{outcome:?}");
 }
 

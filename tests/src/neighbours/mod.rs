@@ -2,6 +2,7 @@
 //! [`crate::problem`], which is decode's.
 
 pub mod conv1d;
+pub mod layer;
 pub mod norm;
 pub mod random;
 pub mod recorded;
