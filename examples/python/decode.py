@@ -30,7 +30,7 @@ Gate = struct("Gate", [(n, "Q") for n in ("a", "b", "a_log", "dt_bias")]
               + [(n, "I") for n in ("a_stride", "b_stride", "a_dtype", "b_dtype", "a_log_dtype", "dt_bias_dtype")]
               + [("softplus_threshold", "f"), ("lower_bound", "f")])
 Pool = struct("Pool", [(n, "Q") for n in ("state", "slot", "write_slot", "reset")]
-              + [("pitch", "I"), ("slots", "I"), ("null_slot", "i"), ("reserved", "I")])
+              + [("pitch", "I"), ("slots", "I"), ("null_slot", "i"), ("ahead", "I")])
 Layer = struct("Layer", [(n, "I") for n in ("h", "hv", "v", "tiles_log2", "head_reciprocal", "flags")]
                + [("scale", "f"), ("eps", "f")])
 DecodeParams = struct("DecodeParams", [("inputs", Inputs), ("gate", Gate), ("pool", Pool), ("out", "Q"),

@@ -78,6 +78,10 @@
 /// conv1d: a thread works on four channels, accessed at once; without it on one.
 #define GDN_FLAG_VECTORS (1u << 17)
 
+/// Decode: launched with programmatic stream serialization. Only the slot, write slot and reset tables are read
+/// before the predecessor kernel is done.
+#define GDN_FLAG_EARLY (1u << 18)
+
 /// Element type of a tensor, as the kernels' `*_dtype` fields name it.
 enum GdnDType
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -167,8 +171,8 @@ typedef struct GdnPool {
   /// A second index value that marks padding (0 in vLLM); -1 for none. In a zeroed struct this is 0, and slot
   /// 0 padding: hosts that fill fields one by one must write it.
   int32_t null_slot;
-  /// Keeps the struct free of padding bytes; write 0.
-  uint32_t reserved;
+  /// `gdn_recurrent_*`: how many sequences later one is whose state a block asks for into the L2; 0: none.
+  uint32_t ahead;
 } GdnPool;
 
 /// What holds for every token of a call: heads, options, factors.
@@ -534,7 +538,7 @@ GDN_ASSERT_LAYOUT(offsetof(GdnPool, reset) == 24);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, pitch) == 32);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, slots) == 36);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, null_slot) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, reserved) == 44);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, ahead) == 44);
 GDN_ASSERT_LAYOUT(sizeof(GdnLayer) == 32);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, h) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, hv) == 4);

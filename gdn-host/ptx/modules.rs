@@ -13,7 +13,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b31882937bd5777feca9f24c7a7dfe0d21b536c061cb31ab45c85f9bb502d917",
+        sha256: "6f39e90ea947eaf1b209c8ed8e91ed3461cdab0a27b4da6319e9ff48b6882890",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -24,7 +24,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "63482fd91d805ecd0b39922db39ad9dcebc4a786c402d2dbfda6fa3dfe6ad24a",
+        sha256: "592b3eb5633dd952b0fd30295cd873707be51df8c8c7eeff16c9aa1df597b595",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -35,7 +35,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "5d680dcf8847aa8533b95963019581e04885a49d7e006fadca79bf589b6426c0",
+        sha256: "e8501eb666fa749810e8302c1f7d3aba72a78030a5271be48cf6fa100c47f25d",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -46,7 +46,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_f32_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "76a259b47c4daa3fd691b9ed08d4756a416a483857ec0ed941b283f8f6795530",
+        sha256: "72f7a29a9387aea3ea58efe291f474f623262ee108a8dd1a7ea3da655700ea31",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -57,7 +57,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "0f22c596afbb91f24c8a044ca6d15e994cd5bbeee7ad3c32ac5f5e29deaad84d",
+        sha256: "83f76717156546aaaf0762b3789d459466387133c9f50dc11452d59aae00a8bc",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -68,7 +68,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "6449995880ca8be2572b3955f3178b51ecc30eb926e951451fcef3e179d017d3",
+        sha256: "f053740ee5c6dab7514afdd56392c22bcf2ba9541f4cc255fbca813603bc92b6",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_f32_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "3725b25928c3361d867c0f0cc2b3d17b85046169a4e683acccab3ab36ebc4b96",
+        sha256: "f50e5138f7525ba6d7a797603b6beab0257ed77acc1193157e842914d201d76b",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -90,7 +90,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f64fb0e779c936ddcb78698f7e89857a7bb70aab423bdae2e468695b1f0657c9",
+        sha256: "d7f0e2b3168f98f6a88818567977232bb1d29f975537ae3678db619b800af167",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -101,7 +101,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "4fce7505e52639f498c021318cc826e4a7b93a18addf4816938499de184290be",
+        sha256: "81ac8503ae344e570d62d1a60c8cfe42652f711b6e5d61d54417ff1bbe124486",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -112,7 +112,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "647985df61212a7c83ea981c30b86a9cf9c1bf54cbc7c39b32f93257b1158a4e",
+        sha256: "978c61ec66d0b7a4b1020dbc1b0309629c8cc52d4d0b63e4480f24d309438a0d",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -123,7 +123,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "86f839164699b70e39608513c4e21d10d349ce2736d9abeeadebe7b6ac1e9689",
+        sha256: "48f7f00373b32d9ed174d4fc2a37d58cddd586d9a004469ac55b0e356ef27f36",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -134,7 +134,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e6e52f2c3d6a91077f264dc41f47193900127e31b9ce5b5dfd3d4e3b7d5980a7",
+        sha256: "b77fdf884b5f2d925eba524876097ccbcdef0b6b76b647d1f6755996ed47d654",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -145,7 +145,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_f32_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "bbdf4e7894da7baba4383e285ae8b98b99d54faa3ecbe0b57c8c1f9818af6ce4",
+        sha256: "0cce505f3103798bc17e8b0c5914115fe9c844f457301e41bd38af5c87d68e39",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -156,7 +156,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "efa8d50adf26b65e0709a79479a31fbdec716d1a0e1bcdb776e3df71206a6fed",
+        sha256: "4538f907c1d0a994e0e8bab5d1c8194c33f8c500ff050f559145a00a9e0dcc4a",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -167,7 +167,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "6ac12a8996f6ba03f38c3ea93e52e69a40d67542186767dcb1370e6b83182d26",
+        sha256: "23a90c92483223afbad139012d1f752e460c252e67fe079c60650f946b8ab6e4",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -178,7 +178,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_f32_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "2f46c070593d8d183886d25df75bc8a1ddc0929bc1c1725cb11f2fd4d289b36a",
+        sha256: "583103154406229aab82563f12c948cef15227846c4f32aefd17edd7eae9e026",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -189,7 +189,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8c1cc97e2b8d9ff871e29a63105460b18450b4dfab1e83aeae0575fd8411dd6b",
+        sha256: "77f9a9636e90edeb0ed9ceb26f86764f98a9176bbc76547a96b73436a467069a",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -200,7 +200,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b15c4425c3083b6a94413b1cc4134510c90ac5cd7a9609d51fea4cf03d93feb5",
+        sha256: "58eacae782abc3694545688b7d62f1262a4bdb61e06a206b108279e3b1eaba1f",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -211,7 +211,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "9ef1f81edb983babd6072d14c2592a1fba575f17ca294ea2e52254dcb52abbab",
+        sha256: "6b1bb5db439ba25539f5c0c5c5bf038747e340497f87b61149e2ba1885392856",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "41d5b3cf663a19470cf4c745b3246a68ab30b5ea220a46d40b96e40e1bffb012",
+        sha256: "37687c905c2d52cc945f20abc695de819b057cad0941ac0cbe4aac901780904c",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -233,7 +233,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "402e1033885bf414dc384eeede6cc131b9220d8024e185c06911ce9f9db1b61a",
+        sha256: "1c33ff18c11da8da49ed18c06d05a419f8d6cb9e63642f883c98c143005e6f68",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -244,27 +244,29 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "1f7a73017fcdeb9f69e3be599cc0e0195ff2eeca8cf2fbca929e1ed3d0913979",
+        sha256: "6cfc0a6df6328642043eb713a0db6745affc6c30b49aacfa3743157e9881d0ed",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "decode_kv_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b7b761027244941b600f32b6f390894df504e6497bc9f2f7746ea98608ff72fa",
+        sha256: "317176b89596189cca25cf45d6f5f12cdfafb04cf53c845faa59afdd460c1d53",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "decode_kv_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b0bce50ddbdc5a04091d4270efb00f2aeace017b1f6891ccf036e6b28ce200d0",
+        sha256: "7d7cd377de9a5752376f56b1409a697cfb93e4f305a896ac87db6af413949bf7",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -274,7 +276,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2a501c97b3dc141044b691662f1297595b0d5b24f489bb30db7d2a73d19a6076",
+        sha256: "14947ac8aff1cead57b9752d06ed4b1f39ffaa74cb29897caa178cca378735f8",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -284,7 +286,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a887b8af1d31cd9f596822c972884535c154ea6e4bf4fa182ce41082dfdcebe6",
+        sha256: "53df1f5edf8e2e98ddb39b60aff68b7a781a8dba0661147ddd6154d2cc9ca0cc",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -294,7 +296,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "781fb03ef8a785c1233b2fd3f356e7cdf264a3aa002df9d24861d52ae76c1b23",
+        sha256: "4b4a8fb72d3dae3daf0067589b83f037c95bb034c137c2814b1448adc3d8ac5d",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
@@ -304,7 +306,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ffb1a17e4f3a43e0da494e96ad0cbfa9e4560525d4dfb1340a609025e66a6a76",
+        sha256: "0655f5993f6956b901df8902fed1a2f496855d53a32e990a7a4b323e0703aeaa",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
@@ -314,7 +316,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "02db8b6f68378a3a8e71471b1e514a39e2bee7f8af80b3e6ee77c7d2c4668e01",
+        sha256: "95d111f31e50abaffbbdfbdd720fade8c5021c237d8054391ac2729f4c9a6b30",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -325,7 +327,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "67001776cbab4a4143b33c3cc9018ff408a71db12fe05d2490e62c95662a78c9",
+        sha256: "e4a1296f609cf4104649368684e8e34327c452ffb5be0b78b5a3d7c012b6e43a",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -336,7 +338,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2af9ae0d012a1f42cdd87a81b11a6ad624e675b0b929f8a3969b6224015e01b3",
+        sha256: "6791b4282be5fe115e2cacc0aaa9c2c8acf4230aeea3e274663d819e1c19365d",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -347,7 +349,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f131b6cc36c8af990b36bb4d071117191976da89c45f67e1665392f78d8f9f31",
+        sha256: "3589186f50c560f85bc54892251a920142fbb6c11b2e54e1d9d74581c6bab236",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -358,7 +360,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "7a0fde8bb6c79dd283aed5d828b1871698f3f2297fabafc77c2579276d021d06",
+        sha256: "f92601c79bfd4dc7aee38efe85a0be9f7b75261d1e4b5a2b9055d0808cd7e419",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -369,7 +371,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "c077b36321abdf72db34e350fb4fda20cface8db16e9eca458fcd016e0973a9d",
+        sha256: "1fab3f86acbfc6c59ac38a1355b930b094726d2034718cae03c32531c6dbc433",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -380,7 +382,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "890e4e8c4d875cdef2956e52bf6a50c8cb8116d3a0f3578815f81f6fc3b6adb7",
+        sha256: "bfd222d8411f229731eb32a75e286558e01d3179c04c0632849e39160925b1e5",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -391,7 +393,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "2f8ca455286bb49a9521dcd0eb89e87403843481087397856524625f32304e29",
+        sha256: "bb3e183cfc287f7e334ba15425332f7d5e630c562f7ab657f28a98d56c5aff5f",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -402,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "9ec2e839e45009ef9e6deb2b02cee8853bb05c21871fe6daf1e1d38e86524b52",
+        sha256: "e1e806e0fdc575e3f1e6fed20230fded67a925f294cb95733c640c9b7f5e912b",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -413,7 +415,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "eabfdef49bbf56a68b1856cbcb59e9702dd1cb5d07ef73cd60c474579df8696b",
+        sha256: "c9fa2e46bc287d26e59b9e8342e26b3a8de3829047d25cd346fabab9f1e9ddb5",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -424,7 +426,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "e33a320c1bc01c454c84788fa3b7cf526d13b53dc3bd91b8e9650e391b186c09",
+        sha256: "f1884562c8077e141bdfc5081b2704123f30bf552900cd0cb3aefde57609b2ea",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -435,7 +437,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "f5f74e5e389f72a8e25d77f3ba0e1a62851d3b4ea82c0093c14f33fe8ca9c44e",
+        sha256: "92e9c525ad347bd1866a09a5a209678b0eaacb36f32d766f6bace93a69c4a77e",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -446,7 +448,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "c2689c85ae9676914004f77e33379fcf2d028736b6edf74b1947320431b555eb",
+        sha256: "1bacf07839fdc17a66c29e50b5ab56ea5f8007c5da985a6180832321615e02a1",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -457,27 +459,29 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "280922ef74b1b28f243be117549bcdf82ce37ddcaac063eeeb3ebdc2901976e6",
+        sha256: "d8941a8becd0b6fb878dd85d5acff683100362ba13b0fdacc6b391c4df541381",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "kda_decode_kv_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "79681274d12e353bce057e8e9ef22ecaaee407efd03c822ce3e85026394a97c6",
+        sha256: "b1a08b6166203c418e28e419e8f9ca47a1d28070685c08009073c3ef4d2ad5c3",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "kda_decode_kv_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "db0bc0ed74296a103dad62a0a7e679f649fbdd3ae392c8f49a46482edcaeb359",
+        sha256: "57ac6a877f579f5e316a0d8a40214260767e4559f4a0508e31535c3d306113e6",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -487,7 +491,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3e2b0ba9f8e991b2b0c943bf2265d67879eed200de3e66de2905154d350e7e22",
+        sha256: "48924be920cb71e2020e429ec066fd027475e62b689b468ce822535e793922e7",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -497,7 +501,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "788fea69d1be7233419433228f56dfa04d8ca77db5d3029874e39da6c4e4203c",
+        sha256: "de6118d09dc630a02c9c7a3061256a3ad0ef9408f397e124c94acd4ce3efea74",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -507,7 +511,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "fd929ca7f2e988551e6321909973e25bbacb5e9e46e313a94b708aff1974593f",
+        sha256: "c47fab7e8237e70c55ca1eabde1e14937dc1162fc3faf5a7090608eb84d8c2c2",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
@@ -517,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "00156a3edfff5c99720f75f0e58237d11e89fb908452df8bef9c7ca63bc603c3",
+        sha256: "1e3b4eacd062416fc865d8ee29d38344aa5447def82f4585799342c1719d9afd",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
@@ -527,10 +531,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ae84d7e78f865d7dc25672e1747740f57c2c5aec8c84806d14ca90c05d100e0c",
+        sha256: "a8ef644200277407ff3a800ad9525b36782f536817e880b3b65ed1a7b398226b",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -539,10 +542,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "6d1fde08b132b63be1eed9d5c71cedaac9a4569c8a9beaa39f615da9c55f4b3d",
+        sha256: "2d5723ef18f6c989fd9f33ddd94cc884fbf34787124f1208f3f3b5e4d1ec3482",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -551,10 +553,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "f2cfef9b1f907edab3d2f9105d6351cd4fb693b75d71253fa74ecfa6eb0e8c4a",
+        sha256: "b478f75fb906306eb04704710e8b3325023448d1de90f23b30466568d746d8d8",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -563,10 +564,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "44a5c092bbf36f28cdbd5a0b97a2c1f30db073665d91e3b7b231b6861470f515",
+        sha256: "3d5e31dbb71765f97cd8eb85786d41f11cf349a76f7c3aefba5fffe64d72bee4",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -575,10 +575,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c582522b5489855317c1204504f08f1879aa5aaa928524a71ccc6c4a76fee93c",
+        sha256: "a4621cfbc587065051690bce0f327fb283331e5e976a14d808fd17e06b224587",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -587,10 +586,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "f2b149f67b9285b534b2f7744e9eef17cb544eb6aad79e9025f515497c18d744",
+        sha256: "15053659c3abdb98bdd6ff43eca0434043bce0edc5b98f811d2d8bb19f6494dd",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -598,10 +597,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8b98535d1a090700e7476e5e9733e609e78de1cb2d486ee2646cd80f5128185f",
+        sha256: "140ee41e7c0a87f7bea27a2d6dbb471afc827ec26a865759d08f4cfdde55bd32",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -609,10 +608,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e3820bc4b6f9ca95016746e2b81c7b634bdf183fa5d825446764a04ed4361892",
+        sha256: "ee8ae4f265db4d4c1ae01f68776dc90f9f2bdef56390f7e495a251f3d25242e0",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -620,10 +619,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c07a386a1298a705711118eef7dd0ef4d1649f6bbd94de9df0de05a1d0529ea1",
+        sha256: "8ffe79a60c028a4d3236377448bb3b729a10d61b0cd9b731dabda63c764abc58",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -631,10 +630,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "8e1b0b6c5f2a2eb4b9f8056193cd2d8882ce81407970490096df34bf72440979",
+        sha256: "9f39d30a15aad585214e1ad8d38f7cfa3f7c28a85401781f8ffeb29bcf76e21a",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -642,7 +641,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "657b15a32e212c7fbb4ffef63e9199a97f73e844270a99e8ad6f35c1580e243f",
+        sha256: "63edd4e0019b433855f59c194d81ebe2ab99cc2da6b4558722c8af2b0fdfddb4",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -653,7 +652,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d1b88ca93c445db610205c4c4d7a7ebb04294a68535721444b81a445b517632d",
+        sha256: "4f2b4f7d09ba82b7d9ba00818cb00ad6dc994afed51de51d72f9929e3d35e4ee",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -664,7 +663,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "fcddc4d53ee176546a825242a22e1bffa7d09c4d5f2deac719e707d5d502af3c",
+        sha256: "fab563066c86271a4b825a1a998071b075b824675bdcc7423b8022b3a9bbeb2d",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -675,27 +674,29 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "2c7d708039504d8620bef28dd27ff7216aca28fba348e82a404082e4c94fdafe",
+        sha256: "6368a8ba30fc284f1358a0db28203b2bc00e0ca8bdcaeef0f94092631beecf95",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "recurrent_kv_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "9d8470521dc99d41a4b84a26b7d427f50a5a5559e05f3ac073ca08995c86e8e5",
+        sha256: "e11a27b6c42aaf39ba50927e2ddb0d38d5e174390cbb85ab26b68e564dfadb92",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "recurrent_kv_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d7fea34874711f38aeb1d34154b30c9c750080bf867eddcd5f53c5a75c98301e",
+        sha256: "ee5f0d3b8d005452513cdb28299d2b468ca3aab8093869694ff05e6a240588a9",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -705,7 +706,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "4556caafd40eef5e30a491917d076b8265a8c6a99d4890b2a5b160f008867688",
+        sha256: "adef99af21595f569fe35550d53cd1b5131a1574722fa9a6f5eb65aa060e1225",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -715,7 +716,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "355345149b3a1c5750fa67de8b5b5237bd1c4569d5c4eaf43d2f4619f8975758",
+        sha256: "2307c2abf303437d2ed61f352737ba28e39e6cc3a80826a1d3c519065475ef3e",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -725,7 +726,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "685d5a39f7781c7a7575e6f96fdc0c26d6d6ac65ad50d8d328a5eddcc7ffb905",
+        sha256: "c99366a1f3e361f8b8a665b8240bddaa5d674f16dde993ca0d5e0f7cae8e5c24",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
@@ -735,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "1aee5114e74bea2f16232e3601276ab63b4d19910b4cfcc228e222a23a8c607d",
+        sha256: "5830d92484dbe0455829c547d5425f379b17089dbc2b35ac0f619d31e6c6cba2",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
@@ -745,10 +746,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ce44eea63b5faed07c021a93a74856f9b7603fcb186a29583d5931875573fb35",
+        sha256: "341825a06ed00f7bb5de2402e06e8383125a33c8441ae522660df8598dafedbc",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -757,10 +757,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "aa4035d198d3959607f2b86203c1b78d3fc2b8331ccd8fcc1ae514e94f97e19c",
+        sha256: "f154e2f5fd60e7fbd85795e06a532714d6ebf4e8ac4d938ab93504e4d4eeee62",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -769,10 +768,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "e4caf9268c7bd9bf472563eafb7bb4051e37bf676deea97c899091f0c763e4d8",
+        sha256: "0e65cc70324c1fdd25041e5f92faba4603c9cd0e3d3c23e0c2da26190db85137",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -781,10 +779,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "048326069d7c03de51394e43f3bbf1f6a8e29ad5601872ea0f9cefdbfc2e7717",
+        sha256: "3e83ea085e339ebb2acaa493f79d2a7ea180a3b15639e1b78d376990df975d06",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -793,10 +790,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "13da0ad311b4317eca082eb94d24f7f0a651084d6c4ac014393f9fad613dc90d",
+        sha256: "6644bc7fe567e3a63ebfc9a843551f37d0c91d4f1edc7d60c81130bc66df569e",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -805,10 +801,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "9c18c3d3bf1e3de721976493a36fc3670a754f7eebd8792544238076dcb19a2b",
+        sha256: "21dacc931fb5d933f42d8110801901e6b2d7b4e55c37dcc44bccb74284c3b272",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -816,10 +812,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e02060aa30c523041cd91e6ebfb54eec1f1c72e147a78412f8c3445c09f81659",
+        sha256: "e6d517ba3b28d545d839870dc35a5d9dae27af9650a03f86d669e98c9d21fd85",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -827,10 +823,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "6e5a6c54d73573b7acb7341a2bff061925ff3790dad7ce2fec02459e669ef691",
+        sha256: "536c2a1810a0e48f26695e0abec4e3228365c47f5105738734566fc380b3fcb8",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -838,10 +834,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "bc4636bc39cd3cff19f8163627709f9ef30981590116c94987f1d20e71696ccc",
+        sha256: "f204e1d83b57e27060de200683182620dc12d04a08e660a7b305fa84b5f3e1ab",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -849,10 +845,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "fdb7f55a0253200b9e7a4284bc2591fc4b9d9331e05846a9676bfee124535fa6",
+        sha256: "bf52b66734169fa592a258c94695b3c206c06d8f13145734d490e42acb4d262b",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -860,7 +856,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f3484a2a071cc67ac895022dda2ad1ae97ba15e293707df8c9b4950676354055",
+        sha256: "61b900d65e9e5f1cf2303af481e858d13b00bc56978245a2b6802d5dc2165242",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -871,7 +867,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0d1e2f12b75f29773a684a0ba47434db3693c76ab3a73e67f383fdd69d396ce2",
+        sha256: "dfb441717c0db7504189dfc268428fff40a2ddd2eac02fca2ed91f277ba7ebcc",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -882,7 +878,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "05b8dfed4ccc282fd4be89535be9d500515a1b0a254eb1e4266b6005e0b96b15",
+        sha256: "4db45d1e236b1a4be25d55dde3e8679f50d51a5324e07e815ca08549e24bf313",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -893,27 +889,29 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "3d394f11616f943be8ef37aafa6b5a2a1bdfc3470ac56fae6a7e5ae9ad292ebc",
+        sha256: "c2ad39cd1118ede16e2869f3fa2f63a8d0f002ce9562f3dd7118eac9838f8644",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "kda_recurrent_kv_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "0e54078cb73caa9ee7263aecd46185b2627cd3b811b94b7c8a0280fe1830bb3d",
+        sha256: "b3c31a7df11877084501e3689f71ddf14c0cb6bd634fd64d89542c694706920b",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "kda_recurrent_kv_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d9b0a80868c21d911ffaedee2a4debed91626420a73472aaef6d8e4c3d76cc6e",
+        sha256: "d46255dc750acba719321ba5ec391c4c32b4e07664cf744819a11bd11c4b2746",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -923,7 +921,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "bec31b05ed92be397d80b937b0a6a3e755dcee7b46b939ff81cfb0bf5be12a8a",
+        sha256: "d0fe993c3311ada12d039ddc2a66840cd9d0875d4c221db28853681876113adc",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -933,7 +931,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "2454cd04c7de10e8d70d400a5276d16303c5653164d9cdc254954e24297d79e5",
+        sha256: "0b6caccc46a479de0562ccb37110dc32dc6acb2058d5255d36be8106385e96ab",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -943,7 +941,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e44dc8d28c43876f03b33b3774711506e16b3546a3e9ef386096c632b32ef681",
+        sha256: "2189cd795c4f305efd46ba5df163dc6d9e192f8c1f0a6d8d7c33a955df94968a",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
@@ -953,7 +951,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "dfa22f62ea831e9ac9a83ed826d9e4c7848acc06a3d103d6b5073c5027d3d039",
+        sha256: "ea971cabc911bcfa9582b8f91ea5069529eb9c88c6e90a03f05b5d84303a1602",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
@@ -963,7 +961,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "copy_state",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "c42aca94027a155c962e9cf01d46366f748d075791263e757919cccf6552bd6c",
+        sha256: "69b9bfaa47f74bbec5345024141744bd3418ca35a3e829ac3434482ba39c3a81",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_copy_state", rows: 0, params_size: 88, max_threads: 256 },
@@ -973,7 +971,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "convert_layout_f32",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "16526d28b02ed96fb8850057297384ecd52effb8a2322435309a11cc61638d6a",
+        sha256: "65d008159a08a425feb8ae5015abfd3f97a5013cc466bb149628d4283136ee86",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_f32", rows: 0, params_size: 88, max_threads: 256 },
@@ -983,7 +981,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "convert_layout_bf16",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "256a2a1763a6f7d62c9a27b1cf4162004b385e80b53254fb4ba8fb982461237f",
+        sha256: "4b7b347dd897a331bbcb3ae78c1b7cb5eb2808df02088e6dc488271f69d733af",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_bf16", rows: 0, params_size: 88, max_threads: 256 },
@@ -993,7 +991,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "convert_layout_f16",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "db5caaf99d3b44140e4874cdba20bcccd72d7c96e5222c88ba22c941c2c31263",
+        sha256: "bf764fbc8a642bf0fef5c4908675b1c7f40ef3c7795f005f1b20554baf2867eb",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_f16", rows: 0, params_size: 88, max_threads: 256 },
@@ -1003,7 +1001,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "unpack_qkvz",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "5df5f9289d1e58790cc2a15521cf4c962362e2d9e5a71bf7a3adae3826da1d54",
+        sha256: "c1d9ef06ed44ecfc524da573470cef94f0d41f24361f6f19458d6f7f315d83e1",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_unpack_qkvz", rows: 0, params_size: 104, max_threads: 256 },
@@ -1013,7 +1011,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "conv1d_update_f32",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "40eee94f3e1b3f2240f5ffefc2f5b63a9e1a64d85def62fe278f4eadb0f0671c",
+        sha256: "6aae3229f9993c1c3c791f79143bb521d1d0b81d82269111565de31f8d52a526",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f32", rows: 0, params_size: 184, max_threads: 256 },
@@ -1023,7 +1021,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "conv1d_update_bf16",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "cad1495939f545637c9c4b63bd3c5da8ebeeadc47e380a0d226e2e0f2e6e61c0",
+        sha256: "f091124c2e3ca28e74554f7685ea5dbec486dd2137a6c68b3457d5f9a551e814",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_bf16", rows: 0, params_size: 184, max_threads: 256 },
@@ -1033,7 +1031,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "conv1d_update_f16",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "78ee8a300be88aedba5d6c566e3a29835d7fe6c8bc79130e01857996b2ab538c",
+        sha256: "83813df66d0266eb81938162936cd8b9ea9ea00a120a4b6a34dbf744166987f0",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f16", rows: 0, params_size: 184, max_threads: 256 },
@@ -1043,7 +1041,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_f32_k128",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b8587e7d15d0500038db61473845a4c8cfa9785dab4f449dd6d6bf9bab14052a",
+        sha256: "f433a314ce0d688808ded262dfb44fb0efe8b666daf5fee35321956682816be0",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -1053,7 +1051,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "200a10fd07126d74514ec4a5af031aac2714675a160b70857be3570f9702c207",
+        sha256: "26ec461659dd9f5b02ed3f6fd8c1b3340067675dcdb9ec35144269fc7f60e705",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -1063,7 +1061,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_f16_k128",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ff0cee394f98b3f317e83437ff9de429dea609a1939c05668715658d2a873458",
+        sha256: "11efae642603ca7af9057e87ebd5717b829278e096d6d01d7855e99db1510734",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -1073,7 +1071,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_bf16_bf16_k128",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e67e8d9a2fbc42cc98da5834357f8513c77c1df026e186a83c63931f9f153537",
+        sha256: "6c7024128358289b6d74f6e5376c2d8f819cc4a9a972a0e821ebde2593bb681a",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -1083,7 +1081,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f16_f16_k128",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "20fff9b56f5926096096ec68d3d88634a60378cd1e0f32d4b5faf60f18a59729",
+        sha256: "892d9dcb8652bbaeea6db1245e94014b22c649fdd769e7fa391e996107da2cba",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -1093,7 +1091,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_f32_k64",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "6a25226f21e812540172ba7f80fcfcaaf97742d3278aaf22346b01c453aa1535",
+        sha256: "eda0dfd66d9018e984868221f9f437e3b17ed31a22d9498e272696df28206708",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -1103,7 +1101,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8d09ac27e829fb7bf015148e2315870a19e8a9d487477a3c101345d95b9f8328",
+        sha256: "8bf4cbbc204dccf872817dcd11ea4a64fd40c242b737cf7bea392ccf7ce7f2cb",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -1113,7 +1111,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_f16_k64",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f3fd5af2bf7747f7083c3e23cf3ebfd7020cc845755ec01108435e1a9e562485",
+        sha256: "f392f4a072711aa927372ee0652bfbb9c6d300d80bd7fb2c17ce7ae75d15f9df",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -1123,7 +1121,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_bf16_bf16_k64",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "505bebb63e200fca6b75a084045e36cf2fba84530e38a2c22a1a026e1841a674",
+        sha256: "a7c8c7f7ee64340ba05f6a95f2a7b87c4d7523a0ac5b9574216147c516eb6302",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -1133,7 +1131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f16_f16_k64",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "252b08996dfd2cbe7f6a743f6e1132d3dcedba615ba6c37b3bf00772b3b974bf",
+        sha256: "2a2917311a213bf609ac4a7b156ee091b72bf8fe3ec65030b7a055255b3287c6",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -1143,7 +1141,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "e4da7555b54ab270314e2e37364ad71472d8e2d4360666ffd0af69bbf6d48ae5",
+        sha256: "4522c66647ca5641767264a5e47c421aa0cb2d1cd99ef0d3748ce1a2e97eee86",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1154,7 +1152,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c0a7f29eb7575b59619830a096cc2f4722ecf3da6e69fbaffe79aa1be384b859",
+        sha256: "f62c1978623817fc4b207a08b089cb97d84d9364b6a507d0f54b75c545c7443b",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1165,7 +1163,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "26a4e5e686aed6d92ecaa61e682b57b87749a38e3b37e1009f00b0e7182cb341",
+        sha256: "79971c734102e9e33af62ccb62577fbb5d2ad327ef8854147a7de53d5d33cca2",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1176,7 +1174,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_f32_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "6416ab142c6a4fb1c88443091de58244d8ce3b0cccc2ffdbbaedc2e0e4c99a29",
+        sha256: "072097fca088e80c9bacf1901b9fd63b36352b33b52a15524e1e54581532c8fd",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1187,7 +1185,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c13e8463bbcfa52848c597abe0adcf671decdec5efa69c9a23ca3c77ec0d4f8d",
+        sha256: "4fd660690f16544f91c35eaa36c7fed75e4f13a8ec2e09d6182cec78f4c32b9a",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1198,7 +1196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "4acea0adb027ecdfd71a8356f68ddf8aa4471a9eda877e0ec82b5a510c1ce768",
+        sha256: "7f5dcacc2e0dcf5864325c3451206bc4324cef0bcf25b592ac12a15f40d8662c",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1209,7 +1207,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_f32_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "e2f88e78fe1cf0f7b4c0e4e543960446d503dab85fef76b786ddab20ec1bf25f",
+        sha256: "885a1c2f8ee6d8d420058d79484ac8cfddae9e5406f803a9adbb7d2c4690734d",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1220,7 +1218,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "080fe69413e8109e88ff0d309b7b5793c944f46ba230b01e151fa6497f38e7dc",
+        sha256: "550a86a034eb4466a3a413120c94b21a77f1b0f5641f14d6379cf9f078ee8cfe",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1231,7 +1229,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "7a300c1f19591a54654a2807f26ee31bfb468b94f5f52b920c1b6b2ded92e286",
+        sha256: "90e9b26da802d1f73e3dfbeec9791801a767615a12c5ae8fbf6aa438df4ec3a8",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
@@ -1242,7 +1240,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "81a66a50778d05a3bf808518edd2b9867c86144577bf2c2ffb08b8794318fc18",
+        sha256: "4b980a01e6e37d70f575eb17f5df04a6f6b699cb2ccbf73c6971cf659dd2657d",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1253,7 +1251,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "c0918334d5f20324ba52c5734d26a09fb24f4383a6bae4d0964d1539fb9fb820",
+        sha256: "dc529e1eeba0835c968330ec4d3ba23bfd30cf501d0d09c329eb941e25882d14",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1264,7 +1262,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "aa48af2c99b04f269a5563f23597e375652d284c4f8b74f465fbc571ded0f12c",
+        sha256: "7759a76c9c83beaa7bf1bc9ff1bffae99e887f96cfae7e9c0304caa50b6b932b",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1275,7 +1273,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_f32_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "7cc2a97365e32281b69b886b1972d324d67759909f2bfc624804cb7908f50c62",
+        sha256: "515a1298cfad26cba5553594c81b5a1726fca3d8345af0c57666dd69552aad10",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1286,7 +1284,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a1af3b25a6347b8a8acbffc4991da581b1f0c84c31a130d7089e5662bf159859",
+        sha256: "bdb4f094077830943ff168c4f081095e7431594a7986dde127d872e376134090",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1297,7 +1295,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_bf16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "b56914c996eafdbd1ff4e474f4376803c286d001f0556052c7a76d3f7128fef7",
+        sha256: "172ed2c411a6df95ba2f5793ef08e8cd016ee15b6eed177ca30110dc34aa156f",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1308,7 +1306,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_f32_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "52421172d6169cb0d7ed1da406b1e9e871c4ff374ddb13089a291cbbfca584c1",
+        sha256: "8eea3fc8c79001a078694f3318b1a7cd1f7fa9d610f5f6a0ce765926d17bcd54",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1319,7 +1317,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e4547220929504333a3315997edd124241837239ebff6d83c6a95c37a3139245",
+        sha256: "15ff335707af04f2fafa177d0f6e0ba0ffe9652c4999ca7254104d8d5d10dc11",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1330,7 +1328,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "10cd45aa3d822e159dca77a904c929944d139aa312e5305670171982a92c7d6f",
+        sha256: "668ebb928a7428d1f3545e1e9e89b95ad4c44349d8f14ada3004846e87230c1e",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
@@ -1341,7 +1339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "cd16f9744878b5467e9774b5f27bbeebf36c9ecb93cdf3aca122ff4a3db991ac",
+        sha256: "4e5e2f408162ee4deb1880764172db2f267720188a5a6c761a4784c0b1e3990e",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1352,7 +1350,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "05bda18467c8f1cb1675d0f810a234b8e641945617e3dd2edc83697c62b2906a",
+        sha256: "4099f8c4f83071ea3a5f8f1b9fedd7eba2d09096f555f1dac7ba6a050c9e54d4",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1363,7 +1361,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "c9c9f79b1cadf674df26e0135ee32f6a280b8af7b9fa8f738f3b3dd0733c086e",
+        sha256: "c581e7031dc930cc421e43dc4af097c8243668f4e05c74da44d8a044603113fb",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1374,27 +1372,29 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "75db1521320b9912b2ef8cf31fb94ad41219d50768671500a2a86d7166534375",
+        sha256: "152f436f81de929276362801bf79748dc06e00a990dbf7f6ed60b4bfaab75a97",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "decode_kv_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "cdf62d84b1d3c27f5132a5feaf3d702af3ec4a36dc59d5397130fd8cb0a8c379",
+        sha256: "45374908174980670a95e9bd07a23720fe6d98694fd397be02d64c3d74a3c1ed",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "decode_kv_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "05f2c5ba9658f4b02c6e0131c0a9044b1ab9f3ed3a7b75a9bb0c9b73efa09c05",
+        sha256: "32ebde1686a2ede1428c45344c35826c1238e9686c6735ae1fc624cae19e847f",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1404,7 +1404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "06b9945f44ae149dd6077ad7491774e2f9623222810d18d9404feabc6d46ca3e",
+        sha256: "e058d2a43297abb88fd40a617c9df78c42df7ced242ad603d8d1c56d1add29ab",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1414,7 +1414,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "261d6e917ebeb722299f99ba5b67fa0bbd47eefa8f0a358b45e293015f98d4ac",
+        sha256: "64eab5fed41b3d16e61d37a6ba685cff5d82e8add002ed46b1b040b4908fb8fa",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1424,7 +1424,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "0da06743c1d0865e279dad569323fc95bc83d36e57789dcabe87eee2669ffc3e",
+        sha256: "416ad532026de39bb38e8b3473a6fa1ea372c269af3cba24022e47cae33aaa34",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
@@ -1434,7 +1434,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "decode_kv_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a59a83bd08d65b6ea56bb8322877c45410d102e67d75eb723f37ad2b84ddd6f3",
+        sha256: "0e72c20e56f1a14a1bceb0478da01590b0de316d06eec9121bb2cc4236383549",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
@@ -1444,7 +1444,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "734ae571faf03d86a2217503eb3f731da24c3fb25728651cc534bafe1a52010e",
+        sha256: "66e687d215d108788be0c4102b31a9f8008faae835628b16aa0c0e1dcda1bb64",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -1455,7 +1455,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d2f894be4b7b569ba972d561096689511480e5eef952d53b790e24ce0a01a9e8",
+        sha256: "1cc9e039f138f321fb72a57c1910ace739e5a1075bc7504ac0ec8e1960d29a60",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -1466,7 +1466,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ec1869f4faaeaf8c9c7c3f2bb197a691b5c011bb118995df696283e4da434458",
+        sha256: "4c4fa2e7fcff46a81d824de70abbb8cd3f9bd37dbefc4727fb79301569fc6aca",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -1477,7 +1477,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "cef10aaf70ca2eaf679cb9d9ab62a644a72c68fd0ba895356e93f7b907d60373",
+        sha256: "f833805bba66da36f581edd71c7f913c2e9556ab20b78435983d382e53353555",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -1488,7 +1488,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b1e40d2795c41694a83b454df9711a72db8e408d6fa3984d01055fb2fe46d0f4",
+        sha256: "b699d752ccb6e05ecba53a3147c173bef3f5208b8289f2d4b9de20a75bc260aa",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
@@ -1499,7 +1499,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d09dc93a14ab323b28fe61fb820faaa8dc651084d5e21b37b5a8203647c01e90",
+        sha256: "5736e906bda4adf1d37c1704716ce2000db1ee6be04794f6c26308ced2797acd",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -1510,7 +1510,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "5539a0ea330a573682ee913ec78cb68c273883f2e67c168cf7b65dc4a495d45d",
+        sha256: "5def3dfac3132b22a7209eefb79818380980bbe6bbca94eabac7d1181af9e6aa",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -1521,7 +1521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "75b74f40393433f105a00075ebb41c2cd21528c63501eacc91a5a21361bfb4b8",
+        sha256: "8ec029552a0da509802580ec913c23a6711219295c5760582840cb4862db5995",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -1532,7 +1532,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "af3c6e05df2dab3a75c1b161704ac59c9ce85f12c274b4aea8c28b326147fc3d",
+        sha256: "39f1a60be61b4e0ecebda9aef5f41a78de0eba0aad22cadaec7501e272976277",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -1543,7 +1543,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d41b246e2c8e2c86e4e5e6a80e5bca0926d1b2259f22de94a6edc2f7eda65a4c",
+        sha256: "80c80da303fd56ed5d4c86bef089afb2acfd26a8f4b2c70e76f1ceb7ba4d7d14",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
@@ -1554,7 +1554,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "37aebfcba9623b5b11abbd270c3b01bfe3e7a63db9c9f7d379fa9f58cc4f4573",
+        sha256: "52a4414a915ae8172046e26121c134622c8299d67a225610ce73327f633ffd02",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1565,7 +1565,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "73d6a2bfab1376f12d4a4c0bd483e39477151c6e3accd642a76736767d2ebc92",
+        sha256: "10004ed0793cc0b0dd0ecaa36f366ba63e9da12856e0049d64caff8b8e063ab4",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1576,7 +1576,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "56e5ebe33a544779eca0e29d678c1c2ec617ae64249bb73cbbd2344f65998286",
+        sha256: "f09e8ff2bf51a58d7eed6190ffb3f5129df650f7dd21cc879e9f3b75718309c0",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1587,27 +1587,29 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "780f8db2ccccecc5d96d2d032dd2856cc07678adc898f718bd7cf3dc9e29fc1a",
+        sha256: "1de006017d9870566e82a39e241cfa3bf3d20db922001a1706ecba76ff952f75",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "kda_decode_kv_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b574eb1ddd6b85135167a3c66c7efaf00cfd28d138b14cea718dc5b083564d94",
+        sha256: "34af43463c70f72cb87b254be4a6107596211c6a6f8deb06d28fc5ad6d224071",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "kda_decode_kv_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "5904ee2ecafa900beb3a002e1febaf4ec3e1f4bd763012685e68997fb32a862c",
+        sha256: "0662285fca1a54fb7b315767af67941aae70a586b91f6f5f8bbdd07cfc33f8bb",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1617,7 +1619,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "28b81588e306f3b22cb8f3244ffbdde4396b4f11b7bdc1056ba472e6cbd5666b",
+        sha256: "b840762322a39f03093867439f6ce2d10ca7121c529e75edcfd909797be79b9c",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1627,7 +1629,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "2b6b31ef369e5b11de54abfe61c743de18816b1a4055072e69a66658e2f67f86",
+        sha256: "64451603311f9fdf55b6399ebc6275db65143486591d244d6d344da2d779523e",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
@@ -1637,7 +1639,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ec00e29b19746f526638723e2f7e7e8769a189cf56db0f82e85087f28ab98811",
+        sha256: "0959b0c590b25c65380df2c9f26a41c2218f1d21f11a37717b4f83a15ed6ebf4",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
@@ -1647,7 +1649,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_decode_kv_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b7d63d60ba367cad7d34b6a265aa7077fa497e809829cb8f4cbf36284b9b0d59",
+        sha256: "f4fb275df8af3446a75c73675719d7ade9be3246a0af908a87c4d0e6c748986f",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
@@ -1657,10 +1659,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "50b5c7dcbecce473489fecdeb7c7055e891601e0b2f2e5184cc20305b865e3f1",
+        sha256: "7aefaa362671f073072555745f4aaa82bbf90a56a1a28fd99ea9f67cac793ace",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1669,10 +1670,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7aa351193311068dae857baf0a657e96e78bd340ed9e6d28a342e96cc00dbeed",
+        sha256: "6667c42b2bbe73db2a3bb27b2a79ed4fa6dfe400768c0531390bcd246db6ef05",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1681,10 +1681,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "6d1bf1afc6779975b40a5cf2aacd98dc798d423168cc5d209387b8ca0fb5c3ef",
+        sha256: "98923f10c0b5f86ca2a2e1a4aae271e38fd6b7833e0b6659be5283c58570a17d",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1693,10 +1692,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "a3bf6092072865ab307c06aee8ac1a4815cec4af359ca279958eee6d939a2d34",
+        sha256: "48281009a35b3fca149ce100234357aea8f0fafee5518c8200e4af8831aa9406",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1705,10 +1703,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "4e5cf23f4ba3c7d2b24bb90121e4d215c46b0c264f6c6b26507c3d1bd43ff4ca",
+        sha256: "e2222dec8d8787952695c388ef2cb6102071d7fc6fd96575a1c5cc10451d222b",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1717,10 +1714,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "fe45ee32ef2c87fda9bda5bc211ece4cbbbc9c4780b890155c01c5304c1f82b0",
+        sha256: "e399daa7bbcaff8e642dde1d2904271594e04c41c91bd8ab5866ea46c9cbc4ad",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1728,10 +1725,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "77e27c87796e19d096a0a0fc953d748061252f55d70178df0140096fd4e32b40",
+        sha256: "337570f872d3727f9627d7006a1bc74d984209d43101ab26e5e345ee005bc19f",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1739,10 +1736,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b868da1138ffadfdcf623f1aa0eec4ced24d0e1a032181f90f4688cabf61ba94",
+        sha256: "53ba625c614f020197d7b3a4c59a5194616370f9d688f16393cccf5d8784fe51",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1750,10 +1747,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e23fbda9181debec5555293ee1e17020ca6f35a150b62e78a0e3b233b786c00b",
+        sha256: "83d0205e906e46ba8857eaf74a926f64f654c9157f6c68137ab5bac03f16cecb",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1761,10 +1758,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "c503531711879e0cf5fcd055dbe72f94045893f940d566118e718ad837eb26c9",
+        sha256: "ceddf6e4d07e15662335aa791dadbcc317941d44a5e51ba2d62f2832c1c6066c",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1772,7 +1769,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ced459ccc44572bf0603f8c6ed2248f93470d5b498a41927ce66af5af13c668d",
+        sha256: "a597ddd29dbae371a1ac5ae7b40af94fdb885712c61df6e2a7cc01c4a73fd37d",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -1783,7 +1780,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c74d92660ab7f57c8ce5c3e3de7543523a33688e998139f2fa72a584c88b27e8",
+        sha256: "2fee866108f73fad5b362f51def4f86391d78c50da5e3f419fd25ddf51d557c0",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -1794,7 +1791,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "af6fe5cb91915b28853b3ee64cf3ec0c9ad92428d6debf9ef92de25b9f2adce0",
+        sha256: "7e7e0d473c64f2b0ecec4d71c6c6b7f3610a1fce6c0483d5937372c4c7709520",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -1805,27 +1802,29 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "368485d6f07ee342ab5fc9db3e88c0ad68d01675aed2048b49304e3da193b612",
+        sha256: "0bdb3b32fb1059eaf45492ea6ce808aeebd24a637c45dba86b7e0e8b5f9485d2",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "recurrent_kv_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8b7dc174458ccfbba0c08eea89542f6aca3a921128b6e8a5c7b6ac9047594d09",
+        sha256: "63c75717876f66d8eec677c0c4375db1ec911c43e67ca40797eb78b1af111822",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "recurrent_kv_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "98bc98f5fac1693af8e1546523655dcdb0b0316acd3cf2518455a30cfcc7f80d",
+        sha256: "5fc1c496ca795363f77bee5a39d0ccd45d4e693beb511c9beaf1dd2805ddea0b",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -1835,7 +1834,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "6279a52934a236f1686de489ae1da40720e39c157f4fc08ae3726cad3d2915a8",
+        sha256: "1af755b8cf2e366a3852752fa86bf56325e935215550e2fa8d9316e37584fee3",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -1845,7 +1844,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "0a36c06d04a60dbe0ff4b3baecd9480779ab3525c0aae798be1a75331b1c28ea",
+        sha256: "46f284b546015d3e28a322838e26f275b83b0845be3f565f99d8d65d28c2510c",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -1855,7 +1854,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3e8143c04d4523d6e737bfd967c505f32620ad29fc76f54844e44205cbae15e8",
+        sha256: "a3b5fb91fa4be29b52eb7457d44e44a2be26cdcafc35d52442982b0dcc86606f",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
@@ -1865,7 +1864,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "recurrent_kv_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "16453400847874554935deaba9ea923ffb789ad12b5b9385619b260a24d57afa",
+        sha256: "fedfebba925260112311914c2afe796ae6ad7885eced813062e831dde6843a9e",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
@@ -1875,10 +1874,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f4e218d425ffccf8fc3b41f69366449892028439fc0e9c6037d5dc73c27e6d2f",
+        sha256: "59ab0cf38edf3873acf414c6f031a43b7f580b1190d7ee6b749bf376d6acd7bd",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1887,10 +1885,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "38925672afd00fdffa93497572de360e946f0e6cc7e668ce1407b16f3cd77407",
+        sha256: "873bf1f629999c180d7b5d95eb5ff8b596236a3f28bcb6a759f08c4e0d69fc53",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1899,10 +1896,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "974947ad249c99d73ee145f742734345a3fab43b049d4caddb8eb85675058b32",
+        sha256: "4f10ac7a16eacb21a538b06278a2661a874b9aa69aacdf7ceef74643e7eb31bd",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1911,10 +1907,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "dfc068b405d2d36345f301386a8353f114f20b468d561e7fd88d1dff1f32880e",
+        sha256: "6c6b6abbfe26cad7a2c1f30195ed0acc6556e91b963eb3e4a88d9128d17ecc42",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1923,10 +1918,9 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3fecb8d4fceeb1764a2dc72afdaea2c437b9d2fe5380d6971926611de6018d17",
+        sha256: "b930051ef2e66304b6accb51446ce55ddcfaf544501ef68d82691d8084d366ec",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
@@ -1935,10 +1929,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "64f144133b26ce721e9246357a0ae0bb994aab75834a1f0ae0ed704898798d77",
+        sha256: "91dfabc33c58a9c90438007afd3565e001317a46fa6ff64a04b36e26f6a932f7",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1946,10 +1940,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e14688392b0ab753460270938b70ac7aae6b0cce2ceebc3fa8886cc9e01a9947",
+        sha256: "fc5e58892819acd3f3aabe5f2d315fd0fa8693eb62403451f7b44ba6fd19f2e8",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1957,10 +1951,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f52c73a232888f3de1243292fa242e4064863326bf4022612c955c42cb35a91e",
+        sha256: "f4b03db5ab0f3a3f5c234f5ed6a771cf73dc76d7a37257ba9180079f46b33a3f",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1968,10 +1962,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "559c5de88660d1a64785e33bbefa45710334819c23ad309c4e746468df5212ee",
+        sha256: "3e168035b526ddbf9c56a2cec982dfd7c67dddb7437f1bbe2b6bd0f2f16a2b0d",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1979,10 +1973,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ec9b8c4fde2d19cb1db72de8390267aeb43d941845776c0ce10525d5b388c2e9",
+        sha256: "a20fdf42e3edc6428a51f8fc65e3fb60e3e7e0622e4e7389c94445898ac60746",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r1", rows: 1, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -1990,7 +1984,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "10e26643b3ab6fd4a77869875b52a42839a4d69c15d66f690447b264b6255f28",
+        sha256: "094f8f4680b1ee10533506ca16fcb4c8346d56afd213655754b47bb68cb8adcb",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -2001,7 +1995,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "94bda8163b2b06123c4acf953ba915aae0764ec842b88d5e1f7d8335ff83fab7",
+        sha256: "53235a3bdffc69e8d19cfa62664ac95987cf1db6ea9af5deb734b59aed1bc196",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -2012,7 +2006,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "139c63ccbda27ad1b60e55b938dabc8c4ebf8a5d64e86a7212ec4aedd8f6e4fc",
+        sha256: "19b9ca790acd16364c8e6f49983280a47a291db09c7471d3de7fc637370b20df",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -2023,27 +2017,29 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "cb1e2c644453065b9bdbdf0842705e6f307ff7f005560aa731af28a50ba4b85e",
+        sha256: "cddfff9b0269e31c73893b9b412f9a6158d0125a81b9137ae6b1ed97a6594b2a",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "kda_recurrent_kv_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "5dd99891997335a4833b4162e2dbbe3b2532ffce7248ddee57fab0263afcce79",
+        sha256: "20bbb2d4149a70dc1bc743345c16bdeba5c220ba7e8e0269546471a0ec994c26",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
         name: "kda_recurrent_kv_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "7ce4c208954d0637e3eae203c2a9ad9d1ceb6170fb43ac9de3bf7f78b91685b9",
+        sha256: "555cba32101575e6acd1ab638a63edc5f308b261941e3bdf17e8795cfe465e8f",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -2053,7 +2049,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "4eb3e718d53acbdb0bf296b304d7e0cdb487d06da19a57604367dd29fb404e3b",
+        sha256: "deb4da54e2b2c7d03d267173ff538128bb3faa908329b59a7634bffbdee7f049",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -2063,7 +2059,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "370450c1848ce7ac54d1c1e9062759a02f3c196cd30f6e228c66c6bcaddc1d76",
+        sha256: "c2d2740535b2f51e87abff01ec28d093abe70fbe0bb42ee949c9d5ff247cb6e4",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
@@ -2073,7 +2069,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "19b6b6973fd74d50f1dfc6d5cebb42f4d685569be462b80a88284cbe1ab209aa",
+        sha256: "99fe0e30757c9b8a051d9fdd72ba373c563a83a64cd45e0bbf22e7138b481af9",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
@@ -2083,7 +2079,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "kda_recurrent_kv_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "9921feebfa5e2440f2e307efe400e41458db2ca44034d52dfba52599383193cc",
+        sha256: "e3e88711643d6311d89deca0b460723022ae110e12db5b7cdd4590e65724ced7",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
@@ -2093,7 +2089,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "copy_state",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "f7efb9210111add027acc5f7bd7d508f3d10e8b129a6d7094d6493806cf1acf1",
+        sha256: "622a332b0f8511efae2c02a772212fcf7e34bfeb6c56a9ddac0fa5f290f9a04a",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_copy_state", rows: 0, params_size: 88, max_threads: 256 },
@@ -2103,7 +2099,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "convert_layout_f32",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "2e9f119c10daf9f75ad8ba69351965a7b27b88840227970eff5f594da719afdd",
+        sha256: "fa03bbbbe28d21c68ffecca336f69da3362a1f33f05cfe52abe0dff5599925f3",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_f32", rows: 0, params_size: 88, max_threads: 256 },
@@ -2113,7 +2109,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "convert_layout_bf16",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "3a8a9861ad2a0af150672abe4db8b1376a18156d1c3f4b443192a1a942f6e9f2",
+        sha256: "64c41fe4e1f7757bcc653c95b345e2fdd3b56a44ce2e5f7295541a005d1998f9",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_bf16", rows: 0, params_size: 88, max_threads: 256 },
@@ -2123,7 +2119,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "convert_layout_f16",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "96a5e4f035e8aeda3de0023d043de61daa015a7e5b683fdf70193f0e95b0697d",
+        sha256: "ed23d126b20b768ff9b1051dcaf66d8219e11e0486aee514edd4e7d7e909a9dd",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_f16", rows: 0, params_size: 88, max_threads: 256 },
@@ -2133,7 +2129,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "unpack_qkvz",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "654c5fda73a341a80f3d61d537b60ad9024e79fdb04910c86d01f30ee49c5aac",
+        sha256: "113a4e442ebf7caaab497eef774f8ecc3e1d5ab861da163b3a805d03b9749d1f",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_unpack_qkvz", rows: 0, params_size: 104, max_threads: 256 },
@@ -2143,7 +2139,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "conv1d_update_f32",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "685f33a73952031a33e3c42d2e6fb018627bf2ed49de7fbbe0d5047b60049198",
+        sha256: "e96211b93b31c9799295f99242be29141c97c61032364b727944f5bc3422ba37",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f32", rows: 0, params_size: 184, max_threads: 256 },
@@ -2153,7 +2149,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "conv1d_update_bf16",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "966bd375d8136dd1918d77bcebfec413373c40e94b76bbef1a33d2ba8ba159c2",
+        sha256: "97a3cb2f2ab066c31bcacbe5c4b2704814bcdd6358539d2cfa08df9429a26db3",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_bf16", rows: 0, params_size: 184, max_threads: 256 },
@@ -2163,7 +2159,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "conv1d_update_f16",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "49a1e360f4d24a52ef5db670473fc9e1f39595c832eabdb838b99fe1c52a96a2",
+        sha256: "d9c368c3e4d989279a72d39d134c1de665d414786add2a6547b1f01931044bb5",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f16", rows: 0, params_size: 184, max_threads: 256 },
@@ -2173,7 +2169,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_f32_k128",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "5a1b5191a64b4b7633183a08d1b3e9b09aa5727343d4bed18b0e111189cbe535",
+        sha256: "71da3efc7707c146a1fd05c9d70d672b710367fab426e0e6c5418ea54b948c91",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -2183,7 +2179,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c7d8bccbf3a4b575d51cbeeb7c3aa0fda6e0ef467ae8986888df5f85f355f794",
+        sha256: "8f373e2f14ce62fcabf197ab8dc32013ae24b207da064084c488a88a4d74cad9",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -2193,7 +2189,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_f16_k128",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "fda56658b3e069b5ae58510edef3f0bed819312170f99f7ea50b5b8bad448d27",
+        sha256: "39ab9b4b8e40be3afa5f6e58430d5902afc02a602e64e94a4487bbd541e0a26e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -2203,7 +2199,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_bf16_bf16_k128",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e3b9f57a1191aa24e5c1749487819c5b6854013bc8f6ef55364b07828dcfbe19",
+        sha256: "d107ab2f03e8b1fa305b1c2f27d58d17aa0d7f8b98970d8cc76e50072ff9235c",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -2213,7 +2209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f16_f16_k128",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "69565e5bdc15c3576404190c8463d383b2169300da78bd68da43451d8ee0bb17",
+        sha256: "e4955c6bf422a915d5baf4091b88b4c072afa9ec9d402ec3ddf6980bf84a3c2d",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k128", rows: 0, params_size: 64, max_threads: 256 },
@@ -2223,7 +2219,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_f32_k64",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "22f06dda57250c23c0269740bea096802bf84090ad8aa8f1e5f0e57fe9b0f19b",
+        sha256: "88caa3dbf7cf272db7589bff5a0739227df0d957e99642ac24e9871037f1e166",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -2233,7 +2229,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "5e395767fc222e1219e96ab1845585c13c2d9ef494b6d9a55f90fe0895887b3b",
+        sha256: "59e746605663cf060693abd820d074887e3c2ee6bcc6647a8030b62a406fe3b5",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -2243,7 +2239,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f32_f16_k64",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e8429834398e0745fa5e8d658255b61656487c62f946976c40142cd773fbece5",
+        sha256: "55db665f0258cba28c1e9089e53b2d271af96b8a2c2eea91c6d77a7e304f6714",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -2253,7 +2249,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_bf16_bf16_k64",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "18a916507e02bce5a092198a4b3f453e7d0aba407b2bb8e8949bf57b0300b3b4",
+        sha256: "479b063b9963d00a7fc1de10e4cf3b326ad4a9029d14f1d9b1cfb74c3a9ab327",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k64", rows: 0, params_size: 64, max_threads: 256 },
@@ -2263,7 +2259,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         name: "gated_rmsnorm_f16_f16_k64",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "6932378f1f3e42f8785e8f414ca94f971b7b1a06a1f0799e5950886a6453244f",
+        sha256: "6321fa4a646e85f91866102fa1375da98b331fd316c75f33bc81437db0697eea",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         entries: &[
             EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k64", rows: 0, params_size: 64, max_threads: 256 },

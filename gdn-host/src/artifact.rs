@@ -104,7 +104,7 @@ pub struct EmbeddedModule {
 pub struct EmbeddedEntry {
     /// Entry name.
     pub name: &'static CStr,
-    /// Rows of a lane group; 0 if the operation has no tiles.
+    /// Height of a warp's tile, see [`crate::plan::rows`]; 0 if the operation has no tiles.
     pub rows: u32,
     /// Bytes of the parameter struct.
     pub params_size: u32,

@@ -2,8 +2,8 @@
 
 use crate::artifact::{self, EmbeddedModule, ModuleKey};
 use crate::call::{CallError, Operation, Params};
-use crate::driver::{self, Context, Device, DriverError, Function, JitOptions, Module, Stream};
-use crate::plan::{Caps, Plan, PlanError, Tile};
+use crate::driver::{self, Context, Device, Driver, DriverError, Function, JitOptions, Module, Stream};
+use crate::plan::{Caps, Launch, Plan, PlanError};
 use std::marker::PhantomData;
 use thiserror::Error;
 
@@ -56,7 +56,7 @@ pub enum Error {
 /// Kernels of one module, loaded.
 struct Loaded {
     key: ModuleKey,
-    /// Rows of a lane group, and the function.
+    /// Height of a warp's tile, and the function.
     functions: Vec<(u32, Function)>,
     embedded: &'static EmbeddedModule,
     /// Keeps the functions valid.
@@ -71,6 +71,8 @@ struct Loaded {
 pub struct Gdn {
     loaded: Vec<Loaded>,
     caps: Caps,
+    /// Whether the driver can launch early.
+    launches_early: bool,
 }
 
 impl Gdn {
@@ -96,7 +98,8 @@ impl Gdn {
         let compute = target.map_or(caps.compute, |t| t.min(caps.compute));
         let load = |&key| load_module(&context, key, compute);
         let loaded = keys.iter().map(load).collect::<Result<_, _>>()?;
-        Ok(Gdn { loaded, caps })
+        let launches_early = Driver::open().is_ok_and(Driver::launches_early);
+        Ok(Gdn { loaded, caps, launches_early })
     }
 
     /// Capabilities of the device.
@@ -109,13 +112,18 @@ impl Gdn {
         self.loaded.iter().map(|l| l.embedded)
     }
 
-    /// The plan [`Self::run`] follows for a call.
+    /// The plan [`Self::run_with`] follows for a call; that of [`Self::run`] is for [`Launch::default()`]. A call whose
+    /// module is not loaded is never planned to be launched early.
     ///
     /// # Errors
     /// [`Error::Call`] and [`Error::Plan`].
-    pub fn plan(&self, call: &dyn Operation, tile: Tile) -> Result<Plan, Error> {
+    pub fn plan(&self, call: &dyn Operation, launch: impl Into<Launch>) -> Result<Plan, Error> {
         call.check()?;
-        Ok(call.plan(&self.caps, tile)?)
+        let launch = launch.into();
+        let plan = call.plan(&self.caps, launch.tile)?;
+        let target = self.find(plan.module).map_or(0, |loaded| loaded.embedded.arch);
+        let early = self.launches_early && launch.is_early(call.states(), target, &self.caps);
+        Ok(Plan { early, ..plan })
     }
 
     /// Runs an operation in the order of `stream`: [`Decode`](crate::Decode) and every other call of
@@ -130,35 +138,45 @@ impl Gdn {
     /// current context is the one the kernels were loaded in; `stream` belongs to it.
     pub unsafe fn run(&self, call: &dyn Operation, stream: Stream) -> Result<(), Error> {
         // SAFETY: the caller's promise.
-        unsafe { self.run_tiled(call, Tile::Auto, stream) }
+        unsafe { self.run_with(call, Launch::default(), stream) }
     }
 
-    /// [`Self::run`] with a tile of the caller's choice; the result is the same bit for bit.
+    /// [`Self::run`] with a [`Tile`](crate::Tile) of the caller's choice or launched early; the result is the same bit
+    /// for bit.
     ///
     /// # Errors
     /// As [`Self::run`].
     ///
     /// # Safety
-    /// As [`Self::run`].
-    pub unsafe fn run_tiled(&self, call: &dyn Operation, tile: Tile, stream: Stream) -> Result<(), Error> {
+    /// As [`Self::run`]; and with [`Launch::early`] what its documentation asks of the work in front.
+    pub unsafe fn run_with(
+        &self,
+        call: &dyn Operation,
+        launch: impl Into<Launch>,
+        stream: Stream,
+    ) -> Result<(), Error> {
         // SAFETY: the caller's promise.
-        unsafe { Ok(self.prepare(call, tile)?.launch(stream)?) }
+        unsafe { Ok(self.prepare(call, launch)?.launch(stream)?) }
     }
 
     /// Checks and plans a call once, for launching it many times.
     ///
     /// # Errors
     /// As [`Self::run`].
-    pub fn prepare(&self, call: &dyn Operation, tile: Tile) -> Result<Prepared<'_>, Error> {
-        let plan = self.plan(call, tile)?;
+    pub fn prepare(&self, call: &dyn Operation, launch: impl Into<Launch>) -> Result<Prepared<'_>, Error> {
+        let plan = self.plan(call, launch)?;
         let function = self.function(&plan)?;
         let params = call.params(&plan);
         Ok(Prepared { function, plan, params, is_empty: call.is_empty(), kernels: PhantomData })
     }
 
+    fn find(&self, key: ModuleKey) -> Option<&Loaded> {
+        self.loaded.iter().find(|l| l.key == key)
+    }
+
     fn function(&self, plan: &Plan) -> Result<Function, Error> {
         let key = plan.module;
-        let loaded = self.loaded.iter().find(|l| l.key == key).ok_or(Error::NotLoaded(key))?;
+        let loaded = self.find(key).ok_or(Error::NotLoaded(key))?;
         let found = loaded.functions.iter().find(|(rows, _)| *rows == plan.rows);
         found.map(|(_, function)| *function).ok_or(Error::NotLoaded(key))
     }
@@ -176,7 +194,7 @@ pub struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    /// The plan.
+    /// The plan; its `early` says whether an early launch that was asked for is made.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -187,15 +205,21 @@ impl Prepared<'_> {
     /// What the driver says.
     ///
     /// # Safety
-    /// As [`Gdn::run`], for each launch anew.
+    /// As [`Gdn::run_with`], for each launch anew.
     pub unsafe fn launch(&self, stream: Stream) -> Result<(), DriverError> {
         if self.is_empty {
             return Ok(());
         }
-        let params = self.params.as_bytes().as_ptr();
+        let (params, plan) = (self.params.as_bytes().as_ptr(), &self.plan);
         // SAFETY: the parameter struct is the entry's (tests hold its size against the manifest), the plan's
-        // grid is the one that struct describes, and the caller vouches for the addresses.
-        unsafe { driver::launch(self.function, self.plan.grid, self.plan.block(), 0, stream, params) }
+        // grid is the one that struct describes, and the caller vouches for the addresses. Early, the struct has
+        // the flag with which the kernel waits before it reads inputs; the caller vouches for the rest.
+        unsafe {
+            match plan.early {
+                true => driver::launch_early(self.function, plan.grid, plan.block(), 0, stream, params),
+                false => driver::launch(self.function, plan.grid, plan.block(), 0, stream, params),
+            }
+        }
     }
 }
 

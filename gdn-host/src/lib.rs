@@ -39,5 +39,5 @@ pub use call::{
 };
 pub use gdn::{Error, Gdn, LoadError, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::DType;
-pub use plan::{Caps, Plan, Tile};
+pub use plan::{Caps, Launch, Plan, Tile};
 pub use shape::{HeadShape, MODELS, Model, ShapeError};

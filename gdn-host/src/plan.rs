@@ -1,8 +1,8 @@
 //! Pure policy: which kernel, which BV, which grid.
 //!
-//! A [`Plan`] follows from the call's shape and the device's multiprocessor count alone; no GPU is needed to
-//! make, print or test one. The result of a launch does not depend on it (see `gdn-kernels/src/tile.rs`),
-//! only its time does.
+//! A [`Plan`] follows from the call's shape and the device's multiprocessor count alone (whether it is launched early also
+//! from the PTX that is loaded); no GPU is needed to make, print or test one. The result of a launch does not depend on it
+//! (see `gdn-kernels/src/tile.rs`), only its time does.
 
 use crate::artifact::ModuleKey;
 use crate::call::Layout;
@@ -11,7 +11,13 @@ use gdn_kernels::abi::DType;
 use std::fmt;
 use thiserror::Error;
 
-/// What is known of a device. Plans depend on its multiprocessors alone.
+mod choose;
+mod early;
+
+use choose::choose;
+pub use early::{Launch, early_pays};
+
+/// What is known of a device. Plans depend on its multiprocessors alone, but for [`Plan::early`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Streaming multiprocessors.
@@ -30,9 +36,9 @@ pub enum Tile {
     Auto,
     /// BV rows of V a block.
     Rows(u32),
-    /// `rows` rows a lane group and `warps` warps a block, for sweeps.
+    /// A kernel by the height of its warps' tiles, and `warps` warps a block, for sweeps.
     Exact {
-        /// Rows of a lane group, one of [`rows`].
+        /// One of [`rows`].
         rows: u32,
         /// Warps of a block.
         warps: u32,
@@ -44,7 +50,7 @@ pub enum Tile {
 pub struct Plan {
     /// The module that holds the kernel.
     pub module: ModuleKey,
-    /// Rows of V a lane group works on; 0 if the operation has no tiles.
+    /// Height of a warp's tile, see [`rows`]; 0 if the operation has no tiles.
     pub rows: u32,
     /// Warps of a block.
     pub warps: u32,
@@ -54,6 +60,11 @@ pub struct Plan {
     pub grid: [u32; 3],
     /// log2(V / BV).
     pub tiles_log2: u32,
+    /// How many sequences later one is whose state a block asks for into the L2; 0: none.
+    pub ahead: u32,
+    /// Launched early, as [`Launch::early`] asked for. [`Operation::plan`](crate::Operation::plan) leaves it `false`:
+    /// [`Gdn::plan`](crate::Gdn::plan) knows which PTX is loaded.
+    pub early: bool,
 }
 
 impl Plan {
@@ -73,7 +84,8 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [x, y, z] = self.grid;
         let bv = if self.bv > 0 { format!(" BV {}", self.bv) } else { String::new() };
-        write!(f, "{}{bv} grid {x}x{y}x{z} block {}", self.entry(), self.block())
+        let early = if self.early { " early" } else { "" };
+        write!(f, "{}{bv} grid {x}x{y}x{z} block {}{early}", self.entry(), self.block())
     }
 }
 
@@ -97,9 +109,9 @@ pub enum PlanError {
         max: u32,
     },
     /// No such kernel or block.
-    #[error("tile: {rows} rows a lane group with {warps} warps is not possible for K = {k}, V = {v}")]
+    #[error("tile: {rows} rows with {warps} warps is not possible for K = {k}, V = {v}")]
     Exact {
-        /// Rows of a lane group.
+        /// Rows asked for.
         rows: u32,
         /// Warps.
         warps: u32,
@@ -118,17 +130,19 @@ pub enum PlanError {
     },
 }
 
-/// Rows of a lane group that kernels exist for, from the smallest tile to the largest, for each operation, layout,
-/// element type and key dimension. A warp has `256 / k` lane groups, so in VK its smallest tile is 4 rows of V and its
-/// largest one 16. In KV a lane group has at least the rows of a 16-byte vector.
+/// Heights of a warp's tile that kernels exist for, from the smallest to the largest, for each operation, layout,
+/// element type and key dimension. The unit is `256 / k` rows of V, so that a lane holds 8 elements of the state for each: a
+/// warp's tile is 4 to 16 rows of V, in KV 8 to 32, where a lane has at least the rows of a 16-byte vector.
 pub fn rows(module: ModuleKey, layout: Layout) -> &'static [u32] {
     match (layout, module.state.unwrap_or(DType::F32), module.k) {
+        (Layout::Vk, _, 64) if is_recurrent(module) => &[2, 4],
         (Layout::Vk, _, 64) => &[1, 4],
-        (Layout::Vk, ..) if is_recurrent(module) => &[2, 4, 8],
+        (Layout::Vk, ..) if is_recurrent(module) => &[4, 8],
         (Layout::Vk, ..) => &[2, 8],
         (Layout::Kv, DType::F32, 64) => &[4],
         (Layout::Kv, DType::F32, _) => &[4, 8],
-        (Layout::Kv, ..) => &[8],
+        (Layout::Kv, _, 64) => &[8],
+        (Layout::Kv, ..) => &[8, 16],
     }
 }
 
@@ -140,7 +154,7 @@ fn is_recurrent(module: ModuleKey) -> bool {
 /// Warps of a block that tile sweeps go up to.
 pub const MAX_WARPS: u32 = 16;
 
-/// Largest number of warps of a block with `rows` rows a lane group: the launch bound of its kernel. The small tile
+/// Largest number of warps of a block of tiles of a height: the launch bound of its kernel. The small tile
 /// of decode with one decay in layout VK has few enough registers for larger blocks.
 fn max_warps(module: ModuleKey, kernels: &[u32], rows: u32) -> u32 {
     let is_small = rows == kernels[0] && module.op == "decode";
@@ -185,7 +199,16 @@ pub fn tiled(
     };
     let bv = rows * (256 / k) * warps;
     let tiles = v / bv;
-    Ok(Plan { module, rows, warps, bv, grid: grid(tiles * hv, batch), tiles_log2: tiles.ilog2() })
+    let grid = grid(tiles * hv, batch);
+    let ahead = if is_recurrent(module) { ahead(grid[0], warps, caps) } else { 0 };
+    Ok(Plan { module, rows, warps, bv, grid, tiles_log2: tiles.ilog2(), ahead, early: false })
+}
+
+/// Sequences from one that is worked on to the one whose blocks, `blocks` a sequence, start when its own are done.
+fn ahead(blocks: u32, warps: u32, caps: &Caps) -> u32 {
+    // What fits a multiprocessor with the 128 registers of a large tile.
+    const WARPS: u32 = 16;
+    (caps.sms * WARPS / warps).div_ceil(blocks)
 }
 
 /// Largest number of warps of a block of an operation without tiles.
@@ -216,7 +239,8 @@ pub fn spread(
             return Err(PlanError::Untiled { op: module.op, max: MAX_SPREAD_WARPS });
         }
     };
-    Ok(Plan { module, rows: 0, warps, bv: 0, grid: grid(blocks(warps) as u32, batch), tiles_log2: 0 })
+    let grid = grid(blocks(warps) as u32, batch);
+    Ok(Plan { module, rows: 0, warps, bv: 0, grid, tiles_log2: 0, ahead: 0, early: false })
 }
 
 /// Every tile there is for a shape, for sweeps and proofs.
@@ -240,155 +264,5 @@ fn with_bv(kernels: &[u32], k: u32, v: u32, bv: u32) -> Result<(u32, u32), PlanE
     Ok((rows, bv / (rows * (256 / k))))
 }
 
-/// The measured choice (H100 and H200, `docs/BENCHMARKS.md`), by the number of states there are for each
-/// multiprocessor.
-///
-/// - A 16-bit state wants large tiles, half a state a block: its warps' instructions count, and these have the fewest
-///   for a row, with gate and norms worked out once for 64 of them; but for the smallest grids, where latency counts.
-/// - An f32 state has twice the memory traffic to hide instructions behind. Below a quarter of a state each latency
-///   counts, and small tiles have the fewest rows to go through; up to six the same large tiles as above have the
-///   whole batch in flight at once; from there on many small blocks spread it best.
-/// - With a decay per key blocks are of eight warps, which share more work; of small tiles where an f32 state has few
-///   or many, and of large ones, a state a block, otherwise.
-/// - Several tokens are bound by latency between tokens: large blocks of small tiles, then tiles in between, then large
-///   tiles, of which a multiprocessor holds three blocks.
-/// - In layout KV one load of a warp covers 32 bytes of a row over V only, so blocks cover as much of it as they can.
-fn choose(
-    module: ModuleKey,
-    shape: &HeadShape,
-    layout: Layout,
-    kernels: &[u32],
-    batch: u32,
-    caps: &Caps,
-) -> (u32, u32) {
-    let (small, middle, large) = (kernels[0], kernels[kernels.len() / 2], kernels[kernels.len() - 1]);
-    let states = u64::from(batch) * u64::from(shape.hv);
-    let sms = u64::from(caps.sms.max(1));
-    let is_f32 = module.state == Some(DType::F32);
-    let is_kda = module.op.starts_with("kda");
-    let (rows, warps) = match states / sms {
-        _ if is_recurrent(module) && 2 * states < sms => (small, 8),
-        0..2 if is_recurrent(module) => (middle, 8),
-        _ if is_recurrent(module) => (large, 4),
-        _ if layout == Layout::Kv && 2 * states < sms => (small, 2),
-        _ if layout == Layout::Kv && is_f32 => (small, 8),
-        _ if layout == Layout::Kv => (large, 4),
-        _ if is_kda && is_f32 && 2 * states < sms => (small, 8),
-        _ if is_kda && 4 * states < sms => (large, 4),
-        6.. if is_kda && is_f32 => (small, 8),
-        _ if is_kda => (large, 8),
-        _ if !is_f32 && 6 * states < sms => (small, 4),
-        _ if !is_f32 => (large, 4),
-        _ if 4 * states < sms => (small, 4),
-        0..6 => (large, 4),
-        _ => (small, 2),
-    };
-    // A block has no more rows than a state, and no more threads than its kernel takes.
-    (rows, warps.min(max_warps(module, kernels, rows)).min(shape.v / (rows * (256 / shape.k))))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::call::Family;
-    use crate::shape::MODELS;
-
-    const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
-    const H200: Caps = Caps { memory_gbps: 4814, ..H100 };
-
-    const LAYOUTS: [Layout; 2] = [Layout::Vk, Layout::Kv];
-    const TYPES: [DType; 2] = [DType::F32, DType::Bf16];
-
-    fn tile(
-        shape: &HeadShape,
-        layout: Layout,
-        batch: u32,
-        state: DType,
-        caps: &Caps,
-        tile: Tile,
-    ) -> Result<Plan, PlanError> {
-        let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, shape.k);
-        tiled(module, shape, layout, batch, caps, tile)
-    }
-
-    fn auto(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> Plan {
-        tile(shape, Layout::Vk, batch, state, caps, Tile::Auto).unwrap()
-    }
-
-    /// Choices for Qwen3-Next: whoever changes the policy changes this table knowingly.
-    #[test]
-    fn choices_for_qwen3_next_on_h100_and_h200() {
-        let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
-        let bv = |state, caps| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, caps).bv);
-        for caps in [&H100, &H200] {
-            assert_eq!(bv(DType::F32, caps), [16, 64, 64, 64, 8, 8]);
-            assert_eq!(bv(DType::Bf16, caps), [64; 6]);
-        }
-        let plan = auto(&shape, 8, DType::F32, &H100);
-        assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128");
-    }
-
-    #[test]
-    fn every_plan_covers_each_row_once() {
-        let shapes = MODELS.iter().flat_map(|m| [1, 2, 4, 8].map(|ranks| m.shape.shard(ranks).unwrap()));
-        let small = [(64, 64), (64, 128), (128, 64)].map(|(k, v)| HeadShape { h: 1, hv: 2, k, v });
-        let of_shape = |shape: HeadShape| {
-            for (sms, layout) in [40, 108, 132, 200].into_iter().flat_map(|s| LAYOUTS.map(|l| (s, l))) {
-                for (batch, state) in [1, 7, 64, 512, 70_000].into_iter().flat_map(|n| TYPES.map(|t| (n, t)))
-                {
-                    let caps = Caps { sms, memory_gbps: 30 * (sms - 40), ..H100 };
-                    let plan = tile(&shape, layout, batch, state, &caps, Tile::Auto).unwrap();
-                    let [x, y, z] = plan.grid;
-                    assert_eq!(x * plan.bv, shape.hv * shape.v, "{plan}");
-                    assert_eq!(shape.v >> plan.tiles_log2, plan.bv, "{plan}");
-                    assert!(y <= MAX_GRID_Y && y * z >= batch && y * (z - 1) < batch, "{plan}");
-                    let same = Tile::Exact { rows: plan.rows, warps: plan.warps };
-                    assert_eq!(tile(&shape, layout, batch, state, &caps, same), Ok(plan));
-                }
-            }
-        };
-        shapes.chain(small).for_each(of_shape);
-    }
-
-    #[test]
-    fn spread_work_is_covered_by_the_largest_blocks_that_fill_the_device() {
-        let plan =
-            |threads, batch| spread(ModuleKey::copy_state(), threads, batch, &H100, Tile::Auto).unwrap();
-        for threads in [1, 31, 33, 255, 257, 8_192, 1 << 28] {
-            for batch in [1, 7, 512, 70_000] {
-                let plan = plan(threads, batch);
-                let [x, y, z] = plan.grid.map(u64::from);
-                let block = u64::from(plan.block());
-                assert!(x * block >= threads && (x - 1) * block < threads, "{plan}");
-                assert!(y * z >= batch.into() && y * (z - 1) < batch.into(), "{plan}");
-                assert_eq!((plan.rows, plan.bv, plan.tiles_log2), (0, 0, 0));
-            }
-        }
-        // A state of 2 MiB is 32,768 threads of four vectors.
-        assert_eq!(plan(32_768, 1).to_string(), "gdn_copy_state grid 512x1x1 block 64");
-        assert_eq!(plan(32_768, 8).to_string(), "gdn_copy_state grid 128x8x1 block 256");
-        assert_eq!(plan(8, 65_538).to_string(), "gdn_copy_state grid 1x65535x2 block 32");
-    }
-
-    #[test]
-    fn every_bv_is_made_of_kernels_that_exist() {
-        let dims = [(64, 64), (64, 128), (128, 64), (128, 128)];
-        for ((k, v), layout) in dims.into_iter().flat_map(|d| LAYOUTS.map(|l| (d, l))) {
-            let shape = HeadShape { h: 1, hv: 1, k, v };
-            for state in TYPES {
-                let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, k);
-                let kernels = rows(module, layout);
-                let least = kernels[0] * (256 / k);
-                for bv in [4, 8, 16, 32, 64, 128].into_iter().filter(|bv| *bv <= v) {
-                    let plan = tile(&shape, layout, 1, state, &H100, Tile::Rows(bv));
-                    assert_eq!(plan.is_ok(), bv >= least, "BV {bv} of {least}");
-                    let Ok(plan) = plan else { continue };
-                    assert_eq!(plan.bv, bv);
-                    let exists = kernels.contains(&plan.rows)
-                        && plan.warps <= max_warps(plan.module, kernels, plan.rows);
-                    assert!(exists, "{plan}");
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -79,6 +79,9 @@ pub mod flags {
     pub const READ_ONLY: u32 = 1 << 16;
     /// conv1d: a thread works on four channels, accessed at once; without it on one.
     pub const VECTORS: u32 = 1 << 17;
+    /// Decode: launched with programmatic stream serialization. Only the slot, write slot and reset tables are read
+    /// before the predecessor kernel is done.
+    pub const EARLY: u32 = 1 << 18;
 }
 
 /// The projected inputs of a call: `q` and `k` `[N, H, K]`, `v` `[N, HV, V]`, all of the kernel's input type.
@@ -155,8 +158,8 @@ pub struct Pool {
     /// A second index value that marks padding (0 in vLLM); -1 for none. In a zeroed struct this is 0, and slot
     /// 0 padding: hosts that fill fields one by one must write it.
     pub null_slot: i32,
-    /// Keeps the struct free of padding bytes; write 0.
-    pub reserved: u32,
+    /// `gdn_recurrent_*`: how many sequences later one is whose state a block asks for into the L2; 0: none.
+    pub ahead: u32,
 }
 
 /// What holds for every token of a call: heads, options, factors.

@@ -15,9 +15,13 @@
 //! # Order of loads
 //!
 //! Decode is bound by memory, and in small batches by latency: slot index -> state -> done is the longest
-//! chain. So the slot index is asked for first, and the whole tile's state as soon as it is there. The inputs (q, k,
-//! gate, v) come from L2 and arrive first all the same; warps that share them ask for them before they wait for the
-//! slot. Nothing loaded is looked at before everything is in flight.
+//! chain. So the slot index is asked for first, the inputs (q, k, gate) next, and the whole tile's state as soon as the
+//! slot is there: what is worked out of the inputs is ready when the state comes. Nothing loaded is looked at before
+//! everything is in flight.
+//!
+//! A kernel launched early ([`flags::EARLY`]) starts while its predecessor still computes the inputs. It reads the
+//! tables, asks for the states into the L2, and waits; then all goes as above, with states that are near. No state is
+//! read before the wait, so a predecessor may even write it.
 //!
 //! # What it takes
 //!
@@ -26,12 +30,13 @@
 //! instructions of a warp counts as well.
 
 use crate::abi::{DecodeParams, flags};
-use crate::arch::{memory, shared, thread};
+use crate::arch::{compiler, grid, memory, shared, thread};
 use crate::element::Element;
 use crate::gate::Gate;
-use crate::layout::Layout;
+use crate::layout::{Form, Layout};
+use crate::prepare::{TOKEN_BYTES, Tokens};
 use crate::tile::Tile;
-use crate::token::{Block, Output, TOKEN_BYTES, Tokens, Work, names_slot, wide};
+use crate::token::{Block, Output, Work, names_slot, prefetch, wide};
 
 /// Shared memory of a block: one token.
 pub(crate) const SHARED_BYTES: usize = TOKEN_BYTES;
@@ -45,7 +50,7 @@ pub(crate) const SHARED_BYTES: usize = TOKEN_BYTES;
 pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const ROWS: usize>(
     p: &DecodeParams,
 ) {
-    let work = Work::of_this_thread::<S, L, K, ROWS>(&p.layer);
+    let work = Work::of_thread::<S, L, K, ROWS>(&p.layer, thread::thread_idx_x());
     let n = work.n;
     if n >= p.n {
         return;
@@ -57,16 +62,32 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
     // SAFETY: n < N, head < HV and the warp's rows < V, so every address below lies in its buffer; the slot
     // is used only after it was checked against the pool.
     unsafe {
-        let slot = memory::load_u32(p.pool.slot + 4 * n as u64) as i32;
+        // A slot that is plainly the whole block's ptxas may move to a uniform register, and wait for, in front of the
+        // next branch. In these kernels it did, so here the slot seems to be the lane's own (threads are below 1024).
+        let is_moved = G::decays(K) > 1 || L::ALONG_V || K == 64;
+        let zero = if is_moved { compiler::opaque(thread::thread_idx_x()) >> 10 } else { 0 };
+        let slot = memory::load_u32(p.pool.slot + 4 * (n + zero) as u64) as i32;
         let separate = p.pool.write_slot != 0;
         let write_slot = memory::load_u32_if(separate, p.pool.write_slot + 4 * n as u64) as i32;
         let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + n as u64);
         let names_slot = |slot| names_slot(slot, p.pool.slots, p.pool.null_slot);
+        let early = p.layer.flags & flags::EARLY != 0;
+        if early {
+            // The predecessor may still write the inputs; meanwhile the state comes as far as the L2. The slot is
+            // asked for again: else the first one would be waited for here, early or not.
+            let slot = memory::load_u32_anew(p.pool.slot + 4 * n as u64) as i32;
+            prefetch::<L, S, K, ROWS>(&p.pool, &p.layer, &work, slot);
+            grid::wait();
+        }
         // Nothing but the state waits for the slot.
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
         let own = G::decays(K) == 1 && Tile::<S, L, K, ROWS>::WARP_ROWS < 16;
-        let tokens = Tokens::new(&block, if own { 0 } else { shared::block::<SHARED_BYTES>() });
-        let loads = if own { None } else { Some(tokens.load(n, 1)) };
+        let shared = if own { 0 } else { shared::block::<SHARED_BYTES>() };
+        let tokens = Tokens::<S, L, T, G, K, ROWS>::new(&block, shared, thread::thread_idx_x(), false);
+        let (own, loads) = match own {
+            true => (Some(block.load_own(n)), None),
+            false => (None, Some(tokens.load(n, 1))),
+        };
         if !names_slot(slot) {
             out.store::<T>(stores, n, work.row, 0.0);
             return;
@@ -80,17 +101,18 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
             false => Tile::<S, L, K, ROWS>::load(state_at(slot), p.layer.v),
         };
 
-        let v = block.load_v(n);
-        let token = match loads {
-            None => block.own(n),
-            Some(loads) => {
-                tokens.prepare(loads, n, 1);
-                thread::sync_threads();
-                tokens.get(n, 0)
-            }
+        let v = block.load_v(true, n, work.row);
+        if let Some(loads) = loads {
+            tokens.prepare(loads, n, 1);
+            thread::sync_threads();
+        }
+        let token = match own {
+            Some(loads) => block.own(loads, Form::<L, S, K, ROWS>::APART),
+            None => tokens.get(n, 0),
         };
         let mut tile = Tile::<S, L, K, ROWS>::unpack(state);
-        let value = token.step::<T, S, L, K, ROWS>(&mut tile, v, work.place);
+        let value = token.step::<S, L, K, ROWS>(&mut tile, T::widen(v), work.place);
+        grid::launch_dependents();
         let write_slot = if separate { write_slot } else { slot };
         if names_slot(write_slot) {
             tile.store(state_at(write_slot), p.layer.v);

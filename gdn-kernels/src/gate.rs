@@ -13,10 +13,9 @@
 //! A decay takes about a hundred instructions; who works it out for whom is [`crate::token`]'s matter.
 
 use crate::abi::{Gate as Inputs, flags};
-use crate::arch::shared;
-use crate::element::{ROW, Scalar, round_to};
+use crate::element::{Scalar, round_to};
 use crate::math::{exp, finite, sigmoid, softplus};
-use crate::tile::Decay;
+use crate::tile::{Decay, Pieces};
 
 /// Which of a gate's tables a block reads.
 #[derive(Clone, Copy)]
@@ -38,11 +37,8 @@ pub(crate) trait Gate: 'static {
     /// Where decay `i` of a head is among those of a token, and where its bias is among those of all heads.
     fn index(heads: Heads, i: u32, k: u32, options: u32) -> (u32, u32);
 
-    /// A lane's decays: `single` where a head has one, else those at the two addresses in shared memory.
-    ///
-    /// # Safety
-    /// Where a head has several they were stored there, and a barrier passed since.
-    unsafe fn of_lane(vectors: [u32; 2], single: f32) -> Self::Decay;
+    /// A lane's decays: `single` where a head has one, else those that `pieces` gives.
+    fn of_lane(pieces: impl FnOnce() -> Pieces, single: f32) -> Self::Decay;
 }
 
 /// GDN: one decay per value head.
@@ -62,7 +58,7 @@ impl Gate for PerHead {
     }
 
     #[inline(always)]
-    unsafe fn of_lane(_vectors: [u32; 2], single: f32) -> f32 {
+    fn of_lane(_pieces: impl FnOnce() -> Pieces, single: f32) -> f32 {
         single
     }
 }
@@ -71,7 +67,7 @@ impl Gate for PerHead {
 pub(crate) struct PerKey;
 
 impl Gate for PerKey {
-    type Decay = [f32; ROW];
+    type Decay = Pieces;
 
     #[inline(always)]
     fn decays(k: u32) -> u32 {
@@ -85,10 +81,8 @@ impl Gate for PerKey {
     }
 
     #[inline(always)]
-    unsafe fn of_lane(vectors: [u32; 2], _single: f32) -> [f32; ROW] {
-        // SAFETY: the caller's promise.
-        let [[a, b, c, d], [e, f, g, h]] = vectors.map(|at| unsafe { shared::load_f32x4(at) });
-        [a, b, c, d, e, f, g, h]
+    fn of_lane(pieces: impl FnOnce() -> Pieces, _single: f32) -> Pieces {
+        pieces()
     }
 }
 

@@ -31,6 +31,7 @@ kernel_modules! {
     mod layout;
     mod math;
     mod norm;
+    mod prepare;
     mod recurrent;
     mod table;
     mod tile;
@@ -99,7 +100,9 @@ table::kernels! {
         gdn_decode_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
         gdn_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
         gdn_decode_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
         gdn_decode_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
         gdn_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
         gdn_decode_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
         gdn_decode_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
@@ -136,7 +139,9 @@ table::kernels! {
         gdn_kda_decode_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
         gdn_kda_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
         gdn_kda_decode_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
         gdn_kda_decode_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
         gdn_kda_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
         gdn_kda_decode_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
         gdn_kda_decode_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
@@ -144,30 +149,25 @@ table::kernels! {
         gdn_kda_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
     }
     recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, recurrent::SHARED_BYTES) {
-        gdn_recurrent_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
         gdn_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
         gdn_recurrent_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
-        gdn_recurrent_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
         gdn_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
         gdn_recurrent_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
-        gdn_recurrent_f32_f16_k128_r2: (f32, f16, 128, 2) 256;
         gdn_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
         gdn_recurrent_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
-        gdn_recurrent_bf16_bf16_k128_r2: (bf16, bf16, 128, 2) 256;
         gdn_recurrent_bf16_bf16_k128_r4: (bf16, bf16, 128, 4) 256;
         gdn_recurrent_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
-        gdn_recurrent_f16_f16_k128_r2: (f16, f16, 128, 2) 256;
         gdn_recurrent_f16_f16_k128_r4: (f16, f16, 128, 4) 256;
         gdn_recurrent_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
-        gdn_recurrent_f32_f32_k64_r1: (f32, f32, 64, 1) 256;
+        gdn_recurrent_f32_f32_k64_r2: (f32, f32, 64, 2) 256;
         gdn_recurrent_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
-        gdn_recurrent_f32_bf16_k64_r1: (f32, bf16, 64, 1) 256;
+        gdn_recurrent_f32_bf16_k64_r2: (f32, bf16, 64, 2) 256;
         gdn_recurrent_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
-        gdn_recurrent_f32_f16_k64_r1: (f32, f16, 64, 1) 256;
+        gdn_recurrent_f32_f16_k64_r2: (f32, f16, 64, 2) 256;
         gdn_recurrent_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
-        gdn_recurrent_bf16_bf16_k64_r1: (bf16, bf16, 64, 1) 256;
+        gdn_recurrent_bf16_bf16_k64_r2: (bf16, bf16, 64, 2) 256;
         gdn_recurrent_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
-        gdn_recurrent_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
+        gdn_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
     recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, recurrent::SHARED_BYTES) {
@@ -178,7 +178,9 @@ table::kernels! {
         gdn_recurrent_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
         gdn_recurrent_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
         gdn_recurrent_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_recurrent_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
         gdn_recurrent_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_recurrent_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
         gdn_recurrent_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
         gdn_recurrent_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
         gdn_recurrent_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
@@ -186,30 +188,25 @@ table::kernels! {
         gdn_recurrent_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
     }
     kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, recurrent::SHARED_BYTES) {
-        gdn_kda_recurrent_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
         gdn_kda_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
         gdn_kda_recurrent_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
-        gdn_kda_recurrent_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
         gdn_kda_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
         gdn_kda_recurrent_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
-        gdn_kda_recurrent_f32_f16_k128_r2: (f32, f16, 128, 2) 256;
         gdn_kda_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
         gdn_kda_recurrent_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
-        gdn_kda_recurrent_bf16_bf16_k128_r2: (bf16, bf16, 128, 2) 256;
         gdn_kda_recurrent_bf16_bf16_k128_r4: (bf16, bf16, 128, 4) 256;
         gdn_kda_recurrent_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
-        gdn_kda_recurrent_f16_f16_k128_r2: (f16, f16, 128, 2) 256;
         gdn_kda_recurrent_f16_f16_k128_r4: (f16, f16, 128, 4) 256;
         gdn_kda_recurrent_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
-        gdn_kda_recurrent_f32_f32_k64_r1: (f32, f32, 64, 1) 256;
+        gdn_kda_recurrent_f32_f32_k64_r2: (f32, f32, 64, 2) 256;
         gdn_kda_recurrent_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
-        gdn_kda_recurrent_f32_bf16_k64_r1: (f32, bf16, 64, 1) 256;
+        gdn_kda_recurrent_f32_bf16_k64_r2: (f32, bf16, 64, 2) 256;
         gdn_kda_recurrent_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
-        gdn_kda_recurrent_f32_f16_k64_r1: (f32, f16, 64, 1) 256;
+        gdn_kda_recurrent_f32_f16_k64_r2: (f32, f16, 64, 2) 256;
         gdn_kda_recurrent_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
-        gdn_kda_recurrent_bf16_bf16_k64_r1: (bf16, bf16, 64, 1) 256;
+        gdn_kda_recurrent_bf16_bf16_k64_r2: (bf16, bf16, 64, 2) 256;
         gdn_kda_recurrent_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
-        gdn_kda_recurrent_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
+        gdn_kda_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_kda_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
     kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, recurrent::SHARED_BYTES) {
@@ -220,7 +217,9 @@ table::kernels! {
         gdn_kda_recurrent_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
         gdn_kda_recurrent_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
         gdn_kda_recurrent_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_recurrent_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
         gdn_kda_recurrent_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_recurrent_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
         gdn_kda_recurrent_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
         gdn_kda_recurrent_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
         gdn_kda_recurrent_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;

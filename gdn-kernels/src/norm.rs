@@ -37,7 +37,7 @@ pub(crate) fn gate(z: f32, is_silu: bool) -> f32 {
 /// `p` describes buffers as its documentation says, and the launch is shaped as it says.
 #[inline(always)]
 pub(crate) unsafe fn gated_rmsnorm<X: Element, T: Element, const K: u32>(p: &GatedRmsNormParams) {
-    let (token, place) = (sequence(), Place::of_this_thread::<K>());
+    let (token, place) = (sequence(), Place::of_thread(thread::thread_idx_x(), lanes(K)));
     if token >= p.tokens {
         return;
     }
@@ -51,7 +51,7 @@ pub(crate) unsafe fn gated_rmsnorm<X: Element, T: Element, const K: u32>(p: &Gat
         let z = T::load_spread(p.z + at(p.z_stride) * T::SIZE, place.lane, K, T::VECTOR);
         let weight = Spread::load_if::<K>(true, p.weight, 0, p.weight_dtype, place.lane, T::VECTOR);
         let (x, z, weight) = (X::widen_row(x), T::widen_row(z), weight.to_f32());
-        let factor = norm_factor::<K>(reduce::<K>(dot(&x, &x)), p.eps);
+        let factor = norm_factor::<K>(reduce::<K>(dot(&x, &x), 1), p.eps);
         let is_silu = p.flags & flags::SILU != 0;
         let out = core::array::from_fn(|i| x[i] * factor * weight[i] * gate(z[i], is_silu));
         if is_there {

@@ -16,24 +16,33 @@
 //! Blocks, tiles and the step of a token are decode's ([`crate::token`], [`crate::tile`]), so T tokens give the
 //! bits of T decodes; with a 16-bit state a decode rounds between tokens, which `ROUND_STATE` does here.
 //!
-//! The state stays in registers between tokens. Up to eight tokens are prepared at once ([`crate::token`]), and a
-//! token's v is loaded while the token before it is computed, so that the loop waits for no memory. Stores carry the
-//! streaming hint, and nothing waits for them, except in a tree, where a token whose parent is not its predecessor
-//! reads its parent's state back: the same lane stored it, so program order suffices.
+//! # Where the time goes
+//!
+//! The state stays in registers between tokens, and nothing in the loop over tokens waits for memory: what the tokens
+//! have in common and every row's v are prepared in shared memory, eight tokens at once ([`crate::prepare`]), while the
+//! state is on its way. Stores carry the streaming hint, and nothing waits for them, except in a tree, where a token
+//! whose parent is not its predecessor reads its parent's state back: the same lane stored it, so program order
+//! suffices.
+//!
+//! Registers decide how many warps hide each other's latencies. What the loop seldom comes to (the preparation, stores of
+//! drafts, a beta per row) would have its addresses worked out once, before the loop, and kept; [`Work::anew`] takes
+//! that from the compiler. So a large tile fits 128 registers, 16 warps a multiprocessor, and a small one 96 to 120.
+//!
+//! In large batches the start of a block is the longest wait: slot, then state. While its tokens' inputs are on their
+//! way, a block asks for the state of a later sequence into the L2, of the one that follows when the blocks now running
+//! are done (`Pool::ahead`); on an H100 this took a sixth off a batch of 256 with a bf16 state.
 
 use crate::abi::{RecurrentParams, flags};
 use crate::arch::{compiler, memory, shared, thread};
 use crate::element::Element;
 use crate::gate::Gate;
 use crate::layout::Layout;
+use crate::prepare::{CHUNK, TOKEN_BYTES, Tokens, VALUE_BYTES};
 use crate::tile::Tile;
-use crate::token::{Block, Output, TOKEN_BYTES, Tokens, Work, names_slot, tokens_of, wide};
-
-/// Tokens that a block prepares at once; a power of two.
-const CHUNK: u32 = 8;
+use crate::token::{Block, Output, Work, names_slot, prefetch, tokens_of, wide};
 
 /// Shared memory of a block.
-pub(crate) const SHARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES;
+pub(crate) const SHARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
 
 /// The slot that a sequence starts from, or one that is none.
 ///
@@ -57,6 +66,18 @@ unsafe fn start_slot(p: &RecurrentParams, n: u32) -> i32 {
     }
 }
 
+/// The slot of the sequence whose state this block asks for into the L2, or one that is none.
+///
+/// # Safety
+/// As for [`start_slot`].
+#[inline(always)]
+unsafe fn later_slot(p: &RecurrentParams, n: u32) -> i32 {
+    let later = n.wrapping_add(p.pool.ahead);
+    let is_there = p.pool.state != 0 && later > n && later < p.n;
+    // SAFETY: the caller's promise.
+    if is_there { unsafe { start_slot(p, later) } } else { -1 }
+}
+
 /// The kernel body; the parameters are those of [`crate::decode::decode`].
 ///
 /// # Safety
@@ -65,7 +86,7 @@ unsafe fn start_slot(p: &RecurrentParams, n: u32) -> i32 {
 pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const ROWS: usize>(
     p: &RecurrentParams,
 ) {
-    let work = Work::of_this_thread::<S, L, K, ROWS>(&p.layer);
+    let work = Work::of_thread::<S, L, K, ROWS>(&p.layer, compiler::opaque(thread::thread_idx_x()));
     let (n, v, options) = (work.n, p.layer.v, p.layer.flags);
     if n >= p.n {
         return;
@@ -73,18 +94,15 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
     let has = |flag: u32| options & flag != 0;
     let stores = Tile::<S, L, K, ROWS>::stores_output(work.place) && p.out != 0;
     let out = Output { out: p.out, stride: p.out_stride, is_f32: has(flags::OUT_F32) };
-    let in_slot = work.state_offset::<S, L, K>(&p.layer);
 
     // SAFETY: n < N, head < HV, the warp's rows < V and the tokens below those of the call, so every address lies
     // in its buffer; slots, rows and parents are used only after they were checked.
     unsafe {
         let (begin, len) = tokens_of(p.cu_seqlens, options, p.tokens, n);
+        let from_zeros = p.pool.state == 0;
         let slot = start_slot(p, n);
         let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + n as u64);
-        let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-        let tokens = Tokens::new(&block, shared::block::<SHARED_BYTES>());
-        let count = |t: u32| if len - t < CHUNK { len - t } else { CHUNK };
-        let from_zeros = p.pool.state == 0;
+        let shared = shared::block::<SHARED_BYTES>();
         let null_slot = if p.pool.slot == 0 { -1 } else { p.pool.null_slot };
         if !from_zeros && !names_slot(slot, p.pool.slots, null_slot) {
             let mut t = 0;
@@ -96,70 +114,93 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
         }
         let fresh =
             from_zeros || p.pool.reset != 0 && (reset != 0) != has(flags::RESET_INVERTED);
-        let slot_at = |slot: i32| p.pool.state + wide(slot as u32, p.pool.pitch) * S::SIZE + in_slot;
-        let start = || match fresh {
+        let state = match fresh {
             true => Tile::<S, L, K, ROWS>::ZEROS,
-            false => Tile::<S, L, K, ROWS>::load(slot_at(slot), v),
+            false => {
+                let at = p.pool.state + wide(slot as u32, p.pool.pitch) * S::SIZE;
+                Tile::<S, L, K, ROWS>::load(at + work.state_offset::<S, L, K>(&p.layer), v)
+            }
         };
-        let state = start();
 
         // A sequence without tokens has no inputs to load.
         if len > 0 {
-            let mut next = block.load_v(begin);
             let draft = &p.intermediate;
             let has_buffer = draft.state != 0;
             let listed = memory::load_u32_if(has_buffer && draft.row != 0, draft.row + 4 * n as u64);
-            let row = if draft.row != 0 { listed } else { n };
-            let keeps = has_buffer && row < draft.rows;
-            let step = p.layer.hv * v * K;
-            let buffer = draft.state + wide(row, draft.pitch) * S::SIZE + in_slot;
-            let step_at = |t: u32| buffer + wide(t, step) * S::SIZE;
-            let parents = draft.parent + 4 * wide(n, draft.parent_stride);
-            let in_tree = keeps && draft.parent != 0;
+            let draft_row = if draft.row != 0 { listed } else { n };
+            let keeps = has_buffer && draft_row < draft.rows;
+            let each = has(flags::WRITE_PER_TOKEN);
+            let is_plain = !(keeps || each || has(flags::ROUND_STATE));
 
-            let mut tile = Tile::<S, L, K, ROWS>::unpack(state);
+            // The state is on its way while the first tokens are prepared.
+            let mut tile = Tile::<S, L, K, ROWS>::pending(state);
             let (mut t, mut prepared) = (0, 0);
             while t < len {
                 t = compiler::opaque(t);
+                let work = work.anew();
+                let in_slot = || work.state_offset::<S, L, K>(&p.layer);
+                let step_at = |t: u32| {
+                    let step = p.layer.hv * v * K;
+                    let buffer = draft.state + wide(compiler::opaque(draft_row), draft.pitch) * S::SIZE;
+                    buffer + wide(t, step) * S::SIZE + in_slot()
+                };
+                let slot_at = |slot: i32| p.pool.state + wide(slot as u32, p.pool.pitch) * S::SIZE + in_slot();
                 if t == prepared {
                     if t > 0 {
                         // Everyone is through with the tokens of the last time.
                         thread::sync_threads();
                     }
-                    let loads = tokens.load(begin + t, count(t));
-                    tokens.prepare(loads, begin + t, count(t));
-                    prepared += count(t);
+                    let count = if len - t < CHUNK { len - t } else { CHUNK };
+                    let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
+                    let thread = compiler::opaque(thread::thread_idx_x());
+                    let tokens = Tokens::<S, L, T, G, K, ROWS>::new(&block, shared, thread, true);
+                    let loads = tokens.load(begin + t, count);
+                    let values = tokens.load_values(begin + t, count);
+                    tokens.prepare_values(values);
+                    let later = if t == 0 { later_slot(p, work.n) } else { -1 };
+                    tokens.prepare(loads, begin + t, count);
+                    prefetch::<L, S, K, ROWS>(&p.pool, &p.layer, &work, later);
+                    prepared += count;
                     thread::sync_threads();
-                }
-                let token_v = next;
-                if t + 1 < len {
-                    next = block.load_v(begin + t + 1);
-                }
-                if in_tree && t > 0 && t < draft.steps {
-                    let parent = memory::load_u32(parents + 4 * t as u64);
-                    if parent >= t {
-                        tile = Tile::unpack(start());
-                    } else if parent + 1 < t {
-                        tile = Tile::unpack(Tile::<S, L, K, ROWS>::load(step_at(parent), v));
-                    } else {
-                        tile.round();
+                    if t == 0 {
+                        tile.settle();
                     }
                 }
+                if keeps && draft.parent != 0 && t > 0 && t < draft.steps {
+                    let parents = draft.parent + 4 * wide(work.n, draft.parent_stride);
+                    let parent = memory::load_u32(parents + 4 * t as u64);
+                    if parent < t {
+                        if parent + 1 < t {
+                            tile = Tile::unpack(Tile::<S, L, K, ROWS>::load(step_at(parent), v));
+                        } else {
+                            tile.round();
+                        }
+                    } else {
+                        tile = Tile::unpack(match fresh {
+                            true => Tile::<S, L, K, ROWS>::ZEROS,
+                            false => Tile::<S, L, K, ROWS>::load(slot_at(slot), v),
+                        });
+                    }
+                }
+                let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
+                let tokens = Tokens::<S, L, T, G, K, ROWS>::new(&block, shared, thread::thread_idx_x(), true);
                 let token = tokens.get(begin + t, t % CHUNK);
-                let value = token.step::<T, S, L, K, ROWS>(&mut tile, token_v, work.place);
+                let value = token.step::<S, L, K, ROWS>(&mut tile, tokens.value(t % CHUNK), work.place);
                 out.store::<T>(stores, begin + t, work.row, value);
-                if has(flags::ROUND_STATE) {
-                    tile.round();
-                }
-                if keeps && t < draft.steps {
-                    tile.store(step_at(t), v);
-                }
-                if has(flags::WRITE_PER_TOKEN) {
-                    let at = wide(n, p.slot_stride) + t as u64;
-                    let there = t < p.slot_stride;
-                    let to = memory::load_u32_if(there, p.pool.slot + 4 * at) as i32;
-                    if there && names_slot(to, p.pool.slots, p.pool.null_slot) {
-                        tile.store(slot_at(to), v);
+                if !is_plain {
+                    if has(flags::ROUND_STATE) {
+                        tile.round();
+                    }
+                    if keeps && t < draft.steps {
+                        tile.store(step_at(t), v);
+                    }
+                    if each {
+                        let at = wide(work.n, p.slot_stride) + t as u64;
+                        let there = t < p.slot_stride;
+                        let to = memory::load_u32_if(there, p.pool.slot + 4 * at) as i32;
+                        if there && names_slot(to, p.pool.slots, p.pool.null_slot) {
+                            tile.store(slot_at(to), v);
+                        }
                     }
                 }
                 t += 1;

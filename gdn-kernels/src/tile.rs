@@ -3,10 +3,11 @@
 //! # How lanes map to data
 //!
 //! A row of the state (one v, all K) belongs to `K / 8` neighbouring lanes, a *lane group*; each lane holds
-//! eight of its elements in f32 registers. A warp therefore works on `256 / K` rows side by side (2 for
-//! K = 128, 4 for K = 64), and each of its lane groups on `ROWS` such rows. Which rows those are, and how they
-//! lie in memory, is the [`Layout`]'s; either way each of a warp's loads covers whole sectors, with K contiguous
-//! and f32 1 KiB in a piece.
+//! eight of its elements, a *piece*, in f32 registers. A warp therefore works on `256 / K` rows side by side (2 for
+//! K = 128, 4 for K = 64), and each of its lane groups on `N` such rows. (Large tiles of layout KV have groups of
+//! half as many lanes, with two pieces of each of half as many rows.) Which rows those are, and how they lie in
+//! memory, is the [`Layout`]'s; either way each of a warp's loads covers whole sectors, with K contiguous and f32
+//! 1 KiB in a run.
 //!
 //! # One pass over the state
 //!
@@ -24,7 +25,7 @@
 //!
 //! # Sums of several rows at once
 //!
-//! A sum over the lane group is a butterfly with the distances K/16, ..., 2, 1. `ROWS` sums share their first
+//! A sum over the lane group is a butterfly with the distances K/16, ..., 2, 1. The rows' sums share their first
 //! steps: at each, a lane keeps half of its rows and hands the others over, so that after log2(ROWS) steps every
 //! lane is left with one row, whose sum the remaining steps complete. For eight rows that is 8 shuffles instead
 //! of 32, and what follows a sum (correction, output) is computed once a row and not by every lane. One
@@ -34,36 +35,43 @@
 //! # Why the result does not depend on the tile
 //!
 //! A row's sums run over its own lanes only: one product and seven fused multiply-adds in a fixed order, then
-//! the butterfly, whose additions have the same operands whichever lane makes them. Neither `ROWS`, nor the
-//! number of warps, nor the layout, nor the row's place in a tile enters, so a row's bits are the same for every
+//! the butterfly, whose additions have the same operands whichever lane makes them. Where a lane has two pieces
+//! of a row, they are those that the first step adds up. Neither `N`, nor the number of warps, nor the layout, nor the row's place in a tile enters, so a row's bits are the same for every
 //! BV, batch size and position.
 
-use crate::arch::{float, thread, warp};
+use crate::arch::{float, warp};
 use crate::element::{Element, ROW, Vectors};
-use crate::layout::Layout;
+use crate::layout::{Form, Layout, MOST_PIECES};
 use core::marker::PhantomData;
 
 /// Where a lane stands: its lane group, and its place in the group.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
-    /// Lane group within the warp, `0..256 / K`.
+    /// Lane group within the warp.
     pub(crate) group: u32,
-    /// Lane within the group, `0..K / 8`.
+    /// Lane within the group.
     pub(crate) lane: u32,
     /// Warp within the block.
     pub(crate) warp: u32,
 }
 
 impl Place {
+    /// Place of a thread of the block, with lane groups of so many neighbouring lanes.
     #[inline(always)]
-    pub(crate) fn of_this_thread<const K: u32>() -> Place {
-        let thread = thread::thread_idx_x();
+    pub(crate) fn of_thread(thread: u32, lanes: u32) -> Place {
         let lane = thread % 32;
-        Place { group: lane / lanes(K), lane: lane % lanes(K), warp: thread / 32 }
+        Place { group: lane / lanes, lane: lane % lanes, warp: thread / 32 }
+    }
+
+    /// Place of a thread of a warp of so many interleaved lane groups: neighbouring lanes are of different groups.
+    #[inline(always)]
+    fn of_thread_interleaved(thread: u32, groups: u32) -> Place {
+        let lane = thread % 32;
+        Place { group: lane % groups, lane: lane / groups, warp: thread / 32 }
     }
 }
 
-/// Lanes that share a row of K elements.
+/// Lanes that share a row of K elements, with a piece each.
 #[inline(always)]
 pub(crate) const fn lanes(k: u32) -> u32 {
     k / ROW as u32
@@ -87,28 +95,29 @@ pub(crate) fn dot(x: &[f32; ROW], y: &[f32; ROW]) -> f32 {
     sum
 }
 
-/// The sum of `value` over the lane group, in every lane of it.
+/// The sum of `value` over the lanes that share a row, a piece each and `apart` lanes apart, in every one of them.
 #[inline(always)]
-pub(crate) fn reduce<const K: u32>(value: f32) -> f32 {
-    butterfly(value, lanes(K) / 2)
+pub(crate) fn reduce<const K: u32>(value: f32, apart: u32) -> f32 {
+    butterfly(value, lanes(K) / 2, apart)
 }
 
-/// The steps of a butterfly from `distance` on.
+/// The steps of a butterfly from `distance` on, over lanes that are `apart` lanes of the warp apart.
 #[inline(always)]
-fn butterfly(mut value: f32, mut distance: u32) -> f32 {
+fn butterfly(mut value: f32, mut distance: u32, apart: u32) -> f32 {
     while distance > 0 {
         // SAFETY: kernels call this from all 32 lanes (padded rows leave block by block).
-        value += unsafe { warp::shuffle_xor(value, distance) };
+        value += unsafe { warp::shuffle_xor(value, distance * apart) };
         distance /= 2;
     }
     value
 }
 
-/// The sums of `ROWS` values over the lane group: each lane gets that of row [`carried_row`].
+/// The sums of a tile's rows over the lane group: each lane gets that of the row it carries.
 #[inline(always)]
-fn reduce_rows<const K: u32, const ROWS: usize>(mut values: [f32; ROWS], place: Place) -> f32 {
-    let mut distance = lanes(K) / 2;
-    let mut kept = ROWS;
+fn reduce_rows<S: Element, L: Layout, const K: u32, const N: usize>(mut values: [f32; N], place: Place) -> f32 {
+    let apart = Form::<L, S, K, N>::APART;
+    let mut distance = Form::<L, S, K, N>::LANES / 2;
+    let mut kept = Form::<L, S, K, N>::ROWS;
     while kept > 1 {
         kept /= 2;
         let upper = place.lane & distance != 0;
@@ -117,72 +126,74 @@ fn reduce_rows<const K: u32, const ROWS: usize>(mut values: [f32; ROWS], place: 
             let (low, high) = (values[r], values[r + kept]);
             let (keep, hand_over) = if upper { (high, low) } else { (low, high) };
             // SAFETY: as in `butterfly`.
-            values[r] = keep + unsafe { warp::shuffle_xor(hand_over, distance) };
+            values[r] = keep + unsafe { warp::shuffle_xor(hand_over, distance * apart) };
             r += 1;
         }
         distance /= 2;
     }
-    butterfly(values[0], distance)
+    butterfly(values[0], distance, apart)
 }
 
-/// Lanes of a group that carry the same row.
-#[inline(always)]
-const fn carriers<const K: u32, const ROWS: usize>() -> u32 {
-    const { assert!(ROWS as u32 <= lanes(K) && ROWS.is_power_of_two()) }
-    lanes(K) / ROWS as u32
-}
+/// A lane's pieces of a vector over K: those that its [`Form`] has, and zeros behind them.
+pub(crate) type Pieces = [[f32; ROW]; MOST_PIECES];
 
-/// The row, of those of its lane group, whose sums, v, beta and output this lane carries.
+/// A lane's one piece.
 #[inline(always)]
-fn carried_row<const K: u32, const ROWS: usize>(place: Place) -> u32 {
-    place.lane / carriers::<K, ROWS>()
+pub(crate) fn single(piece: [f32; ROW]) -> Pieces {
+    [piece, [0.0; ROW]]
 }
 
 /// Query and key of a token as a lane sees them, and the factors that normalisation and scale come to.
 pub(crate) struct Keys {
-    pub(crate) q: [f32; ROW],
-    pub(crate) k: [f32; ROW],
+    pub(crate) q: Pieces,
+    pub(crate) k: Pieces,
+    pub(crate) factors: Factors,
+}
+
+/// What a token's query and key come to besides themselves.
+#[derive(Clone, Copy)]
+pub(crate) struct Factors {
     /// Factor on q: l2norm and scale.
-    pub(crate) q_factor: f32,
+    pub(crate) q: f32,
     /// Factor on k: l2norm.
-    pub(crate) k_factor: f32,
+    pub(crate) k: f32,
     /// Dot product of the scaled vectors.
     pub(crate) kq: f32,
 }
 
-impl Keys {
-    /// Takes the sums of a token's query and key over the lane group.
+impl Factors {
+    /// Takes the sums of a token's query and key over lanes that hold a piece each and are `apart` lanes apart.
     #[inline(always)]
     pub(crate) fn new<const K: u32>(
-        q: [f32; ROW],
-        k: [f32; ROW],
+        [q, k]: [[f32; ROW]; 2],
+        apart: u32,
         l2norm: bool,
         eps: f32,
         scale: f32,
-    ) -> Keys {
-        let kq = reduce::<K>(dot(&k, &q));
-        let q_norm = float::rsqrt(reduce::<K>(dot(&q, &q)) + eps);
-        let k_norm = float::rsqrt(reduce::<K>(dot(&k, &k)) + eps);
+    ) -> Factors {
+        let kq = reduce::<K>(dot(&k, &q), apart);
+        let q_norm = float::rsqrt(reduce::<K>(dot(&q, &q), apart) + eps);
+        let k_norm = float::rsqrt(reduce::<K>(dot(&k, &k), apart) + eps);
         let q_factor = if l2norm { q_norm * scale } else { scale };
         let k_factor = if l2norm { k_norm } else { 1.0 };
-        Keys { q, k, q_factor, k_factor, kq: kq * (k_factor * q_factor) }
+        Factors { q: q_factor, k: k_factor, kq: kq * (k_factor * q_factor) }
     }
 }
 
 /// A token's decay as a lane applies it.
 pub(crate) trait Decay: Copy {
-    /// A key or query with the decay of its elements, if elements have decays of their own.
-    fn on_key(self, x: &[f32; ROW]) -> [f32; ROW];
+    /// Piece `p` of a key or query with the decay of its elements, if elements have decays of their own.
+    fn on_key(self, p: usize, x: &[f32; ROW]) -> [f32; ROW];
     /// The decay of a row's sum, if it is not in the key already.
     fn on_sum(self) -> f32;
-    /// The decay of a row's element `i`.
-    fn on_element(self, i: usize) -> f32;
+    /// The decay of element `i` of a row's piece `p`.
+    fn on_element(self, p: usize, i: usize) -> f32;
 }
 
 /// GDN: one decay for the whole state of a head.
 impl Decay for f32 {
     #[inline(always)]
-    fn on_key(self, x: &[f32; ROW]) -> [f32; ROW] {
+    fn on_key(self, _p: usize, x: &[f32; ROW]) -> [f32; ROW] {
         *x
     }
 
@@ -192,16 +203,16 @@ impl Decay for f32 {
     }
 
     #[inline(always)]
-    fn on_element(self, _i: usize) -> f32 {
+    fn on_element(self, _p: usize, _i: usize) -> f32 {
         self
     }
 }
 
 /// KDA: one decay for each element along K.
-impl Decay for [f32; ROW] {
+impl Decay for Pieces {
     #[inline(always)]
-    fn on_key(self, x: &[f32; ROW]) -> [f32; ROW] {
-        core::array::from_fn(|i| self[i] * x[i])
+    fn on_key(self, p: usize, x: &[f32; ROW]) -> [f32; ROW] {
+        core::array::from_fn(|i| self[p][i] * x[i])
     }
 
     #[inline(always)]
@@ -210,23 +221,34 @@ impl Decay for [f32; ROW] {
     }
 
     #[inline(always)]
-    fn on_element(self, i: usize) -> f32 {
-        self[i]
+    fn on_element(self, p: usize, i: usize) -> f32 {
+        self[p][i]
     }
 }
 
-/// `ROWS` rows of a lane group in registers; `S` and `L` are type and layout of the state in memory.
-pub(crate) struct Tile<S, L, const K: u32, const ROWS: usize> {
-    rows: [[f32; ROW]; ROWS],
+/// `N` pieces a lane of a warp's rows, in registers; `S` and `L` are type and layout of the state in memory.
+pub(crate) struct Tile<S, L, const K: u32, const N: usize> {
+    /// Those of a row side by side.
+    pieces: [[f32; ROW]; N],
     memory: PhantomData<(S, L)>,
 }
 
-impl<S: Element, L: Layout, const K: u32, const ROWS: usize> Tile<S, L, K, ROWS> {
+impl<S: Element, L: Layout, const K: u32, const N: usize> Tile<S, L, K, N> {
+    const PIECES: usize = Form::<L, S, K, N>::PIECES;
+    const ROWS: usize = Form::<L, S, K, N>::ROWS;
+    const LANES: u32 = Form::<L, S, K, N>::LANES;
+
     /// Rows of V that a warp covers.
-    pub(crate) const WARP_ROWS: u32 = groups(K) * ROWS as u32;
+    pub(crate) const WARP_ROWS: u32 = Form::<L, S, K, N>::WARP_ROWS;
+
+    /// Lanes of a group that carry the same row.
+    const CARRIERS: u32 = {
+        assert!(Self::ROWS as u32 <= Self::LANES && Self::ROWS.is_power_of_two());
+        Self::LANES / Self::ROWS as u32
+    };
 
     /// A tile not loaded but known to be zero.
-    pub(crate) const ZEROS: [Vectors; ROWS] = [[[0; 4]; 2]; ROWS];
+    pub(crate) const ZEROS: [Vectors; N] = [[[0; 4]; 2]; N];
 
     /// Issues the loads of a tile, from the address of the lane's part of it.
     ///
@@ -234,15 +256,33 @@ impl<S: Element, L: Layout, const K: u32, const ROWS: usize> Tile<S, L, K, ROWS>
     /// `at` is the address of a slot's head plus [`L::row_offset`](Layout::row_offset) of the warp's first row, in
     /// bytes, and [`L::lane_offset`](Layout::lane_offset); the state is readable and 16-byte aligned.
     #[inline(always)]
-    pub(crate) unsafe fn load(at: u64, v: u32) -> [Vectors; ROWS] {
+    pub(crate) unsafe fn load(at: u64, v: u32) -> [Vectors; N] {
         // SAFETY: the caller's promise.
-        unsafe { L::load::<S, K, ROWS>(at, v) }
+        unsafe { L::load::<S, K, N>(at, v) }
     }
 
     /// The tile of loaded rows.
     #[inline(always)]
-    pub(crate) fn unpack(raw: [Vectors; ROWS]) -> Self {
-        Tile { rows: L::unpack::<S, ROWS>(raw), memory: PhantomData }
+    pub(crate) fn unpack(raw: [Vectors; N]) -> Self {
+        Tile { pieces: L::unpack::<S, K, N>(raw), memory: PhantomData }
+    }
+
+    /// A tile that holds the bits of loaded rows and does not look at them: [`Self::settle`] makes rows of them. So a
+    /// tile may be on its way while something else is computed, in the registers that it takes up anyway.
+    #[inline(always)]
+    pub(crate) fn pending(raw: [Vectors; N]) -> Self {
+        let piece = |[l, h]: Vectors| [l[0], l[1], l[2], l[3], h[0], h[1], h[2], h[3]].map(f32::from_bits);
+        Tile { pieces: raw.map(piece), memory: PhantomData }
+    }
+
+    /// Makes rows of a [`Self::pending`] tile's bits.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self) {
+        let vectors = |piece: [f32; ROW]| {
+            let [a, b, c, d, e, f, g, h] = piece.map(f32::to_bits);
+            [[a, b, c, d], [e, f, g, h]]
+        };
+        *self = Self::unpack(self.pieces.map(vectors));
     }
 
     /// Stores the tile, each element rounded once to `S`.
@@ -252,53 +292,84 @@ impl<S: Element, L: Layout, const K: u32, const ROWS: usize> Tile<S, L, K, ROWS>
     #[inline(always)]
     pub(crate) unsafe fn store(&self, at: u64, v: u32) {
         // SAFETY: the caller's promise.
-        unsafe { L::store::<S, K, ROWS>(at, v, &self.rows) }
+        unsafe { L::store::<S, K, N>(at, v, &self.pieces) }
     }
 
     /// Rounds every element to `S`, as storing and loading it would.
     #[inline(always)]
     pub(crate) fn round(&mut self) {
-        self.rows = self.rows.map(|row| row.map(S::round));
+        self.pieces = self.pieces.map(|piece| piece.map(S::round));
+    }
+
+    /// Where a thread of the block stands.
+    #[inline(always)]
+    pub(crate) fn place(thread: u32) -> Place {
+        if L::ALONG_V {
+            Place::of_thread_interleaved(thread, Form::<L, S, K, N>::GROUPS)
+        } else {
+            Place::of_thread(thread, Self::LANES)
+        }
     }
 
     /// Which row of the warp this lane carries: it gives the row's v and beta and gets its output.
     #[inline(always)]
     pub(crate) fn carried(place: Place) -> u32 {
-        L::row::<S, K>(carried_row::<K, ROWS>(place), place)
+        L::row::<S, K, N>(place.lane / Self::CARRIERS, place)
     }
 
     /// Whether this lane is the one that stores its row's output, of those that carry the row.
     #[inline(always)]
     pub(crate) fn stores_output(place: Place) -> bool {
-        place.lane.is_multiple_of(carriers::<K, ROWS>())
+        place.lane.is_multiple_of(Self::CARRIERS)
+    }
+
+    /// Each row's dot product with a vector over K, summed over the lane's pieces.
+    #[inline(always)]
+    fn dots(&self, x: &Pieces) -> [f32; N] {
+        let mut dots = [0.0; N];
+        let mut r = 0;
+        while r < Self::ROWS {
+            let mut p = 1;
+            dots[r] = dot(&self.pieces[r * Self::PIECES], &x[0]);
+            while p < Self::PIECES {
+                dots[r] += dot(&self.pieces[r * Self::PIECES + p], &x[p]);
+                p += 1;
+            }
+            r += 1;
+        }
+        dots
     }
 
     /// One token: decays the rows, corrects them towards v, and returns the output of the row that this lane
     /// carries; `v` and `beta` are that row's.
     #[inline(always)]
     pub(crate) fn step<D: Decay>(&mut self, x: &Keys, decay: D, beta: f32, v: f32, place: Place) -> f32 {
-        let (k, q) = (decay.on_key(&x.k), decay.on_key(&x.q));
-        let (mut hk, mut hq) = ([0.0; ROWS], [0.0; ROWS]);
-        let mut r = 0;
-        while r < ROWS {
-            hk[r] = dot(&self.rows[r], &k);
-            hq[r] = dot(&self.rows[r], &q);
-            r += 1;
-        }
-        let hk = reduce_rows::<K, ROWS>(hk, place) * x.k_factor;
-        let hq = reduce_rows::<K, ROWS>(hq, place) * x.q_factor;
+        let decayed = |x: &Pieces| core::array::from_fn(|p| decay.on_key(p, &x[p]));
+        let (hk, hq) = (self.dots(&decayed(&x.k)), self.dots(&decayed(&x.q)));
+        let hk = reduce_rows::<S, L, K, N>(hk, place) * x.factors.k;
+        let hq = reduce_rows::<S, L, K, N>(hq, place) * x.factors.q;
         let delta = beta * float::fma(-decay.on_sum(), hk, v);
-        let out = float::fma(delta, x.kq, decay.on_sum() * hq);
-        let along = delta * x.k_factor;
+        let out = float::fma(delta, x.factors.kq, decay.on_sum() * hq);
+        let along = delta * x.factors.k;
         let mut r = 0;
-        while r < ROWS {
+        while r < Self::ROWS {
             // SAFETY: as in `butterfly`.
-            let along = unsafe { warp::broadcast(along, r as u32 * carriers::<K, ROWS>(), lanes(K)) };
-            let row = &mut self.rows[r];
-            let mut i = 0;
-            while i < ROW {
-                row[i] = float::fma(along, x.k[i], decay.on_element(i) * row[i]);
-                i += 1;
+            let along = unsafe {
+                let carrier = r as u32 * Self::CARRIERS;
+                match L::ALONG_V {
+                    true => warp::broadcast(along, carrier * Form::<L, S, K, N>::APART + place.group, 32),
+                    false => warp::broadcast(along, carrier, Self::LANES),
+                }
+            };
+            let mut p = 0;
+            while p < Self::PIECES {
+                let piece = &mut self.pieces[r * Self::PIECES + p];
+                let mut i = 0;
+                while i < ROW {
+                    piece[i] = float::fma(along, x.k[p][i], decay.on_element(p, i) * piece[i]);
+                    i += 1;
+                }
+                p += 1;
             }
             r += 1;
         }

@@ -11,20 +11,16 @@
 //! - Every warp works them out for itself ([`Block::own`]): nobody waits for anybody. For the small tile of a
 //!   single token with one decay per head, the tile of small batches, this is the faster way (on an H100 by 0.1 to
 //!   0.3 us a launch).
-//! - The block prepares a few tokens at once in shared memory ([`Tokens::prepare`]): a warp takes a token's q and k,
+//! - The block prepares a few tokens at once in shared memory ([`crate::prepare`]): a warp takes a token's q and k,
 //!   a thread a decay; then a barrier. With large tiles, several tokens or a decay per key this saves more
 //!   instructions than the barrier costs.
-//!
-//! Shared memory of a token, in f32: q, k (and the decays per key) in the order in which lanes hold them, first the
-//! first four elements of every lane, then the other four, so that a lane's loads of 16 bytes meet no bank twice;
-//! then `k q`, the factors of q and k, beta and the decay per head.
 
 use crate::abi::{self, Layer, flags};
-use crate::arch::{compiler, memory, shared, thread};
-use crate::element::{Element, ROW, Scalar, Vectors};
+use crate::arch::{compiler, memory, thread};
+use crate::element::{Element, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate, Heads};
 use crate::layout::Layout;
-use crate::tile::{Decay, Keys, Place, Tile};
+use crate::tile::{Decay, Factors, Keys, Place, Tile, single};
 use core::marker::PhantomData;
 
 /// What a warp works on: some rows of one value head of one sequence.
@@ -43,10 +39,11 @@ pub(crate) struct Work {
 impl Work {
     /// Block x is `value head * tiles + tile`; y and z together count sequences.
     #[inline(always)]
-    pub(crate) fn of_this_thread<S: Element, L: Layout, const K: u32, const ROWS: usize>(
+    pub(crate) fn of_thread<S: Element, L: Layout, const K: u32, const ROWS: usize>(
         layer: &Layer,
+        thread: u32,
     ) -> Work {
-        let place = Place::of_this_thread::<K>();
+        let place = Tile::<S, L, K, ROWS>::place(thread);
         let head = thread::block_idx_x() >> layer.tiles_log2;
         let tile = thread::block_idx_x() & ((1 << layer.tiles_log2) - 1);
         let bv = layer.v >> layer.tiles_log2;
@@ -60,12 +57,31 @@ impl Work {
         }
     }
 
+    /// The same work, but what is computed from it is computed anew: for what a loop seldom comes to, and what would
+    /// otherwise be kept in registers all the time.
+    #[inline(always)]
+    pub(crate) fn anew(&self) -> Work {
+        let heads = Heads {
+            value: compiler::opaque(self.heads.value),
+            key: compiler::opaque(self.heads.key),
+        };
+        let [group, lane, warp] = [self.place.group, self.place.lane, self.place.warp].map(compiler::opaque);
+        let place = Place { group, lane, warp };
+        let [n, first_row, row] = [self.n, self.first_row, self.row].map(compiler::opaque);
+        Work { n, heads, first_row, row, place }
+    }
+
     /// Bytes from a slot's first element to the lane's part of the tile.
     #[inline(always)]
     pub(crate) fn state_offset<S: Element, L: Layout, const K: u32>(&self, layer: &Layer) -> u64 {
+        self.tile_offset::<S, L, K>(layer) + L::lane_offset::<S, K>(self.place, layer.v)
+    }
+
+    /// Bytes from a slot's first element to the first row of the warp's tile.
+    #[inline(always)]
+    pub(crate) fn tile_offset<S: Element, L: Layout, const K: u32>(&self, layer: &Layer) -> u64 {
         let head = self.heads.value * layer.v * K;
         (head + L::row_offset::<K>(self.first_row)) as u64 * S::SIZE
-            + L::lane_offset::<S, K>(self.place, layer.v)
     }
 }
 
@@ -101,6 +117,25 @@ pub(crate) fn names_slot(slot: i32, slots: u32, null_slot: i32) -> bool {
     (slot as u32) < slots && slot != null_slot
 }
 
+/// Asks for a warp's rows of a slot's state into the L2, if the index names one.
+///
+/// # Safety
+/// `pool` describes its state.
+#[inline(always)]
+pub(crate) unsafe fn prefetch<L: Layout, S: Element, const K: u32, const N: usize>(
+    pool: &abi::Pool,
+    layer: &Layer,
+    work: &Work,
+    slot: i32,
+) {
+    if names_slot(slot, pool.slots, pool.null_slot) {
+        let at = pool.state + wide(slot as u32, pool.pitch) * S::SIZE + work.tile_offset::<S, L, K>(layer);
+        let lane = compiler::opaque(thread::thread_idx_x()) % 32;
+        // SAFETY: the caller's promise; the slot was checked.
+        unsafe { L::prefetch::<S, K, N>(at, lane, layer.v) };
+    }
+}
+
 /// A sequence's tokens among those of the call: the first, and how many. Without `cu_seqlens` (0) each sequence has
 /// `tokens`; with it a range that does not lie in the call's `tokens` is empty.
 ///
@@ -129,10 +164,10 @@ pub(crate) unsafe fn tokens_of(cu_seqlens: u64, options: u32, tokens: u32, n: u3
 
 /// The inputs of a call as a block sees them. `S` is the type of the state, `T` that of q, k and v.
 pub(crate) struct Block<'a, S, T, G, const K: u32> {
-    inputs: &'a abi::Inputs,
-    gate: &'a abi::Gate,
-    layer: &'a Layer,
-    work: &'a Work,
+    pub(crate) inputs: &'a abi::Inputs,
+    pub(crate) gate: &'a abi::Gate,
+    pub(crate) layer: &'a Layer,
+    pub(crate) work: &'a Work,
     types: PhantomData<(S, T, G)>,
 }
 
@@ -147,13 +182,13 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         Block { inputs, gate, layer, work, types: PhantomData }
     }
 
-    /// Issues the loads of a token's q and k.
+    /// Issues the loads of a token's q and k, a piece of each for every lane of a row.
     ///
     /// # Safety
     /// The token lies in the inputs.
     #[inline(always)]
-    unsafe fn load_keys(&self, token: u32) -> [Vectors; 2] {
-        let (x, lane) = (self.inputs, self.work.place.lane);
+    pub(crate) unsafe fn load_keys(&self, token: u32, lane: u32) -> [Vectors; 2] {
+        let x = self.inputs;
         let head = (self.work.heads.key * K) as u64;
         let k_at = x.k + (wide(token, x.k_stride) + head) * T::SIZE;
         let q_at = x.q + (wide(token, x.q_stride) + head) * T::SIZE;
@@ -165,300 +200,94 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         }
     }
 
-    /// Loaded q and k, and the sums over them.
+    /// What loaded q and k come to; the lanes that share them are `apart` lanes apart.
     #[inline(always)]
-    fn keys(&self, [q, k]: [Vectors; 2]) -> Keys {
+    pub(crate) fn factors(&self, keys: [Vectors; 2], apart: u32) -> Factors {
         let layer = self.layer;
         let l2norm = layer.flags & flags::L2NORM != 0;
-        Keys::new::<K>(T::widen_row(q), T::widen_row(k), l2norm, layer.eps, layer.scale)
+        Factors::new::<K>(keys.map(T::widen_row), apart, l2norm, layer.eps, layer.scale)
     }
 
-    /// Issues the load of token `token`'s v of the row that the lane carries.
+    /// Issues the load of token `token`'s v of a row, counted through all heads.
     ///
     /// # Safety
-    /// The token lies in the inputs.
+    /// If it is there, the token lies in the inputs.
     #[inline(always)]
-    pub(crate) unsafe fn load_v(&self, token: u32) -> u32 {
-        let at = wide(token, self.inputs.v_stride) + self.work.row as u64;
+    pub(crate) unsafe fn load_v(&self, is_there: bool, token: u32, row: u32) -> u32 {
+        let at = wide(token, self.inputs.v_stride) + row as u64;
         // SAFETY: the caller's promise.
-        unsafe { T::load_bits_if(true, self.inputs.v + at * T::SIZE) }
+        unsafe { T::load_bits_if(is_there, self.inputs.v + at * T::SIZE) }
     }
 
     /// Whether `gate.b` has a beta for every row of V.
     #[inline(always)]
-    fn beta_per_value(&self) -> bool {
+    pub(crate) fn beta_per_value(&self) -> bool {
         self.layer.flags & flags::BETA_PER_VALUE != 0
     }
 
     /// Where the lane's beta of a token is in `gate.b`: its row's, or its head's.
     #[inline(always)]
-    fn beta_at(&self, token: u32) -> u64 {
+    pub(crate) fn beta_at(&self, token: u32) -> u64 {
         let at = if self.beta_per_value() { self.work.row } else { self.work.heads.value };
         wide(token, self.gate.b_stride) + at as u64
     }
 
-    /// A token of a head with one decay, worked out by the warp for itself.
+    /// Issues the loads of a token that a warp works out for itself; its lanes hold a piece of each row.
     ///
     /// # Safety
     /// The token lies in the inputs.
     #[inline(always)]
-    pub(crate) unsafe fn own(&self, token: u32) -> Token<G::Decay> {
-        let (gate, options, heads) = (self.gate, self.layer.flags, self.work.heads);
-        // SAFETY: the caller's promise. Every load is issued before anything loaded is looked at.
+    pub(crate) unsafe fn load_own(&self, token: u32) -> Own {
+        let gate = self.gate;
+        let row = wide(token, gate.a_stride);
+        // SAFETY: the caller's promise.
         unsafe {
-            let keys = self.load_keys(token);
-            let row = wide(token, gate.a_stride);
-            let decay = DecayInputs::load::<G>(gate, options, row, heads, 0, K);
-            let beta = gate::load_beta(gate, self.beta_at(token));
-            let keys = self.keys(keys);
-            let decay = G::of_lane([0; 2], decay.decay(gate, options));
-            Token { keys, decay, beta: gate::beta(gate, options, beta) }
+            Own {
+                keys: self.load_keys(token, self.work.place.lane),
+                decay: DecayInputs::load::<G>(gate, self.layer.flags, row, self.work.heads, 0, K),
+                beta: gate::load_beta(gate, self.beta_at(token)),
+            }
         }
+    }
+
+    /// A token of a head with one decay, worked out by the warp for itself, whose lanes of a row are `apart` lanes
+    /// apart.
+    #[inline(always)]
+    pub(crate) fn own(&self, loads: Own, apart: u32) -> Token<G::Decay> {
+        let (gate, options) = (self.gate, self.layer.flags);
+        let factors = self.factors(loads.keys, apart);
+        let [q, k] = loads.keys.map(|x| single(T::widen_row(x)));
+        let decay = G::of_lane(|| [[0.0; 8]; 2], loads.decay.decay(gate, options));
+        Token { keys: Keys { q, k, factors }, decay, beta: gate::beta(gate, options, loads.beta) }
     }
 }
 
-/// Bytes of shared memory that a token takes at most: K = 128, a decay per key.
-pub(crate) const TOKEN_BYTES: usize = (3 * 128 + 8) * 4;
-
-/// What the preparation of some tokens starts with, loaded but not yet looked at.
+/// A warp's own token, loaded but not yet looked at.
 #[derive(Clone, Copy)]
-pub(crate) struct Loads {
-    /// q and k of the warp's first token.
+pub(crate) struct Own {
     keys: [Vectors; 2],
-    /// The thread's first decay, if it has one.
-    gate: Option<GateLoads>,
-}
-
-/// A decay's inputs, and its token's beta.
-#[derive(Clone, Copy)]
-struct GateLoads {
     decay: DecayInputs,
     beta: Scalar,
 }
 
-/// Tokens that a block prepares in shared memory.
-pub(crate) struct Tokens<'a, S, T, G, const K: u32> {
-    block: &'a Block<'a, S, T, G, K>,
-    /// Where the first one lies.
-    first: u32,
-}
-
-impl<'a, S: Element, T: Element, G: Gate, const K: u32> Tokens<'a, S, T, G, K> {
-    /// Bytes of a token's vectors over K.
-    const VECTOR_BYTES: u32 = 4 * K;
-
-    /// `first` is the address of [`TOKEN_BYTES`] of shared memory for each token prepared at once.
-    #[inline(always)]
-    pub(crate) fn new(block: &'a Block<'a, S, T, G, K>, first: u32) -> Self {
-        Tokens { block, first }
-    }
-
-    /// Address of prepared token `i`.
-    #[inline(always)]
-    fn at(&self, i: u32) -> u32 {
-        self.first + i * TOKEN_BYTES as u32
-    }
-
-    /// Address of prepared token `i`'s scalars, behind its q, k and decays.
-    #[inline(always)]
-    fn scalars(&self, i: u32) -> u32 {
-        self.at(i) + (2 + G::decays(K) / K) * Self::VECTOR_BYTES
-    }
-
-    /// Addresses of the lane's two vectors of a token's vector over K.
-    #[inline(always)]
-    fn vectors(&self, vector: u32) -> [u32; 2] {
-        let first = vector + 16 * self.block.work.place.lane;
-        [first, first + Self::VECTOR_BYTES / 2]
-    }
-
-    /// Issues the loads that [`Self::prepare`] starts with: of a warp's first token and a thread's first decay, of
-    /// `count` tokens from `first` on.
-    ///
-    /// # Safety
-    /// The tokens lie in the inputs.
-    #[inline(always)]
-    pub(crate) unsafe fn load(&self, first: u32, count: u32) -> Loads {
-        let (i, j) = (self.block.work.place.warp, Self::first_decay());
-        let (mut keys, mut decay) = ([[[0; 4]; 2]; 2], None);
-        // SAFETY: the caller's promise.
-        unsafe {
-            if i < count {
-                keys = self.block.load_keys(first + i);
-            }
-            if j < count * G::decays(K) {
-                decay = Some(self.load_gate(first, j));
-            }
-        }
-        Loads { keys, gate: decay }
-    }
-
-    /// The first decay that this thread works out, counted through the tokens: from the last thread on, as the first
-    /// warps have keys to prepare.
-    #[inline(always)]
-    fn first_decay() -> u32 {
-        thread::block_dim_x() - 1 - thread::thread_idx_x()
-    }
-
-    /// Prepares `count` tokens from `first` on for the whole block, given what [`Self::load`] gave for them. All
-    /// threads call it together, and pass a barrier before they take a token.
-    ///
-    /// # Safety
-    /// The tokens lie in the inputs, and there is shared memory for them that nobody reads any more.
-    #[inline(always)]
-    pub(crate) unsafe fn prepare(&self, loads: Loads, first: u32, count: u32) {
-        let threads = thread::block_dim_x();
-        let Loads { mut keys, mut gate } = loads;
-        let mut i = self.block.work.place.warp;
-        while i < count {
-            i = compiler::opaque(i);
-            // SAFETY: the caller's promise.
-            unsafe {
-                self.prepare_keys(keys, i);
-                i += threads / 32;
-                if i < count {
-                    keys = self.block.load_keys(first + i);
-                }
-            }
-        }
-        let mut j = Self::first_decay();
-        while let Some(inputs) = gate {
-            j = compiler::opaque(j);
-            // SAFETY: the caller's promise.
-            unsafe {
-                self.prepare_gate(inputs, j);
-                j += threads;
-                gate = if j < count * G::decays(K) { Some(self.load_gate(first, j)) } else { None };
-            }
-        }
-    }
-
-    /// A warp's part: q, k and their sums of a token. Its first lane group stores q, its second k.
-    ///
-    /// # Safety
-    /// As for [`Self::prepare`].
-    #[inline(always)]
-    unsafe fn prepare_keys(&self, keys: [Vectors; 2], i: u32) {
-        let place = self.block.work.place;
-        let keys = self.block.keys(keys);
-        // SAFETY: the caller's promise.
-        unsafe {
-            if place.group < 2 {
-                let of_group: [f32; ROW] = core::array::from_fn(|e| match place.group {
-                    0 => keys.q[e],
-                    _ => keys.k[e],
-                });
-                let [a, b, c, d, e, f, g, h] = of_group;
-                let [low, high] = self.vectors(self.at(i) + place.group * Self::VECTOR_BYTES);
-                shared::store_f32x4(low, [a, b, c, d]);
-                shared::store_f32x4(high, [e, f, g, h]);
-            }
-            if place.group == 0 && place.lane == 0 {
-                shared::store_f32x4(self.scalars(i), [keys.kq, keys.q_factor, keys.k_factor, 0.0]);
-            }
-        }
-    }
-
-    /// Issues the loads of decay `j`, counted through the tokens from `first` on, and of its token's beta.
-    ///
-    /// # Safety
-    /// The tokens lie in the inputs.
-    #[inline(always)]
-    unsafe fn load_gate(&self, first: u32, j: u32) -> GateLoads {
-        let (gate, options, heads) = (self.block.gate, self.block.layer.flags, self.block.work.heads);
-        let (token, element) = (first + j / G::decays(K), j % G::decays(K));
-        let (row, beta_row) = (wide(token, gate.a_stride), wide(token, gate.b_stride));
-        // SAFETY: the caller's promise.
-        unsafe {
-            GateLoads {
-                decay: DecayInputs::load::<G>(gate, options, row, heads, element, K),
-                beta: gate::load_beta(gate, beta_row + heads.value as u64),
-            }
-        }
-    }
-
-    /// A thread's part: decay `j`, and with the first one of a token its beta.
-    ///
-    /// # Safety
-    /// As for [`Self::prepare`].
-    #[inline(always)]
-    unsafe fn prepare_gate(&self, loads: GateLoads, j: u32) {
-        let (gate, options) = (self.block.gate, self.block.layer.flags);
-        let (i, element) = (j / G::decays(K), j % G::decays(K));
-        let decay = loads.decay.decay(gate, options);
-        let is_single = G::decays(K) == 1;
-        // SAFETY: the caller's promise.
-        unsafe {
-            if !is_single {
-                let decays = self.at(i) + 2 * Self::VECTOR_BYTES;
-                shared::store_f32(decays + 4 * Self::shared_order(element), decay);
-            }
-            if element == 0 {
-                // With a beta per row of V this one is not used.
-                let beta = gate::beta(gate, options, loads.beta);
-                let decay = if is_single { decay } else { 0.0 };
-                shared::store_f32x4(self.scalars(i) + 16, [beta, decay, 0.0, 0.0]);
-            }
-        }
-    }
-
-    /// Where element `i` along K lies in a vector of shared memory: lanes hold [`Element::VECTOR`] neighbours.
-    #[inline(always)]
-    fn shared_order(i: u32) -> u32 {
-        match S::VECTOR {
-            8 => i / 4 % 2 * (K / 2) + i / 8 * 4 + i % 4,
-            _ => i,
-        }
-    }
-
-    /// Prepared token `i`; `token` is its number in the call.
-    ///
-    /// # Safety
-    /// The token was prepared, and a barrier passed since.
-    #[inline(always)]
-    pub(crate) unsafe fn get(&self, token: u32, i: u32) -> Token<G::Decay> {
-        let (at, gate, options) = (self.at(i), self.block.gate, self.block.layer.flags);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let vector = |which: u32| {
-                let at = self.vectors(at + which * Self::VECTOR_BYTES);
-                let [[a, b, c, d], [e, f, g, h]] = at.map(|at| shared::load_f32x4(at));
-                [a, b, c, d, e, f, g, h]
-            };
-            let [kq, q_factor, k_factor, _] = shared::load_f32x4(self.scalars(i));
-            let [beta, single, ..] = shared::load_f32x4(self.scalars(i) + 16);
-            let keys = Keys { q: vector(0), k: vector(1), q_factor, k_factor, kq };
-            let decay = G::of_lane(self.vectors(at + 2 * Self::VECTOR_BYTES), single);
-            let beta = if self.block.beta_per_value() {
-                gate::beta(gate, options, gate::load_beta(gate, self.block.beta_at(token)))
-            } else {
-                beta
-            };
-            Token { keys, decay, beta }
-        }
-    }
-
-}
-
 /// A token as a lane applies it to its rows.
 pub(crate) struct Token<D> {
-    keys: Keys,
-    decay: D,
+    pub(crate) keys: Keys,
+    pub(crate) decay: D,
     /// Of the row that the lane carries.
-    beta: f32,
+    pub(crate) beta: f32,
 }
 
 impl<D: Decay> Token<D> {
-    /// Takes a tile through the token; `v` are the bits of the carried row's value, of type `T`. Returns the row's
-    /// output.
+    /// Takes a tile through the token; `v` is the carried row's. Returns the row's output.
     #[inline(always)]
-    pub(crate) fn step<T: Element, S: Element, L: Layout, const K: u32, const ROWS: usize>(
+    pub(crate) fn step<S: Element, L: Layout, const K: u32, const ROWS: usize>(
         &self,
         tile: &mut Tile<S, L, K, ROWS>,
-        v: u32,
+        v: f32,
         place: Place,
     ) -> f32 {
-        tile.step(&self.keys, self.decay, self.beta, T::widen(v), place)
+        tile.step(&self.keys, self.decay, self.beta, v, place)
     }
 }
 

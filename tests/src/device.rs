@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use gdn_host::call::Extent;
-use gdn_host::driver::{Context, DeviceBuffer, Driver, Stream};
-use gdn_host::{Caps, Gdn, ModuleKey, Operation, Tile, all_modules};
+use gdn_host::driver::{Context, DeviceBuffer, Driver, OwnedStream};
+use gdn_host::{Caps, Gdn, Launch, ModuleKey, Operation, Plan, Tile, all_modules};
 use gdn_kernels::arch::sim;
 
 /// The byte that memory nobody wrote reads as.
@@ -23,8 +23,12 @@ pub trait Device {
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()>;
     /// Copies from the device.
     fn read(&self, address: u64, bytes: u64) -> Result<Vec<u8>>;
+    /// Checks, plans and runs calls one behind the other, each launched as asked, and waits for the last.
+    fn run_all(&mut self, calls: &[&dyn Operation], launch: Launch) -> Result<()>;
     /// Checks, plans and runs a call, and waits for it.
-    fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()>;
+    fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()> {
+        self.run_all(&[call], tile.into())
+    }
 }
 
 /// The lane-accurate simulator.
@@ -60,12 +64,20 @@ impl Device for Sim {
         Ok(self.memory.read(address, bytes as usize))
     }
 
-    fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()> {
+    fn run_all(&mut self, calls: &[&dyn Operation], launch: Launch) -> Result<()> {
+        calls.iter().try_for_each(|call| self.run_one(*call, launch))
+    }
+}
+
+impl Sim {
+    fn run_one(&self, call: &dyn Operation, launch: Launch) -> Result<()> {
         call.check()?;
         if call.is_empty() {
             return Ok(());
         }
-        let plan = call.plan(&self.caps(), tile)?;
+        let caps = self.caps();
+        let early = launch.is_early(call.states(), caps.compute, &caps);
+        let plan = Plan { early, ..call.plan(&caps, launch.tile)? };
         let entry = plan.entry();
         let kernel = gdn_kernels::KERNELS.iter().find(|k| k.name == entry);
         let kernel = kernel.with_context(|| format!("the table has no kernel {entry}"))?;
@@ -165,10 +177,16 @@ impl Device for Gpu {
         Ok(buffer.read(offset, bytes as usize)?)
     }
 
-    fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()> {
-        // SAFETY: the call's addresses come from `alloc`, and the context is current since `open`.
-        unsafe { self.gdn.run_tiled(call, tile, Stream::DEFAULT)? };
-        Ok(self.context.synchronize()?)
+    fn run_all(&mut self, calls: &[&dyn Operation], launch: Launch) -> Result<()> {
+        // What filled the memory went through the default stream.
+        self.context.synchronize()?;
+        let stream = OwnedStream::new(&self.context)?;
+        for call in calls {
+            // SAFETY: the call's addresses come from `alloc`, the context is current since `open`, and the stream is
+            // waited for below.
+            unsafe { self.gdn.run_with(*call, launch, stream.as_stream())? };
+        }
+        Ok(stream.synchronize()?)
     }
 }
 

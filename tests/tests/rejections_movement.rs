@@ -287,6 +287,7 @@ fn tiles_of_rows_do_not_exist() {
         }
         let plan = call.plan(&CAPS, Tile::Exact { rows: 0, warps: 8 }).unwrap();
         assert_eq!((plan.warps, plan.rows, plan.bv), (8, 0, 0));
+        assert_eq!((call.states(), plan.early), (None, false));
     }
     assert_eq!(convert().plan(&CAPS, Tile::Auto).unwrap().entry(), "gdn_convert_layout_bf16");
 }

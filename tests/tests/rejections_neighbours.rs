@@ -306,6 +306,7 @@ fn plans() {
     assert!(call.plan(&CAPS, Tile::Exact { rows: 0, warps: 16 }).is_err());
     assert!(call.plan(&CAPS, Tile::Exact { rows: 0, warps: 0 }).is_err());
 
+    assert_eq!((call.states(), norm().states()), (None, None));
     let plan = norm().plan(&CAPS, Tile::Auto).unwrap();
     assert_eq!(plan.to_string(), "gdn_gated_rmsnorm_f32_bf16_k128 grid 2x3x1 block 32");
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: decodes recorded tensors of real kernels, on the GPU if there is one, and shows how
 //! close the result is and how fast.
 
+use crate::report::say;
 use crate::{bench, report, tools};
 use anyhow::{Result, ensure};
 use clap::Args as ClapArgs;
@@ -25,9 +26,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let (mut device, reason) = device::best()?;
     match &reason {
-        None => println!("Decoding on {}.\n", device.name()),
+        None => say!("Decoding on {}.\n", device.name()),
         Some(why) => {
-            println!("No usable GPU ({why}):\nthe same kernels run in the lane-accurate simulator.\n")
+            say!("No usable GPU ({why}):\nthe same kernels run in the lane-accurate simulator.\n")
         }
     }
 
@@ -58,7 +59,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     if reason.is_none() {
         drop(device);
-        println!("\nOne decode step of a Qwen3-Next-80B layer (16/32 heads, 128x128, f32 state, cold L2):");
+        say!("\nOne decode step of a Qwen3-Next-80B layer (16/32 heads, 128x128, f32 state, cold L2):");
         let shape = HeadShape::new(16, 32, 128, 128)?;
         let specs =
             [1, 8, 64].map(|n| bench::Spec::new(bench::Op::Decode, shape, DType::F32, Layout::Vk, n, 1));

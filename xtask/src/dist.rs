@@ -1,5 +1,6 @@
 //! `cargo xtask dist`: what hosts in other languages need, in one folder with checksums.
 
+use crate::report::say;
 use crate::tools;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args as ClapArgs;
@@ -32,7 +33,7 @@ pub fn run(_args: &Args) -> Result<ExitCode> {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
     let sums = lay_out(&root, &folder)?;
-    println!("{} files in {}", sums + 1, folder.display());
+    say!("{} files in {}", sums + 1, folder.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask doctor`: what is here, and what each missing piece costs.
 
+use crate::report::say;
 use crate::tools::{self, Ptxas, Toolchain};
 use anyhow::{Context, Result, ensure};
 use gdn_host::driver::{Device, Driver};
@@ -33,9 +34,9 @@ struct Piece {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let pieces = pieces(&tools::workspace_root().unwrap_or_default());
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "pieces": pieces }))?);
+        say!("{}", serde_json::to_string_pretty(&serde_json::json!({ "pieces": pieces }))?);
     } else {
-        print!("{}", table(&pieces));
+        say!("{}", table(&pieces).trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }

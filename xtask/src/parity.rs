@@ -1,5 +1,6 @@
 //! `cargo xtask parity`: recorded cases, hazards and random problems on a device, as a table and as JSON.
 
+use crate::report::say;
 use crate::{report, tools};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args as ClapArgs;
@@ -75,7 +76,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let cases: Vec<Outcome> = runs.into_iter().flat_map(|r| r.outcomes).collect();
     print(&device, &cases);
     let failed = cases.iter().filter(|c| !c.pass).count();
-    println!("{} passed, {failed} failed", cases.len() - failed);
+    say!("{} passed, {failed} failed", cases.len() - failed);
     let result = to_json(&device, &cases);
     if let Some(path) = &args.json {
         report::write_json(path, &result)?;
@@ -84,7 +85,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         ensure!(failed == 0, "nothing was recorded: {failed} of {} failed", cases.len());
         let file = tools::workspace_root()?.join("docs/evidence").join(report::gpu_file_name(&device));
         report::write_json(&file, &with_provenance(result)?)?;
-        println!("recorded in {}", file.display());
+        say!("recorded in {}", file.display());
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -174,7 +175,7 @@ fn random_problems(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) 
 }
 
 fn print(device: &str, cases: &[Outcome]) {
-    println!("{device}");
+    say!("{device}");
     let error = |e: Option<f64>| e.map_or_else(|| "-".into(), |e| format!("{e:.2e}"));
     let rows = cases.iter().map(|c| {
         let verdict = if c.pass { "pass" } else { "FAIL" };

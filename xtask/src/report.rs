@@ -3,25 +3,50 @@
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// `println!`, but that the process ends quietly when nobody reads its output any more, as under `| head`.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::report::line(format_args!($($text)*)) };
+}
+pub(crate) use say;
+
+/// What shells report of a process that SIGPIPE ended.
+const BROKEN_PIPE: i32 = 128 + 13;
+
+/// Writes a line to standard output: what [`say`] calls.
+pub fn line(text: Arguments) {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}") {
+        if error.kind() != ErrorKind::BrokenPipe {
+            eprintln!("error: cannot write to standard output: {error}");
+        }
+        std::process::exit(BROKEN_PIPE);
+    }
+}
+
 /// Prints rows under headings, columns padded to their widest cell; the last column is left as it is.
 pub fn table<const N: usize>(headings: &[&str; N], rows: impl IntoIterator<Item = [String; N]>) {
-    let rows: Vec<[String; N]> = rows.into_iter().collect();
-    let mut widths = headings.map(str::len);
+    wide_table(headings, rows.into_iter().map(Vec::from).collect());
+}
+
+/// [`table`] with columns that are known only when it is printed; every row has a cell for each heading.
+pub fn wide_table(headings: &[&str], rows: Vec<Vec<String>>) {
+    let mut widths: Vec<usize> = headings.iter().map(|heading| heading.len()).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let line = |cells: [&str; N]| {
-        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
-    line(*headings);
+    line(&mut headings.iter().copied());
     for row in &rows {
-        line(std::array::from_fn(|i| row[i].as_str()));
+        line(&mut row.iter().map(String::as_str));
     }
 }
 

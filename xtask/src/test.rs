@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that can be checked on this machine, and at the end what could not be.
 
+use crate::report::say;
 use crate::tools;
 use anyhow::Result;
 use clap::Args as ClapArgs;
@@ -123,17 +124,17 @@ impl<'a> Suite<'a> {
 
     fn verdict(self, strict: bool) -> ExitCode {
         let Suite { passed, failed, unchecked, .. } = self;
-        println!();
+        say!("");
         for name in &failed {
-            println!("FAILED: {name}");
+            say!("FAILED: {name}");
         }
         for text in &unchecked {
-            println!("not checked here: {text}");
+            say!("not checked here: {text}");
         }
         let no_gpu = usize::from(gdn_host::driver::Driver::open().is_err());
         // A machine without a GPU is complete as far as continuous integration goes.
         let incomplete = strict && unchecked.len() > no_gpu;
-        println!("{passed} passed, {} failed", failed.len());
+        say!("{passed} passed, {} failed", failed.len());
         if failed.is_empty() && !incomplete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

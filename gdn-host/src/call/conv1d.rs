@@ -318,7 +318,7 @@ impl Operation for Conv1dUpdate {
                 pitch: self.state.pitch as u32,
                 slots: self.state.slots,
                 null_slot: self.null_slot.unwrap_or(-1),
-                reserved: 0,
+                ahead: 0,
             },
             intermediate,
             x: self.x.tensor.address,

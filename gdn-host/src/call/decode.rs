@@ -75,6 +75,10 @@ impl Operation for Decode {
         self.batch == 0
     }
 
+    fn states(&self) -> Option<u64> {
+        Some(u64::from(self.batch) * u64::from(self.inputs.shape.hv))
+    }
+
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
         let (inputs, layout) = (&self.inputs, self.state.layout);
         let types = (self.state.tensor.dtype, inputs.io());
@@ -94,7 +98,7 @@ impl Operation for Decode {
                 pitch: self.state.pitch as u32,
                 slots: self.state.slots,
                 null_slot: self.null_slot.unwrap_or(-1),
-                reserved: 0,
+                ahead: 0,
             },
             out: self.out.tensor.address,
             out_stride: self.out.stride as u32,

@@ -279,6 +279,7 @@ impl Inputs {
         set(flags::BETA_ROUNDED, matches!(self.beta, Beta::Logits { rounded: true, .. }));
         set(flags::OUT_F32, out.is_some_and(|out| out.tensor.dtype == DType::F32));
         set(flags::HEADS_TILED, self.heads == HeadMap::Tiled);
+        set(flags::EARLY, plan.early);
         abi::Layer {
             h: s.h,
             hv: s.hv,

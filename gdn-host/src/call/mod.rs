@@ -94,6 +94,12 @@ pub trait Operation {
     /// Whether there is nothing to launch.
     fn is_empty(&self) -> bool;
 
+    /// State matrices that its recurrence goes through, `N * HV`: what decides about an early launch
+    /// ([`Launch::early`](crate::Launch::early)). `None` for an operation without a recurrence.
+    fn states(&self) -> Option<u64> {
+        None
+    }
+
     /// Which kernel, block and grid: [`crate::plan`].
     ///
     /// # Errors

@@ -270,6 +270,9 @@ impl Operation for Recurrent {
         set(flags::WRITE_PER_TOKEN, self.target == Target::EachToken);
         bits |= self.tokens.flags();
         let address = |table: Option<&Table>| table.map_or(0, |t| t.address);
+        // The stores of each token's f32 state leave the memory no time for more.
+        let is_bound_by_stores = self.intermediate.is_some_and(|i| i.tensor.dtype == DType::F32);
+        let ahead = if is_bound_by_stores { 0 } else { plan.ahead };
         let pool = self.source.pool();
         let target = match &self.target {
             Target::Sequences(pool) => Some((pool, 0)),
@@ -287,7 +290,7 @@ impl Operation for Recurrent {
                 pitch: pool.map_or(0, |p| p.pitch as u32),
                 slots: pool.map_or(0, |p| p.slots),
                 null_slot: self.null_slot.unwrap_or(-1),
-                reserved: 0,
+                ahead,
             },
             target: target.map_or_else(Default::default, |(pool, slot)| abi::Target {
                 state: pool.tensor.address,

@@ -14,10 +14,12 @@ pub enum DriverError {
         reason: String,
     },
     /// The driver's library lacks a function that this crate needs.
-    #[error("the CUDA driver has no function {name}; a driver for CUDA 11.4 or later is needed")]
+    #[error("the CUDA driver has no function {name}; a driver for CUDA {since} or later is needed")]
     MissingSymbol {
         /// The missing function.
         name: &'static str,
+        /// The oldest CUDA version whose driver has it and all else that the same use needs.
+        since: &'static str,
     },
     /// `cuInit` failed; a machine with the driver but without a GPU gives `CUDA_ERROR_NO_DEVICE`
     /// here.

@@ -42,7 +42,7 @@
 //!
 //! The driver itself is thread-safe. Its calls act on the calling thread's *current* context;
 //! objects here remember theirs, make it current for the length of a call where that matters, and
-//! put the thread's previous one back. Only [`launch()`](fn@launch), [`Graph::launch`] and the other functions
+//! put the thread's previous one back. Only [`launch()`](fn@launch), [`launch_early()`](fn@launch_early), [`Graph::launch`] and the other functions
 //! of the hot path leave the context alone: there the caller has made it current.
 //!
 //! # Destructors
@@ -61,6 +61,7 @@ mod fake;
 mod function;
 mod graph;
 mod launch;
+mod launch_early;
 mod module;
 mod stream;
 mod symbols;
@@ -73,6 +74,7 @@ pub use event::Event;
 pub use function::{Function, FunctionAttributes};
 pub use graph::Graph;
 pub use launch::launch;
+pub use launch_early::launch_early;
 pub use module::{JitOptions, Module};
 pub use stream::{OwnedStream, Stream};
 
@@ -127,6 +129,11 @@ impl Driver {
         unsafe { call!(self, cuDriverGetVersion(&mut version)) }?;
         let version = version.unsigned_abs();
         Ok((version / 1000, version % 1000 / 10))
+    }
+
+    /// Whether [`launch_early()`](fn@launch_early) is possible: the driver is one for CUDA 11.8 or later.
+    pub fn launches_early(&self) -> bool {
+        self.symbols.cuLaunchKernelEx.is_some()
     }
 
     fn load(library: &str) -> Result<Driver, DriverError> {
@@ -229,7 +236,7 @@ mod tests {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     fn library_without_the_symbols_is_told_apart() {
         let error = Driver::load("libc.so.6").unwrap_err();
-        assert_eq!(error, DriverError::MissingSymbol { name: "cuInit" });
+        assert_eq!(error, DriverError::MissingSymbol { name: "cuInit", since: "11.4" });
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Handles are opaque pointers, `CUdeviceptr` is 64 bits wide.
 
 use super::DriverError;
+use super::launch_early::LaunchConfig;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 
 /// `CUresult`; 0 is success.
@@ -39,7 +40,7 @@ macro_rules! symbols {
                     // SAFETY: of this name the driver has a function of this signature; the caller
                     // keeps the library loaded.
                     $($name: *unsafe { library.get(concat!(stringify!($name), "\0")) }
-                        .map_err(|_| DriverError::MissingSymbol { name: stringify!($name) })?,)*
+                        .map_err(|_| DriverError::MissingSymbol { name: stringify!($name), since: "11.4" })?,)*
                     // SAFETY: as above.
                     $($extra: unsafe { library.get(concat!(stringify!($extra), "\0")) }.ok().map(|symbol| *symbol),)*
                 })
@@ -117,5 +118,7 @@ symbols! {
     optional {
         // Since CUDA 12.4.
         fn cuFuncLoad(Handle);
+        // Since CUDA 11.8.
+        fn cuLaunchKernelEx(*const LaunchConfig, Handle, *mut *mut c_void, *mut *mut c_void);
     }
 }

@@ -67,7 +67,7 @@ struct Argument(Params);
 unsafe impl DeviceCopy for Argument {}
 
 /// Runs an operation with a module that was loaded by cust (from [`crate::artifact::select`]'s PTX, say) on cust's
-/// own stream.
+/// own stream. It is never launched early: cust has no launch attributes.
 ///
 /// # Errors
 /// [`LaunchError`]; nothing was launched.

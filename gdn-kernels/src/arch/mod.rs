@@ -7,6 +7,7 @@
 //! | module   | contents                                                                                    |
 //! |----------|---------------------------------------------------------------------------------------------|
 //! | `thread` | `thread_idx_x`, `block_dim_x`, `block_idx_{x,y,z}`, `grid_dim_y`, `sync_threads`            |
+//! | `grid`   | `wait`, `launch_dependents`: programmatic dependent launch                               |
 //! | `warp`   | `shuffle_xor`, `broadcast`, `sync_warp`: all 32 lanes take part, always                     |
 //! | `shared` | `block`: the block's own piece of shared memory; `load_f32x4`, `store_f32`, `store_f32x4`   |
 //! | `memory` | `load_*`, `store_*` on global addresses; `*_streaming` for data touched once                |
@@ -21,4 +22,4 @@ pub(crate) use nvptx::*;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod sim;
 #[cfg(not(target_arch = "nvptx64"))]
-pub(crate) use sim::{compiler, float, memory, shared, thread, warp};
+pub(crate) use sim::{compiler, float, grid, memory, shared, thread, warp};

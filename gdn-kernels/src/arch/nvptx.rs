@@ -56,6 +56,29 @@ pub(crate) mod thread {
     }
 }
 
+/// Programmatic dependent launch, which there is from sm_90 on; elsewhere and in a plain launch these do nothing.
+pub(crate) mod grid {
+    /// Waits until the predecessor in the stream is done and its writes are visible.
+    #[inline(always)]
+    pub(crate) unsafe fn wait() {
+        // SAFETY: it only waits.
+        #[cfg(target_feature = "sm_90")]
+        unsafe {
+            core::arch::asm!("griddepcontrol.wait;", options(nostack));
+        }
+    }
+
+    /// Lets the successor in the stream start, if it was launched so; it still waits for this grid's end.
+    #[inline(always)]
+    pub(crate) unsafe fn launch_dependents() {
+        // SAFETY: it touches no memory.
+        #[cfg(target_feature = "sm_90")]
+        unsafe {
+            core::arch::asm!("griddepcontrol.launch_dependents;", options(nostack));
+        }
+    }
+}
+
 /// Exchange among the 32 lanes of a warp.
 pub(crate) mod warp {
     use core::arch::asm;
@@ -130,6 +153,18 @@ pub(crate) mod shared {
         }
     }
 
+    /// Four bytes as f32; 4-byte aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn load_f32(address: u32) -> f32 {
+        let value: f32;
+        // SAFETY: as above.
+        unsafe {
+            asm!("ld.shared.f32 {v}, [{p}];", v = out(reg32) value, p = in(reg32) address,
+                 options(readonly, nostack));
+        }
+        value
+    }
+
     /// Sixteen bytes as four f32; 16-byte aligned.
     #[inline(always)]
     pub(crate) unsafe fn store_f32x4(address: u32, [x, y, z, w]: [f32; 4]) {
@@ -180,6 +215,16 @@ pub(crate) mod memory {
     load_if!(/// Four bytes; 0 without a load when the condition is false.
         load_u32_if, "ld.global.u32");
 
+    /// Asks for the line of an address into the L2, if the condition is true.
+    #[inline(always)]
+    pub(crate) unsafe fn prefetch_if(condition: bool, address: u64) {
+        // SAFETY: the caller passes a global address, or a false condition; nothing is read.
+        unsafe {
+            asm!("{{ .reg .pred p; setp.ne.u32 p, {c}, 0; @p prefetch.global.L2 [{a}]; }}",
+                 a = in(reg64) address, c = in(reg32) condition as u32, options(readonly, nostack));
+        }
+    }
+
     /// Four bytes.
     #[inline(always)]
     pub(crate) unsafe fn load_u32(address: u64) -> u32 {
@@ -187,6 +232,18 @@ pub(crate) mod memory {
         // SAFETY: as above.
         unsafe {
             asm!("ld.global.u32 {v}, [{a}];", v = out(reg32) value, a = in(reg64) address,
+                 options(readonly, nostack));
+        }
+        value
+    }
+
+    /// Four bytes, by a load of its own even where they were loaded before.
+    #[inline(always)]
+    pub(crate) unsafe fn load_u32_anew(address: u64) -> u32 {
+        let value: u32;
+        // SAFETY: as above.
+        unsafe {
+            asm!("ld.volatile.global.u32 {v}, [{a}];", v = out(reg32) value, a = in(reg64) address,
                  options(readonly, nostack));
         }
         value

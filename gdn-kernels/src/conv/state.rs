@@ -20,7 +20,7 @@ impl Entries {
     /// Issues the loads, the slot's first.
     ///
     /// # Safety
-    /// The sequence lies in the tables.
+    /// The sequence lies in the entries.
     #[inline(always)]
     pub(super) unsafe fn load(p: &Conv1dParams, n: u32) -> Entries {
         let at = 4 * n as u64;
@@ -83,14 +83,15 @@ impl<T: Element, L: WindowLayout> State<T, L> {
         let at = |slot: i32| strip + wide(slot as u32, p.pool.pitch) * T::SIZE;
         let separate = p.pool.write_slot != 0;
         let to = if separate { entries.write_slot } else { entries.slot };
+        let writes = p.flags & flags::READ_ONLY == 0 && names_slot(to, p.pool.slots, p.pool.null_slot);
         let inverted = p.flags & flags::RESET_INVERTED != 0;
         State {
             from: at(entries.slot),
-            to: at(to),
+            to: at(if writes { to } else { entries.slot }),
             steps: Steps { tap: p.tap_stride as u64 * T::SIZE, missing },
             shift,
             fresh: p.pool.reset != 0 && (entries.reset != 0) != inverted,
-            writes: p.flags & flags::READ_ONLY == 0 && names_slot(to, p.pool.slots, p.pool.null_slot),
+            writes,
             longer: L::LONGER && p.len >= p.width,
             types: PhantomData,
         }
@@ -175,11 +176,12 @@ impl Drafts {
         // SAFETY: the caller's promise.
         let row = unsafe { memory::load_u32_if(listed, buffer.row + 4 * n as u64) };
         let row = if listed { row } else { n };
-        let width = p.width - 1;
+        let keeps = buffer.state != 0 && row < buffer.rows;
+        let (row, width) = (if keeps { row } else { 0 }, p.width - 1);
         Drafts {
             at: buffer.state + (wide(row, buffer.pitch) + wide(channel, width)) * T::SIZE,
             step: wide(p.dim, width) * T::SIZE,
-            steps: if buffer.state != 0 && row < buffer.rows { buffer.steps } else { 0 },
+            steps: if keeps { buffer.steps } else { 0 },
             windows: Steps { tap: T::SIZE, missing },
         }
     }

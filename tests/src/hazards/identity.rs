@@ -18,7 +18,7 @@ pub(super) fn same_for_every_tile(p: &Problem, device: &mut dyn Device) -> Resul
     Ok(first)
 }
 
-/// BV from the smallest to the largest, with few and many rows a lane group.
+/// BV from the smallest to the largest, with low and high tiles of a warp.
 pub fn same_bits_for_every_tile(device: &mut dyn Device) -> Result<()> {
     for state in TYPES {
         for (k, v) in [(128, 128), (64, 128), (128, 64)] {

@@ -9,6 +9,7 @@ pub mod conv1d_drafts;
 pub mod convert;
 pub mod copy;
 pub mod drafts;
+pub mod early;
 pub mod gate;
 pub mod heads;
 pub mod identity;
@@ -82,6 +83,10 @@ macro_rules! for_each_hazard {
                 beta_for_each_row,
                 every_type_of_the_gate,
                 nan_in_a_gate_input_shows_where_it_belongs,
+            }
+            early::{
+                early_steps_in_a_row_give_the_bits_of_plain_ones,
+                early_padded_rows_stay_zero,
             }
             identity::{
                 same_bits_for_every_tile,

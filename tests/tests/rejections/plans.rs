@@ -1,7 +1,9 @@
 //! Tiles that calls refuse, and those that exist.
 
-use crate::calls::{self, SHAPE};
-use gdn_host::{Caps, DType, Family, HeadShape, Layout, ModuleKey, Operation, Source, Tile, plan};
+use crate::calls::{self, BATCH, SHAPE};
+use gdn_host::{Caps, DType, Family, HeadShape, Layout, ModuleKey, Operation, Plan, Source, Tile, plan};
+use gdn_kernels::abi::flags;
+use std::mem::offset_of;
 
 const CAPS: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
 
@@ -17,7 +19,7 @@ fn tiles_that_do_not_exist() {
     assert!(error(SHAPE, Tile::Rows(2)).contains("BV 2 "));
     assert!(error(small, Tile::Rows(128)).contains("BV 128"));
     let three = Tile::Exact { rows: 3, warps: 1 };
-    assert!(error(SHAPE, three).contains("3 rows a lane group with 1 warps"));
+    assert!(error(SHAPE, three).contains("3 rows with 1 warps"));
     assert!(error(SHAPE, Tile::Exact { rows: 2, warps: 32 }).contains("32 warps"));
     assert!(error(SHAPE, Tile::Exact { rows: 8, warps: 16 }).contains("16 warps"));
     assert!(error(SHAPE, Tile::Exact { rows: 2, warps: 3 }).contains("3 warps"));
@@ -50,7 +52,7 @@ fn tiles_that_do_not_exist_in_kv() {
     assert_eq!(kv(DType::Bf16, 64, Tile::Rows(16)), least(16, 64, 32));
     assert_eq!(kv(DType::Bf16, 64, Tile::Rows(32)), Ok("gdn_recurrent_kv_bf16_bf16_k64_r8".into()));
     let two = kv(DType::F32, 128, Tile::Exact { rows: 2, warps: 1 }).unwrap_err();
-    assert!(two.contains("2 rows a lane group with 1 warps"), "{two}");
+    assert!(two.contains("2 rows with 1 warps"), "{two}");
 }
 
 /// Every kernel that a call may name is in the table.
@@ -78,4 +80,29 @@ fn every_plan_names_a_kernel_of_the_table() {
             }
         }
     }
+}
+
+/// The kernel waits where it was launched to start early, and nowhere else; nothing else of its argument differs.
+#[test]
+fn early_flag_is_set_exactly_in_early_plans() {
+    use gdn_kernels::abi::{DecodeParams, Layer};
+    let check = |call: &dyn Operation, layer: usize| {
+        let plan = call.plan(&CAPS, Tile::Auto).unwrap();
+        assert!(!plan.early, "only Gdn::plan makes a plan early");
+        assert_eq!(call.states(), Some(BATCH * 4));
+        let (plain, early) = (call.params(&plan), call.params(&Plan { early: true, ..plan }));
+        let (plain, early) = (plain.as_bytes(), early.as_bytes());
+        let at = layer + offset_of!(Layer, flags);
+        let flags_of = |bytes: &[u8]| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        assert_eq!(flags_of(plain) & flags::EARLY, 0);
+        assert_eq!(flags_of(early), flags_of(plain) | flags::EARLY);
+        assert_eq!((&plain[..at], &plain[at + 4..]), (&early[..at], &early[at + 4..]));
+    };
+    for family in [Family::Gdn, Family::Kda] {
+        let mut decode = calls::decode();
+        decode.inputs.family = family;
+        check(&decode, offset_of!(DecodeParams, layer));
+    }
+    // With several tokens it does not pay.
+    assert_eq!(calls::recurrent().states(), None);
 }

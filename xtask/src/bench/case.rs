@@ -1,10 +1,11 @@
 //! A shape in device memory, and the timing of launches on it.
 
+use super::Gpu;
 use super::ops::{self, Spec};
-use super::{Gpu, Row};
+use super::row::{GDN, Row};
 use anyhow::{Context as _, Result};
 use gdn_host::driver::{DeviceBuffer, Event, Graph, OwnedStream};
-use gdn_host::{Operation, Tile};
+use gdn_host::{Launch, Operation, Tensor};
 
 /// What the launches of a graph go through, at least: several times any L2.
 const COLD_BYTES: f64 = 600e6;
@@ -16,6 +17,8 @@ pub(super) struct Case {
     pub(super) spec: Spec,
     /// One call a set of states.
     pub(super) calls: Vec<Box<dyn Operation>>,
+    /// The states that each call starts from; empty if the operation has no recurrence.
+    pub(super) pools: Vec<Tensor>,
     _buffers: Vec<DeviceBuffer>,
 }
 
@@ -23,41 +26,41 @@ impl Case {
     pub(super) fn new(gpu: &Gpu, spec: Spec) -> Result<Case> {
         let launches =
             ((COLD_BYTES / spec.cold_bytes() as f64).ceil() as usize).clamp(6, spec.most_launches());
-        let (calls, buffers) = ops::calls(gpu, &spec, launches)?;
-        Ok(Case { spec, calls, _buffers: buffers })
+        let ops::Work { calls, pools, buffers } = ops::calls(gpu, &spec, launches)?;
+        Ok(Case { spec, calls, pools, _buffers: buffers })
     }
 
-    /// Times each tile; their replays alternate, so that drift of the clock meets all alike.
-    pub(super) fn time(&self, gpu: &Gpu, tiles: &[Tile]) -> Result<Vec<Row>> {
+    /// Times each way to launch; their replays alternate, so that drift of the clock meets all alike.
+    pub(super) fn time(&self, gpu: &Gpu, launches: &[Launch]) -> Result<Vec<Row>> {
         let stream = OwnedStream::new(&gpu.context)?;
-        let graph = |&tile: &Tile| {
-            Graph::capture(&stream, |stream| {
-                for call in &self.calls {
-                    // SAFETY: the call's buffers are alive in self and used by nothing else.
-                    unsafe { gpu.gdn.run_tiled(call.as_ref(), tile, stream)? };
-                }
-                Ok(())
-            })
-        };
-        let graphs = tiles.iter().map(graph).collect::<Result<Vec<_>, gdn_host::Error>>()?;
+        let graph = |&launch: &Launch| self.graph(gpu, &stream, launch);
+        let graphs = launches.iter().map(graph).collect::<Result<Vec<_>>>()?;
         let times = interleaved(gpu, &stream, &graphs)?;
-        tiles.iter().zip(times).map(|(&tile, times)| self.row(gpu, tile, times)).collect()
+        launches.iter().zip(times).map(|(&launch, times)| self.row(gpu, launch, &times)).collect()
     }
 
-    fn row(&self, gpu: &Gpu, tile: Tile, times: Vec<f64>) -> Result<Row> {
-        let plan = gpu.gdn.plan(self.first()?, tile)?;
-        let launches = self.calls.len() as f64;
-        let us = times[times.len() / 2] / launches;
-        Ok(Row {
-            spec: self.spec,
-            tile: match plan.bv {
-                0 => format!("{} threads", plan.block()),
-                bv => format!("BV {bv} ({}x{})", plan.rows, plan.warps),
-            },
-            us,
-            range: (times[0] / launches, times[times.len() - 1] / launches),
-            gbps: self.spec.moved_bytes() as f64 / us / 1e3,
-        })
+    /// The call on every set of states, one behind the other.
+    pub(super) fn graph(&self, gpu: &Gpu, stream: &OwnedStream, launch: Launch) -> Result<Graph> {
+        let graph = Graph::capture(stream, |stream| {
+            for call in &self.calls {
+                // SAFETY: the call's buffers are alive in self and used by nothing else. Launched early, it reads
+                // states and tables that no call in front of it writes: each has states of its own.
+                unsafe { gpu.gdn.run_with(call.as_ref(), launch, stream)? };
+            }
+            Ok::<(), gdn_host::Error>(())
+        });
+        Ok(graph?)
+    }
+
+    /// The row for sorted times of such a graph.
+    pub(super) fn row(&self, gpu: &Gpu, launch: Launch, times: &[f64]) -> Result<Row> {
+        let plan = gpu.gdn.plan(self.first()?, launch)?;
+        let tile = match plan.bv {
+            0 => format!("{} threads", plan.block()),
+            bv => format!("BV {bv} ({}x{})", plan.rows, plan.warps),
+        };
+        let row = Row::new(&self.spec, GDN, times, self.calls.len(), self.spec.moved_bytes());
+        Ok(Row { tile, early: plan.early, ..row })
     }
 
     /// The call on the first set of states.

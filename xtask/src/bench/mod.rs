@@ -2,59 +2,35 @@
 //!
 //! The method is that of the peers' benchmark, so that rows may stand side by side: one graph holds L
 //! launches, each on a state pool of its own, the pools together at least 600 MB so that no launch finds
-//! its state in L2; three warm replays, then the median of 15 timed ones, divided by L.
+//! its state in L2; three warm replays, then the median of 15 timed ones, divided by L. Where several ways
+//! to do a shape's work are timed, their replays take turns.
 
+mod args;
 mod case;
+mod chained;
 mod host;
+mod load;
 mod ops;
 mod plot;
+mod probe;
+mod roofs;
+mod row;
+mod saved;
+mod sweep;
+mod table;
 
-use crate::report;
-use anyhow::{Context as _, Result, ensure};
+use crate::report::{self, say};
+use anyhow::{Context as _, Result};
+pub use args::Args;
 use case::Case;
-use clap::Args as ClapArgs;
 use gdn_host::driver::Context;
-use gdn_host::{DType, Gdn, HeadShape, Layout, Tile};
+use gdn_host::{Gdn, Launch, ModuleKey};
 pub use ops::{Op, Spec};
-use serde_json::{Value, json};
-use std::path::PathBuf;
+pub use row::Row;
+use serde_json::json;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
-
-/// Time the kernels on the GPU
-#[derive(ClapArgs)]
-pub struct Args {
-    /// Operations
-    #[arg(long, value_delimiter = ',', default_value = "decode")]
-    ops: Vec<Op>,
-    /// Heads, as H:HV
-    #[arg(long, value_delimiter = ',', default_value = "16:32")]
-    heads: Vec<String>,
-    /// Types of the state
-    #[arg(long, value_delimiter = ',', default_value = "f32,bf16")]
-    states: Vec<String>,
-    /// Layouts of the state: vk, kv
-    #[arg(long, value_delimiter = ',', default_value = "vk")]
-    layouts: Vec<String>,
-    /// Tokens of a sequence, for operations with several
-    #[arg(long, default_value_t = 4)]
-    tokens: u32,
-    /// Batch sizes
-    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16,32,64,128,256,512")]
-    batches: Vec<u32>,
-    /// Time every tile, and say how far the one that dispatch chose is from the best
-    #[arg(long)]
-    sweep: bool,
-    /// Also time what a launch costs the host
-    #[arg(long)]
-    host: bool,
-    /// Write the rows as JSON
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Draw the rows as SVG plots into this folder
-    #[arg(long)]
-    plot: Option<PathBuf>,
-}
 
 /// A GPU with kernels loaded.
 pub struct Gpu {
@@ -64,187 +40,137 @@ pub struct Gpu {
     load_ms: f64,
 }
 
-/// A timed shape.
-pub struct Row {
-    /// What was timed.
-    pub spec: Spec,
-    /// The tile, as BV and `rows x warps`.
-    pub tile: String,
-    /// Microseconds a launch: the median.
-    pub us: f64,
-    /// Fastest and slowest replay.
-    pub range: (f64, f64),
-    /// Gigabytes of state read and written a second.
-    pub gbps: f64,
-}
-
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let specs = specs(args)?;
+    if let Some(file) = &args.from {
+        return from_file(args, file);
+    }
+    let specs = args.specs()?;
+    if args.load_only {
+        load::only(&specs)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let gpu = open(&specs)?;
     let device = gpu.context.device().name()?;
-    println!("{device}, modules loaded in {:.1} ms", gpu.load_ms);
+    say!("{device}, modules loaded in {:.1} ms", gpu.load_ms);
 
-    let bar = report::progress(specs.len(), "bench");
-    let (mut rows, mut sweeps) = (Vec::new(), Vec::new());
-    for &spec in &specs {
-        let case = Case::new(&gpu, spec)?;
+    let times = measure(args, &gpu, &specs)?;
+    let load = if args.load { Some(load::measure()?) } else { None };
+    let host = if args.host { Some(host::launch_costs(&gpu, specs[0])?) } else { None };
+
+    // Files first: whoever reads the tables may stop before their end.
+    if let Some(path) = &args.json {
+        let mut result = json!({ "device": device, "load_ms": gpu.load_ms, "rows": times.rows });
+        if let Some(load) = &load {
+            result["load_ms"] = json!(load);
+        }
         if args.sweep {
-            sweeps.extend(sweep(&gpu, &case)?);
+            result["sweeps"] = json!(times.sweeps);
+            result["sweep_summary"] = json!(sweep::summary(&times.sweeps));
+        }
+        if args.chained {
+            result["chained"] = json!(times.chained);
+        }
+        if let Some(host) = &host {
+            result["host_launch_us"] = host.to_json();
+        }
+        report::write_json(path, &result)?;
+    }
+    let plots = plot(args, &device, &times.rows)?;
+    times.print();
+    if let Some(load) = &load {
+        load::print(load);
+    }
+    if let Some(host) = &host {
+        host.print();
+    }
+    plots.iter().for_each(|file| say!("{}", file.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Rows of a file instead of a GPU.
+fn from_file(args: &Args, file: &Path) -> Result<ExitCode> {
+    let saved = saved::Saved::read(file)?;
+    let plots = plot(args, &saved.device, &saved.rows)?;
+    say!("{}, from {}", saved.device, file.display());
+    table::print(&saved.rows);
+    plots.iter().for_each(|file| say!("{}", file.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Draws what `--plot` asks for: the files written.
+fn plot(args: &Args, device: &str, rows: &[Row]) -> Result<Vec<PathBuf>> {
+    let Some(dir) = &args.plot else { return Ok(Vec::new()) };
+    let peers = match &args.peers {
+        Some(path) => saved::Saved::peers(path, device)?,
+        None => Vec::new(),
+    };
+    plot::draw(dir, device, rows, &peers)
+}
+
+/// What was measured: one of the three is filled.
+#[derive(Default)]
+struct Times {
+    rows: Vec<Row>,
+    sweeps: Vec<sweep::Sweep>,
+    chained: Vec<chained::Chained>,
+}
+
+impl Times {
+    fn print(&self) {
+        table::print(&self.rows);
+        sweep::print(&self.sweeps);
+        chained::print(&self.chained);
+    }
+}
+
+/// Times every shape in the way that was asked for.
+fn measure(args: &Args, gpu: &Gpu, specs: &[Spec]) -> Result<Times> {
+    let mut times = Times::default();
+    let roofs = if args.roofs { Some(roofs::Roofs::new(gpu)?) } else { None };
+    let producer = match chained::unsupported(gpu.gdn.caps()) {
+        Some(why) if args.chained => {
+            say!("--chained: skipped, {why}");
+            return Ok(times);
+        }
+        None if args.chained => Some(chained::Producer::new(gpu)?),
+        _ => None,
+    };
+    let bar = report::progress(specs.len(), "bench");
+    for &spec in specs {
+        let case = Case::new(gpu, spec)?;
+        if let Some(producer) = &producer {
+            times.chained.extend(producer.time(gpu, &case)?);
+        } else if args.sweep {
+            times.sweeps.extend(sweep::Sweep::time(gpu, &case, args.launch())?);
+        } else if let Some(roofs) = &roofs {
+            times.rows.extend(roofs.time(gpu, &case, args.launch())?);
         } else {
-            rows.push(row(&gpu, &case)?);
+            times.rows.extend(case.time(gpu, &[args.launch()])?);
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
-    print(&rows);
-    print_sweeps(&sweeps);
-    let mut result = json!({ "device": device, "load_ms": gpu.load_ms, "rows": rows.iter().map(to_json).collect::<Vec<_>>() });
-    if args.sweep {
-        let tiles = |s: &Sweep| {
-            let tiles = s.tiles.iter().map(to_json).collect::<Vec<_>>();
-            json!({ "chosen": to_json(&s.chosen), "tiles": tiles })
-        };
-        result["sweeps"] = sweeps.iter().map(tiles).collect();
-    }
-    if args.host {
-        let cost = host::launch_cost(&gpu, specs[0])?;
-        let (median, best, driver) = (cost.median_us, cost.best_us, cost.driver_us);
-        println!(
-            "host: a launch takes {median:.2} us ({best:.2} at best), {driver:.2} us of it in the driver"
-        );
-        result["host_launch_us"] = json!({ "median": median, "best": best, "driver": driver });
-    }
-    if let Some(path) = &args.json {
-        report::write_json(path, &result)?;
-    }
-    if let Some(dir) = &args.plot {
-        plot::draw(dir, &device, &rows)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(times)
 }
 
-/// Every shape that was asked for.
-fn specs(args: &Args) -> Result<Vec<Spec>> {
-    let shapes = args.heads.iter().map(|text| parse_heads(text)).collect::<Result<Vec<_>>>()?;
-    let states = args.states.iter().map(|text| parse_type(text)).collect::<Result<Vec<_>>>()?;
-    let layouts = args.layouts.iter().map(|text| parse_layout(text)).collect::<Result<Vec<_>>>()?;
-    ensure!(args.tokens > 0, "--tokens 0: a sequence has at least one");
-    let mut specs = Vec::new();
-    for (&op, &layout) in args.ops.iter().flat_map(|op| layouts.iter().map(move |layout| (op, layout))) {
-        for (&shape, &state) in shapes.iter().flat_map(|shape| states.iter().map(move |state| (shape, state)))
-        {
-            specs.extend(args.batches.iter().map(|&n| Spec::new(op, shape, state, layout, n, args.tokens)));
-        }
-    }
-    Ok(specs)
+/// The modules that shapes need, each once.
+fn modules(specs: &[Spec]) -> Vec<ModuleKey> {
+    let mut keys: Vec<_> = specs.iter().map(Spec::module).collect();
+    keys.sort_by_key(ToString::to_string);
+    keys.dedup();
+    keys
 }
 
 /// Opens GPU 0 and loads the kernels of some shapes.
 pub fn open(specs: &[Spec]) -> Result<Gpu> {
     let context = Context::primary(0).context("no GPU to measure on")?;
-    let mut keys: Vec<_> = specs.iter().map(Spec::module).collect();
-    keys.sort_by_key(ToString::to_string);
-    keys.dedup();
     let start = Instant::now();
-    let gdn = Gdn::load(&keys)?;
+    let gdn = Gdn::load(&modules(specs))?;
     Ok(Gpu { context, gdn, load_ms: start.elapsed().as_secs_f64() * 1e3 })
 }
 
 /// Times one shape as dispatch would run it.
 pub fn time(gpu: &Gpu, spec: Spec) -> Result<Row> {
-    row(gpu, &Case::new(gpu, spec)?)
-}
-
-fn row(gpu: &Gpu, case: &Case) -> Result<Row> {
-    let mut times = case.time(gpu, &[Tile::Auto])?;
-    times.pop().context("no time")
-}
-
-/// The times of every tile of a shape.
-struct Sweep {
-    chosen: Row,
-    tiles: Vec<Row>,
-}
-
-fn sweep(gpu: &Gpu, case: &Case) -> Result<Option<Sweep>> {
-    let tiles: Vec<Tile> = [Tile::Auto].into_iter().chain(case.spec.tiles()).collect();
-    let mut rows = case.time(gpu, &tiles)?.into_iter();
-    Ok(rows.next().map(|chosen| Sweep { chosen, tiles: rows.collect() }))
-}
-
-fn print(rows: &[Row]) {
-    if rows.is_empty() {
-        return;
-    }
-    let cells = rows.iter().map(|r| {
-        let Spec { op, state, batch, tokens, .. } = r.spec;
-        let us = format!("{:.2}", r.us);
-        let range = format!("{:.2}..{:.2}", r.range.0, r.range.1);
-        let gbps = format!("{:.0}", r.gbps);
-        let (heads, layout) = (heads(&r.spec), layout_name(r.spec.layout).into());
-        let (batch, tokens) = (batch.to_string(), tokens.to_string());
-        [op.name().into(), heads, state.name().into(), layout, batch, tokens, r.tile.clone(), us, range, gbps]
-    });
-    let headings = ["op", "heads", "state", "layout", "batch", "tokens", "tile", "us", "range", "GB/s"];
-    report::table(&headings, cells);
-}
-
-fn heads(spec: &Spec) -> String {
-    format!("{}:{}", spec.shape.h, spec.shape.hv)
-}
-
-fn layout_name(layout: Layout) -> &'static str {
-    match layout {
-        Layout::Vk => "vk",
-        Layout::Kv => "kv",
-    }
-}
-
-fn print_sweeps(sweeps: &[Sweep]) {
-    for s in sweeps {
-        let (c, spec) = (&s.chosen, &s.chosen.spec);
-        let best = s.tiles.iter().map(|t| t.us).fold(f64::INFINITY, f64::min);
-        let verdict = if c.us <= best * 1.02 { "" } else { "  <- over 2 % from the best" };
-        let layout = layout_name(spec.layout);
-        print!(
-            "{} {} {} {:4} batch {:4}: ",
-            spec.op.name(),
-            heads(spec),
-            layout,
-            spec.state.name(),
-            spec.batch
-        );
-        println!("{} {:.2} us, best {best:.2}{verdict}", c.tile, c.us);
-        let mut tiles: Vec<_> = s.tiles.iter().collect();
-        tiles.sort_by(|a, b| a.us.total_cmp(&b.us));
-        let cells = tiles.iter().map(|t| format!("{} {:.2}", t.tile, t.us));
-        println!("    {}", cells.collect::<Vec<_>>().join(", "));
-    }
-}
-
-fn to_json(r: &Row) -> Value {
-    let s = &r.spec;
-    json!({
-        "op": s.op.name(), "impl": "gdn", "h": s.shape.h, "hv": s.shape.hv, "state": s.state.name(),
-        "io": s.io.name(), "layout": layout_name(s.layout), "batch": s.batch, "tokens": s.tokens, "us": r.us,
-        "us_min": r.range.0, "us_max": r.range.1, "gbps": r.gbps, "tile": r.tile,
-    })
-}
-
-fn parse_heads(text: &str) -> Result<HeadShape> {
-    let (h, hv) = text.split_once(':').with_context(|| format!("--heads {text}: it is H:HV, as 16:32"))?;
-    let number = |x: &str| x.parse().with_context(|| format!("--heads {text}: {x} is no number"));
-    Ok(HeadShape::new(number(h)?, number(hv)?, 128, 128)?)
-}
-
-fn parse_type(text: &str) -> Result<DType> {
-    let types = [DType::F32, DType::Bf16, DType::F16];
-    let found = types.into_iter().find(|t| t.name() == text);
-    found.with_context(|| format!("--states {text}: a state is f32, bf16 or f16"))
-}
-
-fn parse_layout(text: &str) -> Result<Layout> {
-    let found = [Layout::Vk, Layout::Kv].into_iter().find(|l| layout_name(*l) == text);
-    found.with_context(|| format!("--layouts {text}: a layout is vk or kv"))
+    Case::new(gpu, spec)?.time(gpu, &[Launch::default()])?.pop().context("no time")
 }

@@ -54,6 +54,11 @@ impl Op {
         if self == Op::KdaDecode { Family::Kda } else { Family::Gdn }
     }
 
+    /// Whether it goes through states, as decode does.
+    pub(super) fn is_recurrence(self) -> bool {
+        matches!(self, Op::Decode | Op::KdaDecode | Op::Verify | Op::Update)
+    }
+
     fn has_one_token(self) -> bool {
         !matches!(self, Op::Verify | Op::Update)
     }
@@ -155,6 +160,8 @@ impl Spec {
 struct Memory<'a> {
     gpu: &'a Gpu,
     noise: Noise,
+    /// The states that calls start from.
+    pools: Vec<Tensor>,
     buffers: Vec<DeviceBuffer>,
 }
 
@@ -234,16 +241,26 @@ impl Memory<'_> {
 /// Calls of one operation.
 type Calls = Vec<Box<dyn Operation>>;
 
-/// A call for each of `launches` sets of states, and the memory they live in.
-pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<(Calls, Vec<DeviceBuffer>)> {
-    let mut memory = Memory { gpu, noise: Noise::new(7), buffers: Vec::new() };
+/// Calls of one operation, and the memory they live in.
+pub(super) struct Work {
+    /// One a set of states.
+    pub(super) calls: Calls,
+    /// The states that each call of a recurrence starts from.
+    pub(super) pools: Vec<Tensor>,
+    /// All memory.
+    pub(super) buffers: Vec<DeviceBuffer>,
+}
+
+/// A call for each of `launches` sets of states.
+pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<Work> {
+    let mut memory = Memory { gpu, noise: Noise::new(7), pools: Vec::new(), buffers: Vec::new() };
     let calls = match spec.op {
         Op::Decode | Op::KdaDecode | Op::Verify | Op::Update => recurrence(&mut memory, spec, launches)?,
         Op::Conv1dUpdate => conv1d(&mut memory, spec, launches)?,
         Op::GatedRmsNorm => norm(&mut memory, spec, launches)?,
         Op::CopyState | Op::ConvertLayout => movement(&mut memory, spec, launches)?,
     };
-    Ok((calls, memory.buffers))
+    Ok(Work { calls, pools: memory.pools, buffers: memory.buffers })
 }
 
 fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
@@ -252,6 +269,7 @@ fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls
     let slots = memory.shuffled(batch)?;
     let out = memory.normal(u64::from(batch) * u64::from(tokens), shape.value_elements(), spec.io)?;
     let pools = memory.states(state, spec.state_bytes(), launches)?;
+    memory.pools.clone_from(&pools);
     let buffers = match spec.op {
         Op::Verify => memory.states(state, spec.state_bytes() * u64::from(tokens), launches)?,
         _ => Vec::new(),

@@ -1,54 +1,180 @@
-//! Plots of benchmark rows, as SVG.
+//! Plots of rows, as SVG: one an operation and kind, a line for each head shape and type of the state.
 
-use super::Row;
-use anyhow::{Result, anyhow};
+use super::row::{GDN, Row};
+use anyhow::{Result, anyhow, ensure};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-/// One plot an operation, layout and head shape: GB/s of state traffic over the batch, a line a state type.
-pub(super) fn draw(dir: &Path, device: &str, rows: &[Row]) -> Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let kind = |r: &Row| (r.spec.op, r.spec.layout, r.spec.shape);
-    let mut kinds: Vec<_> = rows.iter().map(kind).collect();
-    kinds.dedup();
-    for (op, layout, shape) in kinds {
-        let rows: Vec<&Row> = rows.iter().filter(|r| kind(r) == (op, layout, shape)).collect();
-        let (op, layout) = (op.name(), super::layout_name(layout));
-        let file = dir.join(format!("{op}-{layout}-{}-{}.svg", shape.h, shape.hv));
-        let title = format!("{op} {}:{} {layout} on {device}", shape.h, shape.hv);
-        // The backend's errors borrow the drawing area, so they are turned into text here.
-        draw_one(&file, &title, &rows).map_err(|error| anyhow!("{}: {error}", file.display()))?;
-        println!("{}", file.display());
-    }
-    Ok(())
+/// What is drawn over the batch.
+struct Kind {
+    /// In the file's name.
+    name: &'static str,
+    /// At the axis.
+    unit: &'static str,
+    /// Whether the axis is logarithmic.
+    log: bool,
 }
 
-fn draw_one(file: &Path, title: &str, rows: &[&Row]) -> Result<(), Box<dyn std::error::Error>> {
-    let area = SVGBackend::new(file, (800, 480)).into_drawing_area();
+const TIME: Kind = Kind { name: "time", unit: "microseconds a launch", log: true };
+const SHARE: Kind = Kind { name: "roof", unit: "time of read-modify-write / time", log: false };
+const RATIO: Kind = Kind { name: "ratio", unit: "time of the best peer / time", log: false };
+
+/// What a row has to say; `None` where it was not measured.
+type Value<'a> = &'a dyn Fn(&Row) -> Option<f64>;
+
+/// A line: its label, and batch and value of its points.
+struct Series {
+    label: String,
+    points: Vec<(f64, f64)>,
+}
+
+/// Draws whatever the rows give: times always, shares of the roof where roofs were measured, ratios where peers were.
+/// The files written.
+///
+/// # Errors
+/// No rows of ours; a folder or file that cannot be written.
+pub(super) fn draw(dir: &Path, device: &str, rows: &[Row], peers: &[Row]) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(dir)?;
+    let ours: Vec<&Row> = rows.iter().filter(|r| r.implementation == GDN).collect();
+    ensure!(!ours.is_empty(), "no rows to plot");
+    let mut works: Vec<_> = ours.iter().map(|r| (r.op.as_str(), r.layout.as_str())).collect();
+    works.sort_unstable();
+    works.dedup();
+    let mut files = Vec::new();
+    for (op, layout) in works {
+        let rows: Vec<&Row> =
+            ours.iter().copied().filter(|r| (r.op.as_str(), r.layout.as_str()) == (op, layout)).collect();
+        let values: [(&Kind, Value); 3] =
+            [(&TIME, &|r| Some(r.us)), (&SHARE, &|r| r.share_of_roof), (&RATIO, &|r| r.ratio_to_best(peers))];
+        for (kind, value) in values {
+            let series = series(&rows, value);
+            if series.is_empty() {
+                continue;
+            }
+            let file = dir.join(format!("{op}-{layout}-{}.svg", kind.name));
+            let title = format!("{op}, layout {layout}, {device}");
+            // The backend's errors borrow the drawing area, so they are turned into text here.
+            chart(&file, &title, kind, &series).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+            files.push(file);
+        }
+    }
+    Ok(files)
+}
+
+/// A line for each head shape and type of the state that has values, in the order of the rows.
+fn series(rows: &[&Row], value: Value) -> Vec<Series> {
+    let mut lines: Vec<Series> = Vec::new();
+    for row in rows {
+        let Some(value) = value(row).filter(|v| v.is_finite() && *v > 0.0) else { continue };
+        let label = format!("{} {}", row.heads(), row.state);
+        let point = (f64::from(row.batch.max(1)), value);
+        match lines.iter_mut().find(|line| line.label == label) {
+            Some(line) => line.points.push(point),
+            None => lines.push(Series { label, points: vec![point] }),
+        }
+    }
+    for line in &mut lines {
+        line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    }
+    lines
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// One plot. Logarithmic axes are of base 2, drawn as linear ones of the logarithm.
+fn chart(file: &Path, title: &str, kind: &Kind, series: &[Series]) -> Result<(), Box<dyn std::error::Error>> {
+    let area: Area = SVGBackend::new(file, (860, 520)).into_drawing_area();
     area.fill(&WHITE)?;
-    let batches = rows.iter().map(|r| r.spec.batch).min().unwrap_or(1)
-        ..rows.iter().map(|r| r.spec.batch).max().unwrap_or(2) + 1;
-    let top = rows.iter().map(|r| r.gbps).fold(0.0, f64::max) * 1.1;
-    let mut chart = ChartBuilder::on(&area)
+    let scale = |y: f64| if kind.log { y.log2() } else { y };
+    let points = || series.iter().flat_map(|line| &line.points);
+    let x = range(points().map(|p| p.0.log2()));
+    let y = range(points().map(|p| scale(p.1)));
+    let y = if kind.log { y } else { 0.0..y.end.max(1.05) };
+    let mut chart: Chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 20))
         .margin(16)
-        .x_label_area_size(40)
+        .x_label_area_size(44)
         .y_label_area_size(64)
-        .build_cartesian_2d((f64::from(batches.start)..f64::from(batches.end)).log_scale(), 0.0..top)?;
-    chart.configure_mesh().x_desc("sequences").y_desc("GB/s of state read and written").draw()?;
-    let mut states: Vec<_> = rows.iter().map(|r| r.spec.state).collect();
-    states.dedup();
-    for (i, state) in states.into_iter().enumerate() {
-        let points = rows.iter().filter(|r| r.spec.state == state).map(|r| (f64::from(r.spec.batch), r.gbps));
-        let points: Vec<_> = points.collect();
+        .build_cartesian_2d(x, y)?;
+    let power = |v: &f64| if v.fract().abs() < 1e-6 { format!("{}", v.exp2()) } else { String::new() };
+    let label = |v: &f64| if kind.log { power(v) } else { format!("{v:.1}") };
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc("sequences").y_desc(kind.unit).x_labels(12).y_labels(12);
+    mesh.x_label_formatter(&power).y_label_formatter(&label).light_line_style(WHITE).draw()?;
+    for (i, line) in series.iter().enumerate() {
         let colour = Palette99::pick(i).stroke_width(2);
+        let points: Vec<_> = line.points.iter().map(|p| (p.0.log2(), scale(p.1))).collect();
         chart
             .draw_series(LineSeries::new(points.iter().copied(), colour))?
-            .label(state.name())
+            .label(line.label.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour));
         chart.draw_series(points.iter().map(|&p| Circle::new(p, 3, colour.filled())))?;
     }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+    let position = if kind.log { SeriesLabelPosition::UpperLeft } else { SeriesLabelPosition::LowerRight };
+    chart.configure_series_labels().position(position).background_style(WHITE).border_style(BLACK).draw()?;
     area.present()?;
     Ok(())
+}
+
+/// A range that holds all values, with some room; never empty.
+fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let room = ((high - low) * 0.05).max(0.2);
+    low - room..high + room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of the test's own; nothing is in it.
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("gdn-plot-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        dir
+    }
+
+    fn rows() -> Vec<Row> {
+        let text = r#"{"device": "card", "rows": [
+            {"op":"decode","impl":"gdn","h":16,"hv":32,"state":"f32","io":"bf16","layout":"vk","batch":1,"tokens":1,
+             "us":3.6,"share_of_roof":0.9},
+            {"op":"decode","impl":"rmw_gdn","h":16,"hv":32,"state":"f32","io":"bf16","layout":"vk","batch":1,"tokens":1,
+             "us":3.24},
+            {"op":"decode","impl":"gdn","h":16,"hv":32,"state":"f32","io":"bf16","layout":"vk","batch":64,"tokens":1,
+             "us":94.0,"share_of_roof":0.99},
+            {"op":"decode","impl":"gdn","h":4,"hv":8,"state":"bf16","io":"bf16","layout":"vk","batch":1,"tokens":1,"us":2.3},
+            {"op":"verify","impl":"gdn","h":4,"hv":8,"state":"f32","io":"bf16","layout":"vk","batch":1,"tokens":4,"us":5.0}
+        ]}"#;
+        let saved: super::super::saved::Saved = serde_json::from_str(text).unwrap();
+        saved.rows
+    }
+
+    #[test]
+    fn plots_have_a_labelled_line_for_each_shape_and_type() {
+        let (dir, rows) = (folder("lines"), rows());
+        let peer = Row { implementation: "sglang-bv8".into(), us: 4.4, ..rows[0].clone() };
+        let files = draw(&dir, "card", &rows, &[peer]).unwrap();
+        let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap().to_str().unwrap()).collect();
+        let all = ["decode-vk-time.svg", "decode-vk-roof.svg", "decode-vk-ratio.svg", "verify-vk-time.svg"];
+        assert_eq!(names, all);
+        let text = |i: usize| std::fs::read_to_string(&files[i]).unwrap();
+        let time = text(0);
+        for part in ["16:32 f32", "4:8 bf16", "sequences", "microseconds a launch", "decode, layout vk, card"]
+        {
+            assert!(time.contains(part), "{part}");
+        }
+        assert!(text(1).contains("16:32 f32") && !text(1).contains("4:8 bf16"), "no roof was measured there");
+        assert!(text(2).contains("16:32 f32") && text(2).contains("time of the best peer"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn rows_without_ours_are_an_error() {
+        let dir = folder("none");
+        assert!(draw(&dir, "card", &[], &[]).unwrap_err().to_string().contains("no rows to plot"));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

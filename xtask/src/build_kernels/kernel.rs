@@ -10,7 +10,7 @@ pub(crate) struct Kernel {
     pub(crate) name: String,
     /// The module that holds it.
     pub(crate) module: ModuleKey,
-    /// Rows of a lane group; 0 without tiles.
+    /// Height of a warp's tile; 0 without tiles.
     pub(crate) rows: u32,
     /// Name of the parameter struct.
     pub(crate) params: &'static str,

@@ -25,6 +25,7 @@ mod ptx;
 mod report;
 mod source;
 
+use crate::report::say;
 use crate::tools::{self, Ptxas, Toolchain};
 use anyhow::{Context, Result, bail, ensure};
 use arch::Arch;
@@ -73,9 +74,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let groups = kernel::groups();
     let built = build(args, &root, &archs, &groups, earlier.as_ref())?;
     let written = write(&directory, &built.files)?;
-    print!("{}", report::table(&built.manifest));
-    println!("{}", built.summary());
-    println!("{written} of {} files in {} changed", built.files.len(), directory.display());
+    say!("{}", report::table(&built.manifest).trim_end());
+    say!("{}", built.summary());
+    say!("{written} of {} files in {} changed", built.files.len(), directory.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,23 +99,23 @@ fn run_check(args: &Args, root: &Path, directory: &Path, archs: &[Arch]) -> Resu
             let mut files = built.files.clone();
             files.retain(|name, _| comparable(name));
             differences.extend(check::bytes(directory, &files)?);
-            println!("{}", built.summary());
+            say!("{}", built.summary());
             if !same_compiler {
                 let manifest::Compiler { rustc, llvm, .. } = &committed.compiler;
-                println!("bytes of PTX not compared: what is committed is from {rustc}, LLVM {llvm}");
+                say!("bytes of PTX not compared: what is committed is from {rustc}, LLVM {llvm}");
             }
             if !whole {
-                println!("targets that were not asked for are not compared");
+                say!("targets that were not asked for are not compared");
             }
         }
         Err(error) => differences.push(format!("{error:#}")),
     }
     if differences.is_empty() {
-        println!("no differences in {}", directory.display());
+        say!("no differences in {}", directory.display());
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} differences in {}:", differences.len(), directory.display());
-    differences.iter().for_each(|difference| println!("- {difference}"));
+    say!("{} differences in {}:", differences.len(), directory.display());
+    differences.iter().for_each(|difference| say!("- {difference}"));
     Ok(ExitCode::FAILURE)
 }
 

@@ -6,6 +6,7 @@ use super::kernel::{Group, Kernel};
 use super::ptx::{self, Entry};
 use crate::tools::Toolchain;
 use anyhow::{Result, bail, ensure};
+use gdn_host::DType;
 use gdn_host::artifact::sha256_hex;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -115,15 +116,22 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
 
 /// The directive that bounds the registers of a thread, where ptxas needs one.
 ///
-/// Blocks of more than 256 threads would not fit 255 registers a thread. Below that none is needed, and ptxas left to
-/// itself is best, with one exception: the middle tile of several tokens is there to have more warps than the large
-/// one, and would get nearly as many registers.
+/// Blocks of more than 256 threads would not fit 255 registers a thread. Below that ptxas left to itself is best, with
+/// one exception: with several tokens more warps are worth more than what it does with more registers. So 16 warps fit
+/// a multiprocessor with large tiles and 17 to 20 with small ones, as few registers as ptxas does without spills. Layout KV needs registers for its transposition.
 pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
-    let is_middle = kernel.params == "RecurrentParams" && kernel.module.k == 128 && kernel.rows == 4;
-    if kernel.max_threads > 256 {
-        Some(format!(".maxntid {}, 1, 1", kernel.max_threads))
-    } else {
-        (is_middle && !kernel.module.op.ends_with("kv")).then(|| ".maxnreg 128".to_owned())
+    let Kernel { params, module, rows, max_threads, .. } = kernel;
+    // Elements of the state that a lane holds.
+    let (held, is_kv) = (rows * 8, module.op.ends_with("_kv"));
+    match *params {
+        _ if *max_threads > 256 => Some(format!(".maxntid {max_threads}, 1, 1")),
+        "RecurrentParams" if is_kv => None,
+        "RecurrentParams" if held > 32 => Some(".maxnreg 128".to_owned()),
+        "RecurrentParams" if module.state == Some(DType::F32) && module.k == 128 => {
+            Some(".maxnreg 96".to_owned())
+        }
+        "RecurrentParams" => Some(".maxnreg 120".to_owned()),
+        _ => None,
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Fault {
 pub enum Pattern {
     /// Lane `lane ^ mask`'s.
     Xor(u32),
-    /// That of lane `lane` of the own group of `width` lanes.
+    /// That of lane `lane` of the own group of `width` lanes; every lane names one.
     Broadcast {
         /// Lane within the group.
         lane: u32,
@@ -33,6 +33,14 @@ pub enum Pattern {
 }
 
 impl Pattern {
+    /// Whether lanes with these patterns exchange values in one shuffle.
+    pub(super) fn meets(self, other: Pattern) -> bool {
+        match (self, other) {
+            (Pattern::Broadcast { width, .. }, Pattern::Broadcast { width: theirs, .. }) => width == theirs,
+            _ => self == other,
+        }
+    }
+
     /// The lane that `lane` gets its value from. Like the hardware it looks at the low bits only.
     pub(super) fn source(self, lane: usize) -> usize {
         match self {

@@ -50,7 +50,7 @@ pub(crate) mod warp {
     }
 
     /// The value of lane `lane` of the own group of `width` lanes (a power of two). All 32 lanes must call it
-    /// together with the same arguments.
+    /// together with the same width; each names a lane of its own.
     pub(crate) unsafe fn broadcast(value: f32, lane: u32, width: u32) -> f32 {
         exchange(value, Pattern::Broadcast { lane, width })
     }
@@ -63,6 +63,13 @@ pub(crate) mod warp {
     pub(crate) unsafe fn sync_warp() {
         current(|lane| lane.stop(Stop::WarpSync));
     }
+}
+
+/// Programmatic dependent launch: here a kernel starts when its predecessor is done.
+pub(crate) mod grid {
+    pub(crate) unsafe fn wait() {}
+
+    pub(crate) unsafe fn launch_dependents() {}
 }
 
 /// Loads and stores of the block's shared memory, addressed in bytes from its start.
@@ -145,6 +152,15 @@ pub(crate) mod memory {
     pub(crate) unsafe fn load_u32_if(condition: bool, address: u64) -> u32 {
         if condition { load::<1>(address, 4)[0] } else { 0 }
     }
+
+    /// Four bytes, by a load of its own.
+    pub(crate) unsafe fn load_u32_anew(address: u64) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { load_u32(address) }
+    }
+
+    /// Asks for the line of an address into the L2, if the condition is true: here there is none.
+    pub(crate) unsafe fn prefetch_if(_condition: bool, _address: u64) {}
 
     /// Four bytes.
     pub(crate) unsafe fn load_u32(address: u64) -> u32 {

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use super::fault::{Fault, FaultKind, Pattern};
+use super::fault::{Fault, FaultKind};
 use super::global_memory::Memory;
 use super::lane::{At, Lane, Thread};
 use super::launch::Launch;
@@ -63,7 +63,7 @@ impl<'a> Block<'a> {
                 return Err(self.fault(first, kind));
             }
             match first.at {
-                At::Shuffle { pattern, .. } => answers = exchange(threads, pattern),
+                At::Shuffle { .. } => answers = exchange(threads),
                 _ => self.shared.borrow_mut().warp_barrier(warp),
             }
         }
@@ -85,7 +85,7 @@ fn converged(threads: &[Thread], at: At) -> Result<(), FaultKind> {
     if let Some(others) = others(threads, "lane", |other| matches!(other, At::Shuffle { .. })) {
         return Err(FaultKind::UnconvergedShuffle { pattern, others });
     }
-    let same = |other| matches!(other, At::Shuffle { pattern: theirs, .. } if theirs == pattern);
+    let same = |other| matches!(other, At::Shuffle { pattern: theirs, .. } if theirs.meets(pattern));
     match others(threads, "lane", same) {
         Some(others) => Err(FaultKind::MismatchedShuffle { pattern, others }),
         None => Ok(()),
@@ -93,11 +93,12 @@ fn converged(threads: &[Thread], at: At) -> Result<(), FaultKind> {
 }
 
 /// What each lane of a shuffle gets.
-fn exchange(threads: &[Thread], pattern: Pattern) -> [u32; WARP] {
-    std::array::from_fn(|lane| match threads[pattern.source(lane)].at {
-        At::Shuffle { bits, .. } => bits,
+fn exchange(threads: &[Thread]) -> [u32; WARP] {
+    let shuffle = |lane: usize| match threads[lane].at {
+        At::Shuffle { bits, pattern } => (bits, pattern),
         _ => unreachable!("the warp has converged"),
-    })
+    };
+    std::array::from_fn(|lane| shuffle(shuffle(lane).1.source(lane)).0)
 }
 
 /// Where those threads are that are not `here`, in words, or `None` if all are. `unit` is "lane" or "thread";

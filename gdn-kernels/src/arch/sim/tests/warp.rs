@@ -37,13 +37,20 @@ fn broadcast_stays_in_its_group() {
 }
 
 #[test]
-fn lanes_broadcast_from_different_lanes() {
+fn each_lane_of_a_broadcast_names_its_own_source() {
+    let out = case().good(|p| put(p, broadcast(thread_idx_x() as f32, 31 - thread_idx_x() % 32, 32)));
+    let expected: Vec<f32> = (0..64).map(|thread| (thread / 32 * 32 + 31 - thread % 32) as f32).collect();
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn lanes_broadcast_in_groups_of_different_widths() {
     let kind = case().fault(
         |_| {
-            broadcast(1.0, thread_idx_x() / 16, 16);
+            broadcast(1.0, 0, 16 + 16 * (thread_idx_x() / 16 % 2));
         },
         0,
-        "broadcast(0, 16) meets other shuffles: lanes 16-31 at broadcast(1, 16)",
+        "broadcast(0, 16) meets other shuffles: lanes 16-31 at broadcast(0, 32)",
     );
     assert!(matches!(kind, FaultKind::MismatchedShuffle { .. }));
 }

@@ -1,0 +1,221 @@
+//! Plans are complete, and pinned for named models and parts.
+
+use super::*;
+use crate::call::Family;
+use crate::shape::MODELS;
+
+const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
+const H200: Caps = Caps { memory_gbps: 4814, ..H100 };
+
+const LAYOUTS: [Layout; 2] = [Layout::Vk, Layout::Kv];
+const TYPES: [DType; 2] = [DType::F32, DType::Bf16];
+
+fn tile(
+    shape: &HeadShape,
+    layout: Layout,
+    batch: u32,
+    state: DType,
+    caps: &Caps,
+    tile: Tile,
+) -> Result<Plan, PlanError> {
+    let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, shape.k);
+    tiled(module, shape, layout, batch, caps, tile)
+}
+
+fn auto(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> Plan {
+    tile(shape, Layout::Vk, batch, state, caps, Tile::Auto).unwrap()
+}
+
+/// Choices for Qwen3-Next: whoever changes the policy changes this table knowingly.
+#[test]
+fn choices_for_qwen3_next_on_h100_and_h200() {
+    let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
+    let bv = |state, caps| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, caps).bv);
+    for caps in [&H100, &H200] {
+        assert_eq!(bv(DType::F32, caps), [16, 64, 64, 64, 8, 8]);
+        assert_eq!(bv(DType::Bf16, caps), [64; 6]);
+    }
+    let plan = auto(&shape, 8, DType::F32, &H100);
+    assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128");
+}
+
+#[test]
+fn every_plan_covers_each_row_once() {
+    let shapes = MODELS.iter().flat_map(|m| [1, 2, 4, 8].map(|ranks| m.shape.shard(ranks).unwrap()));
+    let small = [(64, 64), (64, 128), (128, 64)].map(|(k, v)| HeadShape { h: 1, hv: 2, k, v });
+    let of_shape = |shape: HeadShape| {
+        for (sms, layout) in [40, 108, 132, 200].into_iter().flat_map(|s| LAYOUTS.map(|l| (s, l))) {
+            for (batch, state) in [1, 7, 64, 512, 70_000].into_iter().flat_map(|n| TYPES.map(|t| (n, t))) {
+                let caps = Caps { sms, memory_gbps: 30 * (sms - 40), ..H100 };
+                let plan = tile(&shape, layout, batch, state, &caps, Tile::Auto).unwrap();
+                let [x, y, z] = plan.grid;
+                assert_eq!(x * plan.bv, shape.hv * shape.v, "{plan}");
+                assert_eq!(shape.v >> plan.tiles_log2, plan.bv, "{plan}");
+                assert!(y <= MAX_GRID_Y && y * z >= batch && y * (z - 1) < batch, "{plan}");
+                let same = Tile::Exact { rows: plan.rows, warps: plan.warps };
+                assert_eq!(tile(&shape, layout, batch, state, &caps, same), Ok(plan));
+            }
+        }
+    };
+    shapes.chain(small).for_each(of_shape);
+}
+
+#[test]
+fn spread_work_is_covered_by_the_largest_blocks_that_fill_the_device() {
+    let plan = |threads, batch| spread(ModuleKey::copy_state(), threads, batch, &H100, Tile::Auto).unwrap();
+    for threads in [1, 31, 33, 255, 257, 8_192, 1 << 28] {
+        for batch in [1, 7, 512, 70_000] {
+            let plan = plan(threads, batch);
+            let [x, y, z] = plan.grid.map(u64::from);
+            let block = u64::from(plan.block());
+            assert!(x * block >= threads && (x - 1) * block < threads, "{plan}");
+            assert!(y * z >= batch.into() && y * (z - 1) < batch.into(), "{plan}");
+            assert_eq!((plan.rows, plan.bv, plan.tiles_log2), (0, 0, 0));
+        }
+    }
+    // A state of 2 MiB is 32,768 threads of four vectors.
+    assert_eq!(plan(32_768, 1).to_string(), "gdn_copy_state grid 512x1x1 block 64");
+    assert_eq!(plan(32_768, 8).to_string(), "gdn_copy_state grid 128x8x1 block 256");
+    assert_eq!(plan(8, 65_538).to_string(), "gdn_copy_state grid 1x65535x2 block 32");
+}
+
+#[test]
+fn every_bv_is_made_of_kernels_that_exist() {
+    let dims = [(64, 64), (64, 128), (128, 64), (128, 128)];
+    for ((k, v), layout) in dims.into_iter().flat_map(|d| LAYOUTS.map(|l| (d, l))) {
+        let shape = HeadShape { h: 1, hv: 1, k, v };
+        for state in TYPES {
+            let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, k);
+            let kernels = rows(module, layout);
+            let least = kernels[0] * (256 / k);
+            for bv in [4, 8, 16, 32, 64, 128].into_iter().filter(|bv| *bv <= v) {
+                let plan = tile(&shape, layout, 1, state, &H100, Tile::Rows(bv));
+                assert_eq!(plan.is_ok(), bv >= least, "BV {bv} of {least}");
+                let Ok(plan) = plan else { continue };
+                assert_eq!(plan.bv, bv);
+                let exists =
+                    kernels.contains(&plan.rows) && plan.warps <= max_warps(plan.module, kernels, plan.rows);
+                assert!(exists, "{plan}");
+            }
+        }
+    }
+}
+
+/// What is pinned: model, tensor-parallel size, part and its multiprocessors.
+const PARTS: [(&str, u32, &str, u32); 6] = [
+    ("Qwen3-Next-80B-A3B", 1, "L4", 58),
+    ("Qwen3-Next-80B-A3B", 1, "H100", 132),
+    ("Qwen3-Next-80B-A3B", 8, "H100", 132),
+    ("Qwen3.5-397B-A17B", 4, "A100", 108),
+    ("Kimi-Linear-48B-A3B", 2, "H100", 132),
+    ("Kimi-K3", 1, "RTX PRO 6000", 188),
+];
+
+/// Rows x warps at batch 1, 4, 16, 64 and 256: whoever changes the policy changes this table knowingly.
+const PINNED: &str = "\
+Qwen3-Next-80B-A3B over 1, L4
+  decode f32 vk          8x4 8x4 2x2 2x2 2x2
+  decode f32 kv          4x8 8x8 8x8 8x8 8x8
+  decode bf16 vk         8x4 8x4 8x4 8x4 8x4
+  decode bf16 kv         16x4 16x2 16x2 16x2 16x2
+  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
+  recurrent f32 kv       4x4 8x4 8x4 8x4 8x4
+  recurrent bf16 vk      4x4 8x4 8x4 8x4 8x4
+  recurrent bf16 kv      8x4 16x4 16x4 16x4 16x4
+Qwen3-Next-80B-A3B over 1, H100
+  decode f32 vk          2x4 8x4 8x4 2x2 2x2
+  decode f32 kv          4x2 4x8 8x8 8x8 8x8
+  decode bf16 vk         8x4 8x4 8x4 8x4 8x4
+  decode bf16 kv         8x2 16x4 16x2 16x2 16x2
+  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
+  recurrent f32 kv       4x4 4x4 8x4 8x4 8x4
+  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
+  recurrent bf16 kv      8x4 8x4 16x4 16x4 16x4
+Qwen3-Next-80B-A3B over 8, H100
+  decode f32 vk          2x4 2x4 8x4 8x4 2x2
+  decode f32 kv          4x2 4x2 4x2 8x8 8x8
+  decode bf16 vk         2x4 2x4 8x4 8x4 8x4
+  decode bf16 kv         8x2 8x2 8x2 16x2 16x2
+  recurrent f32 vk       4x4 4x4 4x4 8x4 4x4
+  recurrent f32 kv       4x4 4x4 4x4 4x4 8x4
+  recurrent bf16 vk      4x4 4x4 4x4 8x4 8x4
+  recurrent bf16 kv      8x4 8x4 8x4 16x4 16x4
+Qwen3.5-397B-A17B over 4, A100
+  decode f32 vk          2x4 8x4 8x4 2x2 2x2
+  decode f32 kv          4x2 4x8 8x8 8x8 8x8
+  decode bf16 vk         2x4 8x4 8x4 8x4 8x4
+  decode bf16 kv         8x2 16x4 16x2 16x2 16x2
+  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
+  recurrent f32 kv       4x4 4x4 8x4 8x4 8x4
+  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
+  recurrent bf16 kv      8x4 8x4 16x4 16x4 16x4
+Kimi-Linear-48B-A3B over 2, H100
+  decode f32 vk          2x8 2x8 8x4 8x4 8x4
+  decode f32 kv          4x2 4x2 8x4 8x4 8x4
+  decode bf16 vk         2x8 2x8 8x4 8x4 8x4
+  decode bf16 kv         8x2 8x2 16x4 16x4 16x4
+  recurrent f32 vk       4x4 4x4 8x4 4x4 4x4
+  recurrent f32 kv       4x4 4x4 4x4 8x4 8x4
+  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
+  recurrent bf16 kv      8x4 8x4 16x4 16x4 16x4
+Kimi-K3 over 1, RTX PRO 6000
+  decode f32 vk          8x4 8x4 8x4 8x4 8x4
+  decode f32 kv          4x8 8x4 8x4 8x4 8x4
+  decode bf16 vk         8x4 8x4 8x4 8x4 8x4
+  decode bf16 kv         16x4 16x4 16x4 16x4 16x4
+  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
+  recurrent f32 kv       4x4 8x4 8x4 8x4 8x4
+  recurrent bf16 vk      4x4 8x4 8x4 8x4 8x4
+  recurrent bf16 kv      8x4 16x4 16x4 16x4 16x4
+";
+
+fn pinned() -> String {
+    let mut table = String::new();
+    for (name, ranks, part, sms) in PARTS {
+        let shape = MODELS.iter().find(|m| m.name == name).unwrap().shape.shard(ranks).unwrap();
+        let family = if name.starts_with("Kimi") { Family::Kda } else { Family::Gdn };
+        let caps = Caps { sms, ..H100 };
+        table += &format!("{name} over {ranks}, {part}\n");
+        for (op, state) in [
+            ("decode", DType::F32),
+            ("decode", DType::Bf16),
+            ("recurrent", DType::F32),
+            ("recurrent", DType::Bf16),
+        ] {
+            for layout in LAYOUTS {
+                let key = if op == "decode" { ModuleKey::decode } else { ModuleKey::recurrent };
+                let module = key(family, layout, state, DType::Bf16, shape.k);
+                let tile = |batch| {
+                    let plan = tiled(module, &shape, layout, batch, &caps, Tile::Auto).unwrap();
+                    format!("{}x{}", plan.rows, plan.warps)
+                };
+                let tiles = [1, 4, 16, 64, 256].map(tile).join(" ");
+                table +=
+                    &format!("  {:22} {tiles}\n", format!("{op} {} {layout:?}", state.name()).to_lowercase());
+            }
+        }
+    }
+    table
+}
+
+#[test]
+fn choices_for_named_models_and_parts() {
+    let pinned = pinned();
+    assert!(pinned == PINNED, "{pinned}");
+}
+
+#[test]
+fn a_block_asks_for_the_state_that_follows_its_wave() {
+    let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
+    let ahead = |module: ModuleKey, warps| {
+        let tile = Tile::Exact { rows: 8, warps };
+        tiled(module, &shape, Layout::Vk, 256, &H100, tile).unwrap().ahead
+    };
+    let types = (DType::Bf16, DType::Bf16);
+    let recurrent = ModuleKey::recurrent(Family::Gdn, Layout::Vk, types.0, types.1, 128);
+    // Four blocks of four warps on each of 132 multiprocessors, 64 blocks a sequence.
+    assert_eq!(ahead(recurrent, 4), 9);
+    // 8 blocks of two warps, 128 a sequence.
+    assert_eq!(ahead(recurrent, 2), 9);
+    assert_eq!(ahead(ModuleKey::decode(Family::Gdn, Layout::Vk, types.0, types.1, 128), 4), 0);
+}

@@ -1,0 +1,158 @@
+//! The command line of `bench`, and the shapes that it names.
+
+use super::ops::{Op, Spec};
+use super::row::layout_name;
+use anyhow::{Context as _, Result, ensure};
+use clap::Args as ClapArgs;
+use gdn_host::{DType, HeadShape, Launch, Layout, Tile};
+use std::path::PathBuf;
+
+/// Time the kernels on the GPU
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Operations
+    #[arg(long, value_delimiter = ',', default_value = "decode")]
+    pub(super) ops: Vec<Op>,
+    /// Heads, as H:HV
+    #[arg(long, value_delimiter = ',', default_value = "16:32")]
+    pub(super) heads: Vec<String>,
+    /// Types of the state
+    #[arg(long, value_delimiter = ',', default_value = "f32,bf16")]
+    pub(super) states: Vec<String>,
+    /// Layouts of the state: vk, kv
+    #[arg(long, value_delimiter = ',', default_value = "vk")]
+    pub(super) layouts: Vec<String>,
+    /// Tokens of a sequence, for operations with several
+    #[arg(long, default_value_t = 4)]
+    pub(super) tokens: u32,
+    /// Batch sizes
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16,32,64,128,256,512")]
+    pub(super) batches: Vec<u32>,
+    /// Launch early (programmatic dependent launch) where that is possible and pays
+    #[arg(long)]
+    pub(super) early: bool,
+    /// Also time the states read and written back in place (rmw_gdn) and copied (copy_gdn)
+    #[arg(long, conflicts_with_all = ["sweep", "chained"])]
+    pub(super) roofs: bool,
+    /// Time every tile, and say how far the one that dispatch chose is from the best
+    #[arg(long)]
+    pub(super) sweep: bool,
+    /// Time what a launch adds behind a kernel of 2 and of 5 us, launched plainly and early
+    #[arg(long, conflicts_with = "sweep")]
+    pub(super) chained: bool,
+    /// Also time what a launch costs the host
+    #[arg(long)]
+    pub(super) host: bool,
+    /// Also time how long each module takes to load, with the driver's cache off and warm
+    #[arg(long)]
+    pub(super) load: bool,
+    /// Load the modules, print the times as JSON and end: what --load runs in processes of their own
+    #[arg(long, hide = true)]
+    pub(super) load_only: bool,
+    /// Take rows from a file that --json wrote instead of measuring
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["roofs", "sweep", "chained", "host", "load", "json"])]
+    pub(super) from: Option<PathBuf>,
+    /// Write the results as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// Draw the rows as SVG plots into this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["sweep", "chained"])]
+    pub(super) plot: Option<PathBuf>,
+    /// Plot the ratio to the best peer too, from the rows of the peers' benchmark on the same card
+    #[arg(long, value_name = "FILE", requires = "plot")]
+    pub(super) peers: Option<PathBuf>,
+}
+
+impl Args {
+    /// How rows are launched.
+    pub(super) fn launch(&self) -> Launch {
+        Launch { tile: Tile::Auto, early: self.early }
+    }
+
+    /// Every shape that was asked for.
+    pub(super) fn specs(&self) -> Result<Vec<Spec>> {
+        let shapes = self.heads.iter().map(|text| parse_heads(text)).collect::<Result<Vec<_>>>()?;
+        let states = self.states.iter().map(|text| parse_type(text)).collect::<Result<Vec<_>>>()?;
+        let layouts = self.layouts.iter().map(|text| parse_layout(text)).collect::<Result<Vec<_>>>()?;
+        ensure!(self.tokens > 0, "--tokens 0: a sequence has at least one");
+        let mut specs = Vec::new();
+        for (&op, &layout) in self.ops.iter().flat_map(|op| layouts.iter().map(move |layout| (op, layout))) {
+            for (&shape, &state) in
+                shapes.iter().flat_map(|shape| states.iter().map(move |state| (shape, state)))
+            {
+                specs.extend(
+                    self.batches.iter().map(|&n| Spec::new(op, shape, state, layout, n, self.tokens)),
+                );
+            }
+        }
+        ensure!(!specs.is_empty(), "no shape to time");
+        let with_states = self.roofs || self.chained;
+        if let Some(spec) = specs.iter().find(|spec| with_states && !spec.op.is_recurrence()) {
+            let option = if self.roofs { "--roofs" } else { "--chained" };
+            anyhow::bail!("--ops {}: {option} is for decode, kda_decode, verify and update", spec.op.name());
+        }
+        Ok(specs)
+    }
+}
+
+fn parse_heads(text: &str) -> Result<HeadShape> {
+    let (h, hv) = text.split_once(':').with_context(|| format!("--heads {text}: it is H:HV, as 16:32"))?;
+    let number = |x: &str| x.parse().with_context(|| format!("--heads {text}: {x} is no number"));
+    Ok(HeadShape::new(number(h)?, number(hv)?, 128, 128)?)
+}
+
+fn parse_type(text: &str) -> Result<DType> {
+    let types = [DType::F32, DType::Bf16, DType::F16];
+    let found = types.into_iter().find(|t| t.name() == text);
+    found.with_context(|| format!("--states {text}: a state is f32, bf16 or f16"))
+}
+
+fn parse_layout(text: &str) -> Result<Layout> {
+    let found = [Layout::Vk, Layout::Kv].into_iter().find(|l| layout_name(*l) == text);
+    found.with_context(|| format!("--layouts {text}: a layout is vk or kv"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Result<Args, String> {
+        let words = std::iter::once("bench").chain(line.split_whitespace());
+        Cli::try_parse_from(words).map(|cli| cli.args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn shapes_are_every_combination() {
+        let args = parse("--ops decode,verify --heads 16:32,4:8 --batches 1,2,4 --early").unwrap();
+        let specs = args.specs().unwrap();
+        assert_eq!(specs.len(), 2 * 2 * 2 * 3);
+        assert_eq!((specs[0].tokens, specs[12].tokens), (1, 4));
+        assert!(args.launch().early && !parse("").unwrap().launch().early);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for line in [
+            "--sweep --chained",
+            "--sweep --roofs",
+            "--roofs --chained",
+            "--from a.json --roofs",
+            "--peers b.json",
+            "--chained --plot d",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        let refused = |line| parse(line).unwrap().specs().unwrap_err().to_string();
+        let text = "--ops copy_state: --roofs is for decode, kda_decode, verify and update";
+        assert_eq!(refused("--roofs --ops copy_state"), text);
+        assert!(refused("--heads 16").contains("--heads 16: it is H:HV"));
+        assert!(refused("--states f64").contains("--states f64"));
+    }
+}

@@ -1,0 +1,210 @@
+//! What a launch adds behind a predecessor: launched when that has ended, and launched early.
+//!
+//! A graph holds L times a producer and the operation, each time on states of its own (cold in L2). The producer has one
+//! block a multiprocessor, lets its dependents start at once and keeps the multiprocessors busy for a given time. The
+//! marginal time is that of the chain less that of the producers alone, divided by L.
+
+use super::case::{Case, interleaved};
+use super::ops::Spec;
+use super::probe::{PRODUCER_BLOCK, Probe, ProducerParams};
+use super::row::layout_name;
+use super::{Gpu, report};
+use anyhow::Result;
+use gdn_host::driver::{DeviceBuffer, DriverError, Graph, OwnedStream, Stream, launch};
+use gdn_host::{Caps, Launch, Tile};
+use serde::Serialize;
+
+/// Microseconds that producers take.
+const PRODUCER_US: [f64; 2] = [2.0, 5.0];
+
+/// `CU_DEVICE_ATTRIBUTE_CLOCK_RATE`, in kHz.
+const CLOCK_RATE: u32 = 13;
+
+/// Marginal times of a shape behind one producer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Chained {
+    op: &'static str,
+    h: u32,
+    hv: u32,
+    state: &'static str,
+    io: &'static str,
+    layout: &'static str,
+    batch: u32,
+    tokens: u32,
+    /// What the producer spins for.
+    producer_us: f64,
+    /// What a producer takes alone, its launch included.
+    alone_us: f64,
+    /// What a plain launch adds.
+    plain_us: f64,
+    /// What an early launch adds.
+    early_us: f64,
+    /// `early_us / plain_us`.
+    ratio: f64,
+    /// Whether the plan was early: otherwise both launches are plain.
+    early: bool,
+}
+
+/// The producer, and what it writes.
+pub(super) struct Producer {
+    probe: Probe,
+    out: DeviceBuffer,
+    sms: u32,
+    clock_khz: u32,
+}
+
+impl Producer {
+    /// Loads it, on a device that is not [`unsupported`].
+    pub(super) fn new(gpu: &Gpu) -> Result<Producer> {
+        let caps = gpu.gdn.caps();
+        let clock_khz = gpu.context.device().attribute(CLOCK_RATE)?.unsigned_abs();
+        let out = DeviceBuffer::alloc(&gpu.context, (caps.sms * PRODUCER_BLOCK * 4) as usize)?;
+        Ok(Producer { probe: Probe::producer(&gpu.context)?, out, sms: caps.sms, clock_khz })
+    }
+
+    fn launch(&self, us: f64, stream: Stream) -> Result<(), DriverError> {
+        let clocks = (us * f64::from(self.clock_khz) / 1e3) as u64;
+        let params = ProducerParams { out: self.out.address(), clocks };
+        // SAFETY: the struct is the kernel's, and its buffer has a word for each thread of the grid.
+        unsafe { launch(self.probe.function, [self.sms, 1, 1], PRODUCER_BLOCK, 0, stream, &params) }
+    }
+
+    /// Times a shape behind each producer; all graphs take turns.
+    pub(super) fn time(&self, gpu: &Gpu, case: &Case) -> Result<Vec<Chained>> {
+        let stream = OwnedStream::new(&gpu.context)?;
+        let early = Launch { tile: Tile::Auto, early: true };
+        let ways = [None, Some(Launch::default()), Some(early)];
+        let pairs = PRODUCER_US.into_iter().flat_map(|us| ways.map(|way| (us, way)));
+        let graph = |(us, way)| self.graph(gpu, &stream, case, us, way);
+        let graphs = pairs.map(graph).collect::<Result<Vec<_>, _>>()?;
+        let times = interleaved(gpu, &stream, &graphs)?;
+        let medians: Vec<f64> = times.iter().map(|times| times[times.len() / 2]).collect();
+        let is_early = gpu.gdn.plan(case.first()?, early)?.early;
+        let launches = case.calls.len();
+        let row = |(&us, medians): (&f64, &[f64])| {
+            Chained::new(&case.spec, us, [medians[0], medians[1], medians[2]], launches, is_early)
+        };
+        Ok(PRODUCER_US.iter().zip(medians.chunks_exact(ways.len())).map(row).collect())
+    }
+
+    /// A producer before each call; `None` for producers alone.
+    fn graph(
+        &self,
+        gpu: &Gpu,
+        stream: &OwnedStream,
+        case: &Case,
+        us: f64,
+        way: Option<Launch>,
+    ) -> Result<Graph, gdn_host::Error> {
+        Graph::capture(stream, |stream| {
+            for call in &case.calls {
+                self.launch(us, stream)?;
+                let Some(launch) = way else { continue };
+                // SAFETY: the call's buffers are alive in case and used by nothing else; the producer in front, which
+                // was launched plainly, writes none of them.
+                unsafe { gpu.gdn.run_with(call.as_ref(), launch, stream)? };
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Chained {
+    /// From the times of the graphs: producers alone, chain with plain launches, chain with early ones.
+    fn new(spec: &Spec, producer_us: f64, graphs: [f64; 3], launches: usize, early: bool) -> Chained {
+        let [alone, plain, chain] = graphs;
+        let marginal = |chain: f64| (chain - alone) / launches as f64;
+        let (plain_us, early_us) = (marginal(plain), marginal(chain));
+        Chained {
+            op: spec.op.name(),
+            h: spec.shape.h,
+            hv: spec.shape.hv,
+            state: spec.state.name(),
+            io: spec.io.name(),
+            layout: layout_name(spec.layout),
+            batch: spec.batch,
+            tokens: spec.tokens,
+            producer_us,
+            alone_us: alone / launches as f64,
+            plain_us,
+            early_us,
+            ratio: early_us / plain_us,
+            early,
+        }
+    }
+}
+
+/// Why a device cannot do this, if it cannot.
+pub(super) fn unsupported(caps: &Caps) -> Option<String> {
+    let (major, minor) = (caps.compute / 10, caps.compute % 10);
+    let text = format!(
+        "compute capability {major}.{minor} has no programmatic dependent launch; 9.0 and later have"
+    );
+    (major < 9).then_some(text)
+}
+
+/// Prints rows as a table, if there are any.
+pub(super) fn print(rows: &[Chained]) {
+    if rows.is_empty() {
+        return;
+    }
+    let headings = [
+        "op",
+        "heads",
+        "state",
+        "layout",
+        "batch",
+        "tokens",
+        "producer us",
+        "alone us",
+        "plain us",
+        "early us",
+        "early/plain",
+        "planned",
+    ];
+    let cells = rows.iter().map(|r| {
+        [
+            r.op.into(),
+            format!("{}:{}", r.h, r.hv),
+            r.state.into(),
+            r.layout.into(),
+            r.batch.to_string(),
+            r.tokens.to_string(),
+            format!("{:.0}", r.producer_us),
+            format!("{:.2}", r.alone_us),
+            format!("{:.2}", r.plain_us),
+            format!("{:.2}", r.early_us),
+            format!("{:.2}", r.ratio),
+            if r.early { "early" } else { "plain" }.into(),
+        ]
+    });
+    report::table(&headings, cells);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ops::Op;
+    use super::*;
+    use gdn_host::{DType, HeadShape, Layout};
+
+    #[test]
+    fn marginal_time_is_the_chain_less_the_producers() {
+        let shape = HeadShape::new(16, 32, 128, 128).unwrap();
+        let spec = Spec::new(Op::Decode, shape, DType::F32, Layout::Vk, 1, 4);
+        let row = Chained::new(&spec, 2.0, [100.0, 300.0, 200.0], 40, true);
+        assert_eq!((row.alone_us, row.plain_us, row.early_us, row.ratio), (2.5, 5.0, 2.5, 0.5));
+        let json = serde_json::to_value(&row).unwrap();
+        for field in ["op", "h", "hv", "state", "batch", "producer_us", "plain_us", "early_us", "ratio"] {
+            assert!(json.get(field).is_some(), "{field}");
+        }
+        assert_eq!(json["early"], true);
+    }
+
+    #[test]
+    fn older_devices_are_told_why() {
+        let caps = |compute| Caps { sms: 132, compute, memory_gbps: 0 };
+        let text = "compute capability 8.9 has no programmatic dependent launch";
+        assert!(unsupported(&caps(89)).is_some_and(|why| why.starts_with(text)));
+        assert_eq!((unsupported(&caps(90)), unsupported(&caps(120))), (None, None));
+    }
+}

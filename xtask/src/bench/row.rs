@@ -1,0 +1,157 @@
+//! A row of the table and of the JSON files, ours as the peers' benchmark's.
+
+use super::ops::{Op, Spec};
+use gdn_host::Layout;
+use serde::{Deserialize, Serialize};
+
+/// A timed shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Operation.
+    pub op: String,
+    /// Whose kernel: `gdn`, [`RMW`] and [`COPY`] here, the peers' names in their files.
+    #[serde(rename = "impl")]
+    pub implementation: String,
+    /// Key heads.
+    pub h: u32,
+    /// Value heads.
+    pub hv: u32,
+    /// Type of the state.
+    pub state: String,
+    /// Type of q, k and v.
+    pub io: String,
+    /// Layout of the state.
+    pub layout: String,
+    /// Sequences.
+    pub batch: u32,
+    /// Tokens of each.
+    pub tokens: u32,
+    /// Microseconds a launch: the median of the replays.
+    pub us: f64,
+    /// The fastest replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub us_min: Option<f64>,
+    /// The slowest replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub us_max: Option<f64>,
+    /// Gigabytes of state read and written a second; 0 where it was not noted.
+    #[serde(default)]
+    pub gbps: f64,
+    /// The tile, as BV and `rows x warps`, or the threads of a block.
+    #[serde(default)]
+    pub tile: String,
+    /// Launched early.
+    #[serde(default)]
+    pub early: bool,
+    /// Time of [`RMW`] on the same states over this one's: 1 is as fast as states can be read and written back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_of_roof: Option<f64>,
+}
+
+/// Our kernels.
+pub(super) const GDN: &str = "gdn";
+/// States read, changed and written back in place.
+pub(super) const RMW: &str = "rmw_gdn";
+/// States read and written elsewhere.
+pub(super) const COPY: &str = "copy_gdn";
+/// The peers' benchmark's own roof, which is no peer.
+pub(super) const PEERS_RMW: &str = "rmw";
+
+impl Row {
+    /// A row for sorted times of `launches` launches each.
+    pub(super) fn new(spec: &Spec, implementation: &str, times: &[f64], launches: usize, moved: u64) -> Row {
+        let each = |us: f64| us / launches as f64;
+        let us = each(times.get(times.len() / 2).copied().unwrap_or(f64::NAN));
+        Row {
+            op: spec.op.name().into(),
+            implementation: implementation.into(),
+            h: spec.shape.h,
+            hv: spec.shape.hv,
+            state: spec.state.name().into(),
+            io: spec.io.name().into(),
+            layout: layout_name(spec.layout).into(),
+            batch: spec.batch,
+            tokens: spec.tokens,
+            us,
+            us_min: times.first().copied().map(each),
+            us_max: times.last().copied().map(each),
+            gbps: moved as f64 / us / 1e3,
+            tile: String::new(),
+            early: false,
+            share_of_roof: None,
+        }
+    }
+
+    /// `16:32`.
+    pub fn heads(&self) -> String {
+        format!("{}:{}", self.h, self.hv)
+    }
+
+    /// Whether both rows time the same work.
+    pub fn same_work(&self, other: &Row) -> bool {
+        let work = |r: &Row| (r.h, r.hv, r.batch, r.tokens);
+        work(self) == work(other)
+            && (&self.op, &self.state, &self.io, &self.layout)
+                == (&other.op, &other.state, &other.io, &other.layout)
+    }
+
+    /// Whether the operation has to read each state and write it back, and no more.
+    pub fn is_read_modify_write(op: Op) -> bool {
+        matches!(op, Op::Decode | Op::KdaDecode | Op::Update)
+    }
+
+    /// Notes how near it comes to a roof that takes `rmw_us`.
+    pub(super) fn set_roof(&mut self, rmw_us: f64) {
+        self.share_of_roof = Some(rmw_us / self.us);
+    }
+
+    /// Time of the fastest peer over ours; `None` if no peer did the same work.
+    pub fn ratio_to_best(&self, peers: &[Row]) -> Option<f64> {
+        let rivals = peers.iter().filter(|p| p.same_work(self) && p.implementation != PEERS_RMW);
+        let best = rivals.map(|p| p.us).min_by(f64::total_cmp)?;
+        Some(best / self.us)
+    }
+}
+
+/// As on the command line and in JSON.
+pub(super) fn layout_name(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Vk => "vk",
+        Layout::Kv => "kv",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gdn_host::{DType, HeadShape};
+
+    fn spec() -> Spec {
+        let shape = HeadShape::new(16, 32, 128, 128).unwrap();
+        Spec::new(Op::Decode, shape, DType::F32, Layout::Vk, 4, 4)
+    }
+
+    #[test]
+    fn times_are_per_launch_and_the_middle_one_counts() {
+        let row = Row::new(&spec(), GDN, &[90.0, 100.0, 130.0], 10, 20_000);
+        assert_eq!((row.us, row.us_min, row.us_max), (10.0, Some(9.0), Some(13.0)));
+        assert_eq!((row.gbps, row.tokens, row.heads().as_str()), (2.0, 1, "16:32"));
+    }
+
+    #[test]
+    fn share_of_roof_is_one_at_the_roof() {
+        let mut row = Row::new(&spec(), GDN, &[100.0], 10, 1);
+        row.set_roof(8.0);
+        assert_eq!(row.share_of_roof, Some(0.8));
+    }
+
+    #[test]
+    fn best_peer_is_the_fastest_on_the_same_work() {
+        let ours = Row::new(&spec(), GDN, &[100.0], 10, 1);
+        let peer = |name: &str, us| Row { implementation: name.into(), us, ..ours.clone() };
+        let other = Row { batch: 8, us: 1.0, ..peer("a", 1.0) };
+        let peers = [peer("a", 15.0), peer("b", 12.0), peer(PEERS_RMW, 7.0), other];
+        assert_eq!(ours.ratio_to_best(&peers), Some(1.2));
+        assert_eq!(ours.ratio_to_best(&peers[2..]), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! Files that `--json` or the peers' benchmark wrote.
+
+use super::row::Row;
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use std::path::Path;
+
+/// What plots need of such a file.
+#[derive(Debug, Deserialize)]
+pub(super) struct Saved {
+    /// The card.
+    pub(super) device: String,
+    /// Its rows.
+    pub(super) rows: Vec<Row>,
+}
+
+impl Saved {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds something else; it is named.
+    pub(super) fn read(path: &Path) -> Result<Saved> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} holds no benchmark rows", path.display()))
+    }
+
+    /// The peers' rows, measured on `device`.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; and rows of another card.
+    pub(super) fn peers(path: &Path, device: &str) -> Result<Vec<Row>> {
+        let saved = Saved::read(path)?;
+        let other = &saved.device;
+        ensure!(other == device, "--peers {}: its card is {other}, ours {device}", path.display());
+        Ok(saved.rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn committed(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks").join(name)
+    }
+
+    #[test]
+    fn committed_results_are_read() {
+        let ours = Saved::read(&committed("h100.json")).unwrap();
+        let known = ["gdn", "rmw_gdn", "copy_gdn"];
+        assert!(ours.rows.iter().all(|row| known.contains(&row.implementation.as_str()) && row.us > 0.0));
+        let peers = Saved::peers(&committed("h100-peers.json"), &ours.device).unwrap();
+        let decode = ours.rows.iter().find(|r| r.op == "decode" && r.batch == 1).unwrap();
+        assert!(decode.ratio_to_best(&peers).unwrap() > 0.5);
+        let error = Saved::peers(&committed("h100-peers.json"), "NVIDIA H200").unwrap_err().to_string();
+        assert!(error.contains("its card is NVIDIA H100 80GB HBM3, ours NVIDIA H200"), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let rows = Saved::read(&committed("h100.json")).unwrap().rows;
+        let row = Row { early: true, share_of_roof: Some(0.9), ..rows[0].clone() };
+        let text = serde_json::to_string(&row).unwrap();
+        assert_eq!(serde_json::from_str::<Row>(&text).unwrap(), row);
+    }
+
+    #[test]
+    fn other_files_are_named() {
+        let missing = Saved::read(Path::new("no/such.json")).unwrap_err().to_string();
+        assert_eq!(missing, "cannot read no/such.json");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        assert!(Saved::read(&manifest).unwrap_err().to_string().ends_with("holds no benchmark rows"));
+    }
+}
