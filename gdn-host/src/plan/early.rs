@@ -54,8 +54,8 @@ const EARLY_STATES: u64 = 8;
 /// Whether an early launch pays for `states` matrices, `N * HV`.
 ///
 /// Measured on an H100 behind producers of 2 and of 5 us (`cargo xtask bench --chained`, `docs/BENCHMARKS.md`): what decode adds
-/// falls to 0.55 to 0.7 of a plain launch's for up to one state a multiprocessor, to 0.95 for eight; beyond, the gain (1 to
-/// 3 %) is near what repetitions differ by.
+/// falls to 0.55 to 0.85 of a plain launch's for up to one state a multiprocessor, to 0.98 at most for eight; beyond, the gain
+/// (1 to 3 %) is near what repetitions differ by.
 pub fn early_pays(states: u64, caps: &Caps) -> bool {
     states <= EARLY_STATES * u64::from(caps.sms)
 }
