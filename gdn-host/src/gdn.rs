@@ -121,8 +121,10 @@ impl Gdn {
         call.check()?;
         let launch = launch.into();
         let plan = call.plan(&self.caps, launch.tile)?;
-        let target = self.find(plan.module).map_or(0, |loaded| loaded.embedded.arch);
-        let early = self.launches_early && launch.is_early(call.states(), target, &self.caps);
+        // An ordinary launch looks its module up once, in `function`.
+        let may_be_early = launch.early && self.launches_early;
+        let loaded = if may_be_early { self.find(plan.module) } else { None };
+        let early = loaded.is_some_and(|l| launch.is_early(call.states(), l.embedded.arch, &self.caps));
         Ok(Plan { early, ..plan })
     }
 
@@ -211,15 +213,11 @@ impl Prepared<'_> {
             return Ok(());
         }
         let (params, plan) = (self.params.as_bytes().as_ptr(), &self.plan);
+        let launch = if plan.early { driver::launch_early } else { driver::launch };
         // SAFETY: the parameter struct is the entry's (tests hold its size against the manifest), the plan's
         // grid is the one that struct describes, and the caller vouches for the addresses. Early, the struct has
         // the flag with which the kernel waits before it reads inputs; the caller vouches for the rest.
-        unsafe {
-            match plan.early {
-                true => driver::launch_early(self.function, plan.grid, plan.block(), 0, stream, params),
-                false => driver::launch(self.function, plan.grid, plan.block(), 0, stream, params),
-            }
-        }
+        unsafe { launch(self.function, plan.grid, plan.block(), 0, stream, params) }
     }
 }
 

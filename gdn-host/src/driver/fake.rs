@@ -10,6 +10,13 @@ use std::ffi::c_void;
 /// What the fake's functions say of the primary context.
 const PRIMARY: Handle = 0x1000 as Handle;
 
+/// A kernel's argument, for launches.
+#[repr(C)]
+pub(super) struct Params {
+    pub(super) address: u64,
+    pub(super) rows: u32,
+}
+
 thread_local! {
     static CALLS: RefCell<HashMap<&'static str, usize>> = RefCell::default();
     static CURRENT: Cell<Handle> = const { Cell::new(std::ptr::null_mut()) };

@@ -61,15 +61,9 @@ pub unsafe fn launch<P>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake;
+    use super::super::fake::{self, Params};
     use super::super::symbols::Handle;
     use super::*;
-
-    #[repr(C)]
-    struct Params {
-        address: u64,
-        rows: u32,
-    }
 
     #[allow(clippy::too_many_arguments)]
     unsafe extern "system" fn record(

@@ -91,14 +91,8 @@ pub unsafe fn launch_early<P>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake;
+    use super::super::fake::{self, Params};
     use super::*;
-
-    #[repr(C)]
-    struct Params {
-        address: u64,
-        rows: u32,
-    }
 
     unsafe extern "system" fn record(
         config: *const LaunchConfig,

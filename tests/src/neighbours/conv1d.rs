@@ -194,6 +194,32 @@ impl PoolData {
 }
 
 impl ConvProblem {
+    /// `tokens` tokens of each of the sequences of `slot`, packed rows, SiLU, no bias, states updated in their slots.
+    pub fn new(tokens: usize, x: Strided, weight: Strided, pool: PoolData, slot: Vec<i32>) -> ConvProblem {
+        let (dim, width) = (x.width, weight.width);
+        ConvProblem {
+            dim,
+            width,
+            lens: vec![tokens; slot.len()],
+            packing: Packing::Each,
+            x,
+            weight,
+            bias: None,
+            silu: true,
+            round_products: false,
+            pool,
+            slot,
+            write_slot: None,
+            null_slot: None,
+            start: StartFlags::None,
+            accepted: None,
+            parent: None,
+            windows: None,
+            update: true,
+            out: OutPlace::Own { stride: dim, offset: 0 },
+        }
+    }
+
     /// Type of x, out and the conv state.
     pub fn io(&self) -> DType {
         self.x.dtype

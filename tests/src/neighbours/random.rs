@@ -21,27 +21,10 @@ pub fn plain_conv(
     let mut noise = Noise::new(seed);
     let (slots, len) = (batch.max(1), width - 1);
     let state = noise.normals(slots * dim * len, 1.0).iter().map(|&x| round(x, io)).collect();
-    ConvProblem {
-        dim,
-        width,
-        lens: vec![tokens; batch],
-        packing: Packing::Each,
-        x: Strided::dense(io, dim, noise.normals(batch * tokens * dim, 1.0)),
-        weight: Strided::dense(io, width, noise.normals(dim * width, 0.5)),
-        bias: None,
-        silu: true,
-        round_products: false,
-        pool: PoolData::dense(state, slots, dim, len, true),
-        slot: (0..batch as i32).collect(),
-        write_slot: None,
-        null_slot: None,
-        start: StartFlags::None,
-        accepted: None,
-        parent: None,
-        windows: None,
-        update: true,
-        out: OutPlace::Own { stride: dim, offset: 0 },
-    }
+    let x = Strided::dense(io, dim, noise.normals(batch * tokens * dim, 1.0));
+    let weight = Strided::dense(io, width, noise.normals(dim * width, 0.5));
+    let pool = PoolData::dense(state, slots, dim, len, true);
+    ConvProblem::new(tokens, x, weight, pool, (0..batch as i32).collect())
 }
 
 /// A plain gated RMSNorm of dense rows.

@@ -1,13 +1,12 @@
 //! Recorded cases of the neighbours, and of a whole layer step: conv1d update, packed decode and gated RMSNorm in turn.
 
-use super::conv1d::{ConvProblem, ConvSolution, OutPlace, Packing, PoolData, WindowData};
+use super::conv1d::{ConvProblem, ConvSolution, PoolData, WindowData};
 use super::layer::{LayerCase, run_layer};
 use super::norm::NormProblem;
 use crate::case::Case;
 use crate::compare::{Tolerance, rel_l2, widen, worst_vector};
 use crate::device::Device;
 use crate::parity::Outcome;
-use crate::problem::StartFlags;
 use crate::strided::{Strided, encode_values};
 use anyhow::{Result, ensure};
 use gdn_host::{Activation, DType, Tile};
@@ -136,27 +135,10 @@ pub(super) fn conv_problem(
     let state = rows(case, "conv_state_in", dim * (width - 1), slots)?;
     ensure!(state.dtype == x.dtype, "conv_state_in has another type than x");
     let bias = case.values("conv_bias").ok().map(|bias| Strided::dense(bias.dtype, dim, bias.data));
-    Ok(ConvProblem {
-        dim,
-        width,
-        lens: vec![tokens; batch],
-        packing: Packing::Each,
-        weight: rows(case, "conv_weight", width, dim)?,
-        bias,
-        silu: case.meta("activation")? == "silu",
-        round_products: x.dtype != DType::F32 && case.meta("conv_products")? != "f32",
-        x,
-        pool: PoolData::dense(state.data, slots, dim, width - 1, true),
-        slot,
-        write_slot: None,
-        null_slot: None,
-        start: StartFlags::None,
-        accepted: None,
-        parent: None,
-        windows: None,
-        update: true,
-        out: OutPlace::Own { stride: dim, offset: 0 },
-    })
+    let round_products = x.dtype != DType::F32 && case.meta("conv_products")? != "f32";
+    let pool = PoolData::dense(state.data, slots, dim, width - 1, true);
+    let problem = ConvProblem::new(tokens, x, rows(case, "conv_weight", width, dim)?, pool, slot);
+    Ok(ConvProblem { bias, silu: case.meta("activation")? == "silu", round_products, ..problem })
 }
 
 /// Runs a conv1d update: outputs of real rows within tolerance, padded rows zero, conv states and windows exact.

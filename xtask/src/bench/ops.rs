@@ -59,6 +59,11 @@ impl Op {
         matches!(self, Op::Decode | Op::KdaDecode | Op::Verify | Op::Update)
     }
 
+    /// Whether it has to read each state and write it back, and no more.
+    pub(super) fn is_read_modify_write(self) -> bool {
+        self.is_recurrence() && self != Op::Verify
+    }
+
     fn has_one_token(self) -> bool {
         !matches!(self, Op::Verify | Op::Update)
     }
@@ -108,11 +113,9 @@ impl Spec {
 
     /// Every tile there is, or every size of a block where the operation has no tiles.
     pub fn tiles(&self) -> Vec<Tile> {
-        match self.op {
-            Op::Decode | Op::KdaDecode | Op::Verify | Op::Update => {
-                plan::tiles(self.module(), &self.shape, self.layout).collect()
-            }
-            _ => [1, 2, 4, 8].map(|warps| Tile::Exact { rows: 0, warps }).to_vec(),
+        match self.op.is_recurrence() {
+            true => plan::tiles(self.module(), &self.shape, self.layout).collect(),
+            false => [1, 2, 4, 8].map(|warps| Tile::Exact { rows: 0, warps }).to_vec(),
         }
     }
 

@@ -38,7 +38,7 @@ impl Roofs {
             Row { tile: format!("{block} threads"), ..row }
         };
         let (rmw, copy) = (roof(RMW, &times[1]), roof(COPY, &times[2]));
-        if Row::is_read_modify_write(case.spec.op) {
+        if case.spec.op.is_read_modify_write() {
             row.set_roof(rmw.us);
         }
         Ok(vec![row, rmw, copy])
@@ -55,7 +55,7 @@ impl Roofs {
     ) -> Result<Graph, DriverError> {
         let (vectors, pools) = (vectors(case), &case.pools);
         let block = block(vectors, gpu.gdn.caps().sms);
-        let blocks = vectors.div_ceil(MOVE_VECTORS * u64::from(block)) as u32;
+        let blocks = blocks(vectors, block) as u32;
         Graph::capture(stream, |stream| {
             for (i, source) in pools.iter().enumerate() {
                 let target = pools[(i + shift) % pools.len()];
@@ -75,11 +75,15 @@ fn vectors(case: &Case) -> u64 {
     case.spec.state_bytes() / 16
 }
 
+/// Blocks of `block` threads that move so many vectors.
+fn blocks(vectors: u64, block: u32) -> u64 {
+    vectors.div_ceil(MOVE_VECTORS * u64::from(block))
+}
+
 /// The largest block with which each multiprocessor has two.
 fn block(vectors: u64, sms: u32) -> u32 {
-    let blocks = |block: u32| vectors.div_ceil(MOVE_VECTORS * u64::from(block));
     let sizes = [MOVE_BLOCK, MOVE_BLOCK / 2, MOVE_BLOCK / 4];
-    sizes.into_iter().find(|&size| blocks(size) >= 2 * u64::from(sms)).unwrap_or(MOVE_BLOCK / 8)
+    sizes.into_iter().find(|&size| blocks(vectors, size) >= 2 * u64::from(sms)).unwrap_or(MOVE_BLOCK / 8)
 }
 
 #[cfg(test)]

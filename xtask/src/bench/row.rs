@@ -1,6 +1,6 @@
 //! A row of the table and of the JSON files, ours as the peers' benchmark's.
 
-use super::ops::{Op, Spec};
+use super::ops::Spec;
 use gdn_host::Layout;
 use serde::{Deserialize, Serialize};
 
@@ -95,11 +95,6 @@ impl Row {
                 == (&other.op, &other.state, &other.io, &other.layout)
     }
 
-    /// Whether the operation has to read each state and write it back, and no more.
-    pub fn is_read_modify_write(op: Op) -> bool {
-        matches!(op, Op::Decode | Op::KdaDecode | Op::Update)
-    }
-
     /// Notes how near it comes to a roof that takes `rmw_us`.
     pub(super) fn set_roof(&mut self, rmw_us: f64) {
         self.share_of_roof = Some(rmw_us / self.us);
@@ -123,6 +118,7 @@ pub(super) fn layout_name(layout: Layout) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ops::Op;
     use super::*;
     use gdn_host::{DType, HeadShape};
 
