@@ -130,20 +130,43 @@ pub enum PlanError {
     },
 }
 
-/// Heights of a warp's tile that kernels exist for, from the smallest to the largest, for each operation, layout,
-/// element type and key dimension. The unit is `256 / k` rows of V, so that a lane holds 8 elements of the state for each: a
-/// warp's tile is 4 to 16 rows of V, in KV 8 to 32, where a lane has at least the rows of a 16-byte vector.
+/// Heights of tiles that kernels exist for, from the smallest to the largest, for each operation, layout, element type and
+/// key dimension. The unit is `256 / k` rows of V, of which a lane holds 8 elements each. In VK a tile is a warp's, 4 to 16
+/// rows of V. In KV, where a lane has the rows of a 16-byte vector, it is that of a [`team`].
 pub fn rows(module: ModuleKey, layout: Layout) -> &'static [u32] {
     match (layout, module.state.unwrap_or(DType::F32), module.k) {
         (Layout::Vk, _, 64) if is_recurrent(module) => &[2, 4],
         (Layout::Vk, _, 64) => &[1, 4],
         (Layout::Vk, ..) if is_recurrent(module) => &[4, 8],
         (Layout::Vk, ..) => &[2, 8],
-        (Layout::Kv, DType::F32, 64) => &[4],
-        (Layout::Kv, DType::F32, _) => &[4, 8],
-        (Layout::Kv, _, 64) => &[8],
-        (Layout::Kv, ..) => &[8, 16],
+        (Layout::Kv, DType::F32, 64) if is_recurrent(module) => &[8],
+        (Layout::Kv, DType::F32, 64) => &[4, 16],
+        (Layout::Kv, _, 64) if is_recurrent(module) => &[16],
+        (Layout::Kv, _, 64) => &[8, 16],
+        (Layout::Kv, DType::F32, _) if is_recurrent(module) => &[16],
+        (Layout::Kv, DType::F32, _) => &[8, 32],
+        (Layout::Kv, ..) if is_recurrent(module) => &[32],
+        (Layout::Kv, ..) => &[16, 32],
     }
+}
+
+/// Warps that work on a tile together.
+fn team(module: ModuleKey, layout: Layout, rows: u32) -> u32 {
+    match (layout, module.state) {
+        (Layout::Vk, _) => 1,
+        (Layout::Kv, Some(DType::F32) | None) => rows / 4,
+        (Layout::Kv, _) => rows / 8,
+    }
+}
+
+/// Rows of V of a tile.
+fn tile_rows(rows: u32, k: u32) -> u32 {
+    rows * (256 / k)
+}
+
+/// Rows of V of a block of `warps` warps.
+fn block_rows(module: ModuleKey, layout: Layout, rows: u32, warps: u32) -> u32 {
+    tile_rows(rows, module.k) * (warps / team(module, layout, rows))
 }
 
 /// Whether the operation takes several tokens.
@@ -186,18 +209,15 @@ pub fn tiled(
     let kernels = rows(module, layout);
     let (rows, warps) = match tile {
         Tile::Auto => choose(module, shape, layout, kernels, batch, caps),
-        Tile::Rows(bv) => with_bv(kernels, k, v, bv)?,
+        Tile::Rows(bv) => with_bv(module, layout, v, bv)?,
         Tile::Exact { rows, warps } => {
-            let bv = rows * (256 / k) * warps;
-            let known = kernels.contains(&rows) && (1..=max_warps(module, kernels, rows)).contains(&warps);
-            let fits = known && bv <= v && v % bv == 0;
-            if !fits {
+            if !exists(module, layout, v, rows, warps) {
                 return Err(PlanError::Exact { rows, warps, k, v });
             }
             (rows, warps)
         }
     };
-    let bv = rows * (256 / k) * warps;
+    let bv = block_rows(module, layout, rows, warps);
     let tiles = v / bv;
     let grid = grid(tiles * hv, batch);
     let ahead = if is_recurrent(module) { ahead(grid[0], warps, caps) } else { 0 };
@@ -243,25 +263,40 @@ pub fn spread(
     Ok(Plan { module, rows: 0, warps, bv: 0, grid, tiles_log2: 0, ahead: 0, early: false })
 }
 
-/// Every tile there is for a shape, for sweeps and proofs.
-pub fn tiles(module: ModuleKey, shape: &HeadShape, layout: Layout) -> impl Iterator<Item = Tile> {
-    let &HeadShape { k, v, .. } = shape;
-    let kernels = rows(module, layout);
-    let fits = move |rows, warps| warps <= max_warps(module, kernels, rows) && rows * (256 / k) * warps <= v;
-    let warps = (0..=MAX_WARPS.ilog2()).map(|log2| 1 << log2);
-    let pairs = warps.flat_map(move |warps| kernels.iter().map(move |&rows| (rows, warps)));
-    pairs.filter(move |&(rows, warps)| fits(rows, warps)).map(|(rows, warps)| Tile::Exact { rows, warps })
+/// Whether there is a kernel with tiles of that height whose blocks may have so many warps, and V is a multiple of its BV.
+fn exists(module: ModuleKey, layout: Layout, v: u32, rows: u32, warps: u32) -> bool {
+    let kernels = self::rows(module, layout);
+    let is_known = kernels.contains(&rows) && (1..=max_warps(module, kernels, rows)).contains(&warps);
+    is_known
+        && warps.is_multiple_of(team(module, layout, rows))
+        && v.is_multiple_of(block_rows(module, layout, rows, warps))
 }
 
-/// Rows and warps of a block of `bv` rows: the smallest tile with which it has at most four warps, or the largest.
-fn with_bv(kernels: &[u32], k: u32, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
-    let (small, large) = (kernels[0], kernels[kernels.len() - 1]);
-    let min = small * (256 / k);
-    if !(min..=v).contains(&bv) || !bv.is_power_of_two() {
-        return Err(PlanError::Tile { bv, k, v, min, max: v });
-    }
-    let rows = kernels.iter().copied().find(|rows| bv <= 4 * rows * (256 / k)).unwrap_or(large);
-    Ok((rows, bv / (rows * (256 / k))))
+/// Rows and warps of every tile that there is for V rows.
+fn pairs(module: ModuleKey, layout: Layout, v: u32) -> impl Iterator<Item = (u32, u32)> {
+    let warps = (0..=MAX_WARPS.ilog2()).map(|log2| 1 << log2);
+    let pairs = warps.flat_map(move |warps| rows(module, layout).iter().map(move |&rows| (rows, warps)));
+    pairs.filter(move |&(rows, warps)| exists(module, layout, v, rows, warps))
+}
+
+/// Every tile there is for a shape, for sweeps and proofs.
+pub fn tiles(module: ModuleKey, shape: &HeadShape, layout: Layout) -> impl Iterator<Item = Tile> {
+    pairs(module, layout, shape.v).map(|(rows, warps)| Tile::Exact { rows, warps })
+}
+
+/// Rows and warps of a block of `bv` rows: the smallest tile with which it has at most four, or the largest.
+fn with_bv(module: ModuleKey, layout: Layout, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
+    let rows_of = |(rows, warps)| block_rows(module, layout, rows, warps);
+    let all = || pairs(module, layout, v);
+    let few = |&(rows, _): &(u32, u32)| bv <= 4 * tile_rows(rows, module.k);
+    let of_bv = || all().filter(|pair| rows_of(*pair) == bv);
+    of_bv().filter(few).min().or_else(|| of_bv().max()).ok_or_else(|| PlanError::Tile {
+        bv,
+        k: module.k,
+        v,
+        min: all().map(rows_of).min().unwrap_or(0),
+        max: all().map(rows_of).max().unwrap_or(0),
+    })
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@
 //!
 //! # Blocks
 //!
-//! A block of `W` warps works on `BV = W * WARP_ROWS` rows of one state: block x is `value head * tiles +
-//! tile`, and y and z together count sequences. `W` is free at launch: with two kernels, one whose warp has 4 rows
-//! and one whose warp has 16, BV runs from 4 to 128. What the warps of a block have in common, the warps of small
+//! A block works on BV rows of one state: block x is `value head * tiles + tile`, and y and z together count sequences.
+//! How many teams ([`crate::tile`]) it has is free at launch: in layout VK with two kernels, one whose warp has 4 rows
+//! and one whose warp has 16, BV runs from 4 to 128; in KV a team has 64. What the warps of a block have in common, the warps of small
 //! tiles work out each for itself, those of large ones together ([`crate::token`]).
 //!
 //! # Order of loads
@@ -33,13 +33,24 @@ use crate::abi::{DecodeParams, flags};
 use crate::arch::{compiler, grid, memory, shared, thread};
 use crate::element::Element;
 use crate::gate::Gate;
-use crate::layout::{Form, Layout};
+use crate::layout::{Kv, Layout, Vk};
 use crate::prepare::{TOKEN_BYTES, Tokens};
-use crate::tile::Tile;
-use crate::token::{Block, Output, Work, names_slot, prefetch, wide};
+use crate::tile::{EXCHANGE_BYTES, MOST_CARRIED, Tile};
+use crate::token::{Block, Output, Work, names_slot, prefetch, slot_at};
 
-/// Shared memory of a block: one token.
-pub(crate) const SHARED_BYTES: usize = TOKEN_BYTES;
+/// Shared memory of a block: one token, and the sums of teams.
+pub(crate) const fn shared_bytes<L: Layout>() -> usize {
+    TOKEN_BYTES + if L::ALONG_V { EXCHANGE_BYTES } else { 0 }
+}
+
+/// The block's shared memory.
+#[inline(always)]
+fn shared_memory<L: Layout>() -> u32 {
+    match L::ALONG_V {
+        true => shared::block::<{ shared_bytes::<Kv>() }>(),
+        false => shared::block::<{ shared_bytes::<Vk>() }>(),
+    }
+}
 
 /// The kernel body. `L` and `S` are layout and type of the state, `G` says how many decays a head has, `T` is the
 /// type of q, k and v.
@@ -47,19 +58,23 @@ pub(crate) const SHARED_BYTES: usize = TOKEN_BYTES;
 /// # Safety
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`DecodeParams`] says.
 #[inline(always)]
-pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const ROWS: usize>(
+pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize>(
     p: &DecodeParams,
 ) {
-    let work = Work::of_thread::<S, L, K, ROWS>(&p.layer, thread::thread_idx_x());
+    let work = Work::of_thread::<S, L, K, R>(&p.layer, thread::thread_idx_x());
     let n = work.n;
     if n >= p.n {
         return;
     }
-    let stores = Tile::<S, L, K, ROWS>::stores_output(work.place);
-    let is_f32 = p.layer.flags & flags::OUT_F32 != 0;
-    let out = Output { out: p.out, stride: p.out_stride, is_f32 };
+    let out = Output {
+        out: p.out,
+        stride: p.out_stride,
+        is_f32: p.layer.flags & flags::OUT_F32 != 0,
+        stores: Tile::<S, L, K, R>::stores_output(work.place),
+        rows: Tile::<S, L, K, R>::CARRIED,
+    };
 
-    // SAFETY: n < N, head < HV and the warp's rows < V, so every address below lies in its buffer; the slot
+    // SAFETY: n < N, head < HV and the team's rows < V, so every address below lies in its buffer; the slot
     // is used only after it was checked against the pool.
     unsafe {
         // A slot that is plainly the whole block's ptxas may move to a uniform register, and wait for, in front of the
@@ -76,47 +91,52 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
             // The predecessor may still write the inputs; meanwhile the state comes as far as the L2. The slot is
             // asked for again: else the first one would be waited for here, early or not.
             let slot = memory::load_u32_anew(p.pool.slot + 4 * n as u64) as i32;
-            prefetch::<L, S, K, ROWS>(&p.pool, &p.layer, &work, slot);
+            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, slot);
             grid::wait();
         }
         // Nothing but the state waits for the slot.
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-        let own = G::decays(K) == 1 && Tile::<S, L, K, ROWS>::WARP_ROWS < 16;
-        let shared = if own { 0 } else { shared::block::<SHARED_BYTES>() };
-        let tokens = Tokens::<S, L, T, G, K, ROWS>::new(&block, shared, thread::thread_idx_x(), false);
+        let own = G::decays(K) == 1 && !L::ALONG_V && Tile::<S, L, K, R>::TEAM_ROWS < 16;
+        let shared = if own { 0 } else { shared_memory::<L>() };
+        let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), false);
         let (own, loads) = match own {
             true => (Some(block.load_own(n)), None),
             false => (None, Some(tokens.load(n, 1))),
         };
         if !names_slot(slot) {
-            out.store::<T>(stores, n, work.row, 0.0);
+            out.store::<T>(n, work.row, [0.0; MOST_CARRIED]);
             return;
         }
 
-        let lane_state = p.pool.state + work.state_offset::<S, L, K>(&p.layer);
-        let state_at = |slot: i32| lane_state + wide(slot as u32, p.pool.pitch) * S::SIZE;
+        let in_slot = work.state_offset::<S, L, K>(&p.layer);
+        let state_at = |slot: i32| slot_at::<S>(p.pool.state + in_slot, slot as u32, p.pool.pitch);
         let fresh = p.pool.reset != 0 && (reset != 0) != (p.layer.flags & flags::RESET_INVERTED != 0);
         let state = match fresh {
-            true => Tile::<S, L, K, ROWS>::ZEROS,
-            false => Tile::<S, L, K, ROWS>::load(state_at(slot), p.layer.v),
+            true => Tile::<S, L, K, R>::ZEROS,
+            false => Tile::<S, L, K, R>::load(state_at(slot), p.layer.v),
         };
 
-        let v = block.load_v(true, n, work.row);
+        let mut v = [0; MOST_CARRIED];
+        let mut c = 0;
+        while c < Tile::<S, L, K, R>::CARRIED {
+            v[c] = block.load_v(true, n, work.row + c as u32);
+            c += 1;
+        }
         if let Some(loads) = loads {
             tokens.prepare(loads, n, 1);
             thread::sync_threads();
         }
         let token = match own {
-            Some(loads) => block.own(loads, Form::<L, S, K, ROWS>::APART),
+            Some(loads) => block.own(loads),
             None => tokens.get(n, 0),
         };
-        let mut tile = Tile::<S, L, K, ROWS>::unpack(state);
-        let value = token.step::<S, L, K, ROWS>(&mut tile, T::widen(v), work.place);
+        let exchange = shared + TOKEN_BYTES as u32;
+        let (values, tile) = token.step_of::<S, L, K, R>(state, v.map(T::widen), work.place, exchange);
         grid::launch_dependents();
         let write_slot = if separate { write_slot } else { slot };
         if names_slot(write_slot) {
             tile.store(state_at(write_slot), p.layer.v);
         }
-        out.store::<T>(stores, n, work.row, value);
+        out.store::<T>(n, work.row, values);
     }
 }

@@ -13,9 +13,9 @@
 //! A decay takes about a hundred instructions; who works it out for whom is [`crate::token`]'s matter.
 
 use crate::abi::{Gate as Inputs, flags};
-use crate::element::{Scalar, round_to};
+use crate::element::{ROW, Scalar, round_to};
 use crate::math::{exp, finite, sigmoid, softplus};
-use crate::tile::{Decay, Pieces};
+use crate::tile::Decay;
 
 /// Which of a gate's tables a block reads.
 #[derive(Clone, Copy)]
@@ -37,8 +37,8 @@ pub(crate) trait Gate: 'static {
     /// Where decay `i` of a head is among those of a token, and where its bias is among those of all heads.
     fn index(heads: Heads, i: u32, k: u32, options: u32) -> (u32, u32);
 
-    /// A lane's decays: `single` where a head has one, else those that `pieces` gives.
-    fn of_lane(pieces: impl FnOnce() -> Pieces, single: f32) -> Self::Decay;
+    /// A lane's decays: `single` where a head has one, else those that `piece` gives.
+    fn of_lane(piece: impl FnOnce() -> [f32; ROW], single: f32) -> Self::Decay;
 }
 
 /// GDN: one decay per value head.
@@ -58,7 +58,7 @@ impl Gate for PerHead {
     }
 
     #[inline(always)]
-    fn of_lane(_pieces: impl FnOnce() -> Pieces, single: f32) -> f32 {
+    fn of_lane(_piece: impl FnOnce() -> [f32; ROW], single: f32) -> f32 {
         single
     }
 }
@@ -67,7 +67,7 @@ impl Gate for PerHead {
 pub(crate) struct PerKey;
 
 impl Gate for PerKey {
-    type Decay = Pieces;
+    type Decay = [f32; ROW];
 
     #[inline(always)]
     fn decays(k: u32) -> u32 {
@@ -81,8 +81,8 @@ impl Gate for PerKey {
     }
 
     #[inline(always)]
-    fn of_lane(pieces: impl FnOnce() -> Pieces, _single: f32) -> Pieces {
-        pieces()
+    fn of_lane(piece: impl FnOnce() -> [f32; ROW], _single: f32) -> [f32; ROW] {
+        piece()
     }
 }
 

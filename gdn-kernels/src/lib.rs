@@ -54,7 +54,7 @@ use {
 // and out, V), or none.
 #[cfg(any(target_arch = "nvptx64", feature = "sim"))]
 table::kernels! {
-    decode = decode::decode(Vk, PerHead) (DecodeParams, decode::SHARED_BYTES) {
+    decode = decode::decode(Vk, PerHead) (DecodeParams, decode::shared_bytes::<Vk>()) {
         gdn_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 512;
         gdn_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 512;
@@ -92,24 +92,29 @@ table::kernels! {
         gdn_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 512;
         gdn_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    decode_kv = decode::decode(Kv, PerHead) (DecodeParams, decode::SHARED_BYTES) {
-        gdn_decode_kv_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
+    decode_kv = decode::decode(Kv, PerHead) (DecodeParams, decode::shared_bytes::<Kv>()) {
         gdn_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
-        gdn_decode_kv_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
+        gdn_decode_kv_f32_f32_k128_r32: (f32, f32, 128, 32) 256;
         gdn_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
-        gdn_decode_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
+        gdn_decode_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
         gdn_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
-        gdn_decode_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_decode_kv_f32_f16_k128_r32: (f32, f16, 128, 32) 256;
         gdn_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
-        gdn_decode_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_decode_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
         gdn_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
+        gdn_decode_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
         gdn_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_decode_kv_f32_f32_k64_r16: (f32, f32, 64, 16) 256;
         gdn_decode_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_decode_kv_f32_bf16_k64_r16: (f32, bf16, 64, 16) 256;
         gdn_decode_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_decode_kv_f32_f16_k64_r16: (f32, f16, 64, 16) 256;
         gdn_decode_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
+        gdn_decode_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
         gdn_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
+        gdn_decode_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    kda_decode = decode::decode(Vk, PerKey) (DecodeParams, decode::SHARED_BYTES) {
+    kda_decode = decode::decode(Vk, PerKey) (DecodeParams, decode::shared_bytes::<Vk>()) {
         gdn_kda_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
         gdn_kda_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_kda_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
@@ -131,24 +136,29 @@ table::kernels! {
         gdn_kda_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
         gdn_kda_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, decode::SHARED_BYTES) {
-        gdn_kda_decode_kv_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
+    kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, decode::shared_bytes::<Kv>()) {
         gdn_kda_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
-        gdn_kda_decode_kv_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
+        gdn_kda_decode_kv_f32_f32_k128_r32: (f32, f32, 128, 32) 256;
         gdn_kda_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
-        gdn_kda_decode_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
+        gdn_kda_decode_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
         gdn_kda_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
-        gdn_kda_decode_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_decode_kv_f32_f16_k128_r32: (f32, f16, 128, 32) 256;
         gdn_kda_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
-        gdn_kda_decode_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_decode_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
         gdn_kda_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
+        gdn_kda_decode_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
         gdn_kda_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_kda_decode_kv_f32_f32_k64_r16: (f32, f32, 64, 16) 256;
         gdn_kda_decode_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_kda_decode_kv_f32_bf16_k64_r16: (f32, bf16, 64, 16) 256;
         gdn_kda_decode_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
+        gdn_kda_decode_kv_f32_f16_k64_r16: (f32, f16, 64, 16) 256;
         gdn_kda_decode_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
+        gdn_kda_decode_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
         gdn_kda_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
+        gdn_kda_decode_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, recurrent::SHARED_BYTES) {
+    recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, recurrent::shared_bytes::<Vk>()) {
         gdn_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
         gdn_recurrent_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
@@ -170,24 +180,19 @@ table::kernels! {
         gdn_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, recurrent::SHARED_BYTES) {
-        gdn_recurrent_kv_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
-        gdn_recurrent_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
-        gdn_recurrent_kv_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
-        gdn_recurrent_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
-        gdn_recurrent_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
-        gdn_recurrent_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
-        gdn_recurrent_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
-        gdn_recurrent_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
-        gdn_recurrent_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
-        gdn_recurrent_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
-        gdn_recurrent_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
-        gdn_recurrent_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
-        gdn_recurrent_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
-        gdn_recurrent_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
-        gdn_recurrent_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
+    recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, recurrent::shared_bytes::<Kv>()) {
+        gdn_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
+        gdn_recurrent_kv_f32_bf16_k128_r16: (f32, bf16, 128, 16) 256;
+        gdn_recurrent_kv_f32_f16_k128_r16: (f32, f16, 128, 16) 256;
+        gdn_recurrent_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
+        gdn_recurrent_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
+        gdn_recurrent_kv_f32_f32_k64_r8: (f32, f32, 64, 8) 256;
+        gdn_recurrent_kv_f32_bf16_k64_r8: (f32, bf16, 64, 8) 256;
+        gdn_recurrent_kv_f32_f16_k64_r8: (f32, f16, 64, 8) 256;
+        gdn_recurrent_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
+        gdn_recurrent_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, recurrent::SHARED_BYTES) {
+    kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, recurrent::shared_bytes::<Vk>()) {
         gdn_kda_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
         gdn_kda_recurrent_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_kda_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
@@ -209,22 +214,17 @@ table::kernels! {
         gdn_kda_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_kda_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, recurrent::SHARED_BYTES) {
-        gdn_kda_recurrent_kv_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
-        gdn_kda_recurrent_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
-        gdn_kda_recurrent_kv_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
-        gdn_kda_recurrent_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
-        gdn_kda_recurrent_kv_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
-        gdn_kda_recurrent_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
-        gdn_kda_recurrent_kv_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
-        gdn_kda_recurrent_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
-        gdn_kda_recurrent_kv_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
-        gdn_kda_recurrent_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
-        gdn_kda_recurrent_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
-        gdn_kda_recurrent_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
-        gdn_kda_recurrent_kv_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
-        gdn_kda_recurrent_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
-        gdn_kda_recurrent_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
+    kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, recurrent::shared_bytes::<Kv>()) {
+        gdn_kda_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
+        gdn_kda_recurrent_kv_f32_bf16_k128_r16: (f32, bf16, 128, 16) 256;
+        gdn_kda_recurrent_kv_f32_f16_k128_r16: (f32, f16, 128, 16) 256;
+        gdn_kda_recurrent_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
+        gdn_kda_recurrent_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
+        gdn_kda_recurrent_kv_f32_f32_k64_r8: (f32, f32, 64, 8) 256;
+        gdn_kda_recurrent_kv_f32_bf16_k64_r8: (f32, bf16, 64, 8) 256;
+        gdn_kda_recurrent_kv_f32_f16_k64_r8: (f32, f16, 64, 8) 256;
+        gdn_kda_recurrent_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
+        gdn_kda_recurrent_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
     copy_state = copy::copy_state() (CopyStateParams, 0) {
         gdn_copy_state: () 256;

@@ -41,7 +41,7 @@ pub(crate) unsafe fn gated_rmsnorm<X: Element, T: Element, const K: u32>(p: &Gat
     if token >= p.tokens {
         return;
     }
-    let group = (thread::block_idx_x() * thread::block_dim_x()) / lanes(K) + place.warp * groups(K) + place.group;
+    let group = (thread::block_idx_x() * thread::block_dim_x()) / lanes(K) + place.team * groups(K) + place.group;
     let is_there = group < p.hv;
     let head = if is_there { group } else { p.hv - 1 };
     let at = |stride: u32| wide(token, stride) + wide(head, K);
@@ -51,7 +51,7 @@ pub(crate) unsafe fn gated_rmsnorm<X: Element, T: Element, const K: u32>(p: &Gat
         let z = T::load_spread(p.z + at(p.z_stride) * T::SIZE, place.lane, K, T::VECTOR);
         let weight = Spread::load_if::<K>(true, p.weight, 0, p.weight_dtype, place.lane, T::VECTOR);
         let (x, z, weight) = (X::widen_row(x), T::widen_row(z), weight.to_f32());
-        let factor = norm_factor::<K>(reduce::<K>(dot(&x, &x), 1), p.eps);
+        let factor = norm_factor::<K>(reduce::<K>(dot(&x, &x)), p.eps);
         let is_silu = p.flags & flags::SILU != 0;
         let out = core::array::from_fn(|i| x[i] * factor * weight[i] * gate(z[i], is_silu));
         if is_there {

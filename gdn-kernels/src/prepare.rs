@@ -1,6 +1,6 @@
 //! What the warps of a block have in common of some tokens, worked out once in shared memory.
 //!
-//! A warp takes a token's q and k and their sums, a thread a decay, and each warp the values of its own rows. After a
+//! A warp takes a token's q and k and their sums, a thread a decay, and each team the values of its own rows. After a
 //! barrier a token is a few loads from shared memory ([`Tokens::get`]), none of which waits for the L2.
 //!
 //! Shared memory of a token, in f32: q, k (and the decays per key) in the order in which lanes hold them, first the
@@ -11,8 +11,8 @@ use crate::abi;
 use crate::arch::{compiler, shared, thread};
 use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate};
-use crate::layout::{Form, Layout, MOST_PIECES};
-use crate::tile::{Factors, Keys, Pieces, Place, Tile, lanes};
+use crate::layout::{Form, Layout};
+use crate::tile::{Carried, Factors, Keys, Place, Tile, lanes};
 use crate::token::{Block, Token, wide};
 use core::marker::PhantomData;
 
@@ -42,7 +42,7 @@ struct GateLoads {
 }
 
 /// Tokens that a block prepares in shared memory.
-pub(crate) struct Tokens<'a, S, L, T, G, const K: u32, const N: usize> {
+pub(crate) struct Tokens<'a, S, L, T, G, const K: u32, const R: usize> {
     block: &'a Block<'a, S, T, G, K>,
     /// Where the first one lies.
     first: u32,
@@ -54,7 +54,7 @@ pub(crate) struct Tokens<'a, S, L, T, G, const K: u32, const N: usize> {
     layout: PhantomData<L>,
 }
 
-impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usize> Tokens<'a, S, L, T, G, K, N> {
+impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usize> Tokens<'a, S, L, T, G, K, R> {
     /// Bytes of a token's vectors over K.
     const VECTOR_BYTES: u32 = 4 * K;
 
@@ -108,15 +108,26 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usiz
     /// The tokens lie in the inputs.
     #[inline(always)]
     pub(crate) unsafe fn load(&self, first: u32, count: u32) -> Loads {
-        let (i, j) = (self.block.work.place.warp, self.first_decay());
+        let (i, j) = (self.thread / 32, self.first_decay());
         let (mut keys, mut decay) = ([[[0; 4]; 2]; 2], None);
         // SAFETY: the caller's promise.
         unsafe {
-            if i < count {
-                keys = self.block.load_keys(first + i, self.place().lane);
-            }
-            if j < count * G::decays(K) {
-                decay = Some(self.load_gate(first, j));
+            // The order is ptxas's wish: with the decay first it waits for a single token's slot in front of the keys, with
+            // the keys first several tokens do not fit their registers.
+            if self.in_loop {
+                if j < count * G::decays(K) {
+                    decay = Some(self.load_gate(first, j));
+                }
+                if i < count {
+                    keys = self.block.load_keys(first + i, self.place().lane);
+                }
+            } else {
+                if i < count {
+                    keys = self.block.load_keys(first + i, self.place().lane);
+                }
+                if j < count * G::decays(K) {
+                    decay = Some(self.load_gate(first, j));
+                }
             }
         }
         Loads { keys, gate: decay }
@@ -138,12 +149,15 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usiz
     pub(crate) unsafe fn prepare(&self, loads: Loads, first: u32, count: u32) {
         let threads = thread::block_dim_x();
         let Loads { mut keys, mut gate } = loads;
-        let mut i = self.block.work.place.warp;
+        let mut i = self.thread / 32;
         while i < count {
             i = compiler::opaque(i);
             // SAFETY: the caller's promise.
             unsafe {
                 self.prepare_keys(keys, i);
+                if !self.in_loop {
+                    break;
+                }
                 i += threads / 32;
                 if i < count {
                     keys = self.block.load_keys(first + i, self.place().lane);
@@ -157,7 +171,8 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usiz
             unsafe {
                 self.prepare_gate(inputs, j);
                 j += threads;
-                gate = if j < count * G::decays(K) { Some(self.load_gate(first, j)) } else { None };
+                let more = (self.in_loop || G::decays(K) > 1) && j < count * G::decays(K);
+                gate = if more { Some(self.load_gate(first, j)) } else { None };
             }
         }
     }
@@ -169,7 +184,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usiz
     #[inline(always)]
     unsafe fn prepare_keys(&self, keys: [Vectors; 2], i: u32) {
         let place = self.place();
-        let factors = self.block.factors(keys, 1);
+        let factors = self.block.factors(keys);
         let [q, k] = keys.map(T::widen_row);
         // SAFETY: the caller's promise.
         unsafe {
@@ -249,50 +264,46 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usiz
         // SAFETY: the caller's promise.
         unsafe {
             let lane = self.block.work.place.lane;
-            let pieces = |which: u32| -> Pieces {
-                let mut pieces = [[0.0; ROW]; MOST_PIECES];
-                let mut p = 0;
-                while p < Form::<L, S, K, N>::PIECES {
-                    let piece = lane + p as u32 * Form::<L, S, K, N>::LANES;
-                    let vectors = Self::vectors(at + which * Self::VECTOR_BYTES, piece);
-                    let [[a, b, c, d], [e, f, g, h]] = vectors.map(|at| shared::load_f32x4(at));
-                    pieces[p] = [a, b, c, d, e, f, g, h];
-                    p += 1;
-                }
-                pieces
+            let piece = |which: u32| -> [f32; ROW] {
+                let vectors = Self::vectors(at + which * Self::VECTOR_BYTES, lane);
+                let [[a, b, c, d], [e, f, g, h]] = vectors.map(|at| shared::load_f32x4(at));
+                [a, b, c, d, e, f, g, h]
             };
             let [kq, q, k, _] = shared::load_f32x4(self.scalars(i));
             let [beta, single, ..] = shared::load_f32x4(self.scalars(i) + 16);
-            let keys = Keys { q: pieces(0), k: pieces(1), factors: Factors { q, k, kq } };
-            let decay = G::of_lane(|| pieces(2), single);
-            let beta = if self.block.beta_per_value() {
-                let gate = &self.gate();
-                gate::beta(gate, options, gate::load_beta(gate, self.block.beta_at(token)))
-            } else {
-                beta
-            };
+            let keys = Keys { q: piece(0), k: piece(1), factors: Factors { q, k, kq } };
+            let decay = G::of_lane(|| piece(2), single);
+            let beta = Tile::<S, L, K, R>::each_carried(|c| {
+                if self.block.beta_per_value() {
+                    let gate = &self.gate();
+                    gate::beta(gate, options, gate::load_beta(gate, self.block.beta_at(token, c)))
+                } else {
+                    beta
+                }
+            });
             Token { keys, decay, beta }
         }
     }
 
-    /// Rows of V that a warp covers, and the values of how many tokens its lanes load at once.
-    const WARP_ROWS: u32 = Form::<L, S, K, N>::WARP_ROWS;
-    const AT_ONCE: u32 = 32 / Self::WARP_ROWS;
+    /// Rows of V that a team covers, its threads, and the values of how many tokens these load at once.
+    const TEAM_ROWS: u32 = Form::<L, S, K, R>::TEAM_ROWS;
+    const TEAM: u32 = 32 * Form::<L, S, K, R>::WARPS;
+    const AT_ONCE: u32 = Self::TEAM / Self::TEAM_ROWS;
 
-    /// Which token and which of the warp's rows a lane loads a value of.
+    /// Which token and which of the team's rows a thread loads a value of.
     #[inline(always)]
-    fn value_of_lane(&self) -> (u32, u32) {
-        let lane = self.thread % 32;
-        (lane / Self::WARP_ROWS, lane % Self::WARP_ROWS)
+    fn value_of_thread(&self) -> (u32, u32) {
+        let of_team = self.thread % Self::TEAM;
+        (of_team / Self::TEAM_ROWS, of_team % Self::TEAM_ROWS)
     }
 
-    /// Issues the loads of the values of the warp's rows, of `count` tokens from `first` on.
+    /// Issues the loads of the values of the team's rows, of `count` tokens from `first` on.
     ///
     /// # Safety
     /// The tokens lie in the inputs.
     #[inline(always)]
     pub(crate) unsafe fn load_values(&self, first: u32, count: u32) -> [u32; CHUNK as usize] {
-        let (token, row) = self.value_of_lane();
+        let (token, row) = self.value_of_thread();
         let row = self.block.work.heads.value * self.block.layer.v + self.block.work.first_row + row;
         let mut values = [0; CHUNK as usize];
         let mut i = 0;
@@ -305,11 +316,11 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usiz
         values
     }
 
-    /// Address of the value of a row of the warp, of prepared token `i`.
+    /// Address of the value of a row of the team, of prepared token `i`.
     #[inline(always)]
     fn value_at(&self, i: u32, row: u32) -> u32 {
-        let of_warp = (self.block.work.place.warp * CHUNK + i) * Self::WARP_ROWS;
-        self.at(CHUNK) + 4 * (of_warp + row)
+        let of_team = (self.block.work.place.team * CHUNK + i) * Self::TEAM_ROWS;
+        self.at(CHUNK) + 4 * (of_team + row)
     }
 
     /// Puts loaded values where [`Self::value`] finds them.
@@ -318,7 +329,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usiz
     /// As for [`Self::prepare`], with [`VALUE_BYTES`] behind the last of [`CHUNK`] tokens.
     #[inline(always)]
     pub(crate) unsafe fn prepare_values(&self, values: [u32; CHUNK as usize]) {
-        let (token, row) = self.value_of_lane();
+        let (token, row) = self.value_of_thread();
         let mut i = 0;
         while i * Self::AT_ONCE < CHUNK {
             let at = self.value_at(token + i * Self::AT_ONCE, row);
@@ -328,13 +339,14 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const N: usiz
         }
     }
 
-    /// The value of the row that the lane carries, of prepared token `i`.
+    /// The values of the rows that the lane carries, of prepared token `i`.
     ///
     /// # Safety
     /// The values were prepared, and a barrier passed since.
     #[inline(always)]
-    pub(crate) unsafe fn value(&self, i: u32) -> f32 {
+    pub(crate) unsafe fn values(&self, i: u32) -> Carried {
+        let first = self.value_at(i, Tile::<S, L, K, R>::carried(self.block.work.place));
         // SAFETY: the caller's promise.
-        unsafe { shared::load_f32(self.value_at(i, Tile::<S, L, K, N>::carried(self.block.work.place))) }
+        Tile::<S, L, K, R>::each_carried(|c| unsafe { shared::load_f32(first + 4 * c) })
     }
 }

@@ -36,13 +36,27 @@ use crate::abi::{RecurrentParams, flags};
 use crate::arch::{compiler, memory, shared, thread};
 use crate::element::Element;
 use crate::gate::Gate;
-use crate::layout::Layout;
+use crate::layout::{Kv, Layout, Vk};
 use crate::prepare::{CHUNK, TOKEN_BYTES, Tokens, VALUE_BYTES};
-use crate::tile::Tile;
-use crate::token::{Block, Output, Work, names_slot, prefetch, tokens_of, wide};
+use crate::tile::{EXCHANGE_BYTES, MOST_CARRIED, Tile};
+use crate::token::{Block, Output, Work, names_slot, prefetch, slot_at, tokens_of, wide};
 
-/// Shared memory of a block.
-pub(crate) const SHARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
+/// Bytes of prepared tokens and their values.
+const PREPARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
+
+/// Shared memory of a block: prepared tokens, and the sums of teams, of two tokens in turn.
+pub(crate) const fn shared_bytes<L: Layout>() -> usize {
+    PREPARED_BYTES + if L::ALONG_V { 2 * EXCHANGE_BYTES } else { 0 }
+}
+
+/// The block's shared memory.
+#[inline(always)]
+fn shared_memory<L: Layout>() -> u32 {
+    match L::ALONG_V {
+        true => shared::block::<{ shared_bytes::<Kv>() }>(),
+        false => shared::block::<{ shared_bytes::<Vk>() }>(),
+    }
+}
 
 /// The slot that a sequence starts from, or one that is none.
 ///
@@ -83,31 +97,36 @@ unsafe fn later_slot(p: &RecurrentParams, n: u32) -> i32 {
 /// # Safety
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`RecurrentParams`] says.
 #[inline(always)]
-pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const ROWS: usize>(
+pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize>(
     p: &RecurrentParams,
 ) {
-    let work = Work::of_thread::<S, L, K, ROWS>(&p.layer, compiler::opaque(thread::thread_idx_x()));
+    let work = Work::of_thread::<S, L, K, R>(&p.layer, compiler::opaque(thread::thread_idx_x()));
     let (n, v, options) = (work.n, p.layer.v, p.layer.flags);
     if n >= p.n {
         return;
     }
     let has = |flag: u32| options & flag != 0;
-    let stores = Tile::<S, L, K, ROWS>::stores_output(work.place) && p.out != 0;
-    let out = Output { out: p.out, stride: p.out_stride, is_f32: has(flags::OUT_F32) };
+    let out = Output {
+        out: p.out,
+        stride: p.out_stride,
+        is_f32: has(flags::OUT_F32),
+        stores: Tile::<S, L, K, R>::stores_output(work.place) && p.out != 0,
+        rows: Tile::<S, L, K, R>::CARRIED,
+    };
 
-    // SAFETY: n < N, head < HV, the warp's rows < V and the tokens below those of the call, so every address lies
+    // SAFETY: n < N, head < HV, the team's rows < V and the tokens below those of the call, so every address lies
     // in its buffer; slots, rows and parents are used only after they were checked.
     unsafe {
         let (begin, len) = tokens_of(p.cu_seqlens, options, p.tokens, n);
         let from_zeros = p.pool.state == 0;
         let slot = start_slot(p, n);
         let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + n as u64);
-        let shared = shared::block::<SHARED_BYTES>();
+        let shared = shared_memory::<L>();
         let null_slot = if p.pool.slot == 0 { -1 } else { p.pool.null_slot };
         if !from_zeros && !names_slot(slot, p.pool.slots, null_slot) {
             let mut t = 0;
             while t < len {
-                out.store::<T>(stores, begin + t, work.row, 0.0);
+                out.store::<T>(begin + t, work.row, [0.0; MOST_CARRIED]);
                 t += 1;
             }
             return;
@@ -115,10 +134,10 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
         let fresh =
             from_zeros || p.pool.reset != 0 && (reset != 0) != has(flags::RESET_INVERTED);
         let state = match fresh {
-            true => Tile::<S, L, K, ROWS>::ZEROS,
+            true => Tile::<S, L, K, R>::ZEROS,
             false => {
-                let at = p.pool.state + wide(slot as u32, p.pool.pitch) * S::SIZE;
-                Tile::<S, L, K, ROWS>::load(at + work.state_offset::<S, L, K>(&p.layer), v)
+                let at = slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch);
+                Tile::<S, L, K, R>::load(at + work.state_offset::<S, L, K>(&p.layer), v)
             }
         };
 
@@ -133,7 +152,7 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
             let is_plain = !(keeps || each || has(flags::ROUND_STATE));
 
             // The state is on its way while the first tokens are prepared.
-            let mut tile = Tile::<S, L, K, ROWS>::pending(state);
+            let mut tile = Tile::<S, L, K, R>::pending(state);
             let (mut t, mut prepared) = (0, 0);
             while t < len {
                 t = compiler::opaque(t);
@@ -141,10 +160,10 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
                 let in_slot = || work.state_offset::<S, L, K>(&p.layer);
                 let step_at = |t: u32| {
                     let step = p.layer.hv * v * K;
-                    let buffer = draft.state + wide(compiler::opaque(draft_row), draft.pitch) * S::SIZE;
+                    let buffer = slot_at::<S>(draft.state, compiler::opaque(draft_row), draft.pitch);
                     buffer + wide(t, step) * S::SIZE + in_slot()
                 };
-                let slot_at = |slot: i32| p.pool.state + wide(slot as u32, p.pool.pitch) * S::SIZE + in_slot();
+                let state_at = |slot: i32| slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + in_slot();
                 if t == prepared {
                     if t > 0 {
                         // Everyone is through with the tokens of the last time.
@@ -153,13 +172,13 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
                     let count = if len - t < CHUNK { len - t } else { CHUNK };
                     let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
                     let thread = compiler::opaque(thread::thread_idx_x());
-                    let tokens = Tokens::<S, L, T, G, K, ROWS>::new(&block, shared, thread, true);
+                    let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread, true);
                     let loads = tokens.load(begin + t, count);
                     let values = tokens.load_values(begin + t, count);
                     tokens.prepare_values(values);
                     let later = if t == 0 { later_slot(p, work.n) } else { -1 };
                     tokens.prepare(loads, begin + t, count);
-                    prefetch::<L, S, K, ROWS>(&p.pool, &p.layer, &work, later);
+                    prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, later);
                     prepared += count;
                     thread::sync_threads();
                     if t == 0 {
@@ -171,22 +190,23 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
                     let parent = memory::load_u32(parents + 4 * t as u64);
                     if parent < t {
                         if parent + 1 < t {
-                            tile = Tile::unpack(Tile::<S, L, K, ROWS>::load(step_at(parent), v));
+                            tile = Tile::unpack(Tile::<S, L, K, R>::load(step_at(parent), v));
                         } else {
                             tile.round();
                         }
                     } else {
                         tile = Tile::unpack(match fresh {
-                            true => Tile::<S, L, K, ROWS>::ZEROS,
-                            false => Tile::<S, L, K, ROWS>::load(slot_at(slot), v),
+                            true => Tile::<S, L, K, R>::ZEROS,
+                            false => Tile::<S, L, K, R>::load(state_at(slot), v),
                         });
                     }
                 }
                 let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-                let tokens = Tokens::<S, L, T, G, K, ROWS>::new(&block, shared, thread::thread_idx_x(), true);
+                let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), true);
                 let token = tokens.get(begin + t, t % CHUNK);
-                let value = token.step::<S, L, K, ROWS>(&mut tile, tokens.value(t % CHUNK), work.place);
-                out.store::<T>(stores, begin + t, work.row, value);
+                let exchange = shared + (PREPARED_BYTES + t as usize % 2 * EXCHANGE_BYTES) as u32;
+                let values = token.step::<S, L, K, R>(&mut tile, tokens.values(t % CHUNK), work.place, exchange);
+                out.store::<T>(begin + t, work.row, values);
                 if !is_plain {
                     if has(flags::ROUND_STATE) {
                         tile.round();
@@ -199,7 +219,7 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
                         let there = t < p.slot_stride;
                         let to = memory::load_u32_if(there, p.pool.slot + 4 * at) as i32;
                         if there && names_slot(to, p.pool.slots, p.pool.null_slot) {
-                            tile.store(slot_at(to), v);
+                            tile.store(state_at(to), v);
                         }
                     }
                 }
@@ -208,7 +228,7 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
             finish(p, &work, slot, &tile);
         } else if p.target.slot == 0 && !has(flags::WRITE_IN_PLACE | flags::WRITE_PER_TOKEN) {
             // The final state of a sequence without tokens is its initial state; a pool is not touched.
-            finish(p, &work, slot, &Tile::<S, L, K, ROWS>::unpack(state));
+            finish(p, &work, slot, &Tile::<S, L, K, R>::unpack(state));
         }
     }
 }
@@ -218,11 +238,11 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
 /// # Safety
 /// `n` lies in the tables; `slot` names a slot of the pool if the state goes there.
 #[inline(always)]
-unsafe fn finish<S: Element, L: Layout, const K: u32, const ROWS: usize>(
+unsafe fn finish<S: Element, L: Layout, const K: u32, const R: usize>(
     p: &RecurrentParams,
     work: &Work,
     slot: i32,
-    tile: &Tile<S, L, K, ROWS>,
+    tile: &Tile<S, L, K, R>,
 ) {
     let in_place = p.layer.flags & flags::WRITE_IN_PLACE != 0;
     let (n, target) = (work.n, &p.target);
@@ -243,7 +263,7 @@ unsafe fn finish<S: Element, L: Layout, const K: u32, const ROWS: usize>(
         };
         let null_slot = if by_table { p.pool.null_slot } else { -1 };
         if state != 0 && names_slot(to, slots, null_slot) {
-            let at = state + wide(to as u32, pitch) * S::SIZE;
+            let at = slot_at::<S>(state, to as u32, pitch);
             tile.store(at + work.state_offset::<S, L, K>(&p.layer), p.layer.v);
         }
     }

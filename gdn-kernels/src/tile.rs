@@ -1,13 +1,13 @@
-//! A warp's tile of state rows: load, decay, correct, read out, store.
+//! A tile of state rows: load, decay, correct, read out, store.
 //!
 //! # How lanes map to data
 //!
-//! A row of the state (one v, all K) belongs to `K / 8` neighbouring lanes, a *lane group*; each lane holds
-//! eight of its elements, a *piece*, in f32 registers. A warp therefore works on `256 / K` rows side by side (2 for
-//! K = 128, 4 for K = 64), and each of its lane groups on `N` such rows. (Large tiles of layout KV have groups of
-//! half as many lanes, with two pieces of each of half as many rows.) Which rows those are, and how they lie in
-//! memory, is the [`Layout`]'s; either way each of a warp's loads covers whole sectors, with K contiguous and f32
-//! 1 KiB in a run.
+//! A row of the state (one v, all K) belongs to `K / 8` lanes, a *lane group*; each lane holds eight of its elements, a
+//! *piece*, in f32 registers. With K contiguous a group is neighbouring lanes of a warp, which therefore works on `256 / K`
+//! rows side by side (2 for K = 128, 4 for K = 64), and each of its groups on `R` such rows. With V contiguous a group may be
+//! spread over a *team* of up to 8 warps, which together cover longer runs. Which rows those are, and how they lie in memory,
+//! is the [`Layout`]'s; either way a warp's loads cover long runs: with K contiguous and f32 1 KiB, with V contiguous
+//! 128 or 256 bytes for each k.
 //!
 //! # One pass over the state
 //!
@@ -32,16 +32,19 @@
 //! broadcast a row brings the correction back. With a bf16 state, where instructions and not memory bound small
 //! batches, this took a fifth of a warp's instructions away.
 //!
+//! Where a group is spread over a team, its first steps are those within the warp, two sums are left to a lane, and the
+//! last steps add the warps' sums in shared memory, one barrier a token. Every warp of the team reads all of them: it
+//! needs every row's correction.
+//!
 //! # Why the result does not depend on the tile
 //!
 //! A row's sums run over its own lanes only: one product and seven fused multiply-adds in a fixed order, then
-//! the butterfly, whose additions have the same operands whichever lane makes them. Where a lane has two pieces
-//! of a row, they are those that the first step adds up. Neither `N`, nor the number of warps, nor the layout, nor the row's place in a tile enters, so a row's bits are the same for every
-//! BV, batch size and position.
+//! the butterfly, whose additions have the same operands whoever makes them. Neither the tile's height, nor the number of warps, nor the
+//! layout, nor the row's place in a tile enters, so a row's bits are the same for every BV, batch size and position.
 
-use crate::arch::{float, warp};
+use crate::arch::{compiler, float, shared, thread, warp};
 use crate::element::{Element, ROW, Vectors};
-use crate::layout::{Form, Layout, MOST_PIECES};
+use crate::layout::{Form, Layout, MOST_ROWS, Pieces, Raw};
 use core::marker::PhantomData;
 
 /// Where a lane stands: its lane group, and its place in the group.
@@ -49,10 +52,10 @@ use core::marker::PhantomData;
 pub(crate) struct Place {
     /// Lane group within the warp.
     pub(crate) group: u32,
-    /// Lane within the group.
+    /// Lane within the group, which is the piece that it holds of each row.
     pub(crate) lane: u32,
-    /// Warp within the block.
-    pub(crate) warp: u32,
+    /// Team within the block; where a group is within a warp, each warp is a team.
+    pub(crate) team: u32,
 }
 
 impl Place {
@@ -60,14 +63,15 @@ impl Place {
     #[inline(always)]
     pub(crate) fn of_thread(thread: u32, lanes: u32) -> Place {
         let lane = thread % 32;
-        Place { group: lane / lanes, lane: lane % lanes, warp: thread / 32 }
+        Place { group: lane / lanes, lane: lane % lanes, team: thread / 32 }
     }
 
-    /// Place of a thread of a warp of so many interleaved lane groups: neighbouring lanes are of different groups.
+    /// Place of a thread where so many groups are interleaved in a warp and spread over so many warps. The steps of a sum
+    /// within the warp come first: neighbours in the warp hold pieces that are `warps` apart.
     #[inline(always)]
-    fn of_thread_interleaved(thread: u32, groups: u32) -> Place {
-        let lane = thread % 32;
-        Place { group: lane % groups, lane: lane / groups, warp: thread / 32 }
+    fn of_thread_in_team(thread: u32, groups: u32, warps: u32) -> Place {
+        let (lane, warp) = (thread % 32, thread / 32);
+        Place { group: lane % groups, lane: lane / groups * warps + warp % warps, team: warp / warps }
     }
 }
 
@@ -95,58 +99,31 @@ pub(crate) fn dot(x: &[f32; ROW], y: &[f32; ROW]) -> f32 {
     sum
 }
 
-/// The sum of `value` over the lanes that share a row, a piece each and `apart` lanes apart, in every one of them.
+/// The sum of `value` over the neighbouring lanes that share a row, a piece each, in every one of them.
 #[inline(always)]
-pub(crate) fn reduce<const K: u32>(value: f32, apart: u32) -> f32 {
-    butterfly(value, lanes(K) / 2, apart)
-}
-
-/// The steps of a butterfly from `distance` on, over lanes that are `apart` lanes of the warp apart.
-#[inline(always)]
-fn butterfly(mut value: f32, mut distance: u32, apart: u32) -> f32 {
+pub(crate) fn reduce<const K: u32>(mut value: f32) -> f32 {
+    let mut distance = lanes(K) / 2;
     while distance > 0 {
         // SAFETY: kernels call this from all 32 lanes (padded rows leave block by block).
-        value += unsafe { warp::shuffle_xor(value, distance * apart) };
+        value += unsafe { warp::shuffle_xor(value, distance) };
         distance /= 2;
     }
     value
 }
 
-/// The sums of a tile's rows over the lane group: each lane gets that of the row it carries.
-#[inline(always)]
-fn reduce_rows<S: Element, L: Layout, const K: u32, const N: usize>(mut values: [f32; N], place: Place) -> f32 {
-    let apart = Form::<L, S, K, N>::APART;
-    let mut distance = Form::<L, S, K, N>::LANES / 2;
-    let mut kept = Form::<L, S, K, N>::ROWS;
-    while kept > 1 {
-        kept /= 2;
-        let upper = place.lane & distance != 0;
-        let mut r = 0;
-        while r < kept {
-            let (low, high) = (values[r], values[r + kept]);
-            let (keep, hand_over) = if upper { (high, low) } else { (low, high) };
-            // SAFETY: as in `butterfly`.
-            values[r] = keep + unsafe { warp::shuffle_xor(hand_over, distance * apart) };
-            r += 1;
-        }
-        distance /= 2;
-    }
-    butterfly(values[0], distance, apart)
-}
+/// Rows that a lane carries at most.
+pub(crate) const MOST_CARRIED: usize = 2;
 
-/// A lane's pieces of a vector over K: those that its [`Form`] has, and zeros behind them.
-pub(crate) type Pieces = [[f32; ROW]; MOST_PIECES];
+/// A value for each row that a lane carries, and zeros behind them.
+pub(crate) type Carried = [f32; MOST_CARRIED];
 
-/// A lane's one piece.
-#[inline(always)]
-pub(crate) fn single(piece: [f32; ROW]) -> Pieces {
-    [piece, [0.0; ROW]]
-}
+/// Bytes of shared memory in which the teams of a block add up the sums of a token: 16 a thread, of 256 threads.
+pub(crate) const EXCHANGE_BYTES: usize = 16 * 256;
 
 /// Query and key of a token as a lane sees them, and the factors that normalisation and scale come to.
 pub(crate) struct Keys {
-    pub(crate) q: Pieces,
-    pub(crate) k: Pieces,
+    pub(crate) q: [f32; ROW],
+    pub(crate) k: [f32; ROW],
     pub(crate) factors: Factors,
 }
 
@@ -162,18 +139,12 @@ pub(crate) struct Factors {
 }
 
 impl Factors {
-    /// Takes the sums of a token's query and key over lanes that hold a piece each and are `apart` lanes apart.
+    /// Takes the sums of a token's query and key over neighbouring lanes that hold a piece each.
     #[inline(always)]
-    pub(crate) fn new<const K: u32>(
-        [q, k]: [[f32; ROW]; 2],
-        apart: u32,
-        l2norm: bool,
-        eps: f32,
-        scale: f32,
-    ) -> Factors {
-        let kq = reduce::<K>(dot(&k, &q), apart);
-        let q_norm = float::rsqrt(reduce::<K>(dot(&q, &q), apart) + eps);
-        let k_norm = float::rsqrt(reduce::<K>(dot(&k, &k), apart) + eps);
+    pub(crate) fn new<const K: u32>([q, k]: [[f32; ROW]; 2], l2norm: bool, eps: f32, scale: f32) -> Factors {
+        let kq = reduce::<K>(dot(&k, &q));
+        let q_norm = float::rsqrt(reduce::<K>(dot(&q, &q)) + eps);
+        let k_norm = float::rsqrt(reduce::<K>(dot(&k, &k)) + eps);
         let q_factor = if l2norm { q_norm * scale } else { scale };
         let k_factor = if l2norm { k_norm } else { 1.0 };
         Factors { q: q_factor, k: k_factor, kq: kq * (k_factor * q_factor) }
@@ -182,18 +153,18 @@ impl Factors {
 
 /// A token's decay as a lane applies it.
 pub(crate) trait Decay: Copy {
-    /// Piece `p` of a key or query with the decay of its elements, if elements have decays of their own.
-    fn on_key(self, p: usize, x: &[f32; ROW]) -> [f32; ROW];
+    /// A key or query with the decay of its elements, if elements have decays of their own.
+    fn on_key(self, x: &[f32; ROW]) -> [f32; ROW];
     /// The decay of a row's sum, if it is not in the key already.
     fn on_sum(self) -> f32;
-    /// The decay of element `i` of a row's piece `p`.
-    fn on_element(self, p: usize, i: usize) -> f32;
+    /// The decay of element `i` of a row's piece.
+    fn on_element(self, i: usize) -> f32;
 }
 
 /// GDN: one decay for the whole state of a head.
 impl Decay for f32 {
     #[inline(always)]
-    fn on_key(self, _p: usize, x: &[f32; ROW]) -> [f32; ROW] {
+    fn on_key(self, x: &[f32; ROW]) -> [f32; ROW] {
         *x
     }
 
@@ -203,16 +174,16 @@ impl Decay for f32 {
     }
 
     #[inline(always)]
-    fn on_element(self, _p: usize, _i: usize) -> f32 {
+    fn on_element(self, _i: usize) -> f32 {
         self
     }
 }
 
 /// KDA: one decay for each element along K.
-impl Decay for Pieces {
+impl Decay for [f32; ROW] {
     #[inline(always)]
-    fn on_key(self, p: usize, x: &[f32; ROW]) -> [f32; ROW] {
-        core::array::from_fn(|i| self[p][i] * x[i])
+    fn on_key(self, x: &[f32; ROW]) -> [f32; ROW] {
+        core::array::from_fn(|i| self[i] * x[i])
     }
 
     #[inline(always)]
@@ -221,56 +192,62 @@ impl Decay for Pieces {
     }
 
     #[inline(always)]
-    fn on_element(self, p: usize, i: usize) -> f32 {
-        self[p][i]
+    fn on_element(self, i: usize) -> f32 {
+        self[i]
     }
 }
 
-/// `N` pieces a lane of a warp's rows, in registers; `S` and `L` are type and layout of the state in memory.
-pub(crate) struct Tile<S, L, const K: u32, const N: usize> {
-    /// Those of a row side by side.
-    pieces: [[f32; ROW]; N],
+/// A lane's pieces of the rows of its group, in registers; `S` and `L` are type and layout of the state in memory.
+pub(crate) struct Tile<S, L, const K: u32, const R: usize> {
+    /// One of each row.
+    pieces: Pieces,
     memory: PhantomData<(S, L)>,
 }
 
-impl<S: Element, L: Layout, const K: u32, const N: usize> Tile<S, L, K, N> {
-    const PIECES: usize = Form::<L, S, K, N>::PIECES;
-    const ROWS: usize = Form::<L, S, K, N>::ROWS;
-    const LANES: u32 = Form::<L, S, K, N>::LANES;
+impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
+    const ROWS: usize = Form::<L, S, K, R>::ROWS;
+    const LANES: u32 = Form::<L, S, K, R>::LANES;
+    const APART: u32 = Form::<L, S, K, R>::APART;
+    const WARPS: u32 = Form::<L, S, K, R>::WARPS;
 
-    /// Rows of V that a warp covers.
-    pub(crate) const WARP_ROWS: u32 = Form::<L, S, K, N>::WARP_ROWS;
+    /// Rows of V that a team covers.
+    pub(crate) const TEAM_ROWS: u32 = Form::<L, S, K, R>::TEAM_ROWS;
 
-    /// Lanes of a group that carry the same row.
-    const CARRIERS: u32 = {
-        assert!(Self::ROWS as u32 <= Self::LANES && Self::ROWS.is_power_of_two());
-        Self::LANES / Self::ROWS as u32
+    /// Rows that a lane carries: as few as there are lanes for.
+    pub(crate) const CARRIED: usize = {
+        let lanes = Self::LANES as usize;
+        let carried = if Self::ROWS > lanes { Self::ROWS / lanes } else { 1 };
+        assert!(carried <= MOST_CARRIED);
+        carried
     };
 
+    /// Lanes of a group's part of a warp that carry the same rows.
+    const CARRIERS: u32 = Self::LANES * Self::CARRIED as u32 / Self::ROWS as u32;
+
     /// A tile not loaded but known to be zero.
-    pub(crate) const ZEROS: [Vectors; N] = [[[0; 4]; 2]; N];
+    pub(crate) const ZEROS: Raw = [[[0; 4]; 2]; MOST_ROWS];
 
     /// Issues the loads of a tile, from the address of the lane's part of it.
     ///
     /// # Safety
-    /// `at` is the address of a slot's head plus [`L::row_offset`](Layout::row_offset) of the warp's first row, in
+    /// `at` is the address of a slot's head plus [`L::row_offset`](Layout::row_offset) of the team's first row, in
     /// bytes, and [`L::lane_offset`](Layout::lane_offset); the state is readable and 16-byte aligned.
     #[inline(always)]
-    pub(crate) unsafe fn load(at: u64, v: u32) -> [Vectors; N] {
+    pub(crate) unsafe fn load(at: u64, v: u32) -> Raw {
         // SAFETY: the caller's promise.
-        unsafe { L::load::<S, K, N>(at, v) }
+        unsafe { L::load::<S, K, R>(at, v) }
     }
 
     /// The tile of loaded rows.
     #[inline(always)]
-    pub(crate) fn unpack(raw: [Vectors; N]) -> Self {
-        Tile { pieces: L::unpack::<S, K, N>(raw), memory: PhantomData }
+    pub(crate) fn unpack(raw: Raw) -> Self {
+        Tile { pieces: L::unpack::<S, K, R>(raw), memory: PhantomData }
     }
 
     /// A tile that holds the bits of loaded rows and does not look at them: [`Self::settle`] makes rows of them. So a
     /// tile may be on its way while something else is computed, in the registers that it takes up anyway.
     #[inline(always)]
-    pub(crate) fn pending(raw: [Vectors; N]) -> Self {
+    pub(crate) fn pending(raw: Raw) -> Self {
         let piece = |[l, h]: Vectors| [l[0], l[1], l[2], l[3], h[0], h[1], h[2], h[3]].map(f32::from_bits);
         Tile { pieces: raw.map(piece), memory: PhantomData }
     }
@@ -292,7 +269,7 @@ impl<S: Element, L: Layout, const K: u32, const N: usize> Tile<S, L, K, N> {
     #[inline(always)]
     pub(crate) unsafe fn store(&self, at: u64, v: u32) {
         // SAFETY: the caller's promise.
-        unsafe { L::store::<S, K, N>(at, v, &self.pieces) }
+        unsafe { L::store::<S, K, R>(at, v, &self.pieces) }
     }
 
     /// Rounds every element to `S`, as storing and loading it would.
@@ -305,74 +282,201 @@ impl<S: Element, L: Layout, const K: u32, const N: usize> Tile<S, L, K, N> {
     #[inline(always)]
     pub(crate) fn place(thread: u32) -> Place {
         if L::ALONG_V {
-            Place::of_thread_interleaved(thread, Form::<L, S, K, N>::GROUPS)
+            Place::of_thread_in_team(thread, Form::<L, S, K, R>::GROUPS, Self::WARPS)
         } else {
             Place::of_thread(thread, Self::LANES)
         }
     }
 
-    /// Which row of the warp this lane carries: it gives the row's v and beta and gets its output.
+    /// The first of the team's rows that this lane carries, which are neighbours: it gives the rows' v and beta and gets
+    /// their outputs.
     #[inline(always)]
     pub(crate) fn carried(place: Place) -> u32 {
-        L::row::<S, K, N>(place.lane / Self::CARRIERS, place)
+        let first = place.lane / Self::WARPS / Self::CARRIERS * Self::CARRIED as u32;
+        L::row::<S, K, R>(first, place)
     }
 
-    /// Whether this lane is the one that stores its row's output, of those that carry the row.
+    /// Whether this lane is the one that stores its rows' outputs, of those that carry the rows.
     #[inline(always)]
     pub(crate) fn stores_output(place: Place) -> bool {
-        place.lane.is_multiple_of(Self::CARRIERS)
+        place.lane.is_multiple_of(Self::WARPS * Self::CARRIERS)
     }
 
-    /// Each row's dot product with a vector over K, summed over the lane's pieces.
+    /// What `of` gives for each row that a lane carries.
     #[inline(always)]
-    fn dots(&self, x: &Pieces) -> [f32; N] {
-        let mut dots = [0.0; N];
+    pub(crate) fn each_carried(mut of: impl FnMut(u32) -> f32) -> Carried {
+        let mut carried = [0.0; MOST_CARRIED];
+        let mut c = 0;
+        while c < Self::CARRIED {
+            carried[c] = of(c as u32);
+            c += 1;
+        }
+        carried
+    }
+
+    /// Each row's dot product with a vector over K, of the lane's pieces.
+    #[inline(always)]
+    fn dots(&self, x: &[f32; ROW]) -> [f32; MOST_ROWS] {
+        let mut dots = [0.0; MOST_ROWS];
         let mut r = 0;
         while r < Self::ROWS {
-            let mut p = 1;
-            dots[r] = dot(&self.pieces[r * Self::PIECES], &x[0]);
-            while p < Self::PIECES {
-                dots[r] += dot(&self.pieces[r * Self::PIECES + p], &x[p]);
-                p += 1;
-            }
+            dots[r] = dot(&self.pieces[r], x);
             r += 1;
         }
         dots
     }
 
-    /// One token: decays the rows, corrects them towards v, and returns the output of the row that this lane
-    /// carries; `v` and `beta` are that row's.
+    /// The sums of the rows over a group's lanes in this warp: each lane gets those of the rows it carries.
     #[inline(always)]
-    pub(crate) fn step<D: Decay>(&mut self, x: &Keys, decay: D, beta: f32, v: f32, place: Place) -> f32 {
-        let decayed = |x: &Pieces| core::array::from_fn(|p| decay.on_key(p, &x[p]));
-        let (hk, hq) = (self.dots(&decayed(&x.k)), self.dots(&decayed(&x.q)));
-        let hk = reduce_rows::<S, L, K, N>(hk, place) * x.factors.k;
-        let hq = reduce_rows::<S, L, K, N>(hq, place) * x.factors.q;
-        let delta = beta * float::fma(-decay.on_sum(), hk, v);
-        let out = float::fma(delta, x.factors.kq, decay.on_sum() * hq);
-        let along = delta * x.factors.k;
+    fn reduce_rows(mut values: [f32; MOST_ROWS], place: Place) -> Carried {
+        let (mut distance, mut kept) = (lanes(K) / 2, Self::ROWS);
+        while distance >= Self::WARPS {
+            let lanes_apart = distance / Self::WARPS * Self::APART;
+            if kept > 1 {
+                kept /= 2;
+                let upper = place.lane & distance != 0;
+                let mut r = 0;
+                while r < kept {
+                    let (low, high) = (values[r], values[r + kept]);
+                    let (keep, hand_over) = if upper { (high, low) } else { (low, high) };
+                    // SAFETY: as in `reduce`.
+                    values[r] = keep + unsafe { warp::shuffle_xor(hand_over, lanes_apart) };
+                    r += 1;
+                }
+            } else {
+                // SAFETY: as in `reduce`.
+                values[0] += unsafe { warp::shuffle_xor(values[0], lanes_apart) };
+            }
+            distance /= 2;
+        }
+        Self::each_carried(|c| values[c as usize])
+    }
+
+    /// Adds up two sums of each carried row over the warps of the team, through the shared memory at `exchange`.
+    #[inline(always)]
+    fn add_up([x, y]: [Carried; 2], exchange: u32) -> [Carried; 2] {
+        let thread = thread::thread_idx_x();
+        let first = exchange + 16 * (thread / 32 / Self::WARPS * Self::WARPS * 32 + thread % 32);
+        // SAFETY: every thread has 16 bytes of its own there, nobody reads what a token before left there any more (see
+        // `step`), and whole blocks come here.
+        unsafe {
+            shared::store_f32x4(exchange + 16 * thread, [x[0], x[1], y[0], y[1]]);
+            thread::sync_threads();
+        }
+        // A butterfly over the warps, in an order in which few of its sums wait for others: `sums[i]` is one of 2^i warps.
+        let levels = Self::WARPS.ilog2();
+        let mut sums = [[0.0; 4]; 4];
+        let mut i = 0u32;
+        while i < Self::WARPS {
+            let warp = i.reverse_bits() >> (32 - levels);
+            // SAFETY: as above, behind the barrier.
+            let mut sum = unsafe { shared::load_f32x4(first + 16 * 32 * warp) };
+            let mut level = 0;
+            while i >> level & 1 == 1 {
+                let [a, b, c, d] = sums[level];
+                sum = [a + sum[0], b + sum[1], c + sum[2], d + sum[3]];
+                level += 1;
+            }
+            sums[level] = sum;
+            i += 1;
+        }
+        let [a, b, c, d] = sums[levels as usize];
+        [[a, b], [c, d]]
+    }
+
+    /// One token: decays the rows, corrects them towards v, and returns the outputs of the rows that this lane
+    /// carries; `v` and `beta` are those rows'.
+    ///
+    /// Where teams have several warps, all threads of the block call it together, and `exchange` is the address of
+    /// [`EXCHANGE_BYTES`] of shared memory, not those that the call before had: a warp may be a barrier behind.
+    #[inline(always)]
+    pub(crate) fn step<D: Decay>(
+        &mut self,
+        x: &Keys,
+        decay: D,
+        beta: Carried,
+        v: Carried,
+        place: Place,
+        exchange: u32,
+    ) -> Carried {
+        let (out, along) = self.read(x, decay, beta, v, place, exchange);
+        self.correct(x, decay, along, place);
+        out
+    }
+
+    /// [`Self::step`] of a tile that was just loaded and is stored behind it. A 16-bit state is widened twice, for what
+    /// is read out and for what is stored: in between it takes half the registers.
+    #[inline(always)]
+    pub(crate) fn step_of<D: Decay>(
+        raw: Raw,
+        x: &Keys,
+        decay: D,
+        beta: Carried,
+        v: Carried,
+        place: Place,
+        exchange: u32,
+    ) -> (Carried, Self) {
+        let (out, along) = Self::unpack(raw).read(x, decay, beta, v, place, exchange);
+        let mut raw = raw;
+        if S::VECTOR == 8 {
+            let mut r = 0;
+            while r < Self::ROWS {
+                raw[r] = raw[r].map(|vector| vector.map(compiler::opaque));
+                r += 1;
+            }
+        }
+        let mut tile = Self::unpack(raw);
+        tile.correct(x, decay, along, place);
+        (out, tile)
+    }
+
+    /// The carried rows' outputs, and by how much of the key each is corrected.
+    #[inline(always)]
+    fn read<D: Decay>(
+        &self,
+        x: &Keys,
+        decay: D,
+        beta: Carried,
+        v: Carried,
+        place: Place,
+        exchange: u32,
+    ) -> (Carried, Carried) {
+        let (hk, hq) = (self.dots(&decay.on_key(&x.k)), self.dots(&decay.on_key(&x.q)));
+        let sums = [Self::reduce_rows(hk, place), Self::reduce_rows(hq, place)];
+        let [hk, hq] = if Self::WARPS > 1 { Self::add_up(sums, exchange) } else { sums };
+        let (mut along, mut out) = ([0.0; MOST_CARRIED], [0.0; MOST_CARRIED]);
+        let mut c = 0;
+        while c < Self::CARRIED {
+            let (hk, hq) = (hk[c] * x.factors.k, hq[c] * x.factors.q);
+            let delta = beta[c] * float::fma(-decay.on_sum(), hk, v[c]);
+            out[c] = float::fma(delta, x.factors.kq, decay.on_sum() * hq);
+            along[c] = delta * x.factors.k;
+            c += 1;
+        }
+        (out, along)
+    }
+
+    /// Decays the rows and corrects each by so much of the key, which the lane that carries it knows.
+    #[inline(always)]
+    fn correct<D: Decay>(&mut self, x: &Keys, decay: D, along: Carried, place: Place) {
         let mut r = 0;
         while r < Self::ROWS {
-            // SAFETY: as in `butterfly`.
+            let along = along[r % Self::CARRIED];
+            // SAFETY: as in `reduce`.
             let along = unsafe {
-                let carrier = r as u32 * Self::CARRIERS;
+                let carrier = (r / Self::CARRIED) as u32 * Self::CARRIERS;
                 match L::ALONG_V {
-                    true => warp::broadcast(along, carrier * Form::<L, S, K, N>::APART + place.group, 32),
+                    true => warp::broadcast(along, carrier * Self::APART + place.group, 32),
                     false => warp::broadcast(along, carrier, Self::LANES),
                 }
             };
-            let mut p = 0;
-            while p < Self::PIECES {
-                let piece = &mut self.pieces[r * Self::PIECES + p];
-                let mut i = 0;
-                while i < ROW {
-                    piece[i] = float::fma(along, x.k[p][i], decay.on_element(p, i) * piece[i]);
-                    i += 1;
-                }
-                p += 1;
+            let piece = &mut self.pieces[r];
+            let mut i = 0;
+            while i < ROW {
+                piece[i] = float::fma(along, x.k[i], decay.on_element(i) * piece[i]);
+                i += 1;
             }
             r += 1;
         }
-        out
     }
 }

@@ -17,21 +17,21 @@
 
 use crate::abi::{self, Layer, flags};
 use crate::arch::{compiler, memory, thread};
-use crate::element::{Element, Scalar, Vectors};
+use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate, Heads};
-use crate::layout::Layout;
-use crate::tile::{Decay, Factors, Keys, Place, Tile, single};
+use crate::layout::{Layout, Raw};
+use crate::tile::{Carried, Decay, Factors, Keys, Place, Tile};
 use core::marker::PhantomData;
 
-/// What a warp works on: some rows of one value head of one sequence.
+/// What a team of warps works on: some rows of one value head of one sequence.
 #[derive(Clone, Copy)]
 pub(crate) struct Work {
     /// Sequence.
     pub(crate) n: u32,
     pub(crate) heads: Heads,
-    /// The warp's first row of the state.
+    /// The team's first row of the state.
     pub(crate) first_row: u32,
-    /// The row of V that the lane carries, counted through all heads.
+    /// The first row of V that the lane carries, counted through all heads.
     pub(crate) row: u32,
     pub(crate) place: Place,
 }
@@ -39,20 +39,20 @@ pub(crate) struct Work {
 impl Work {
     /// Block x is `value head * tiles + tile`; y and z together count sequences.
     #[inline(always)]
-    pub(crate) fn of_thread<S: Element, L: Layout, const K: u32, const ROWS: usize>(
+    pub(crate) fn of_thread<S: Element, L: Layout, const K: u32, const R: usize>(
         layer: &Layer,
         thread: u32,
     ) -> Work {
-        let place = Tile::<S, L, K, ROWS>::place(thread);
+        let place = Tile::<S, L, K, R>::place(thread);
         let head = thread::block_idx_x() >> layer.tiles_log2;
         let tile = thread::block_idx_x() & ((1 << layer.tiles_log2) - 1);
         let bv = layer.v >> layer.tiles_log2;
-        let first_row = tile * bv + place.warp * Tile::<S, L, K, ROWS>::WARP_ROWS;
+        let first_row = tile * bv + place.team * Tile::<S, L, K, R>::TEAM_ROWS;
         Work {
             n: sequence(),
             heads: Heads { value: head, key: key_head(layer, head) },
             first_row,
-            row: head * layer.v + first_row + Tile::<S, L, K, ROWS>::carried(place),
+            row: head * layer.v + first_row + Tile::<S, L, K, R>::carried(place),
             place,
         }
     }
@@ -65,8 +65,8 @@ impl Work {
             value: compiler::opaque(self.heads.value),
             key: compiler::opaque(self.heads.key),
         };
-        let [group, lane, warp] = [self.place.group, self.place.lane, self.place.warp].map(compiler::opaque);
-        let place = Place { group, lane, warp };
+        let [group, lane, team] = [self.place.group, self.place.lane, self.place.team].map(compiler::opaque);
+        let place = Place { group, lane, team };
         let [n, first_row, row] = [self.n, self.first_row, self.row].map(compiler::opaque);
         Work { n, heads, first_row, row, place }
     }
@@ -77,7 +77,7 @@ impl Work {
         self.tile_offset::<S, L, K>(layer) + L::lane_offset::<S, K>(self.place, layer.v)
     }
 
-    /// Bytes from a slot's first element to the first row of the warp's tile.
+    /// Bytes from a slot's first element to the first row of the team's tile.
     #[inline(always)]
     pub(crate) fn tile_offset<S: Element, L: Layout, const K: u32>(&self, layer: &Layer) -> u64 {
         let head = self.heads.value * layer.v * K;
@@ -117,22 +117,28 @@ pub(crate) fn names_slot(slot: i32, slots: u32, null_slot: i32) -> bool {
     (slot as u32) < slots && slot != null_slot
 }
 
-/// Asks for a warp's rows of a slot's state into the L2, if the index names one.
+/// The address of a slot's state, in a tensor at `state` with so many elements from one slot to the next.
+#[inline(always)]
+pub(crate) fn slot_at<S: Element>(state: u64, slot: u32, pitch: u32) -> u64 {
+    state + wide(slot, pitch) * S::SIZE
+}
+
+/// Asks for a team's rows of a slot's state into the L2, if the index names one.
 ///
 /// # Safety
 /// `pool` describes its state.
 #[inline(always)]
-pub(crate) unsafe fn prefetch<L: Layout, S: Element, const K: u32, const N: usize>(
+pub(crate) unsafe fn prefetch<L: Layout, S: Element, const K: u32, const R: usize>(
     pool: &abi::Pool,
     layer: &Layer,
     work: &Work,
     slot: i32,
 ) {
     if names_slot(slot, pool.slots, pool.null_slot) {
-        let at = pool.state + wide(slot as u32, pool.pitch) * S::SIZE + work.tile_offset::<S, L, K>(layer);
-        let lane = compiler::opaque(thread::thread_idx_x()) % 32;
+        let at = slot_at::<S>(pool.state, slot as u32, pool.pitch) + work.tile_offset::<S, L, K>(layer);
+        let thread = compiler::opaque(thread::thread_idx_x());
         // SAFETY: the caller's promise; the slot was checked.
-        unsafe { L::prefetch::<S, K, N>(at, lane, layer.v) };
+        unsafe { L::prefetch::<S, K, R>(at, thread, layer.v) };
     }
 }
 
@@ -200,12 +206,12 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         }
     }
 
-    /// What loaded q and k come to; the lanes that share them are `apart` lanes apart.
+    /// What loaded q and k come to.
     #[inline(always)]
-    pub(crate) fn factors(&self, keys: [Vectors; 2], apart: u32) -> Factors {
+    pub(crate) fn factors(&self, keys: [Vectors; 2]) -> Factors {
         let layer = self.layer;
         let l2norm = layer.flags & flags::L2NORM != 0;
-        Factors::new::<K>(keys.map(T::widen_row), apart, l2norm, layer.eps, layer.scale)
+        Factors::new::<K>(keys.map(T::widen_row), l2norm, layer.eps, layer.scale)
     }
 
     /// Issues the load of token `token`'s v of a row, counted through all heads.
@@ -225,14 +231,14 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         self.layer.flags & flags::BETA_PER_VALUE != 0
     }
 
-    /// Where the lane's beta of a token is in `gate.b`: its row's, or its head's.
+    /// Where a token's beta of the lane's carried row `c` is in `gate.b`: its row's, or its head's.
     #[inline(always)]
-    pub(crate) fn beta_at(&self, token: u32) -> u64 {
-        let at = if self.beta_per_value() { self.work.row } else { self.work.heads.value };
+    pub(crate) fn beta_at(&self, token: u32, c: u32) -> u64 {
+        let at = if self.beta_per_value() { self.work.row + c } else { self.work.heads.value };
         wide(token, self.gate.b_stride) + at as u64
     }
 
-    /// Issues the loads of a token that a warp works out for itself; its lanes hold a piece of each row.
+    /// Issues the loads of a token that a warp works out for itself, whose lanes carry a row each.
     ///
     /// # Safety
     /// The token lies in the inputs.
@@ -245,20 +251,19 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
             Own {
                 keys: self.load_keys(token, self.work.place.lane),
                 decay: DecayInputs::load::<G>(gate, self.layer.flags, row, self.work.heads, 0, K),
-                beta: gate::load_beta(gate, self.beta_at(token)),
+                beta: gate::load_beta(gate, self.beta_at(token, 0)),
             }
         }
     }
 
-    /// A token of a head with one decay, worked out by the warp for itself, whose lanes of a row are `apart` lanes
-    /// apart.
+    /// A token of a head with one decay, worked out by the warp for itself.
     #[inline(always)]
-    pub(crate) fn own(&self, loads: Own, apart: u32) -> Token<G::Decay> {
+    pub(crate) fn own(&self, loads: Own) -> Token<G::Decay> {
         let (gate, options) = (self.gate, self.layer.flags);
-        let factors = self.factors(loads.keys, apart);
-        let [q, k] = loads.keys.map(|x| single(T::widen_row(x)));
-        let decay = G::of_lane(|| [[0.0; 8]; 2], loads.decay.decay(gate, options));
-        Token { keys: Keys { q, k, factors }, decay, beta: gate::beta(gate, options, loads.beta) }
+        let factors = self.factors(loads.keys);
+        let [q, k] = loads.keys.map(T::widen_row);
+        let decay = G::of_lane(|| [0.0; ROW], loads.decay.decay(gate, options));
+        Token { keys: Keys { q, k, factors }, decay, beta: [gate::beta(gate, options, loads.beta), 0.0] }
     }
 }
 
@@ -274,20 +279,34 @@ pub(crate) struct Own {
 pub(crate) struct Token<D> {
     pub(crate) keys: Keys,
     pub(crate) decay: D,
-    /// Of the row that the lane carries.
-    pub(crate) beta: f32,
+    /// Of the rows that the lane carries.
+    pub(crate) beta: Carried,
 }
 
 impl<D: Decay> Token<D> {
-    /// Takes a tile through the token; `v` is the carried row's. Returns the row's output.
+    /// Takes a tile through the token; `v` is the carried rows'. Returns the rows' outputs. `exchange` is
+    /// [`Tile::step`]'s.
     #[inline(always)]
-    pub(crate) fn step<S: Element, L: Layout, const K: u32, const ROWS: usize>(
+    pub(crate) fn step<S: Element, L: Layout, const K: u32, const R: usize>(
         &self,
-        tile: &mut Tile<S, L, K, ROWS>,
-        v: f32,
+        tile: &mut Tile<S, L, K, R>,
+        v: Carried,
         place: Place,
-    ) -> f32 {
-        tile.step(&self.keys, self.decay, self.beta, v, place)
+        exchange: u32,
+    ) -> Carried {
+        tile.step(&self.keys, self.decay, self.beta, v, place, exchange)
+    }
+
+    /// [`Self::step`] of a tile that was just loaded and is stored behind it.
+    #[inline(always)]
+    pub(crate) fn step_of<S: Element, L: Layout, const K: u32, const R: usize>(
+        &self,
+        raw: Raw,
+        v: Carried,
+        place: Place,
+        exchange: u32,
+    ) -> (Carried, Tile<S, L, K, R>) {
+        Tile::step_of(raw, &self.keys, self.decay, self.beta, v, place, exchange)
     }
 }
 
@@ -297,25 +316,31 @@ pub(crate) struct Output {
     pub(crate) out: u64,
     pub(crate) stride: u32,
     pub(crate) is_f32: bool,
+    /// Whether this lane stores.
+    pub(crate) stores: bool,
+    /// How many rows, from the first that it carries.
+    pub(crate) rows: usize,
 }
 
 impl Output {
-    /// Stores a warp's outputs of a token, one instruction for all of them.
+    /// Stores a team's outputs of a token, one instruction for each row that a lane carries, the first of which is `row`.
     ///
     /// # Safety
-    /// Token and row lie in the output.
+    /// Token and rows lie in the output.
     #[inline(always)]
-    pub(crate) unsafe fn store<T: Element>(&self, stores: bool, token: u32, row: u32, value: f32) {
-        if stores {
-            let at = wide(token, self.stride) + row as u64;
+    pub(crate) unsafe fn store<T: Element>(&self, token: u32, row: u32, values: Carried) {
+        let mut c = 0;
+        while c < self.rows && self.stores {
+            let at = wide(token, self.stride) + (row + c as u32) as u64;
             // SAFETY: the caller's promise.
             unsafe {
                 if self.is_f32 {
-                    f32::store(self.out + at * f32::SIZE, value);
+                    f32::store(self.out + at * f32::SIZE, values[c]);
                 } else {
-                    T::store(self.out + at * T::SIZE, value);
+                    T::store(self.out + at * T::SIZE, values[c]);
                 }
             }
+            c += 1;
         }
     }
 }

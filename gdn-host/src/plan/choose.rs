@@ -1,6 +1,6 @@
 //! The measured choice of a tile.
 
-use super::{is_recurrent, max_warps};
+use super::{is_recurrent, max_warps, team, tile_rows};
 use crate::artifact::ModuleKey;
 use crate::call::Layout;
 use crate::plan::Caps;
@@ -18,8 +18,7 @@ use gdn_kernels::abi::DType;
 /// - Several tokens: four warps of small tiles as long as all blocks are on the device at once, then large tiles, whose
 ///   warps have the fewest instructions for a row. An f32 state goes back to small tiles where batches have several
 ///   waves of blocks anyway.
-/// - In layout KV large tiles read the longest runs along V, from the point on where there is a state for each
-///   multiprocessor.
+/// - In layout KV there is one tile; a block has one team of warps.
 pub(super) fn choose(
     module: ModuleKey,
     shape: &HeadShape,
@@ -33,18 +32,19 @@ pub(super) fn choose(
     let sms = u64::from(caps.sms.max(1));
     let is_f32 = module.state == Some(DType::F32);
     let is_kda = module.op.starts_with("kda");
-    let is_kv = layout == Layout::Kv;
+    if layout == Layout::Kv {
+        let is_small = match (is_f32, is_kda) {
+            (true, true) => states < sms,
+            (true, false) => 2 * states < 3 * sms,
+            (false, _) => states <= 2 * sms,
+        };
+        let rows = if is_small { small } else { large };
+        return (rows, team(module, layout, rows));
+    }
     let (rows, warps) = match states / sms {
-        0..2 if is_recurrent(module) && is_kv && is_f32 => (small, 4),
         _ if is_recurrent(module) && states <= sms => (small, 4),
-        2.. if is_recurrent(module) && is_f32 && !is_kv => (small, 4),
+        2.. if is_recurrent(module) && is_f32 => (small, 4),
         _ if is_recurrent(module) => (large, 4),
-        _ if is_kv && 2 * states < sms => (small, 2),
-        0 if is_kv && is_f32 => (small, 8),
-        _ if is_kv && is_kda => (large, 4),
-        _ if is_kv && is_f32 => (large, 8),
-        _ if is_kv && 4 * states < 5 * sms => (large, 4),
-        _ if is_kv => (large, 2),
         _ if is_kda && 2 * states < sms => (small, 8),
         _ if is_kda => (large, 4),
         _ if !is_f32 && 6 * states < sms => (small, 4),
@@ -54,5 +54,5 @@ pub(super) fn choose(
         _ => (small, 2),
     };
     // A block has no more rows than a state, and no more threads than its kernel takes.
-    (rows, warps.min(max_warps(module, kernels, rows)).min(shape.v / (rows * (256 / shape.k))))
+    (rows, warps.min(max_warps(module, kernels, rows)).min(shape.v / tile_rows(rows, shape.k)))
 }

@@ -100,7 +100,7 @@ pub(crate) mod warp {
     }
 
     /// The value of lane `lane` of the own group of `width` lanes (a power of two). All 32 lanes must call it
-    /// together with the same arguments.
+    /// together with the same width; each names a lane of its own.
     #[inline(always)]
     pub(crate) unsafe fn broadcast(value: f32, lane: u32, width: u32) -> f32 {
         let mut bits = value.to_bits();

@@ -30,29 +30,29 @@ fn tiles_that_do_not_exist() {
     }
 }
 
-/// In layout KV a lane group has at least the rows of a vector.
+/// In layout KV a tile is that of a team of warps, and a block has whole teams.
 #[test]
 fn tiles_that_do_not_exist_in_kv() {
-    let kv = |state, k, tile| {
-        let mut call = calls::recurrent();
-        call.inputs.shape.k = k;
-        if let Source::Slots { pool, .. } = &mut call.source {
-            (pool.layout, pool.tensor.dtype) = (Layout::Kv, state);
-        }
-        call.plan(&CAPS, tile).map(|plan| plan.entry()).map_err(|error| error.to_string())
+    let kv = |key: fn(Family, Layout, DType, DType, u32) -> ModuleKey, state, k, tile| {
+        let module = key(Family::Gdn, Layout::Kv, state, DType::Bf16, k);
+        let plan = plan::tiled(module, &HeadShape { k, ..SHAPE }, Layout::Kv, 1, &CAPS, tile);
+        plan.map(|plan| (plan.rows, plan.warps, plan.bv)).map_err(|error| error.to_string())
     };
-    let least = |bv: u32, k: u32, min: u32| {
-        let tile =
-            format!("tile: BV {bv} is not possible for K = {k}, V = 128: it must be one of {min}..=128");
-        Err(format!("{tile}, a power of two"))
+    let refused = |bv: u32, k: u32, range: &str| {
+        let what = format!("tile: BV {bv} is not possible for K = {k}, V = 128");
+        Err(format!("{what}: it must be one of {range}, a power of two"))
     };
-    assert_eq!(kv(DType::F32, 128, Tile::Rows(4)), least(4, 128, 8));
-    assert_eq!(kv(DType::F32, 64, Tile::Rows(8)), least(8, 64, 16));
-    assert_eq!(kv(DType::Bf16, 128, Tile::Rows(8)), least(8, 128, 16));
-    assert_eq!(kv(DType::Bf16, 64, Tile::Rows(16)), least(16, 64, 32));
-    assert_eq!(kv(DType::Bf16, 64, Tile::Rows(32)), Ok("gdn_recurrent_kv_bf16_bf16_k64_r8".into()));
-    let two = kv(DType::F32, 128, Tile::Exact { rows: 2, warps: 1 }).unwrap_err();
-    assert!(two.contains("2 rows with 1 warps"), "{two}");
+    let (decode, recurrent) = (ModuleKey::decode, ModuleKey::recurrent);
+    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(8)), refused(8, 128, "16..=64"));
+    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(128)), refused(128, 128, "16..=64"));
+    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(16)), Ok((8, 2, 16)));
+    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(64)), Ok((8, 8, 64)));
+    assert_eq!(kv(recurrent, DType::F32, 128, Tile::Rows(4)), refused(4, 128, "32..=64"));
+    assert_eq!(kv(recurrent, DType::F32, 64, Tile::Rows(16)), refused(16, 64, "32..=128"));
+    assert_eq!(kv(recurrent, DType::Bf16, 128, Tile::Rows(32)), refused(32, 128, "64..=128"));
+    assert_eq!(kv(recurrent, DType::Bf16, 64, Tile::Rows(64)), Ok((16, 2, 64)));
+    let half_a_team = kv(decode, DType::F32, 128, Tile::Exact { rows: 32, warps: 4 }).unwrap_err();
+    assert!(half_a_team.contains("32 rows with 4 warps"), "{half_a_team}");
 }
 
 /// Every kernel that a call may name is in the table.

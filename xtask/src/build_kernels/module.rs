@@ -116,23 +116,34 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
 
 /// The directive that bounds the registers of a thread, where ptxas needs one.
 ///
-/// Blocks of more than 256 threads would not fit 255 registers a thread. Below that ptxas left to itself is best, with
-/// one exception: with several tokens more warps are worth more than what it does with more registers. So 16 warps fit
-/// a multiprocessor with large tiles and 17 to 20 with small ones, as few registers as ptxas does without spills. Layout KV needs registers for its transposition.
+/// Blocks of more than 256 threads would not fit 255 registers a thread. Below that ptxas left to itself is best, but where
+/// more warps a multiprocessor are worth more than what it does with more registers, and where it spills none for it: large
+/// tiles of a single token with a 16-bit state (20 warps), and several tokens (16 warps with large tiles, 17 to 20 with
+/// small ones). Registers are given in steps of eight, but what ptxas spills depends on the very number: the numbers below are
+/// those near 96 and 128 with which it spills nothing on any device that is built for.
 pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
     let Kernel { params, module, rows, max_threads, .. } = kernel;
+    if *max_threads > 256 {
+        return Some(format!(".maxntid {max_threads}, 1, 1"));
+    }
     // Elements of the state that a lane holds.
     let (held, is_kv) = (rows * 8, module.op.ends_with("_kv"));
-    match *params {
-        _ if *max_threads > 256 => Some(format!(".maxntid {max_threads}, 1, 1")),
-        "RecurrentParams" if is_kv => None,
-        "RecurrentParams" if held > 32 => Some(".maxnreg 128".to_owned()),
-        "RecurrentParams" if module.state == Some(DType::F32) && module.k == 128 => {
-            Some(".maxnreg 96".to_owned())
-        }
-        "RecurrentParams" => Some(".maxnreg 120".to_owned()),
-        _ => None,
-    }
+    let (is_f32, is_kda) = (module.state == Some(DType::F32), module.op.starts_with("kda"));
+    let registers = match (*params, module.k) {
+        ("DecodeParams", 128) if !(is_kv || is_f32 || is_kda) => 96,
+        ("RecurrentParams", 128) if is_kv && is_f32 && !is_kda => match module.io {
+            Some(DType::F32) => 100,
+            _ => 96,
+        },
+        ("RecurrentParams", _) if is_kv => return None,
+        ("RecurrentParams", _) if held > 32 && (is_kda || is_f32) => 130,
+        ("RecurrentParams", _) if held > 32 => 128,
+        ("RecurrentParams", 128) if is_f32 && is_kda => 100,
+        ("RecurrentParams", 128) if is_f32 => 96,
+        ("RecurrentParams", _) => 120,
+        _ => return None,
+    };
+    Some(format!(".maxnreg {registers}"))
 }
 
 /// Drops the number of the function from its labels, `$L__BB7_2`: labels are local to a body, and a
