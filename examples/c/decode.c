@@ -4,7 +4,8 @@
  *   ./decode gdn-host/ptx/decode_f32_f32_k128.sm_80.ptx
  *
  * In the folder that `cargo xtask dist` lays out, gdn.h and the PTX are at the top: -I . and no gdn-host/ptx/.
- * PTX for sm_80 runs on every later GPU too; manifest.json says which files there are.
+ * PTX for sm_80 runs on every later GPU too, and on compute capability 9.0 decode_f32_f32_k128.sm_90.cubin needs no
+ * compiler; manifest.json says which files there are.
  *
  * With beta 1, decay 1 and a unit key, decode replaces one column of the state by v: easy to check by eye.
  */

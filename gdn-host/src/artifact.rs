@@ -1,4 +1,5 @@
-//! The embedded PTX: one module per operation and choice of types and dimension, for each PTX target.
+//! The embedded PTX: one module per operation and choice of types and dimension, for each PTX target; and machine code
+//! (cubins) assembled from it for GPUs on which it was proven, which the driver loads without compiling.
 //!
 //! The files, their manifest and the table below them are written by `cargo xtask build-kernels`; users
 //! need no kernel toolchain. Other hosts load the same files: `ptx/manifest.json` says what is in them, and
@@ -87,6 +88,8 @@ impl std::fmt::Display for ModuleKey {
 pub struct EmbeddedModule {
     /// Name without target: `decode_f32_bf16_k128`.
     pub name: &'static str,
+    /// Name of the file: `decode_f32_bf16_k128.sm_90.ptx`.
+    pub file: &'static str,
     /// PTX target, `10 * major + minor`: runs on this compute capability and every later one.
     pub arch: u32,
     /// What the module holds.
@@ -95,9 +98,29 @@ pub struct EmbeddedModule {
     pub sha256: &'static str,
     /// The PTX text, with a terminating NUL.
     pub ptx: &'static str,
+    /// Machine code assembled from this file.
+    pub binaries: &'static [EmbeddedBinary],
     /// Its kernels.
     pub entries: &'static [EmbeddedEntry],
 }
+
+/// An embedded cubin: machine code of a module, with the entries of its PTX.
+#[derive(Debug)]
+pub struct EmbeddedBinary {
+    /// Name of the file: `decode_f32_bf16_k128.sm_90.cubin`.
+    pub file: &'static str,
+    /// Compute capability it was assembled for, `10 * major + minor`.
+    pub gpu: u32,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: &'static str,
+    /// The file, aligned to 8 bytes as its ELF headers are.
+    pub bytes: &'static [u8],
+}
+
+/// Bytes where an ELF file's headers are aligned.
+#[repr(C, align(8))]
+#[allow(dead_code, reason = "kernels that were built without ptxas have no binaries")]
+struct Aligned<T>(T);
 
 /// A kernel of an embedded PTX file.
 #[derive(Debug)]
@@ -122,6 +145,23 @@ impl EmbeddedModule {
     pub fn is_intact(&self) -> bool {
         let file = self.ptx.strip_suffix('\0').unwrap_or(self.ptx);
         sha256_hex(file.as_bytes()) == self.sha256
+    }
+
+    /// The machine code that a device of this compute capability runs.
+    pub fn binary(&self, compute: u32) -> Option<&'static EmbeddedBinary> {
+        self.binaries.iter().filter(|b| b.runs_on(compute)).max_by_key(|b| b.gpu)
+    }
+}
+
+impl EmbeddedBinary {
+    /// Whether a device of this compute capability runs it: machine code is compatible upwards within a major version.
+    pub fn runs_on(&self, compute: u32) -> bool {
+        self.gpu / 10 == compute / 10 && self.gpu <= compute
+    }
+
+    /// Whether the bytes are those whose hash the build recorded.
+    pub fn is_intact(&self) -> bool {
+        sha256_hex(self.bytes) == self.sha256
     }
 }
 

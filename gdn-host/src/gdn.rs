@@ -2,39 +2,11 @@
 
 use crate::artifact::{self, EmbeddedModule, ModuleKey};
 use crate::call::{CallError, Operation, Params};
-use crate::driver::{self, Context, Device, Driver, DriverError, Function, JitOptions, Module, Stream};
+use crate::driver::{self, Context, Device, Driver, DriverError, Function, Stream};
+use crate::load::{Code, LoadError, Loaded, LoadedFile};
 use crate::plan::{Caps, Launch, Plan, PlanError};
 use std::marker::PhantomData;
 use thiserror::Error;
-
-/// Kernels that could not be loaded.
-#[derive(Debug, Error)]
-pub enum LoadError {
-    /// The driver said no; a JIT failure keeps its log.
-    #[error("{what}: {source}")]
-    Driver {
-        /// What was being done.
-        what: String,
-        /// The driver's answer.
-        source: DriverError,
-    },
-    /// No embedded PTX runs on the device.
-    #[error("no kernel for {module} on compute capability {compute}: it needs at least 80")]
-    Unsupported {
-        /// Module asked for.
-        module: ModuleKey,
-        /// `10 * major + minor`.
-        compute: u32,
-    },
-    /// An embedded file is not what was built.
-    #[error("{file} is damaged: its sha256 is not {sha256}")]
-    Damaged {
-        /// Module name and target.
-        file: String,
-        /// What the build recorded.
-        sha256: &'static str,
-    },
-}
 
 /// A launch that did not happen.
 #[derive(Debug, Error)]
@@ -53,21 +25,11 @@ pub enum Error {
     Driver(#[from] DriverError),
 }
 
-/// Kernels of one module, loaded.
-struct Loaded {
-    key: ModuleKey,
-    /// Height of a warp's tile, and the function.
-    functions: Vec<(u32, Function)>,
-    embedded: &'static EmbeddedModule,
-    /// Keeps the functions valid.
-    _module: Module,
-}
-
 /// The kernels of one CUDA context, loaded and ready to launch.
 ///
-/// Loading JIT-compiles PTX, allocates and synchronises: do it at start-up, before any stream capture.
-/// Launching does none of that, takes no lock, and may be captured into a graph. A `Gdn` may be shared
-/// between threads; the launching thread must have the context current that the `Gdn` was loaded in.
+/// Loading verifies machine code or has the driver JIT-compile PTX, allocates and synchronises: do it at start-up,
+/// before any stream capture. Launching does none of that, takes no lock, and may be captured into a graph. A `Gdn` may
+/// be shared between threads; the launching thread must have the context current that the `Gdn` was loaded in.
 pub struct Gdn {
     loaded: Vec<Loaded>,
     caps: Caps,
@@ -76,27 +38,28 @@ pub struct Gdn {
 }
 
 impl Gdn {
-    /// Loads modules into the calling thread's current context: for each the embedded PTX with the highest
-    /// target the device runs, after its sha256 was verified.
+    /// Loads modules into the calling thread's current context: for each the embedded machine code for the device where
+    /// there is some that the driver takes, else the embedded PTX with the highest target the device runs; after its
+    /// sha256 was verified. [`Self::files`] says which.
     ///
     /// # Errors
     /// [`LoadError`]: no driver, no current context, a device below compute capability 8.0, or a failed JIT
     /// with its log.
     pub fn load(keys: &[ModuleKey]) -> Result<Gdn, LoadError> {
-        Self::load_target(keys, None)
+        Self::load_code(keys, Code::default())
     }
 
-    /// [`Self::load`] with PTX of at most the target named (80, 90): for proving that a module of a lower
-    /// target gives the same bits on the device at hand.
+    /// [`Self::load`] with the code named: for proving that every file gives the same bits on the device at hand, and
+    /// for timing.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub fn load_target(keys: &[ModuleKey], target: Option<u32>) -> Result<Gdn, LoadError> {
+    /// As [`Self::load`]; with [`Code::Binary`] also a module without machine code for the device, or a driver that
+    /// does not take it.
+    pub fn load_code(keys: &[ModuleKey], code: Code) -> Result<Gdn, LoadError> {
         let driver = |what: &str, source| LoadError::Driver { what: what.into(), source };
         let context = Context::current().map_err(|e| driver("current context", e))?;
         let caps = device_caps(context.device()).map_err(|e| driver("device attributes", e))?;
-        let compute = target.map_or(caps.compute, |t| t.min(caps.compute));
-        let load = |&key| load_module(&context, key, compute);
+        let load = |&key| Loaded::new(&context, key, caps.compute, code);
         let loaded = keys.iter().map(load).collect::<Result<_, _>>()?;
         let launches_early = Driver::open().is_ok_and(Driver::launches_early);
         Ok(Gdn { loaded, caps, launches_early })
@@ -110,6 +73,11 @@ impl Gdn {
     /// The loaded embedded modules: which file serves which types.
     pub fn modules(&self) -> impl Iterator<Item = &'static EmbeddedModule> {
         self.loaded.iter().map(|l| l.embedded)
+    }
+
+    /// The files that were loaded, one a module: a cubin, or PTX that the driver compiled.
+    pub fn files(&self) -> impl Iterator<Item = LoadedFile> {
+        self.loaded.iter().map(Loaded::file)
     }
 
     /// The plan [`Self::run_with`] follows for a call; that of [`Self::run`] is for [`Launch::default()`]. A call whose
@@ -234,23 +202,6 @@ pub fn device_caps(device: Device) -> Result<Caps, DriverError> {
     };
     let memory_gbps = (bits_a_second / 8e9) as u32;
     Ok(Caps { sms: device.sm_count()?, compute: 10 * major + minor, memory_gbps })
-}
-
-fn load_module(context: &Context, key: ModuleKey, compute: u32) -> Result<Loaded, LoadError> {
-    let unsupported = LoadError::Unsupported { module: key, compute };
-    let embedded = artifact::select(key, compute).ok_or(unsupported)?;
-    let file = format!("{}.sm_{}.ptx", embedded.name, embedded.arch);
-    if !embedded.is_intact() {
-        return Err(LoadError::Damaged { file, sha256: embedded.sha256 });
-    }
-    let driver = |source| LoadError::Driver { what: file.clone(), source };
-    let module = Module::load(context, embedded.text(), &JitOptions::default()).map_err(driver)?;
-    let functions = embedded
-        .entries
-        .iter()
-        .map(|e| Ok((e.rows, module.function(e.name).map_err(driver)?)))
-        .collect::<Result<_, LoadError>>()?;
-    Ok(Loaded { key, functions, embedded, _module: module })
 }
 
 /// Every module there is: for tools and tests; a runtime loads the one or two that its model needs.

@@ -1,10 +1,10 @@
 //! Decode of gated-delta-rule layers (GDN as in Qwen3-Next and Qwen3.5, KDA as in Kimi) on NVIDIA GPUs from Rust,
 //! without a CUDA toolkit, PyTorch or a JIT compiler of one's own.
 //!
-//! The kernels are Rust, compiled to PTX ahead of time and embedded; the driver's library is opened at run
-//! time, so the crate builds and tests on machines without a GPU. Everything speaks raw handles: device
-//! addresses are `u64`, streams are pointers, both borrowed from whatever allocated them. The features
-//! `cust` and `cudarc` turn those crates' types into handles.
+//! The kernels are Rust, compiled ahead of time to PTX, and for GPUs on which they were proven to machine code, and
+//! embedded; the driver's library is opened at run time, so the crate builds and tests on machines without a GPU.
+//! Everything speaks raw handles: device addresses are `u64`, streams are pointers, both borrowed from whatever
+//! allocated them. The features `cust` and `cudarc` turn those crates' types into handles.
 //!
 //! ```no_run
 //! use gdn_host::{DType, Family, Gdn, Layout, ModuleKey};
@@ -27,6 +27,7 @@ pub mod call;
 pub mod driver;
 mod gdn;
 pub mod interop;
+mod load;
 pub mod plan;
 pub mod reference;
 pub mod shape;
@@ -37,7 +38,8 @@ pub use call::{
     Decay, Decode, DraftWindows, Family, GatedRmsNorm, HeadMap, Inputs, Intermediate, Layout, Operation,
     Recurrent, Rows, SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
 };
-pub use gdn::{Error, Gdn, LoadError, Prepared, all_modules, device_caps};
+pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::DType;
+pub use load::{Code, LoadError, LoadedFile};
 pub use plan::{Caps, Launch, Plan, Tile};
 pub use shape::{HeadShape, MODELS, Model, ShapeError};

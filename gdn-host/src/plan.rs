@@ -132,7 +132,7 @@ pub enum PlanError {
 
 /// Heights of tiles that kernels exist for, from the smallest to the largest, for each operation, layout, element type and
 /// key dimension. The unit is `256 / k` rows of V, of which a lane holds 8 elements each. In VK a tile is a warp's, 4 to 16
-/// rows of V. In KV, where a lane has the rows of a 16-byte vector, it is that of a [`team`].
+/// rows of V. In KV, where a lane has the rows of a 16-byte vector, it is that of a team.
 pub fn rows(module: ModuleKey, layout: Layout) -> &'static [u32] {
     match (layout, module.state.unwrap_or(DType::F32), module.k) {
         (Layout::Vk, _, 64) if is_recurrent(module) => &[2, 4],

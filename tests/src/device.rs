@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, anyhow, bail};
 use gdn_host::call::Extent;
 use gdn_host::driver::{Context, DeviceBuffer, Driver, OwnedStream};
-use gdn_host::{Caps, Gdn, Launch, ModuleKey, Operation, Plan, Tile, all_modules};
+use gdn_host::{Caps, Code, Gdn, Launch, ModuleKey, Operation, Plan, Tile, all_modules};
 use gdn_kernels::arch::sim;
 
 /// The byte that memory nobody wrote reads as.
@@ -109,15 +109,15 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens the GPU and loads every module, of the highest PTX target it runs or of the one named.
-    pub fn open(target: Option<u32>) -> Result<Gpu> {
-        Self::open_with(&all_modules(), target)
+    /// Opens the GPU and loads every module from the code named.
+    pub fn open(code: Code) -> Result<Gpu> {
+        Self::open_with(&all_modules(), code)
     }
 
     /// [`Self::open`] for some modules.
-    pub fn open_with(modules: &[ModuleKey], target: Option<u32>) -> Result<Gpu> {
+    pub fn open_with(modules: &[ModuleKey], code: Code) -> Result<Gpu> {
         let context = Context::primary(0)?;
-        let gdn = Gdn::load_target(modules, target)?;
+        let gdn = Gdn::load_code(modules, code)?;
         Ok(Gpu { gdn, buffers: Vec::new(), context })
     }
 
@@ -194,7 +194,7 @@ impl Device for Gpu {
 pub fn best() -> Result<(Box<dyn Device>, Option<String>)> {
     match Driver::open() {
         Err(reason) => Ok((Box::new(Sim::default()), Some(reason.to_string()))),
-        Ok(_) => match Gpu::open(None) {
+        Ok(_) => match Gpu::open(Code::Auto) {
             Ok(gpu) => Ok((Box::new(gpu), None)),
             Err(reason) => Ok((Box::new(Sim::default()), Some(format!("{reason:#}")))),
         },
@@ -205,7 +205,7 @@ pub fn best() -> Result<(Box<dyn Device>, Option<String>)> {
 pub fn by_name(name: &str) -> Result<Box<dyn Device>> {
     match name {
         "sim" => Ok(Box::new(Sim::default())),
-        "gpu" => Ok(Box::new(Gpu::open(None)?)),
+        "gpu" => Ok(Box::new(Gpu::open(Code::Auto)?)),
         other => bail!("device {other} is unknown: it is sim or gpu"),
     }
 }

@@ -1,10 +1,10 @@
-//! The committed artifacts: embedded PTX, manifest, table of kernels and the record of what was proven on
-//! GPUs agree with each other.
+//! The committed artifacts: embedded PTX and machine code, manifest, table of kernels and the record of what was
+//! proven on GPUs agree with each other.
 
-use gdn_host::ModuleKey;
-use gdn_host::artifact::{self, EmbeddedModule};
+use gdn_host::artifact::{self, EmbeddedBinary, EmbeddedModule};
+use gdn_host::{ModuleKey, all_modules};
 use gdn_kernels::{Columns, KERNELS};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,6 @@ const GPUS: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
 
 fn manifest() -> Value {
     serde_json::from_str(artifact::manifest()).unwrap()
-}
-
-fn file_name(module: &EmbeddedModule) -> String {
-    format!("{}.sm_{}.ptx", module.name, module.arch)
 }
 
 fn repository() -> PathBuf {
@@ -47,11 +43,50 @@ fn embedded_text_is_the_one_that_was_hashed() {
     let recorded = manifest["modules"].as_array().unwrap();
     assert_eq!(recorded.len(), artifact::modules().len());
     for module in artifact::modules() {
-        assert!(module.is_intact(), "{}", file_name(module));
-        let record = recorded.iter().find(|r| r["file"] == file_name(module).as_str()).unwrap();
-        assert_eq!(record["sha256"], module.sha256, "{}", file_name(module));
+        assert_eq!(module.file, format!("{}.sm_{}.ptx", module.name, module.arch));
+        assert!(module.is_intact(), "{}", module.file);
+        let record = recorded.iter().find(|r| r["file"] == module.file).unwrap();
+        assert_eq!(record["sha256"], module.sha256, "{}", module.file);
         assert!(module.text().to_bytes().starts_with(b"//"), "the text is cut short");
     }
+}
+
+#[test]
+fn embedded_binary_is_the_one_that_was_hashed() {
+    let manifest = manifest();
+    let recorded = manifest["modules"].as_array().unwrap();
+    for module in artifact::modules() {
+        let record = recorded.iter().find(|r| r["file"] == module.file).unwrap();
+        let expected = module.binaries.iter().map(|binary| {
+            json!({ "file": binary.file, "gpu": format!("sm_{}", binary.gpu), "sha256": binary.sha256 })
+        });
+        assert_eq!(record["binaries"], Value::Array(expected.collect()), "{}", module.file);
+        for binary in module.binaries {
+            assert_eq!(binary.file, format!("{}.sm_{}.cubin", module.name, binary.gpu));
+            assert!(binary.is_intact(), "{}", binary.file);
+            assert!(binary.bytes.starts_with(b"\x7fELF"), "{}", binary.file);
+            assert_eq!(binary.bytes.as_ptr().addr() % 8, 0, "{}", binary.file);
+            for entry in module.entries {
+                let name = entry.name.to_bytes_with_nul();
+                let holds = binary.bytes.windows(name.len()).any(|bytes| bytes == name);
+                assert!(holds, "{} has no {:?}", binary.file, entry.name);
+            }
+        }
+    }
+}
+
+/// Compute capability 9.0 has machine code of every module, other devices have none.
+#[test]
+fn device_gets_machine_code_of_its_own_major_version() {
+    for key in all_modules() {
+        let binary = |compute| artifact::select(key, compute).and_then(|m| m.binary(compute)).map(|b| b.gpu);
+        assert_eq!([80, 86, 89, 90, 100, 120].map(binary), [None, None, None, Some(90), None, None], "{key}");
+    }
+    let sha256 = artifact::sha256_hex(b"");
+    let binary = |gpu| EmbeddedBinary { file: "", gpu, sha256: sha256.clone().leak(), bytes: b"" };
+    let (sm_80, sm_86) = (binary(80), binary(86));
+    assert_eq!([75, 80, 86, 89, 90].map(|c| sm_80.runs_on(c)), [false, true, true, true, false]);
+    assert_eq!([80, 86, 89, 90].map(|c| sm_86.runs_on(c)), [false, true, true, false]);
 }
 
 #[test]
@@ -78,35 +113,57 @@ fn device_gets_the_highest_target_it_runs() {
     assert_eq!(target(75), None);
 }
 
-/// Every module in `docs/evidence` has today's hash: the PTX that is shipped is the PTX that was proven.
-#[test]
-fn committed_ptx_is_what_was_proven_on_a_gpu() {
+/// What `docs/evidence` holds.
+fn records() -> Vec<Value> {
     let folder = repository().join("docs/evidence");
-    let records: Vec<Value> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap())
-        .collect();
-    let proven = |record: &&Value| {
-        let hash = |m: &EmbeddedModule| record["ptx_sha256"][file_name(m)] == m.sha256;
-        artifact::modules().iter().all(hash)
-    };
-    let record = records.iter().find(proven).expect(
-        "no record in docs/evidence is of this PTX: run `cargo xtask parity --device gpu --record` on a GPU",
-    );
+    let files = std::fs::read_dir(folder).unwrap();
+    files.map(|file| serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap()).collect()
+}
+
+/// Everything that must be proven was run with each of the codes, and nothing failed.
+fn assert_complete(record: &Value, codes: &[String]) {
     let cases = record["cases"].as_array().unwrap();
     assert!(cases.iter().all(|case| case["pass"] == true), "a recorded case failed");
-    // Everything that must be proven was run, with the PTX of every target.
     let names: BTreeSet<&str> = cases.iter().map(|case| case["file"].as_str().unwrap()).collect();
     let golden = gdn_tests::case::list(&gdn_tests::golden_dir()).unwrap();
     let golden = golden.iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned());
     let hazards = gdn_tests::hazards::ALL.iter().map(|(name, _)| name.to_string());
     for name in golden.chain(hazards) {
-        for target in TARGETS {
-            let name = format!("sm_{target}: {name}");
+        for code in codes {
+            let name = format!("{code}: {name}");
             assert!(names.contains(name.as_str()), "{name} was not run");
         }
     }
     for field in ["device", "date", "driver"] {
         assert!(!record[field].is_null(), "the record has no {field}");
+    }
+}
+
+const HOW: &str = "run `cargo xtask parity --device gpu --record` on a GPU";
+
+/// A record in `docs/evidence` has the hash of every PTX file: what is shipped is what was proven.
+#[test]
+fn committed_ptx_is_what_was_proven_on_a_gpu() {
+    let records = records();
+    let proven = |m: &EmbeddedModule, record: &Value| record["ptx_sha256"][m.file] == m.sha256;
+    let proves = |record: &&Value| artifact::modules().iter().all(|m| proven(m, record));
+    let record = records.iter().find(proves);
+    let record = record.unwrap_or_else(|| panic!("no record in docs/evidence is of this PTX: {HOW}"));
+    assert_complete(record, &TARGETS.map(|target| format!("sm_{target}")));
+}
+
+/// For each GPU whose machine code is embedded a record in `docs/evidence` has the hash of every file of it.
+#[test]
+fn committed_binaries_are_what_was_proven_on_a_gpu() {
+    let records = records();
+    let binaries: Vec<_> = artifact::modules().iter().flat_map(|m| m.binaries).collect();
+    let gpus: BTreeSet<u32> = binaries.iter().map(|binary| binary.gpu).collect();
+    for gpu in gpus {
+        let proven = |b: &EmbeddedBinary, record: &Value| record["cubin_sha256"][b.file] == b.sha256;
+        let of_gpu = || binaries.iter().filter(|binary| binary.gpu == gpu);
+        let record = records.iter().find(|record| of_gpu().all(|b| proven(b, record)));
+        let record = record
+            .unwrap_or_else(|| panic!("no record in docs/evidence is of the binaries for sm_{gpu}: {HOW}"));
+        assert_complete(record, &[format!("sm_{gpu} binary")]);
     }
 }

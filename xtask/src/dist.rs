@@ -9,11 +9,11 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Lay out PTX, manifest, gdn.h and examples in dist/gdn-VERSION, with checksums
+/// Lay out PTX, machine code, manifest, gdn.h and examples in dist/gdn-VERSION, with checksums
 #[derive(ClapArgs)]
 pub struct Args {}
 
-/// Files besides the PTX, from the repository's root, and where they go.
+/// Files besides PTX and binaries, from the repository's root, and where they go.
 const FILES: [(&str, &str); 8] = [
     ("gdn-host/ptx/manifest.json", "manifest.json"),
     ("gdn-host/ptx/gdn.h", "gdn.h"),
@@ -50,9 +50,12 @@ fn lay_out(root: &Path, folder: &Path) -> Result<usize> {
         Ok(())
     };
     for module in artifact::modules() {
-        let name = format!("{}.sm_{}.ptx", module.name, module.arch);
-        ensure!(module.is_intact(), "{name} is damaged: its sha256 is not {}", module.sha256);
-        put(&name, module.text().to_bytes())?;
+        ensure!(module.is_intact(), "{} is damaged: its sha256 is not {}", module.file, module.sha256);
+        put(module.file, module.text().to_bytes())?;
+        for binary in module.binaries {
+            ensure!(binary.is_intact(), "{} is damaged: its sha256 is not {}", binary.file, binary.sha256);
+            put(binary.file, binary.bytes)?;
+        }
     }
     for (from, to) in FILES {
         put(to, &fs::read(root.join(from)).with_context(|| format!("cannot read {from}"))?)?;
@@ -78,7 +81,15 @@ mod tests {
             let bytes = fs::read(folder.join(name)).unwrap();
             assert_eq!(artifact::sha256_hex(&bytes), sum, "{name}");
         }
-        assert_eq!(count, artifact::modules().len() + FILES.len());
+        let binaries: usize = artifact::modules().iter().map(|module| module.binaries.len()).sum();
+        assert_eq!(count, artifact::modules().len() + binaries + FILES.len());
+        // Every file that the manifest names is there.
+        let manifest: serde_json::Value = serde_json::from_str(artifact::manifest()).unwrap();
+        for module in manifest["modules"].as_array().unwrap() {
+            for named in module["binaries"].as_array().unwrap().iter().chain([module]) {
+                assert!(folder.join(named["file"].as_str().unwrap()).is_file(), "{}", named["file"]);
+            }
+        }
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -65,7 +65,7 @@ fn pieces(root: &Path) -> Vec<Piece> {
         piece(
             "ptxas",
             ptxas_line(root),
-            "build-kernels does not see registers and spills; drivers assemble PTX by themselves",
+            "build-kernels does not see registers and spills and makes no machine code; drivers assemble PTX by themselves",
             "pip install nvidia-cuda-nvcc (in .venv, or GDN_PTXAS=<venv>)",
         ),
         piece(

@@ -4,7 +4,8 @@ use crate::report::say;
 use crate::{report, tools};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args as ClapArgs;
-use gdn_host::{Tile, artifact};
+use gdn_host::driver::Context;
+use gdn_host::{Code, LoadedFile, Tile, artifact, device_caps};
 use gdn_tests::device::{Device, Gpu, Sim};
 use gdn_tests::parity::Outcome;
 use gdn_tests::{case, hazards, parity, random};
@@ -30,13 +31,25 @@ pub struct Args {
     /// Write the result as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// GPU only: also run the hazards, with the PTX of every target, and write `docs/evidence/<gpu>.json`
+    /// GPU only: also run the hazards, with the PTX of every target and with the GPU's machine code, and write
+    /// `docs/evidence/<gpu>.json`
     #[arg(long)]
     record: bool,
 }
 
 /// Targets that PTX is built for; each runs on its own compute capability and all later ones.
 const TARGETS: [u32; 2] = [80, 90];
+
+/// All code that runs on the GPU at hand, with the name that its outcomes have in a record.
+fn every_code() -> Result<Vec<(String, Code)>> {
+    let compute = device_caps(Context::primary(0)?.device())?.compute;
+    let targets = TARGETS.iter().filter(|&&target| target <= compute);
+    let mut all: Vec<_> =
+        targets.map(|&target| (format!("sm_{target}"), Code::Ptx { most: Some(target) })).collect();
+    let newest = artifact::modules().iter().filter_map(|module| module.binary(compute)).map(|b| b.gpu).max();
+    all.extend(newest.map(|gpu| (format!("sm_{gpu} binary"), Code::Binary)));
+    Ok(all)
+}
 
 /// Random problems of a record.
 const RECORDED_PROBLEMS: u32 = 256;
@@ -51,22 +64,25 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let files = select(&dir, args.op.as_deref())?;
     let random = args.hazards.or(args.record.then_some(RECORDED_PROBLEMS));
 
-    let mut runs = Vec::new();
+    let (mut runs, mut loaded) = (Vec::new(), Vec::new());
     match args.device.as_str() {
         "sim" => runs.push(run_on("", &files, &mut Sim::default(), random)?),
         "gpu" if args.record => {
-            for target in TARGETS {
-                let label = format!("sm_{target}: ");
-                let mut gpu = Gpu::open(Some(target)).context("no GPU to run on")?;
-                runs.push(run_on(&label, &files, &mut gpu, random)?);
+            let codes = every_code().context("no GPU to run on")?;
+            for (name, code) in &codes {
+                let mut gpu = Gpu::open(*code).with_context(|| format!("cannot load {name}"))?;
+                loaded.extend(gpu.gdn().files());
+                runs.push(run_on(&format!("{name}: "), &files, &mut gpu, random)?);
             }
             let count = random.unwrap_or(RECORDED_PROBLEMS);
-            let name = format!("{count} random problems with the PTX of every target");
-            let outcome = judged("random", &name, "bits", same_bits_for_every_target(count));
+            let names: Vec<_> = codes.iter().map(|(name, _)| name.as_str()).collect();
+            let name = format!("{count} random problems with each of {}", names.join(", "));
+            let outcome = judged("random", &name, "bits", same_bits_from_all(&codes, count));
             runs.extend(runs.last().map(|r| Run { device: r.device.clone(), outcomes: vec![outcome] }));
         }
         "gpu" => {
-            let mut gpu = Gpu::open(None).context("no GPU to run on")?;
+            let mut gpu = Gpu::open(Code::Auto).context("no GPU to run on")?;
+            loaded.extend(gpu.gdn().files());
             runs.push(run_on("", &files, &mut gpu, random)?);
         }
         other => bail!("device {other} is unknown: it is sim or gpu"),
@@ -77,7 +93,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     print(&device, &cases);
     let failed = cases.iter().filter(|c| !c.pass).count();
     say!("{} passed, {failed} failed", cases.len() - failed);
-    let result = to_json(&device, &cases);
+    let result = to_json(&device, &cases, &loaded);
     if let Some(path) = &args.json {
         report::write_json(path, &result)?;
     }
@@ -145,15 +161,15 @@ fn judged(op: &str, name: &str, tolerance: &str, result: Result<()>) -> Outcome 
     }
 }
 
-/// Runs each random problem with the PTX of each target and compares bits.
-fn same_bits_for_every_target(count: u32) -> Result<()> {
-    let mut gpus = TARGETS.iter().map(|&target| Gpu::open(Some(target))).collect::<Result<Vec<_>>>()?;
+/// Runs each random problem with each code and compares bits.
+fn same_bits_from_all(codes: &[(String, Code)], count: u32) -> Result<()> {
+    let mut gpus = codes.iter().map(|(_, code)| Gpu::open(*code)).collect::<Result<Vec<_>>>()?;
     for (i, problem) in random::fixed(count).enumerate() {
         let problem = problem?;
         let solutions = gpus.iter_mut().map(|gpu| problem.run(gpu, Tile::Auto));
         let solutions = solutions.collect::<Result<Vec<_>>>()?;
         let same = solutions.windows(2).all(|pair| pair[0] == pair[1]);
-        ensure!(same, "targets give different bits; random problem {i}: {problem:?}");
+        ensure!(same, "they give different bits; random problem {i}: {problem:?}");
     }
     Ok(())
 }
@@ -185,18 +201,22 @@ fn print(device: &str, cases: &[Outcome]) {
     report::table(&["case", "op", "", "rel l2 out", "rel l2 state", "note"], rows);
 }
 
-fn to_json(device: &str, cases: &[Outcome]) -> Value {
+/// The outcomes, and the hashes of the files that ran; the simulator runs none.
+fn to_json(device: &str, cases: &[Outcome], loaded: &[LoadedFile]) -> Value {
     let cases = cases.iter().map(|c| {
         json!({
             "file": c.file, "op": c.op, "pass": c.pass, "rel_l2_out": c.rel_l2_out,
             "rel_l2_state": c.rel_l2_state, "tolerance": c.tolerance, "note": c.note,
         })
     });
-    let file = |m: &artifact::EmbeddedModule| format!("{}.sm_{}.ptx", m.name, m.arch);
-    let hashes = artifact::modules().iter().map(|m| (file(m), Value::from(m.sha256)));
+    let hashes = |is_binary| -> serde_json::Map<_, _> {
+        let files = loaded.iter().filter(|file| file.is_binary == is_binary);
+        files.map(|file| (file.name.to_owned(), Value::from(file.sha256))).collect()
+    };
     json!({
         "device": device,
-        "ptx_sha256": hashes.collect::<serde_json::Map<_, _>>(),
+        "ptx_sha256": hashes(false),
+        "cubin_sha256": hashes(true),
         "cases": cases.collect::<Vec<_>>(),
     })
 }

@@ -58,6 +58,18 @@ pub enum DriverError {
         /// What the compiler printed; empty if nothing.
         log: String,
     },
+    /// The driver could not load a binary (cubin).
+    #[error("the driver cannot load the binary: {name} ({code}): {description}{}", labelled(.log))]
+    Binary {
+        /// The driver's `CUresult`.
+        code: u32,
+        /// Its name, like `CUDA_ERROR_NO_BINARY_FOR_GPU`.
+        name: String,
+        /// The driver's sentence about it.
+        description: String,
+        /// What the driver printed; empty if nothing.
+        log: String,
+    },
     /// The calling thread has no current CUDA context.
     #[error("the calling thread has no current CUDA context; create one, or make one current on this thread")]
     NoContext,
@@ -71,6 +83,25 @@ pub enum DriverError {
         /// Size of the buffer in bytes.
         size: usize,
     },
+}
+
+impl DriverError {
+    /// Whether the driver does not take an image for what it is, not for want of something else such as memory: the
+    /// image is for other devices, or newer than the driver.
+    ///
+    /// These are the answers `CUDA_ERROR_INVALID_IMAGE` (200), `CUDA_ERROR_NO_BINARY_FOR_GPU` (209),
+    /// `CUDA_ERROR_INVALID_PTX` (218) and `CUDA_ERROR_UNSUPPORTED_PTX_VERSION` (222). A driver that loads lazily may
+    /// give them only when an entry is looked up.
+    pub fn refuses_image(&self) -> bool {
+        match self {
+            DriverError::Jit { code, .. }
+            | DriverError::Binary { code, .. }
+            | DriverError::Call { code, .. } => {
+                matches!(code, 200 | 209 | 218 | 222)
+            }
+            _ => false,
+        }
+    }
 }
 
 fn labelled(log: &str) -> String {
@@ -110,6 +141,23 @@ mod tests {
             "the driver cannot load the PTX: CUDA_ERROR_INVALID_PTX (218): a PTX JIT compilation failed";
         assert_eq!(error("").to_string(), head);
         assert_eq!(error("ptxas fatal : x").to_string(), format!("{head}\nptxas fatal : x"));
+    }
+
+    #[test]
+    fn refusal_of_an_image_is_told_from_other_failures() {
+        let (name, description) = (String::new, String::new);
+        let binary =
+            |code| DriverError::Binary { code, name: name(), description: description(), log: name() };
+        for code in [200, 209, 218, 222] {
+            assert!(binary(code).refuses_image(), "{code}");
+        }
+        for code in [1, 2, 100, 201, 221, 500, 700, 801, 999] {
+            assert!(!binary(code).refuses_image(), "{code}");
+        }
+        let function = "cuModuleGetFunction";
+        let call = |code| DriverError::Call { function, code, name: name(), description: description() };
+        assert!(call(209).refuses_image() && !call(500).refuses_image());
+        assert!(!DriverError::NoContext.refuses_image());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::symbols::{Address, Handle, Symbols};
 use super::{Context, Device, Driver};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 
 /// What the fake's functions say of the primary context.
 const PRIMARY: Handle = 0x1000 as Handle;
@@ -35,7 +35,7 @@ pub(super) fn context(driver: &'static Driver) -> Context {
 }
 
 /// How often this thread called the functions counted under `name`.
-pub(super) fn calls(name: &'static str) -> usize {
+pub(crate) fn calls(name: &'static str) -> usize {
     CALLS.with_borrow(|calls| calls.get(name).copied().unwrap_or(0))
 }
 
@@ -127,6 +127,50 @@ pub(super) fn with_memory(symbols: &mut Symbols) {
     symbols.cuMemcpyDtoH_v2 = read;
     symbols.cuMemsetD8_v2 = fill;
     symbols.cuStreamSynchronize = settle;
+}
+
+thread_local! {
+    static REFUSAL: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The context of a driver that loads modules, whose functions are counted as `ptx`, `binary` and `function`; it
+/// answers `refusal` to binaries.
+pub(crate) fn context_with_modules(refusal: u32) -> Context {
+    REFUSAL.set(refusal);
+    context(driver(|symbols| {
+        with_context(symbols);
+        with_modules(symbols);
+    }))
+}
+
+fn with_modules(symbols: &mut Symbols) {
+    unsafe extern "system" fn load(
+        module: *mut Handle,
+        image: *const c_void,
+        _: u32,
+        _: *mut u32,
+        _: *mut *mut c_void,
+    ) -> u32 {
+        // SAFETY: images are at least four bytes long.
+        if unsafe { image.cast::<[u8; 4]>().read() } != *b"\x7fELF" {
+            count("ptx");
+        } else if REFUSAL.get() != 0 {
+            return REFUSAL.get();
+        } else {
+            count("binary");
+        }
+        put(module, 0x50 as Handle)
+    }
+    unsafe extern "system" fn unload(_: Handle) -> u32 {
+        count("unload")
+    }
+    unsafe extern "system" fn function(function: *mut Handle, _: Handle, _: *const c_char) -> u32 {
+        count("function");
+        put(function, 0x60 as Handle)
+    }
+    symbols.cuModuleLoadDataEx = load;
+    symbols.cuModuleUnload = unload;
+    symbols.cuModuleGetFunction = function;
 }
 
 /// Streams and graphs that record nothing.

@@ -1,8 +1,8 @@
 //! The CUDA driver, opened at run time.
 //!
 //! This is a thin, typed layer over the few functions of `libcuda` that this crate uses: open a
-//! context, load PTX, launch, time, capture into a graph. [`Driver::open`] finds the library when
-//! it is first called, so a program that links this crate starts, and is tested, on machines
+//! context, load PTX or machine code, launch, time, capture into a graph. [`Driver::open`] finds the library
+//! when it is first called, so a program that links this crate starts, and is tested, on machines
 //! without a GPU; there a missing driver is an error value like any other.
 //!
 //! Why not one of the existing wrappers, which the `interop` features accept handles from?
@@ -57,7 +57,7 @@ mod device;
 mod error;
 mod event;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod function;
 mod graph;
 mod launch;

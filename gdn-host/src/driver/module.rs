@@ -1,4 +1,4 @@
-//! PTX modules: compiled by the driver, with the compiler's log kept.
+//! Modules: PTX, which the driver compiles, or machine code; with the driver's log kept.
 
 use super::function::{Function, FunctionAttributes};
 use super::symbols::Handle;
@@ -58,7 +58,14 @@ impl JitOptions {
     }
 }
 
-/// A loaded PTX module, unloaded on drop.
+/// What the driver loads.
+#[derive(Clone, Copy)]
+enum Image<'a> {
+    Ptx(&'a CStr),
+    Binary(&'a [u8]),
+}
+
+/// A loaded module, unloaded on drop.
 ///
 /// # Threads
 ///
@@ -86,6 +93,35 @@ impl Module {
     ///
     /// [`DriverError::Jit`], with the compiler's log.
     pub fn load(context: &Context, ptx: &CStr, options: &JitOptions) -> Result<Module, DriverError> {
+        // SAFETY: asks nothing of text.
+        unsafe { Self::load_image(context, Image::Ptx(ptx), options) }
+    }
+
+    /// Loads machine code (a cubin), which the driver does not compile. It runs on devices of its compute
+    /// capability's major version, with its minor version or a later one.
+    ///
+    /// # Errors
+    ///
+    /// [`DriverError::Binary`], with the driver's log; see [`DriverError::refuses_image`].
+    ///
+    /// # Safety
+    ///
+    /// `cubin` is a whole ELF file as ptxas wrote it: the driver is not told where it ends and follows its headers.
+    pub unsafe fn load_binary(context: &Context, cubin: &[u8]) -> Result<Module, DriverError> {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load_image(context, Image::Binary(cubin), &JitOptions::default()) }
+    }
+
+    /// Loads an image, which the driver recognises by its first bytes.
+    ///
+    /// # Safety
+    ///
+    /// A binary is a whole ELF file.
+    unsafe fn load_image(
+        context: &Context,
+        image: Image,
+        options: &JitOptions,
+    ) -> Result<Module, DriverError> {
         let _entered = context.enter()?;
         let driver = context.driver();
         let (mut info, mut error) = (vec![0u8; LOG_BYTES], vec![0u8; LOG_BYTES]);
@@ -96,13 +132,17 @@ impl Module {
         let mut values = vec![info.as_mut_ptr().cast(), size, error.as_mut_ptr().cast(), size];
         options.push_onto(&mut names, &mut values);
         let mut raw = std::ptr::null_mut();
-        // SAFETY: the image is text that ends in NUL; both arrays have as many elements as we say,
-        // each value is of its option's kind, and the buffers are as long as stated and outlive the
-        // call. The driver may write sizes back into the values.
+        let start: *const c_void = match image {
+            Image::Ptx(text) => text.as_ptr().cast(),
+            Image::Binary(cubin) => cubin.as_ptr().cast(),
+        };
+        // SAFETY: the image is text that ends in NUL, or the ELF file that the caller promises; both
+        // arrays have as many elements as we say, each value is of its option's kind, and the
+        // buffers are as long as stated and outlive the call. The driver may write sizes back into the values.
         let code = unsafe {
             (driver.symbols.cuModuleLoadDataEx)(
                 &mut raw,
-                ptx.as_ptr().cast(),
+                start,
                 names.len() as c_uint,
                 names.as_mut_ptr(),
                 values.as_mut_ptr(),
@@ -110,7 +150,11 @@ impl Module {
         };
         if code != 0 {
             let (name, description) = driver.describe(code);
-            return Err(DriverError::Jit { code, name, description, log: text(&error) });
+            let log = text(&error);
+            return Err(match image {
+                Image::Ptx(_) => DriverError::Jit { code, name, description, log },
+                Image::Binary(_) => DriverError::Binary { code, name, description, log },
+            });
         }
         Ok(Module { context: context.clone(), raw, log: text(&info) })
     }
@@ -224,6 +268,38 @@ mod tests {
             matches!(&error, DriverError::Jit { code: 218, log, .. } if log == "ptxas fatal : Missing .version"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn rejected_binary_keeps_the_drivers_log_and_says_that_it_is_one() {
+        unsafe extern "system" fn reject(
+            _: *mut Handle,
+            image: *const c_void,
+            count: c_uint,
+            names: *mut c_uint,
+            values: *mut *mut c_void,
+        ) -> u32 {
+            // SAFETY: the caller's promise, that of cuModuleLoadDataEx.
+            unsafe {
+                assert_eq!(std::slice::from_raw_parts(image.cast::<u8>(), 4), b"\x7fELF");
+                let names = std::slice::from_raw_parts(names, count as usize);
+                let at = names.iter().position(|&name| name == ERROR_LOG_BUFFER).unwrap();
+                let log = b"newer than the driver\n";
+                std::ptr::copy_nonoverlapping(log.as_ptr(), (*values.add(at)).cast(), log.len());
+            }
+            209
+        }
+        let driver = fake::driver(|symbols| {
+            fake::with_context(symbols);
+            symbols.cuModuleLoadDataEx = reject;
+        });
+        // SAFETY: the fake reads four bytes.
+        let error = unsafe { Module::load_binary(&fake::context(driver), b"\x7fELF") }.unwrap_err();
+        assert!(
+            matches!(&error, DriverError::Binary { code: 209, log, .. } if log == "newer than the driver"),
+            "{error}"
+        );
+        assert!(error.to_string().starts_with("the driver cannot load the binary"), "{error}");
     }
 
     #[test]

@@ -15,9 +15,9 @@ pub struct Launch {
     ///
     /// - the operation is [`Decode`](crate::Decode), of GDN or KDA (with several tokens it did not pay);
     /// - it pays for the shape: [`early_pays`];
-    /// - the device has compute capability 9.0 or later, the PTX loaded is of a target that has the instruction to wait (sm_90
-    ///   or later; [`Gdn::load_target`](crate::Gdn::load_target) may have loaded another), and the driver is one for
-    ///   CUDA 11.8 or later.
+    /// - the device has compute capability 9.0 or later, the PTX loaded, or that the machine code is from, is of a
+    ///   target that has the instruction to wait (sm_90 or later; [`Gdn::load_code`](crate::Gdn::load_code) may have loaded
+    ///   another), and the driver is one for CUDA 11.8 or later.
     ///
     /// It has an effect behind a kernel that triggers its dependents (`griddepcontrol.launch_dependents`,
     /// `cudaTriggerProgrammaticLaunchCompletion`), and none behind any other. It works under stream capture; a driver

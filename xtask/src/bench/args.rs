@@ -1,5 +1,6 @@
 //! The command line of `bench`, and the shapes that it names.
 
+use super::load::Loads;
 use super::ops::{Op, Spec};
 use super::row::layout_name;
 use anyhow::{Context as _, Result, ensure};
@@ -43,12 +44,12 @@ pub struct Args {
     /// Also time what a launch costs the host
     #[arg(long)]
     pub(super) host: bool,
-    /// Also time how long each module takes to load, with the driver's cache off and warm
+    /// Also time how long each module takes to load: machine code, and PTX with the driver's cache off and warm
     #[arg(long)]
     pub(super) load: bool,
     /// Load the modules, print the times as JSON and end: what --load runs in processes of their own
     #[arg(long, hide = true)]
-    pub(super) load_only: bool,
+    pub(super) load_only: Option<Loads>,
     /// Take rows from a file that --json wrote instead of measuring
     #[arg(long, value_name = "FILE", conflicts_with_all = ["roofs", "sweep", "chained", "host", "load", "json"])]
     pub(super) from: Option<PathBuf>,

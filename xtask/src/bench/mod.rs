@@ -46,13 +46,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return from_file(args, file);
     }
     let specs = args.specs()?;
-    if args.load_only {
-        load::only(&specs)?;
+    if let Some(code) = args.load_only {
+        load::only(&specs, code)?;
         return Ok(ExitCode::SUCCESS);
     }
     let gpu = open(&specs)?;
     let device = gpu.context.device().name()?;
-    say!("{device}, modules loaded in {:.1} ms", gpu.load_ms);
+    let binaries = gpu.gdn.files().filter(|file| file.is_binary).count();
+    let ptx = gpu.gdn.files().count() - binaries;
+    say!("{device}, modules loaded in {:.1} ms ({binaries} binaries, {ptx} PTX)", gpu.load_ms);
 
     let times = measure(args, &gpu, &specs)?;
     let load = if args.load { Some(load::measure()?) } else { None };

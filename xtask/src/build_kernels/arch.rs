@@ -15,6 +15,8 @@ impl Arch {
     pub(crate) const BUILT: [Arch; 2] = [Arch(80), Arch(90)];
     /// GPUs that the PTX is assembled for.
     const GPUS: [Arch; 6] = [Arch(80), Arch(86), Arch(89), Arch(90), Arch(100), Arch(120)];
+    /// GPUs whose machine code is kept, for loading without a compiler: those that `docs/evidence` has a record of.
+    const BINARIES: [Arch; 1] = [Arch(90)];
 
     /// `10 * major + minor`.
     pub(crate) fn number(self) -> u32 {
@@ -24,6 +26,13 @@ impl Arch {
     /// The GPUs that run PTX for this target: PTX is compatible upwards.
     pub(crate) fn runs_on(self) -> impl Iterator<Item = Arch> {
         Self::GPUS.into_iter().filter(move |gpu| *gpu >= self)
+    }
+
+    /// Whether the machine code that is kept for `gpu` is made from PTX for this target: of those built it is the
+    /// highest that the GPU runs.
+    pub(crate) fn gives_binary(self, gpu: Arch, built: &[Arch]) -> bool {
+        let highest = built.iter().filter(|target| **target <= gpu).max();
+        Self::BINARIES.contains(&gpu) && highest == Some(&self)
     }
 }
 
@@ -71,6 +80,16 @@ mod tests {
         };
         assert_eq!(names("sm_80"), ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]);
         assert_eq!(names("sm_90"), ["sm_90", "sm_100", "sm_120"]);
+    }
+
+    #[test]
+    fn binaries_are_made_from_the_highest_target_that_the_gpu_runs() {
+        let [sm_80, sm_90, sm_100] = [80, 90, 100].map(Arch);
+        assert!(sm_90.gives_binary(sm_90, &[sm_80, sm_90, sm_100]));
+        assert!(!sm_80.gives_binary(sm_90, &[sm_80, sm_90, sm_100]));
+        assert!(sm_80.gives_binary(sm_90, &[sm_80, sm_100]));
+        // A GPU on which nothing was proven.
+        assert!(!sm_90.gives_binary(sm_100, &[sm_80, sm_90]) && !sm_80.gives_binary(sm_80, &[sm_80]));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Assembles modules with ptxas, for what a driver would find out only when it loads them: that they
-//! assemble, and what each entry takes of a GPU.
+//! assemble, and what each entry takes of a GPU; and for the machine code itself.
 
 use super::arch::Arch;
 use super::module::Module;
@@ -27,14 +27,17 @@ pub(crate) struct Resources {
 /// register caps of `launch_bound`, on one of the devices, and not at the caps beside it. An array would need more.
 pub(crate) const MOST_STACK: u32 = 8;
 
-/// Assembles the staged file of `module` for `gpu`. The resources of every entry, or what is wrong: an
-/// entry that needs more local memory than [`MOST_STACK`] is an error.
+/// Assembles the staged file of `module` for `gpu`. The resources of every entry and the machine code, or what is
+/// wrong: an entry that needs more local memory than [`MOST_STACK`] is an error.
+///
+/// The machine code is the same bytes wherever the file lies. It does hold ptxas's version and options, so that these
+/// must not depend on anything but the GPU.
 pub(crate) fn assemble(
     ptxas: &Ptxas,
     module: &Module,
     staged: &Path,
     gpu: Arch,
-) -> Result<BTreeMap<String, Resources>> {
+) -> Result<(BTreeMap<String, Resources>, Vec<u8>)> {
     let what = || format!("{} for {gpu}", module.file_name());
     let cubin = staged.with_extension(format!("{gpu}.cubin"));
     let mut command = Command::new(&ptxas.path);
@@ -45,6 +48,7 @@ pub(crate) fn assemble(
     if !output.status.success() {
         bail!("{} does not assemble\n{}", what(), log.trim_end());
     }
+    let binary = std::fs::read(&cubin).with_context(|| cubin.display().to_string())?;
     std::fs::remove_file(&cubin)?;
     let resources = parse(&log).with_context(what)?;
     let mut problems = Vec::new();
@@ -61,7 +65,7 @@ pub(crate) fn assemble(
     if !problems.is_empty() {
         bail!("{}\n  {}", what(), problems.join("\n  "));
     }
-    Ok(resources)
+    Ok((resources, binary))
 }
 
 /// Reads what `ptxas -v` reports.

@@ -1,14 +1,14 @@
-//! `cargo xtask build-kernels`: gdn-kernels to the PTX, manifest and header in `gdn-host/ptx`.
+//! `cargo xtask build-kernels`: gdn-kernels to the PTX, binaries, manifest and header in `gdn-host/ptx`.
 //!
 //! ```text
 //! compile   rustc, for each target                    one PTX file a target
 //! split     by operation and types                    a module a file, with launch bounds and header
 //! lint      what must and must not be in an entry
-//! assemble  ptxas, for every GPU that runs the module registers, spills, shared memory
-//! write     *.ptx, manifest.json, modules.rs, gdn.h   or compare with what is committed (`--check`)
+//! assemble  ptxas, for every GPU that runs the module registers, spills, shared memory; machine code
+//! write     *.ptx, *.cubin, manifest.json, modules.rs, gdn.h    or compare with what is committed (`--check`)
 //! ```
 //!
-//! Nothing is written before everything passed, and the same sources and compiler give the same bytes
+//! Nothing is written before everything passed, and the same sources, compiler and ptxas give the same bytes
 //! wherever the repository lies.
 
 mod arch;
@@ -39,7 +39,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Build the PTX, its manifest and gdn.h from gdn-kernels
+/// Where everything is written, from the repository's root.
+const DIRECTORY: &str = "gdn-host/ptx";
+
+/// Build the PTX, machine code, their manifest and gdn.h from gdn-kernels
 ///
 /// Writes gdn-host/ptx. Needs a rustc with the source of `core`, and once the network, for the crates that
 /// the standard library pins; `cargo xtask doctor` says what is there.
@@ -62,7 +65,7 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let root = tools::workspace_root()?;
-    let directory = root.join("gdn-host/ptx");
+    let directory = root.join(DIRECTORY);
     let mut archs = if args.archs.is_empty() { Arch::BUILT.to_vec() } else { args.archs.clone() };
     archs.sort();
     archs.dedup();
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let earlier = Manifest::read(&directory).unwrap_or_default();
     let groups = kernel::groups();
     let built = build(args, &root, &archs, &groups, earlier.as_ref())?;
-    let written = write(&directory, &built.files)?;
+    let written = write(&directory, &built)?;
     say!("{}", report::table(&built.manifest).trim_end());
     say!("{}", built.summary());
     say!("{written} of {} files in {} changed", built.files.len(), directory.display());
@@ -90,10 +93,14 @@ fn run_check(args: &Args, root: &Path, directory: &Path, archs: &[Arch]) -> Resu
         Ok(built) => {
             differences.extend(check::manifests(&committed, &built.manifest, archs));
             let same_compiler = check::same_compiler(&committed, &built.toolchain);
+            let same_ptxas = committed.ptxas == built.ptxas;
             let whole = committed.modules.iter().all(|module| archs.contains(&module.arch));
             let comparable = |name: &str| match name {
                 header::FILE_NAME => true,
                 manifest::FILE_NAME | embed::FILE_NAME => same_compiler && whole,
+                name if check::is_binary(name) => {
+                    same_compiler && same_ptxas && check::gives_binary(&committed, archs, name)
+                }
                 _ => same_compiler,
             };
             let mut files = built.files.clone();
@@ -102,7 +109,13 @@ fn run_check(args: &Args, root: &Path, directory: &Path, archs: &[Arch]) -> Resu
             say!("{}", built.summary());
             if !same_compiler {
                 let manifest::Compiler { rustc, llvm, .. } = &committed.compiler;
-                say!("bytes of PTX not compared: what is committed is from {rustc}, LLVM {llvm}");
+                say!(
+                    "bytes of PTX, and so of machine code, not compared: what is committed is from {rustc}, LLVM {llvm}"
+                );
+            }
+            if !same_ptxas {
+                let version = committed.ptxas.as_deref().unwrap_or("none");
+                say!("bytes of machine code not compared: what is committed is from ptxas {version}");
             }
             if !whole {
                 say!("targets that were not asked for are not compared");
@@ -123,6 +136,8 @@ fn run_check(args: &Args, root: &Path, directory: &Path, archs: &[Arch]) -> Resu
 struct Built {
     toolchain: Toolchain,
     manifest: Manifest,
+    /// Version of the ptxas that was run; `None` if there is none.
+    ptxas: Option<String>,
     files: Files,
     /// What became of the assembler's part.
     assembly: String,
@@ -175,24 +190,27 @@ fn build(
     let staging = target.join("ptx");
     stage_and_lint(&modules, &staging)?;
     let mut manifest = Manifest::new(&toolchain, &source_sha256, &modules);
+    let (directory, mut binaries) = (root.join(DIRECTORY), Files::new());
     let assembly = match &ptxas {
         Some(ptxas) => {
             let (found, unknown) = assemble_all(ptxas, &modules, &staging, &progress)?;
-            manifest.record(ptxas, &found);
+            manifest.record(&ptxas.version, &found);
             // Another version's numbers are no difference.
             if let Some(earlier) = earlier.filter(|m| args.check && m.ptxas != manifest.ptxas) {
-                manifest.keep_resources(earlier);
+                manifest.keep_assembled(earlier, &directory);
             }
+            binaries.extend(found.into_iter().filter_map(Assembled::into_file));
             let note = if unknown.is_empty() { String::new() } else { format!(" (not for {unknown})") };
             format!("assembled with ptxas {}{note}", ptxas.version)
         }
         None => {
-            let kept = earlier.map_or(0, |earlier| manifest.keep_resources(earlier));
-            format!("not assembled: no ptxas; recorded resources kept for {kept} files")
+            let kept = earlier.map_or(0, |earlier| manifest.keep_assembled(earlier, &directory));
+            format!("not assembled: no ptxas; recorded resources and machine code kept for {kept} files")
         }
     };
-    let files = render(root, &modules, &manifest)?;
-    Ok(Built { toolchain, manifest, files, assembly })
+    let mut files = render(root, &modules, &manifest)?;
+    files.extend(binaries);
+    Ok(Built { toolchain, manifest, ptxas: ptxas.map(|ptxas| ptxas.version), files, assembly })
 }
 
 /// Cargo's target directory.
@@ -229,6 +247,7 @@ fn assemble_all(
     staging: &Path,
     progress: &Progress,
 ) -> Result<(Vec<Assembled>, String)> {
+    let targets: Vec<Arch> = modules.iter().map(|module| module.arch).collect();
     let pairs = modules.iter().flat_map(|module| module.arch.runs_on().map(move |gpu| (module, gpu)));
     let (known, unknown): (Vec<_>, Vec<_>) = pairs.partition(|(_, gpu)| ptxas.knows(&gpu.to_string()));
     ensure!(!known.is_empty(), "{} knows none of the GPUs", ptxas.path.display());
@@ -237,9 +256,10 @@ fn assemble_all(
     let results: Vec<Result<Assembled>> = pool.install(|| {
         let assemble = |&(module, gpu): &(&Module, Arch)| {
             let file = module.file_name();
-            let entries = assemble::assemble(ptxas, module, &staging.join(&file), gpu)?;
+            let (entries, binary) = assemble::assemble(ptxas, module, &staging.join(&file), gpu)?;
             progress.step();
-            Ok(Assembled { file, gpu, entries })
+            let binary = module.arch.gives_binary(gpu, &targets).then_some(binary);
+            Ok(Assembled { name: module.group.name.clone(), file, gpu, entries, binary })
         };
         known.par_iter().map(assemble).collect()
     });
@@ -256,29 +276,30 @@ fn assemble_all(
     Ok((found.into_iter().flatten().collect(), unknown))
 }
 
-/// Every file of `gdn-host/ptx`.
+/// Every file of `gdn-host/ptx` but the binaries.
 fn render(root: &Path, modules: &[Module], manifest: &Manifest) -> Result<Files> {
-    let mut files: Files = modules.iter().map(|module| (module.file_name(), module.text.clone())).collect();
+    let mut files: Files =
+        modules.iter().map(|module| (module.file_name(), module.text.clone().into_bytes())).collect();
     let sizes = manifest.params.iter().map(|(name, params)| (name.as_str(), params.size)).collect();
-    files.insert(header::FILE_NAME.to_owned(), header::generate(root, &sizes)?);
-    files.insert(embed::FILE_NAME.to_owned(), embed::render(modules));
-    files.insert(manifest::FILE_NAME.to_owned(), manifest.to_json()?);
+    files.insert(header::FILE_NAME.to_owned(), header::generate(root, &sizes)?.into_bytes());
+    files.insert(embed::FILE_NAME.to_owned(), embed::render(modules, manifest).into_bytes());
+    files.insert(manifest::FILE_NAME.to_owned(), manifest.to_json()?.into_bytes());
     Ok(files)
 }
 
-/// Writes what changed and removes the PTX files that are no longer built; returns how many files that is.
-fn write(directory: &Path, files: &Files) -> Result<usize> {
+/// Writes what changed and removes the PTX files and binaries that are no longer built; returns how many files that is.
+fn write(directory: &Path, Built { files, manifest, .. }: &Built) -> Result<usize> {
     fs::create_dir_all(directory)?;
     let mut changed = 0;
-    for (name, text) in files {
+    for (name, built) in files {
         let path = directory.join(name);
         // A file that keeps its time stamp makes nobody compile again.
-        if !fs::read(&path).is_ok_and(|bytes| bytes == text.as_bytes()) {
-            fs::write(&path, text).with_context(|| path.display().to_string())?;
+        if !fs::read(&path).is_ok_and(|bytes| bytes == *built) {
+            fs::write(&path, built).with_context(|| path.display().to_string())?;
             changed += 1;
         }
     }
-    for stale in check::ptx_files(directory).iter().filter(|name| !files.contains_key(*name)) {
+    for stale in check::unnamed(directory, manifest) {
         fs::remove_file(directory.join(stale))?;
         changed += 1;
     }

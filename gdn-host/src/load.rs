@@ -1,0 +1,254 @@
+//! From an embedded module to functions: which of its files is loaded.
+
+use crate::artifact::{self, EmbeddedBinary, EmbeddedModule, ModuleKey};
+use crate::driver::{Context, DriverError, Function, JitOptions, Module};
+use thiserror::Error;
+
+/// Kernels that could not be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The driver said no; a JIT failure keeps its log.
+    #[error("{what}: {source}")]
+    Driver {
+        /// What was being done.
+        what: String,
+        /// The driver's answer.
+        source: DriverError,
+    },
+    /// No embedded PTX runs on the device.
+    #[error("no kernel for {module} on compute capability {compute}: it needs at least 80")]
+    Unsupported {
+        /// Module asked for.
+        module: ModuleKey,
+        /// `10 * major + minor`.
+        compute: u32,
+    },
+    /// [`Code::Binary`] was asked for and there is none.
+    #[error("no machine code for {module} on compute capability {compute}: only its PTX runs there")]
+    NoBinary {
+        /// Module asked for.
+        module: ModuleKey,
+        /// `10 * major + minor`.
+        compute: u32,
+    },
+    /// An embedded file is not what was built.
+    #[error("{file} is damaged: its sha256 is not {sha256}")]
+    Damaged {
+        /// Name of the file.
+        file: &'static str,
+        /// What the build recorded.
+        sha256: &'static str,
+    },
+}
+
+/// Which of a module's files [`Gdn::load_code`](crate::Gdn::load_code) loads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Code {
+    /// Machine code for the device if there is some; PTX if not, or if the driver refuses the machine code
+    /// ([`DriverError::refuses_image`]), as one that is older than the assembler may. Any other failure is an error.
+    #[default]
+    Auto,
+    /// Machine code for the device, and nothing else.
+    Binary,
+    /// PTX with the highest target the device runs, which the driver compiles.
+    Ptx {
+        /// Highest target to take (80, 90).
+        most: Option<u32>,
+    },
+}
+
+/// A file that was loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadedFile {
+    /// Its name: `decode_f32_bf16_k128.sm_90.cubin`.
+    pub name: &'static str,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: &'static str,
+    /// Whether it is machine code; else it is PTX, which the driver compiled.
+    pub is_binary: bool,
+}
+
+/// Kernels of one module, loaded.
+pub(crate) struct Loaded {
+    pub(crate) key: ModuleKey,
+    /// Height of a warp's tile, and the function.
+    pub(crate) functions: Vec<(u32, Function)>,
+    pub(crate) embedded: &'static EmbeddedModule,
+    /// What was loaded; `None` if it was the PTX.
+    binary: Option<&'static EmbeddedBinary>,
+    /// Keeps the functions valid.
+    _module: Module,
+}
+
+impl Loaded {
+    /// Loads the module of `key` for a device of this compute capability.
+    pub(crate) fn new(
+        context: &Context,
+        key: ModuleKey,
+        compute: u32,
+        code: Code,
+    ) -> Result<Loaded, LoadError> {
+        let most = match code {
+            Code::Ptx { most: Some(most) } => most.min(compute),
+            _ => compute,
+        };
+        let unsupported = LoadError::Unsupported { module: key, compute: most };
+        let embedded = artifact::select(key, most).ok_or(unsupported)?;
+        Self::embedded(context, embedded, compute, code)
+    }
+
+    fn embedded(
+        context: &Context,
+        embedded: &'static EmbeddedModule,
+        compute: u32,
+        code: Code,
+    ) -> Result<Loaded, LoadError> {
+        match (code, embedded.binary(compute)) {
+            (Code::Ptx { .. }, _) | (Code::Auto, None) => Self::ptx(context, embedded),
+            (Code::Binary, None) => Err(LoadError::NoBinary { module: embedded.key, compute }),
+            (Code::Binary, Some(binary)) => Self::binary(context, embedded, binary),
+            (Code::Auto, Some(binary)) => match Self::binary(context, embedded, binary) {
+                Err(LoadError::Driver { source, .. }) if source.refuses_image() => {
+                    Self::ptx(context, embedded)
+                }
+                result => result,
+            },
+        }
+    }
+
+    fn ptx(context: &Context, embedded: &'static EmbeddedModule) -> Result<Loaded, LoadError> {
+        let EmbeddedModule { file, sha256, .. } = *embedded;
+        if !embedded.is_intact() {
+            return Err(LoadError::Damaged { file, sha256 });
+        }
+        let module = Module::load(context, embedded.text(), &JitOptions::default());
+        Self::link(module, embedded, None).map_err(|source| LoadError::Driver { what: file.into(), source })
+    }
+
+    fn binary(
+        context: &Context,
+        embedded: &'static EmbeddedModule,
+        binary: &'static EmbeddedBinary,
+    ) -> Result<Loaded, LoadError> {
+        let EmbeddedBinary { file, sha256, .. } = *binary;
+        if !binary.is_intact() {
+            return Err(LoadError::Damaged { file, sha256 });
+        }
+        // SAFETY: by its hash it is the whole file that ptxas wrote.
+        let module = unsafe { Module::load_binary(context, binary.bytes) };
+        Self::link(module, embedded, Some(binary))
+            .map_err(|source| LoadError::Driver { what: file.into(), source })
+    }
+
+    /// Looks the entries up.
+    fn link(
+        module: Result<Module, DriverError>,
+        embedded: &'static EmbeddedModule,
+        binary: Option<&'static EmbeddedBinary>,
+    ) -> Result<Loaded, DriverError> {
+        let module = module?;
+        let entries = embedded.entries.iter();
+        let functions = entries.map(|e| Ok((e.rows, module.function(e.name)?))).collect::<Result<_, _>>()?;
+        Ok(Loaded { key: embedded.key, functions, embedded, binary, _module: module })
+    }
+
+    pub(crate) fn file(&self) -> LoadedFile {
+        let EmbeddedModule { file: name, sha256, .. } = *self.embedded;
+        match self.binary {
+            Some(&EmbeddedBinary { file: name, sha256, .. }) => LoadedFile { name, sha256, is_binary: true },
+            None => LoadedFile { name, sha256, is_binary: false },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::fake;
+    use crate::{DType, Family, Layout};
+
+    const KEY: ModuleKey = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
+    const NAME: &str = "decode_f32_bf16_k128";
+
+    /// The file that a driver which answers `refusal` to machine code ends up with.
+    fn load(compute: u32, code: Code, refusal: u32) -> Result<String, LoadError> {
+        let context = fake::context_with_modules(refusal);
+        let loaded = Loaded::new(&context, KEY, compute, code)?;
+        assert_eq!(loaded.functions.len(), loaded.embedded.entries.len());
+        let LoadedFile { name, is_binary, .. } = loaded.file();
+        assert_eq!(is_binary, name.ends_with(".cubin"));
+        Ok(name.strip_prefix(NAME).unwrap().to_owned())
+    }
+
+    #[test]
+    fn machine_code_is_loaded_where_it_was_proven_and_ptx_elsewhere() {
+        let file = |compute| load(compute, Code::Auto, 0).unwrap();
+        assert_eq!(file(90), ".sm_90.cubin");
+        assert_eq!((fake::calls("binary"), fake::calls("ptx")), (1, 0));
+        assert_eq!([80, 86, 89].map(file), [".sm_80.ptx"; 3]);
+        assert_eq!([100, 120].map(file), [".sm_90.ptx"; 2]);
+        assert_eq!((fake::calls("binary"), fake::calls("ptx")), (1, 5));
+        assert!(matches!(load(75, Code::Auto, 0), Err(LoadError::Unsupported { compute: 75, .. })));
+    }
+
+    #[test]
+    fn driver_that_refuses_machine_code_gets_ptx() {
+        for refusal in [200, 209, 218, 222] {
+            assert_eq!(load(90, Code::Auto, refusal).unwrap(), ".sm_90.ptx", "{refusal}");
+        }
+        assert_eq!((fake::calls("binary"), fake::calls("ptx")), (0, 4));
+    }
+
+    #[test]
+    fn other_failures_are_not_hidden_behind_ptx() {
+        const OUT_OF_MEMORY: u32 = 2;
+        let error = load(90, Code::Auto, OUT_OF_MEMORY).unwrap_err();
+        let LoadError::Driver { what, source } = &error else { panic!("{error}") };
+        assert_eq!(what, "decode_f32_bf16_k128.sm_90.cubin");
+        assert!(matches!(source, DriverError::Binary { code: OUT_OF_MEMORY, .. }), "{source}");
+        assert_eq!(fake::calls("ptx"), 0);
+    }
+
+    #[test]
+    fn caller_may_insist() {
+        let ptx = |most| load(90, Code::Ptx { most }, 0).unwrap();
+        assert_eq!([None, Some(80), Some(120)].map(ptx), [".sm_90.ptx", ".sm_80.ptx", ".sm_90.ptx"]);
+        assert_eq!(fake::calls("binary"), 0);
+        assert_eq!(load(90, Code::Binary, 0).unwrap(), ".sm_90.cubin");
+        assert!(matches!(load(90, Code::Binary, 209), Err(LoadError::Driver { .. })));
+        let error = load(100, Code::Binary, 0).unwrap_err().to_string();
+        assert!(
+            error.contains("no machine code for decode_f32_bf16_k128 on compute capability 100"),
+            "{error}"
+        );
+        assert_eq!(fake::calls("ptx"), 3);
+    }
+
+    /// A module whose files have the hashes of others.
+    fn damaged(ptx: bool, binary: bool) -> &'static EmbeddedModule {
+        let good = artifact::select(KEY, 90).unwrap();
+        let hash = |damage, sha256| if damage { "0" } else { sha256 };
+        let &EmbeddedBinary { file, gpu, sha256, bytes } = good.binary(90).unwrap();
+        let binaries = vec![EmbeddedBinary { file, gpu, sha256: hash(binary, sha256), bytes }];
+        Box::leak(Box::new(EmbeddedModule {
+            sha256: hash(ptx, good.sha256),
+            binaries: binaries.leak(),
+            ..*good
+        }))
+    }
+
+    #[test]
+    fn damaged_file_is_an_error_and_nothing_takes_its_place() {
+        let context = fake::context_with_modules(0);
+        let load =
+            |module, code| Loaded::embedded(&context, module, 90, code).map(|loaded| loaded.file().name);
+        for code in [Code::Auto, Code::Binary] {
+            let error = load(damaged(false, true), code).unwrap_err();
+            assert_eq!(error.to_string(), "decode_f32_bf16_k128.sm_90.cubin is damaged: its sha256 is not 0");
+        }
+        let error = load(damaged(true, false), Code::Ptx { most: None }).unwrap_err();
+        assert_eq!(error.to_string(), "decode_f32_bf16_k128.sm_90.ptx is damaged: its sha256 is not 0");
+        assert_eq!((fake::calls("binary"), fake::calls("ptx")), (0, 0));
+        assert_eq!(load(damaged(true, false), Code::Auto).unwrap(), "decode_f32_bf16_k128.sm_90.cubin");
+    }
+}
