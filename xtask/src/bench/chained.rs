@@ -2,7 +2,9 @@
 //!
 //! A graph holds L times a producer and the operation, each time on states of its own (cold in L2). The producer has one
 //! block a multiprocessor, lets its dependents start at once and keeps the multiprocessors busy for a given time. The
-//! marginal time is that of the chain less that of the producers alone, divided by L.
+//! marginal time is that of the chain less that of the producers alone, divided by L. Early launches are timed in two chains:
+//! with producers that are launched when the operation has ended, and with producers that are launched early too and wait
+//! for it before they work, as in a model all of whose kernels are launched early.
 
 use super::case::{Case, interleaved};
 use super::ops::Spec;
@@ -10,7 +12,7 @@ use super::probe::{PRODUCER_BLOCK, Probe, ProducerParams};
 use super::row::layout_name;
 use super::{Gpu, report};
 use anyhow::Result;
-use gdn_host::driver::{DeviceBuffer, DriverError, Graph, OwnedStream, Stream, launch};
+use gdn_host::driver::{DeviceBuffer, DriverError, Graph, OwnedStream, Stream, launch, launch_early};
 use gdn_host::{Caps, Launch, Tile};
 use serde::Serialize;
 
@@ -41,6 +43,10 @@ pub(super) struct Chained {
     early_us: f64,
     /// `early_us / plain_us`.
     ratio: f64,
+    /// What an early launch adds where producers are launched early too, to such producers alone.
+    all_early_us: f64,
+    /// `all_early_us / plain_us`.
+    all_early_ratio: f64,
     /// Whether the plan was early: otherwise both launches are plain.
     early: bool,
 }
@@ -62,46 +68,45 @@ impl Producer {
         Ok(Producer { probe: Probe::producer(&gpu.context)?, out, sms: caps.sms, clock_khz })
     }
 
-    fn launch(&self, us: f64, stream: Stream) -> Result<(), DriverError> {
+    fn launch(&self, us: f64, early: bool, stream: Stream) -> Result<(), DriverError> {
         let clocks = (us * f64::from(self.clock_khz) / 1e3) as u64;
         let params = ProducerParams { out: self.out.address(), clocks };
-        // SAFETY: the struct is the kernel's, and its buffer has a word for each thread of the grid.
+        let launch = if early { launch_early } else { launch };
+        // SAFETY: the struct is the kernel's, and its buffer has a word for each thread of the grid. Launched early, it waits
+        // before it does anything.
         unsafe { launch(self.probe.function, [self.sms, 1, 1], PRODUCER_BLOCK, 0, stream, &params) }
     }
 
     /// Times a shape behind each producer; all graphs take turns.
     pub(super) fn time(&self, gpu: &Gpu, case: &Case) -> Result<Vec<Chained>> {
         let stream = OwnedStream::new(&gpu.context)?;
-        let early = Launch { tile: Tile::Auto, early: true };
-        let ways = [None, Some(Launch::default()), Some(early)];
-        let pairs = PRODUCER_US.into_iter().flat_map(|us| ways.map(|way| (us, way)));
-        let graph = |(us, way)| self.graph(gpu, &stream, case, us, way);
-        let graphs = pairs.map(graph).collect::<Result<Vec<_>, _>>()?;
+        let chains = PRODUCER_US.into_iter().flat_map(|us| Chain::ALL.map(|chain| (us, chain)));
+        let graph = |(us, chain)| self.graph(gpu, &stream, case, us, chain);
+        let graphs = chains.map(graph).collect::<Result<Vec<_>, _>>()?;
         let times = interleaved(gpu, &stream, &graphs)?;
         let medians: Vec<f64> = times.iter().map(|times| times[times.len() / 2]).collect();
-        let is_early = gpu.gdn.plan(case.first()?, early)?.early;
+        let is_early = gpu.gdn.plan(case.first()?, EARLY)?.early;
         let launches = case.calls.len();
-        let row = |(&us, medians): (&f64, &[f64])| {
-            Chained::new(&case.spec, us, [medians[0], medians[1], medians[2]], launches, is_early)
-        };
-        Ok(PRODUCER_US.iter().zip(medians.chunks_exact(ways.len())).map(row).collect())
+        let (of_producer, _) = medians.as_chunks();
+        let row = |(&us, &medians)| Chained::new(&case.spec, us, medians, launches, is_early);
+        Ok(PRODUCER_US.iter().zip(of_producer).map(row).collect())
     }
 
-    /// A producer before each call; `None` for producers alone.
+    /// A producer before each call, or producers alone.
     fn graph(
         &self,
         gpu: &Gpu,
         stream: &OwnedStream,
         case: &Case,
         us: f64,
-        way: Option<Launch>,
+        chain: Chain,
     ) -> Result<Graph, gdn_host::Error> {
         Graph::capture(stream, |stream| {
             for call in &case.calls {
-                self.launch(us, stream)?;
-                let Some(launch) = way else { continue };
-                // SAFETY: the call's buffers are alive in case and used by nothing else; the producer in front, which
-                // was launched plainly, writes none of them.
+                self.launch(us, chain.early_producers, stream)?;
+                let Some(launch) = chain.operation else { continue };
+                // SAFETY: the call's buffers are alive in case and used by nothing else, in particular by no producer; what
+                // comes before its producer wrote other states.
                 unsafe { gpu.gdn.run_with(call.as_ref(), launch, stream)? };
             }
             Ok(())
@@ -109,12 +114,38 @@ impl Producer {
     }
 }
 
+/// An early launch of the operation.
+const EARLY: Launch = Launch { tile: Tile::Auto, early: true };
+
+/// How the kernels of a graph are launched.
+#[derive(Clone, Copy)]
+struct Chain {
+    early_producers: bool,
+    /// The operation, if it is in the graph.
+    operation: Option<Launch>,
+}
+
+impl Chain {
+    /// In the order in which [`Chained::new`] takes their times.
+    const ALL: [Chain; 5] = {
+        let plain = Launch { tile: Tile::Auto, early: false };
+        [
+            Chain { early_producers: false, operation: None },
+            Chain { early_producers: false, operation: Some(plain) },
+            Chain { early_producers: false, operation: Some(EARLY) },
+            Chain { early_producers: true, operation: None },
+            Chain { early_producers: true, operation: Some(EARLY) },
+        ]
+    };
+}
+
 impl Chained {
-    /// From the times of the graphs: producers alone, chain with plain launches, chain with early ones.
-    fn new(spec: &Spec, producer_us: f64, graphs: [f64; 3], launches: usize, early: bool) -> Chained {
-        let [alone, plain, chain] = graphs;
-        let marginal = |chain: f64| (chain - alone) / launches as f64;
-        let (plain_us, early_us) = (marginal(plain), marginal(chain));
+    /// From the times of the graphs of [`Chain::ALL`].
+    fn new(spec: &Spec, producer_us: f64, graphs: [f64; 5], launches: usize, early: bool) -> Chained {
+        let [alone, plain, behind_plain, alone_early, all_early] = graphs;
+        let marginal = |chain: f64, alone: f64| (chain - alone) / launches as f64;
+        let (plain_us, early_us) = (marginal(plain, alone), marginal(behind_plain, alone));
+        let all_early_us = marginal(all_early, alone_early);
         Chained {
             op: spec.op.name(),
             h: spec.shape.h,
@@ -129,6 +160,8 @@ impl Chained {
             plain_us,
             early_us,
             ratio: early_us / plain_us,
+            all_early_us,
+            all_early_ratio: all_early_us / plain_us,
             early,
         }
     }
@@ -160,6 +193,8 @@ pub(super) fn print(rows: &[Chained]) {
         "plain us",
         "early us",
         "early/plain",
+        "all early us",
+        "all early/plain",
         "planned",
     ];
     let cells = rows.iter().map(|r| {
@@ -175,6 +210,8 @@ pub(super) fn print(rows: &[Chained]) {
             format!("{:.2}", r.plain_us),
             format!("{:.2}", r.early_us),
             format!("{:.2}", r.ratio),
+            format!("{:.2}", r.all_early_us),
+            format!("{:.2}", r.all_early_ratio),
             if r.early { "early" } else { "plain" }.into(),
         ]
     });
@@ -191,8 +228,9 @@ mod tests {
     fn marginal_time_is_the_chain_less_the_producers() {
         let shape = HeadShape::new(16, 32, 128, 128).unwrap();
         let spec = Spec::new(Op::Decode, shape, DType::F32, Layout::Vk, 1, 4);
-        let row = Chained::new(&spec, 2.0, [100.0, 300.0, 200.0], 40, true);
+        let row = Chained::new(&spec, 2.0, [100.0, 300.0, 200.0, 80.0, 130.0], 40, true);
         assert_eq!((row.alone_us, row.plain_us, row.early_us, row.ratio), (2.5, 5.0, 2.5, 0.5));
+        assert_eq!((row.all_early_us, row.all_early_ratio), (1.25, 0.25));
         let json = serde_json::to_value(&row).unwrap();
         for field in ["op", "h", "hv", "state", "batch", "producer_us", "plain_us", "early_us", "ratio"] {
             assert!(json.get(field).is_some(), "{field}");

@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result};
 use gdn_host::driver::{Context, Function, JitOptions, Module};
 use std::ffi::CStr;
 
-/// A kernel that lets its dependents start at once, keeps its multiprocessors for a number of clocks, and stores a word a
-/// thread.
+/// A kernel that lets its dependents start at once, waits for its predecessor (if launched early), keeps its multiprocessors
+/// for a number of clocks, and stores a word a thread.
 const PRODUCER: &CStr = c"
 .version 7.8
 .target sm_90
@@ -19,6 +19,7 @@ const PRODUCER: &CStr = c"
     .reg .b64 %rd<7>;
 
     griddepcontrol.launch_dependents;
+    griddepcontrol.wait;
     mov.u64 %rd1, %clock64;
     ld.param.u64 %rd2, [params];
     ld.param.u64 %rd3, [params+8];
