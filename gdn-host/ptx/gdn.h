@@ -199,8 +199,9 @@ typedef struct GdnLayer {
 /// sequences.
 ///
 /// Launch: block `(32 * warps, 1, 1)`, grid `(HV * V / BV, min(N, 65535), ceil(N / 65535))` where
-/// `BV = rows * (256 / K) * warps` must divide V and `rows` is the `_rN` of the entry's name. No dynamic
-/// shared memory.
+/// `BV = rows * (256 / K) * warps / team` must divide V, `rows` is the `_rN` of the entry's name and `warps` a multiple
+/// of `team`. That is 1 for states `[V, K]`; for states `[K, V]`, the `_kv` entries, `rows / 4` with an f32 state and
+/// `rows / 8` with a 16-bit one. No dynamic shared memory.
 typedef struct GdnDecodeParams {
   /// q, k, v.
   struct GdnInputs inputs;

@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "cb6ad80d3d8e2871c2f58a18f4b13d14cf74155f6ce170eeb7f8fe5cc3e781c4",
+        sha256: "413bdffed51afb9556f4e58e2b34de259aedc4cb91568f9a7eab18d9e862205e",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "10a80c9842908d668141979aba014a28a7e94cd0099e54aaa342f3b8eb0ef4f6",
+        sha256: "bcb9db5dfbf2cfe511ed06e6de5665e7a2eb9338007e7abb9e2924c080ddf9a4",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "3705c50b7a9a647078a16fbe1171f06422f08ea27f8f39dd49f29ce21a64762b",
+        sha256: "9e2ed54e78fcbe27132baca7c8aa66a5f6fe846e6d1047371838e3e0bf4fd32e",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "868fa3ed91330266098512970decf06292c5f206cd0393686304a0299b080b53",
+        sha256: "bb439fd6f6ba6fbcb95fad7935ecfcd2368938c668780486d68c768e4e0cd667",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "55507fb43fc1b945ba076d490d286e821a57611edb78aaaf0adf72b5dc91d6a1",
+        sha256: "bbb6023c01e805952de4d15e37e7a8738387fcd2b3ca3b40ce78583e9e6faff5",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "4936b55725344750769389069134b8654cff08260698b4622fb22e0c7d77477c",
+        sha256: "52bcf592e5752fd67fcd3b3f64e4488a0ca287d57f22677e10b453fba4aa99af",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "93d547fa98435107409027d770eb308938191c3a32b9081c789bb933c9baee0f",
+        sha256: "4335ddb06c73e8d56094a3f5ac1d9d968454bacd00143eec1dbc73efad63760f",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c3ec14072e501c10f5a3b025bd357d35d94048796f01f86d7854d1063883eee6",
+        sha256: "ba23b871a8a1d57ed843ffd946096bc650a0173de6e119e874b7518c115660c8",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a19611ac5ec9dafafbc3c17a135e167e35be46bde5f92be3f5d0cbaf2c0d936b",
+        sha256: "ab99bddd53755486cc9c93f2a6f414e1a0378b92b2229ed5e7de2a59546ac6f1",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "12a95bd346339d37d2bd911555a88aeb07f86093f6c6422e9e5a28cc0c703e09",
+        sha256: "c60ebefc304eee5f76b177fe9f77b3cefc21fcef390540fed5b234c5c9050d9c",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "39d8d1bb69e311969a9e1ef546e42afe94bca99e3ff92ce901a4e50f14289d00",
+        sha256: "d641b4e57a5b398faa653ef247dbd87eb196227adc44ce0c5825046ff8345a10",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e441a15927a957fab4e6457008c8b9b030abb0bc668e833911a5fe4a651e8a0e",
+        sha256: "7963b0a7a89c54c08e009917a05d3f58d664bed4604d681e73aabafd21526f2a",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "73ac38180e87810e8d4997c77fd225f57a55ee7a4275184a8c8a218dc9b6d824",
+        sha256: "e706f587ab9ba8b6a1fadb27a3772783de50c6f80b75234a7f864ddbabe10bce",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "accf7afb71b246ae0b654deb86fa1cf424f9463d6e50d70d1b614530aaadd09c",
+        sha256: "933cd3a77a8c2706e020df2770c2e1f6a8cf3528d11c4ef83ebe9c512b45ec0f",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "10904983ecd8322d06096956af91c462f5e4f923a44df067be8eeb8444abc937",
+        sha256: "87b33107850b322c34fa7080600a5a7b4e8a49bf5ae0142dbfa893b8e4ff9b7d",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "505098a1f6ef94a72c7b9524c85f6fec1b90b0438b44427c1ea0a1b7dd141c34",
+        sha256: "a69b4b9b52b36fea6e26e307c3b9701108ac5632bc6edce97c4623274db67a72",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8f35ad61b91dc02f42e3a30dc7701e669c264cf6db8cf6c1bd5ef997b124e228",
+        sha256: "231f7c3d9c16a2851005f90bd86f66c316ad4ae7a1ee5f77928313a73a714e6c",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "2b5c67016a2a2d7510caa2cb72957395af217d1517909add0aeb5cfc016fc37a",
+        sha256: "5da0742b0b864a911767789e32e311452bb8ccf31a9fa604e2dc6faca1fa7665",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f20cddee52e7bebd9c03ac089e39ed766c96b0530ea4e1e6353807e025b977dd",
+        sha256: "b6381b0198b9a0714d6d20146103f7f14cb489fe77612e5a2b21f8d67d4627d9",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "48898c34a9978cdbf76a55f16b3d9a33f34999722ac657aa2a7f7839f09c9696",
+        sha256: "9547d2eb0adea60f47eb7d2fc85e61f2181aa1cec50edc6a2063f8b9028a6feb",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "647813c1d83ce599a3107affaf6423bc602d61db86aaa1806de77085a3575955",
+        sha256: "ffefac74c4aad5af4e644f97d00338ba4aef730ee47a72fdfe845ca896b32cbf",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "dc2de4a3b5938ed166da59fae12ddb6fed4536aa13d266fa031694ab34c19b80",
+        sha256: "5936e3546c8a7339d7a7502b85d88a534ba8f157bd40be8c07a0881952613f1c",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -300,7 +300,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "53e2404f9c3c78de18c3790a1237371f77fa22cea3192f7eee0f3b6c90a36cce",
+        sha256: "d91574b2cbd336803ee3c1cad88809989254962f586bc3c5ae9bd8d633467a10",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b625a27fa75fd23392df75f97c392c02a3463a91d415687fb4c9d9ed5d306f7f",
+        sha256: "5210c596f4d108fbdf46445b5604ed8675a2f38cad5bba0f363bab21a4f03f3c",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "bce4f1d635297925abb5f6212b2dfa0c14a888c7cc142c5f648b2d009de90dbd",
+        sha256: "5874baf2608259418a245e7cd6a9414bc32014881d51d40b8e0c80b65c89157d",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a5421609a0a8d1b3fddb5e566ec166ac4d9d07fc2d976c13c1fe2f13d952bcfe",
+        sha256: "c61ce9bc0e2ee065a4096b9ddc1f0153dd9b41fa73741b4b09d6bbf5e589962f",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ade282d271dff85518be8cb15b12f1e135d06a5927534639e1e3c9081fb1407b",
+        sha256: "668691c04f80e027c46ed788f9cc1507129497ca8a6da9a42695cdf1b086e9fb",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d9df4736ae007fa3748a3e3c8fbacba1c57307ebcf34c0c409e74c550a530aba",
+        sha256: "a95766275ef3a707dbfc2ed103d3325dea53c3433f867911b9f932559e4061a6",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "bfaec5fa0dfddb39b0f3c62579677295d4fbc499dcf9e1778ffbbdc2d54a9574",
+        sha256: "c14f6a12776338975370656b8368fe59ce9e25c0741e09b3fcc1ad3651673156",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "65aea74e87d1a009c47cd4c83b8b62a2da040e69b96a1e808134242a98b932ac",
+        sha256: "60bce9e5544ac1bbe58c501dec2ef9c3bcb8e0c1534156b9d21d4158a7d0b005",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "abf8bea8b7b3a474db1832b7c9713dff176bc52d4986774af82e6483a2a94239",
+        sha256: "d88188b565491ae123ca9790fd822a5e9396aa41a48c12cbe2a23750923ced6e",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "885db38598ff78cf86f1b1b32e42a8f21bf1437e5be6d9582d4218b69e38b177",
+        sha256: "a56b310071da6339dd7e6d9b01a36896ae6cffda9144e53e30847aebd786b250",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ee693cb32929068a7841ada23a49c0f28e7248ab2eeeb8160ee1066f2ad0333e",
+        sha256: "d0bd2aea2948ef0bc55003f5ad5fb9e91aa00acbc5f46fb6c404a8053fb4aa4e",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "4c643f5369e088541e8dd4139cc867eba5eeaec0201928653619771d5e786c09",
+        sha256: "08f55fbf624ec8e23969a2b30301741606155a428e33137912b46bf11983626a",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "00fb5a96662b578a08d103e80089c452e8dfcf4d24bbdc548557be4c85acc401",
+        sha256: "056cfc8eaacbfb61b3f4ec35e967b65000b27e72b226952c28b0e4074fcb43dc",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "8f66890d10beb9efe373f97c97530b27bf787d978c7b31dcf1654c9d0f324401",
+        sha256: "b1c68b136de0835583c8900ddf43c94e2662f536c91311e02228bd49b41116de",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2002cf280d6b83874416bc4030ca77272d52b6a506bef7b7aabb63d1ea7c6059",
+        sha256: "eb20699b676ea82f56b4294e71a92b088aa74f8320b01136e0e5ad202f9c10a5",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "49d6be2f9e551a77b95f60dd5d7cef926bbaa9c6ec48afaec458971482482b2c",
+        sha256: "e7c85868db9651d152131e889c7c6c706b372e4a87e5e7075f295de1539eb470",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +508,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "24e48615704ed5b57fce1ec8b7f22e4faae7c262a209d590ffe3655bb56db388",
+        sha256: "d12de43cb4d25b0bb581a9d0a4217e7e1750c6d2c34b7f04225d519d4ff0e84e",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "9aa88b00e40b99f3f53194c646d1af5b54c0b700a236491206ddfa1d572d7636",
+        sha256: "6d9665aacd62113ed1e2e47cbd5df9e2cc5e223a484b37b67e420445616ad050",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "74d2fe8dd70fb62aa83184be97d46a676baec986ddb45c59a39bba574fc3086b",
+        sha256: "aa35ed62f575abac92f43157f8e92ab57c1eadfa76927e2fd059e8962649148d",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,7 +547,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "cb562aafa4dda5aaad095acf40070308938a2440b04887e86384d7868ca45cb4",
+        sha256: "363195785181401d5b05dfa163b7be4c0e5c1cbb78039e518975234ae3011566",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -560,7 +560,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "22e9011938c94816c915db3b2d0f677c0293d5f45be73480a3e9abf9e81f35a4",
+        sha256: "bf53305b2f3502fd361d2ae8f12350264964ea9c9441989e80966d1993ca315e",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "55a32b66ce58bbd36e56482194677f53790859f006b353dc650b9b73676f9d54",
+        sha256: "66d9b6e4a093b2390a17d5d5530cdf50527ea1a51b1ad487121028b30893053e",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "fea740d38f80150f931666a50507a329b3dce80b26c240439ead4acd81466722",
+        sha256: "5674cd83bd5d1e8a6f741f89c17bd749847866a3cfc8275411242b6259bbd23e",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "7eb4c6322897c57c0204434fe598759e02b3e2ce2ea172df589423f0be5050af",
+        sha256: "1d3cfbd87cf09982626879530145d28c97b7bebdd216020115c3245b62ebead5",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "714afbf647c1e824d1006e538843690f4a634e42eee51636051fcfc75d3ca793",
+        sha256: "ac8de7a8cabdfdf6cb01f3d12665dd2d186e85441d15d5bd342a02ce8107c541",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "deaec4424d38000b65fc5421560d85599b6e34d0a51bbb916f038e1ec61d0292",
+        sha256: "a80d8f0fa66f5099ec93e942227ffbf98fe864bcad84c9e92230bc91eaff3f3a",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,12 +638,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d13c94e3f36209dad5f728b68739e63b4c629894daee79276c0bf41c45a3dccf",
+        sha256: "3d935d7a98dfb41c5a931d3dd60c7c2920692eb241b01b5f50b285b712684af4",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -651,12 +650,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "07bccd2d61859eacb2507b437d1f979e046854b50b25eb0a2fb1b3d369eb9c54",
+        sha256: "607e327d148449b34fb536bd808d9c2666ff666c29e66654da26fe969889dd5a",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -664,12 +662,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "8f51b5b98fa07768bd630a12c5ee617c72d45bbe0dc20520571162dd0c47d249",
+        sha256: "858ddb9d4d8ebd5594b5966ec6049848bc9d6bbd66e34fd41abe3e4b88074fb2",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -677,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "6825c83c2f17cb465c5909ac89a1d0d804b9b4848babe9caa48acebc133f3b4d",
+        sha256: "947403ca6e5cb9aba00c4a594f5202bb05b9a0a8a16624661b3b9cc05702c2e8",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -690,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "014a482922edcd86f8df75f37d07bc1dec90c28168b5c779c48f12bd398e77d2",
+        sha256: "a502e8db79c0c407d845742077f3840ebd8c40e4ee53dfef7fd3d248081dbfef",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -703,11 +700,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "721c5636404b977041ae34ac02990b9658499d40c73762cbb337c1e764f5076c",
+        sha256: "c68abe3fadf83b2df126519252e5737f4566586f611b6de811152c1adb5a47cd",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -716,11 +712,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "9a13c9b5a662c370ad6ce181a0e19980cc3ad30740cde9b5c11d981bb7120b82",
+        sha256: "4da85fb8f24c302b339e4ad2e5f38c7d509b4e8aab8a1a8c2794e9fbf366c864",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -729,11 +724,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "c3af906aedbe25d952a73c8291b4a900e4f9c413b0978016c62a7a4a10e9cf0b",
+        sha256: "91d4004b14cd24e4ca640688e18a33afdd8dee29ab3b57c69f6c8258dd0e62ac",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -742,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "6b069acd57ab455b986650858379d7b77c38d497e02f26383f6c42c2ed98b96a",
+        sha256: "13a3b1b1005d046a208b6f20f4e22b18aa168f075a3c067d591ba75f29b6a78b",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -755,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b7276348ce09a0a2021d1f6733f11628b31102f1c5cbcd2c82323e15ad9800f6",
+        sha256: "156f3cef1263f12f5b606a3d5052f6321d5f8c16b50d2290f600db18107e1544",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -768,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "748b62b4c3ae1c93bf45c50cb8b8f9b6258e925c489303948429e5a02c7d5b29",
+        sha256: "fefe18976a91d682c71e2de3d728bde6c070571dabe9d0aaa7d30187c5e7bd02",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -780,7 +774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "adbe47ec15ce728d08ef4bd75abc5425014343aa7d5b21962f4ce66c7318e9a4",
+        sha256: "b8b255e66a9e5080864bb4f52d8488db6184bc4d108a46efe4397d6f889f5a1d",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -792,7 +786,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "6b7c52fdeb8da86e43bde4483609618251b0855b210e7c5178a7ced2c1c15c65",
+        sha256: "a3b5b3f248e50e522aec1d5cb3ed1e959504a74ce87a5a8b7c32def7b76496ce",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -804,7 +798,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "97b099afe627a0bfba8f020e9b216657014214ab0f4b3c0fb4380f1b981d4e11",
+        sha256: "646e98a421acab370ef417f4ddf1d5731fc49755c6d2ec08c14e14b4fc8d8cc0",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -816,7 +810,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "dbfbf10067317b1429abcc433a13318ce448d6727749f02b62f0c2abb8955667",
+        sha256: "a0ac0a8511704d74cd174a7b6a165c1d291a47c43d81df49aa482492873fb55c",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -828,7 +822,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "938c22159655a126b77bbd1eb4aa293366c19499846c48b7feda153076615930",
+        sha256: "7184abb67d5edb69463763bb263024ceafae1f028fcb98d64dd5b626979ec393",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -840,7 +834,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3890a46cb43e419f54a638505b8811593c3d6e52478a7197d10f17506a76e53a",
+        sha256: "8f60f9d65cc6dfaf9958a50a19fb8d938dc84733f52a00fa6cf0a6105f9ddfd6",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -852,7 +846,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "4ba78fbdff058a5f4b968e21b690f16640212a0b44dafe8076e533512f1adf9e",
+        sha256: "a0b9ed7712cb83b6bc0e5e9a95238fe24edab796ad9cbda087e139c573507c6d",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -864,7 +858,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c9c9caa851a77d837193c55430c4b5408931f3eb4694d488510103e2b59439c8",
+        sha256: "73f0cfc6b4de9deb3aae88b0729cf2eebff3cadd40e9f9597dca3fabe6792a91",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -876,7 +870,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "8601d244a8983df5a5d0ffb840644d253876aa2ea5fdc69a0ff9b618547c0743",
+        sha256: "aa0939d54d2c7becb26bd5e8583824bff221a7274d1bef9770187bfadf0f48b9",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -888,12 +882,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "dc8b48e73ad27f99244ddc773ffa3f24d727eaae7b748faecd29df90a9d8e510",
+        sha256: "86271e6bfebbc6851228e666087281400bba5d9fe1c482d26bbf6543c2941eed",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -901,12 +894,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "a9e163e13572734363c60f75f2c3235fea40d10b0a1f081b64dd2c7354c2e388",
+        sha256: "581537ff6cb8696dbdc1df06f12c3fa3811f6c408b0838da60ecb7598ed5046a",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -914,12 +906,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "63ceb05aa1e8a7fe1aa6c331ed0583ef1b95a71ab2e79b0bfb7b9a25515dbc69",
+        sha256: "f9dd98c517b8d7644d76c3999ab63a0e552db3b43fd5c5985a1a3b783a8a636c",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -927,7 +918,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f0a9d28af3098e2d1ccf70eda9d3b821b7db27383d858f8ac26c7be5ba85d6e1",
+        sha256: "1e295ebc505cc5c7c327136a383b3b2073abff8d6d20ac92930f68a23b675aa2",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -940,7 +931,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "57985b7a2fbda79e08b5d18f4e47e8c8ecb9c368a5e53254f953cf7977ce5b20",
+        sha256: "e472b1259aec8f965ff914739258281136fe009e28f2a453e4398a4d17bbb941",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -953,11 +944,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "ed4e07713cf18080d09776b2685494d1ba6c308392127f377f875edf625ffe6d",
+        sha256: "bb341bc19dae5f82bbf73dbfc799e7340dc7a35e0a06d3afa3131a5009636e2d",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -966,11 +956,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "ca609087fda404b197bd8397dfdf9a848f62c0204649dadcb89d3193a99e3c98",
+        sha256: "5913252e4323974e1f416e1506cb3d9bd58439b1ddf811cdfc58192b55a33859",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -979,11 +968,10 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "56c07d1b3de41ee5af8ba6d8a1513fc0d5bfe03c48cca7b5efb16300025d10ad",
+        sha256: "563020741df6a37f9cf9b5dff9d43bf0239ceff673c86c9c0980d27b71624c88",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -992,7 +980,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "dce7ff80e8db9383ada6071beded6f7ad521d695671b7a60b4c80d823e34e80b",
+        sha256: "6c05547dfae97b9ba6b3375a97aabb27455c285cb93c6667cfed077e5f701895",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1005,7 +993,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "3cc6b0ae3652489daf2246328d9686c58edcad4c6edb23724230427e56d0a5c5",
+        sha256: "e8849f13312f78bb68b0be82127f0ecee21ad87f2172c0fcd1a94231140dad9e",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1018,7 +1006,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c0f94c34755cfd8b918e49bf6e73c4843b5033abcc46f315bc98ea1fb9903b9d",
+        sha256: "3d92050db2a11eb717f0ab330a5201d2ecbea30ed728581ba2dde3722d6e1efb",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1030,7 +1018,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "751a20b5e8ecde0ac6adf4063a4f31ee9578b119d1189c08787d5938165067fa",
+        sha256: "d162883048c692abe9af44a4b971b3ee574701908828422de244137a63962aeb",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1042,7 +1030,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d4c43fddea45f793b110c0a9dbd030e57af8b8f00d2880f0d975ed3e34a82f91",
+        sha256: "a047d0b0efcddf4654c5f8b0aa0a2b983e06ad937bfeea7cecc553571838441d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1054,7 +1042,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "fcfba0d22f846291534e66f4866b9cb3f1ce92cfe3230fdaab5b2cb80fe2e9a7",
+        sha256: "dd2434afeb0ba3525d2f1b2f05bdbad754184812f3b028205d54b0a9f01794e6",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1066,7 +1054,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d16e08d1bf542c8fec21677a8e780a6ba979d9e89aead55384ba3a8390431dc2",
+        sha256: "bedaba8a59367b7fe9c7b29af4cd063da0731c6514f87da39b09e9fe0fa5b9a2",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1078,7 +1066,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "bdc43e4c28596e88a2285109788921288386f5305b46c95dc36b9b560b044d34",
+        sha256: "29aceaf6f2299c3846eaf1048d7e4387e09f0df88d0f061c41e57d152272c918",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1090,7 +1078,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "93dcd8ad9b374f7aef06e1c951e9d6065b80070b138807f85aea585ad52209ed",
+        sha256: "b20020bc25f9e3f5044c4d622090f35d5b1c0feb4efa910f4653709f305053ce",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1102,7 +1090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "0286f86d9ac05c295b3b5c944f9e9ffca8f018e521065d4e732351d8cb0d71d5",
+        sha256: "e3c85251350fcb46d3664c5bb9e758ae54ea4d4d2b95c308c77b244d96952f45",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1114,7 +1102,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "fd8deadfc546c9b21634bf4610cd071211ae7e81810f920bd2cc8d791590418b",
+        sha256: "102cc985e689721a0061abdc12ea5490259c4dbc83e1a348db581f5e6fab2eba",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1126,7 +1114,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d4b363dc0aeb85f48f7299a73f0f9326829a30a6dc5b476b9a48d4bb3faf18e7",
+        sha256: "19d3a621aeeccdeca5b9ea6ab6ce59abc1f81865faa8caf45a03cf71f5fd933b",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1138,7 +1126,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "d44d5cc1d4847f421b404aa44440b6c258703f8d7a260e9b82afe4d830a9c283",
+        sha256: "cf613d9b5dcd8cd3b00004703c96f6299806521e2e73dbc6f14047c0e76f155c",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1150,7 +1138,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "7b89266fb78c22ad46418aaffbc9fb441b5f57cab6cc3dc9763220413479d1b1",
+        sha256: "3f350051d4d247cd702a6f3289bb8fef8b4f1049c4b603ccb261f40577100b3b",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1162,7 +1150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "db01ea5bd1dcc5c5a63262f2c89ab333507ac832a1f73068b544933780458270",
+        sha256: "9f5be669029fe14c944abab46814984988a404f3df57b6c32da94f560e5df3bf",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1174,7 +1162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "94d1d96e826662c8f6c7f80d74480e0fa90b2cdc97eeaac2c18e3762863f30bd",
+        sha256: "2d945b5b79cf1620798481f4883be8efbb113e1964669c06e9c3dcbdf3476cd4",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1186,7 +1174,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "a8b758c9c44b7fd0b88a4846abc63a6bd1cd192fad7e634f4a51066680847014",
+        sha256: "4606c1e8d27d0cffcdf315c47d463edc2f3a0f37e8e94683b8f88ce3eeb19b17",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1198,7 +1186,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "a5e30fc6ef99a28adde22111a057b0bc75d3ef536a395a5e2197dbb12913ae58",
+        sha256: "7e6f0a6a4a588ee9a90891f4aee273ccf8da0aed746b031cc3d2aff4bc0e6651",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1210,7 +1198,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "6fc8cb1bfe30d81734767492cfe4b12fcc07d8cf111af30e6685359f9cfd784c",
+        sha256: "52747f6e474b3fce442ed5c96a4b76e18bbfe26f347580563f9556c1480a8566",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1222,7 +1210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "3181c9c90754006792324a493d72be034657953de9ad37337780874be1089138",
+        sha256: "5c46b3f855da104197afa208fb2c661d141069dc3f928816826b8e2586a2b060",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1234,7 +1222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "3d28ddef8fae796598a691b18c0c553e82a2779b09e77d7464143e8fd56a24c8",
+        sha256: "02d9e6b22d4bbf3e9a5ec1630c1844890abc5338f3818c5ea3fc638fe87127cb",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1246,7 +1234,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "81281a316dfba981fcf4d0e02c6f10b36a0b0f58699fa5aba7db80a8c8002a5c",
+        sha256: "5eaf450df41a7b6f7f31d5332ece94a0c3e9ea6bb05a1b51d1c847c134137c54",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1258,7 +1246,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "511cc658b0662e9ac9974afd4391ee4350811c355f1fec4ad1333643a55ffe6a",
+        sha256: "9e1c9f8b674c359e281f815e480e49a8705b778c0f1abdb561be9e5b543a5372",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1270,7 +1258,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "53a4d2fdaaf7f596fc1e01fd51de87cffe20a027e3aae129ea4923ae940103ed",
+        sha256: "b46f3381cff81ffefc46d7b292acdc597d0491bd5e4cac5933660ed9f76c153a",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1282,7 +1270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "94f07eca580bfe2bd93bae19969f5cb5d906fab3053acb79e95b8ac89486fcb4",
+        sha256: "3f9c7e3e435adfe11e335708269d4d749dd66e1bd844dead7f5bf768ac2251f5",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1294,7 +1282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "f1a3aab78e7780647c3b814d7c3aa8ef766817d3105aefbe25e8e0b95307114c",
+        sha256: "a67d97b59f1e0019f546ebbc38878e44097bfbd40335fc624486205cc30e0249",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1306,7 +1294,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8248b126e712554926f74ea4613a482d8642f7da564d263ba542f2e286b13774",
+        sha256: "7ae2173051db6f07071f7e2dc40583c3083ea6b1ee8fb91ff06a28f374981b5f",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1318,7 +1306,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "8c66195e36f72ae92d7c096745e51fce614d2347383ea8c3df83ba2b9426437d",
+        sha256: "536b58c5bd539a5a87f4c1f64da6fa85ab25247ab75afa39c77b263a1493e1bc",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1330,7 +1318,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ff7efe42982d886630d40c3f3a42d6f285a972ce4945f59042c299d5f96ac6d6",
+        sha256: "70c8617c688386495157313aa252b6e1bc6cdb6235948e8c9964a70b673da293",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1342,7 +1330,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "cbbcef09217c6095952a5648f623a53fee271bda4d76a3360e92ef0e3b567a7a",
+        sha256: "a2dd6148ae41a84ecff886581f5e6343a664de26cb37169569ed303dfcf56f48",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1354,7 +1342,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "6976e2ff102b715d81d10b0b12bd1d92d9052579edf71492452dfe99fc3b28b3",
+        sha256: "abaf4b71985f9703b1b5f31c0b7704ce47c4eb013ba61a68b051766e20b4678d",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1374,7 +1362,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "80d45c0388fb12946bf98fe92eb574d2e70f07992265c50d86293aa68e13ff6f",
+        sha256: "83fa0e0e2b2db5dd4c2cd356f1d0302d80d7d0ca85e8f70aebdaa3aff5e81f6d",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1394,7 +1382,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ee2a118f12ec5398ad517fae5af5f52149b37e2f0552b27ae2aba89eb6a1bd12",
+        sha256: "c2c0fd4db85bba9e6a721e538c82ba02d0c37a18d7736d712daaa88cccacb75c",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1414,7 +1402,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "0ffe6fae6d8caa357d3b98786302d9ad602fc23571208917ba8d3055ca152309",
+        sha256: "5230f9a160b4bb76a1bbe0b513080ba9adf80967d59df90c256d41cf2ee63e33",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1434,7 +1422,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "aa70eaee0d3a561eb5287d594d9a956907070a801bf63fc3a7b3cbc270f4b0df",
+        sha256: "ba875310727d506faa93feea62656b5a7481931386db9d3c4cbd13a31ef08d42",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1454,7 +1442,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "d462663b5eb1c7968180de25a20f30dd7ccd9888dfdb37700f511b312477d8fa",
+        sha256: "8baa64f4ceedf554ac39bdd4c8090b0ea65d707c54994ea47f6a9f7aa913fd7c",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1474,7 +1462,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "076d9107c671f93bd619cc772e963652975b99721fd410aedc7667bee9e27c93",
+        sha256: "0a3ab9951750b21955fcdefd54a45efb62c158ccc587fd841b590593fc7a3a70",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1494,7 +1482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "62619ea3dd53f1e9a85ddfbc6af952cbba2ecc41809030c3b85d52fbab3ffc5f",
+        sha256: "dcb4e6f18475b591be883f6112768477e888a04486e3fa291c478e2c05c724de",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1514,7 +1502,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c7431a0cd4ac6a69182ece309c03e24b187cfbd9731cc3dc58da2eb947a955bc",
+        sha256: "57e9411910caec4c0a2bd5b316fd88e0b762872470ad55732cc20ec85b39f686",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1534,7 +1522,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "ae2d58425935c2c5315b12381659457464ce773d976d82ae157bb149bb4a7f40",
+        sha256: "e3835e5745619b0351a9de5c4214e7455293a8a9a1e6119c3967806515ce74a5",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1554,7 +1542,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "0bd76a1068a7c189e666171ca55c14b0f23326171a872805dce3108fbc294af8",
+        sha256: "8f1920f220f7bf4443ca5f38671d42a18e6b77c697a75350d76f64f62407d0a1",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1574,7 +1562,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "0d8bf5922add8e29afdd0ee58f3ec3f880e9954d5169be802f8d90cd942fcf6f",
+        sha256: "36e2505f5df7550fe1ebd414d703d9b76214894d154e24369b6331499af5dcee",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1594,7 +1582,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "a3fd603a7910f19a78e69847ea7180599ae58d3688acb2053dffa6109378ebe0",
+        sha256: "627da1bfd777715c33aa2b7a2e7105b00f05c6334d1c9ee845082aaa314e727e",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1614,7 +1602,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e9af55868741195fd8074be2070f6ac72a4648d628944217e7de2b1355275262",
+        sha256: "79a266469ad26d4d6e033ba1c766a2f00d71d334f0946142c28f669a39a75753",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1634,7 +1622,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "9e61783fe325669c60ba8703e5e3362f3da347c3091fe9cbeb015c1bb5c3d7cb",
+        sha256: "cf84878645e6d3e7a9f5791e41811d8fcf2760607fcf10fd6cf46717f17e8543",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1654,7 +1642,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "04ea4909bbbe9542529f904e834105003a4effb33341ea18234920c0a9460764",
+        sha256: "b3a717e2242d3d2fd985a5b01d87bf8c2a8ea48b7887445d8ee8e2bdd01bdd65",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1674,7 +1662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "51ee28e3274b5b4619fa24a0d71aba095caaca77e2b1270cad96f51a1d9be6e5",
+        sha256: "c8882d3b16bc7072b52319669ed16a9de9422541c4a95f41e38adff98205fc00",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1694,7 +1682,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "30533b6370c15015598b5f78820ff48e01a67c5e847205ea33d5c2d7fe9cfcaf",
+        sha256: "68493b74b776ea13842f303ffa26dd56b20352721b4910ff1064124ebaab5ca2",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1714,7 +1702,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c412c8710f0a73594dacfa8d3081d01bf2b205251cfccfa8af39982bdb6e480c",
+        sha256: "9874770d05d2a2456c4124b38a2cf71a2c315a77f835224c7f883b4d02b9bc6d",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1734,7 +1722,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "715f7031d5cfc1f07ae3261a3b3d9f1ac5289601befa49b80166814e29b11f8e",
+        sha256: "e2abb3d0a51f32f10b20d1b3b0aa3b354c58350c586846fa003613c08be11d35",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1754,7 +1742,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "46443e547bba7d8a35d620b1f6147876ed5d6ced0abed9daca955f1bb9a14373",
+        sha256: "932233d7acf5b81ee0513c7faff0134f53b0006af6ecaeb5e01d10afd3e0f0c7",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1774,7 +1762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "8e5cb1c4ed2bb577aa90fbdfbd0291ad31331182590152a72759db2c70d7fb7c",
+        sha256: "f0921c7c4c68a63285950cd2ddbf70ce3585ce7ea7fde2acc7a818995eafcb8c",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1794,7 +1782,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "f2259d31f44e51ba4dc76c8a954bf4acb4d3303083ce6c320be8898651af88c1",
+        sha256: "ca31431e2560bd6f8d657b609339c95c03653ab32c98cc08f9ab969fd519b106",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1814,7 +1802,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "34716be9203f21fd61e1ffd44de17eca0b00f01b40b80c6505b313229c2ffbef",
+        sha256: "ce086987a238ee8480f9ef98fdb5eec86fa5ac697f1d42ec666bebd774da0bf3",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1834,7 +1822,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2c6810bd8e2fd3ee2a59baefd7dc0bd2fd0116b12a0241dd102655f429e51081",
+        sha256: "72ea707a779dfb8cf879be21408a96f6b4b38364b8667c52d4cb1ba4508ffe4d",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1854,7 +1842,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "40d50c0ad0435af5b39bffbbbf1e85654616767141ba1e5e961124558e75c44a",
+        sha256: "b6c2941e5aa73b90c257a004f63fc8c700388eabae2d62e217ad75edc65e58e5",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1874,7 +1862,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e32af7297c4478167ccccea56d639ab52fcacdc202def762380516260ff01961",
+        sha256: "ccde8ceba28495367a943c32e29480e032f9d62ccdf86efe2ea2731ee7257f29",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1894,7 +1882,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "684147c3c90b104c2f8e024a44a049c2d880cabf53838a42b29b06b61a2f330c",
+        sha256: "fa278d0c3046601c3600f04233d789102e6b101a8fd8f7ac21e8f204e7c6f4fb",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1914,7 +1902,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "dc140f33668242386d75a1faefd1622fffc59ead7b8cc015f5ba02295ad624bd",
+        sha256: "4e33869cd3fc8df7ebd0b4f2985905a814381f6fe318e47180e9379eaded2ae5",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1934,7 +1922,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "a786839052fe93f208b3d7f4829c881a36758075ffccd96caa3b1903e96ff157",
+        sha256: "f58e173a508631623c42f34e953b9f93bc925d69f7d4e6721937dafa81560d5e",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1954,7 +1942,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "c6ee6455c3ea31b09ee97c36918d955160d099add04c2999abb99bacf1030667",
+        sha256: "3cb7072189d6b21cdc982291a1c9727d69e8f63b45c74db388bed80e00776d5a",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1974,7 +1962,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "05db46cb486dbb5487cab15bf11c66638d673c78fa1dfb2a13a3bd409137f8ea",
+        sha256: "2571a4cc4055efaf99288570662b713f7d6f37d13cf3106f1d7998d306b967da",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1994,7 +1982,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8afbaa2264be08480648ac206dedd87ce81b96d62ea09430ab2277dfa65b1bc2",
+        sha256: "f00f48731568d22da9c37cf1086afc0abe78222c17cddfa3ad4b8dfcfb8a4a87",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2014,7 +2002,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "c4a8cf1190bc4e5e65ec0fcfc3e5ba8d9b96fad9d20a8bf25c690612071898bd",
+        sha256: "e0b6dab27ed37d675f0127b30646cafcd81af7ef6c6cb76ef5447772a28cb561",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2034,7 +2022,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "38451d972e204849c286ce2766841de21f5eb7576f302ab99730198bfeb8d53f",
+        sha256: "df8bbf9edc74cddc41146ebcbced9b2d17795d6b37e4975e9de52d1359bdd99d",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2054,7 +2042,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "8d1fc7305d3b7694a52c2f587553a4c910b320ccf7f74db166e4e69e9a808cd8",
+        sha256: "0461af99495c935f4a1a73d591553c0db9ac09ad1cf046390ffe755b365dc461",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2074,7 +2062,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5fc6bfc13fadc1d0abee17f0b2986cc844ab5bc40222e798626ceeb0a66a85b8",
+        sha256: "ae759ac118ae4fdc881544c5fc54d1e877e1ea8cd497f04ccb83723ec16eeb6b",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2094,7 +2082,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "9a5fc7302864f990284683959bd6ee73cae1a1f23ea5888c85d998e3775848fa",
+        sha256: "ce85e52e9eceb864438936bef4c1222242a6058efc74cdf917774e9712db964f",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2114,7 +2102,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "0119b9dc27079826f03c69f5af7898552d36839dbbb71fcfb29352a2e8464a30",
+        sha256: "0d53a425524ff1c1c43ae14ed79c682aa8c6c7180b248aac83c4ceb97324d8dd",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2134,7 +2122,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "426fac3f3f5e7409bf7d7ed676b0bb17759a3024b88287d0cddd0c1de2f25b00",
+        sha256: "3ebc0998e65b9e1cb7169f56f0fb50dd61e068be0122ea84ba340f67ce5fa859",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2154,7 +2142,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "0cc159faae0bb703a3858a56db1a622338369492ed1cf7239d39df22833ab1ea",
+        sha256: "2bc6d469cdad90fbc730a98c2e73f60268e18cb98021f33fbe3d325b5480da2e",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2174,7 +2162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d667d3ff5bb347900c1374a8ae5dd57201a3db797bee31b4085530254c11a6b8",
+        sha256: "138b6607553beec81699bc000f79ea856f2421e05f55ff06e0ed8697d5213311",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2194,7 +2182,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ecc369b13a360aab0a363bb311c37fa9774ff36b34d9c30750c46c3c14e40fbf",
+        sha256: "d450682d93d0b6e04621fa4a9813879d46c4b549c09a0e7821e5b51f57706585",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2214,7 +2202,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "1a40bd2ce14234ed7e9c5e70e4cc79db60390f7af6edc4143976eecff40dbf42",
+        sha256: "788b1ab847e7e467d916ab09057408983954bcd0830c49731f877cf0b2014798",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2234,7 +2222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "f86f21488fa1a43b21425fb102096dc6bbca315899a21f53cccd986afdd7c6c7",
+        sha256: "641911c4d4af4eff90a860be5b33248bc2dcce1e98203f9d2629fc5c8fd7bece",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2254,7 +2242,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "781593961d71d11c3b828da2bc56304cc5817f772940c3b32db4144bdf7d2adf",
+        sha256: "ec03a86b4a1485306980dab7dd2f6eed7fc45cb0551fc7b45241d675f66965d2",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2274,7 +2262,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "189f2811970a509eb71eab2cc493c17bb6f98a7f8ad1777528fa66152f15e0cd",
+        sha256: "5ddc93b3085d299fe55d730aee23122535db3426b796fc79474ed7b873749201",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2294,7 +2282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "88baafd52f529b651fc3f2ca4e0c381c95c9f84d86ef817a105c50a42fc728db",
+        sha256: "62f3f6d90106abd24b04fcd6766bdb84b4627f180882cd4518df64ac44c90bad",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2314,19 +2302,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "23c1ba34d2cdd579224e2c5ad6defd0e7835af0a3290bba21a1965be26886f42",
+        sha256: "9e2474ebeacba50a3b27d673a2d7c4c17480162b5b85dfdeb8b933c7799c1230",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "193d883c457dcb48876f048bf17d7e0716bfcc1cd91c68a1163b23247524fe62",
+                sha256: "81ccbb48ce7513d60fa8cf2e667aaa5a8fecb348d19a59ae434ea10f64b803e6",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2334,19 +2321,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "cea82f00de3abf74d2953600b6a379a8f0a3790bb51f28768a91b5604093edc7",
+        sha256: "2bbbae3ab42e628d01e968f5c107ea290e334d656893496df01fd975eb67b160",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "084c84c959f00946763129d76b155f893f82115e3027f7afa658602abc78f5f1",
+                sha256: "8cbd84b6b7b39902616468d0b55823c816d0a2fa68fe4059278c86a5b3cb6838",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2354,19 +2340,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "480558c062cd51c40792fbc5658d0bfc01e199b46143af7789dc3867b178faf3",
+        sha256: "6e41006a323b93e8774903931c1efd36e0414addb6016b071d5ed9b934b789df",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "25cf160737ba8e8a68125deb872492c5cd33511932dda9179a174701fab8a21f",
+                sha256: "3030e92fec66f0e1c19145225feb1b8ee3f4e15dbbc778206efb253baf5969a8",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2374,7 +2359,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c6df07fb59b45fb1c3a67e9b7db034303694aa0e9abfb65e526564382145fe56",
+        sha256: "6a8e809f07433ae97224ec6fc0e03b550f7d585aaf65954283504ed7f24756ec",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2394,7 +2379,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c96aae06a2b4700a35594c7e4719a43af96aa2015dcb68533543d2d67b84ba2e",
+        sha256: "44146362fe2d90b49e31210f61d4da6e45ff39c416a9958d9a8e87fed05df27b",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2414,18 +2399,17 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "2004c62f11ca89738314c9b1e129f77ae151468677d2402f50cecbd8e29ad513",
+        sha256: "53b4bf340b760b849e9ab2345f0c494b9f3bc86b36ab76deadc6ceaf5b99d193",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f062486927f3d764dc2000707823899f99917800c14b431e6255a76de7f5570f",
+                sha256: "e23ce1c9dd410e2d07924b5d33b60b0ae017122a7539193dd3630db6bb38bfaa",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -2434,18 +2418,17 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "aa6e8706a4c992aec831734650b42b781c61cfe1f365ec294e65bd5a6285cd0d",
+        sha256: "661ecd0b1dc49ee0478b79e94573c9c0a24caf89629e68c00a6ba4a1394fe3b3",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "896674f0544356225b4fefb5bd3bc9cc5f6431d404c3b7051c2a8a6187e5222a",
+                sha256: "096b529141c40eee405b436f017f2395b9e5cdb37654f3523e43778283b9ffaf",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -2454,18 +2437,17 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "38b520270457efcaf9b358bdacfd294764d845818adaeae8226f962610f451ee",
+        sha256: "4a37de1af02b882d0d7f1156d732f07db3add5e4d5338ebdb5a35c894b109578",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "54d9fa05a86461700c2f9ef2ab51f321b5469fe54464b677b5ede9f43b76a5e8",
+                sha256: "63f9a03b92dbfc66902184b929d05b61cf64870811cb61cad7836fc3eea5c062",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -2474,7 +2456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "974e7bf69e6e1b73827e32e83fe0be5401267762934ee334b50b7113c728eca7",
+        sha256: "c0bc5da988282ce237e9e60790cbd416882598150bbf16619c55ffefde079a32",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2494,7 +2476,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "2e08cffee7f46ed90710109f3e7a524aaa99ae181453cf9b3c032220b98dbd20",
+        sha256: "789da1eb2b7c02bf0f61bb395ca3eeef29426b22987fece9dc377dfeba5223a2",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2514,13 +2496,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2c36ed10d383c6e37c93472ed77e50958ea6bbe9736de096d015513a293f885b",
+        sha256: "7080ed90dbd1529bb0306113275411ab130aa296e4832e24282a359420221265",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "266038a28116924cfe9a062aea4932c1ee15fcf767986e64cc8660dd76b3b97b",
+                sha256: "55c32959dda9d319235092bf5d45c31f20b28c98d8462327d90ac524ee1690c0",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2533,13 +2515,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "99fcb25e6ab29054f622ff6c0237c22b199fecda1ec4d2f20136d292ea7aff8c",
+        sha256: "ad81f80c77bbd03658bf07193dfb688ce5b054490a6f2b2ed96832ddc4164a3c",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c6654e2486d549bba169d98fe5aa92da8df36a8e37793a4e708a328ab9893905",
+                sha256: "70cc437a1696be2cd6aaf3ef610ba8858beb8410f489076db0597a55fd485ac5",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2552,13 +2534,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "b0e5e29ac2b29be22ee9f4e1b4c1983f1afe4051a0884960629b3628e8d7a3d2",
+        sha256: "ec4af794d1b03f36cc92f3e480a4094001781f4e962cd07e86ae53f408ef0af9",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1c897725f10e484019fdc6a85eb8b0c967cd1ea3f5135083431ab9eda17892d2",
+                sha256: "9fccb6d997b3eccef02e51919b4ead17ee83675eced294710350bb8b48151a41",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2571,13 +2553,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "55986c52b1f205bb6d65ceba9db184d2e84e0c8d6660fe4fe60ef18fa3071a95",
+        sha256: "fc4d6e48138348cac22e9af9a9600a9d13e0c1d1eb857a8ea47d5326014df0a6",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a3753fa18fff7372e33e24d44e1ded9ac20aa5ece886a10f1541bdbc5df27dd7",
+                sha256: "b13dedb386c0b9b882408d53f1f4b7982911030447874e88d14cc8841b8bf608",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2590,13 +2572,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6a578d779c97de9444d5842f33a356a83e24e10c4bec50b297e33f6d0a6f377f",
+        sha256: "8adc4dacf5c90b479186b34ee1e410db4ad578883d619e50ee2d1a1c63daf1cd",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "809b693f4ebdb40964109614cabf74e211b264dc04b9963475c4073e81f59823",
+                sha256: "fe6ab638a5b6897e6a3430d611b732a66fd1864decb2b22903d37ff2a0cce474",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2609,13 +2591,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "ae14aa32028b651632da48a03445ff01ed899bcef454bd070c36dad69c843892",
+        sha256: "06a26ed9822476201abb7d8cd0c1ea620c4df8d64f89615e87e435d7b8f5e30c",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "272c2ed173ae518fa8af0f8d90587727ce62e4e8b4fce72ac9d836e996ec1bd7",
+                sha256: "ec84c10bd547403cff1ea73fcbc5673e5d7f6f0934bc331fe04cd355dbd310d3",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2628,13 +2610,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "10c419fce175dfcf0bf465b469a9d9f911255e20d8bebf40c506daa9be5d8247",
+        sha256: "ddc276279fc54506037ac38e7b62b884568c44834ef9b96f1d361c6729a12f43",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a1998c989d59cc6baa933a18553c7161bede7b15a01b598e1aa7f7201e4601ae",
+                sha256: "0470ac98d54195c25dde2742c694a3c1458d6785a69a5aec35618a7ca49194ed",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2647,13 +2629,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a61ce891f255cbae9f9e512725a621a91aad0ff1c7734e3ac7453313c36512ed",
+        sha256: "fa56677d081cb160e777d95867d460dc95d30393977bbb9520d34d0298120dc3",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "bd37ba7774c3db64e75c295f3848bc9d8a487c543f1b24351c65027bc5aa31b0",
+                sha256: "a3c4dec0eb7d3822a69f7dfe6fab03bb11bb11cc3febc1d654832812e2c4e976",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2666,13 +2648,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2cc452e5adff18e3117655c6ff025856afd95d918231f9b26264eeca0540a4ba",
+        sha256: "bc464f01592b05fadedb72637a379e947169ea04a342a895eec835876508dc05",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "bddb7e78b6df611fb731b00d521e74bb9ca8faea58772fe956cf8a2a734f66a7",
+                sha256: "a01bfd97886bd3484922fc46feaf7402ee81d64595a61286ffb8bc596ac22246",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2685,13 +2667,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "78e0f776acfd88a202cd4d30ca13fdf3b9ef7bc42fdfe74b6849da4ad13f80fa",
+        sha256: "18feb9010a78d2b92330e9bee91d09d1d59676d668dae18307156f190a24e30e",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e19311c052deaf11bef98f55ea417624c7505a22e541a71270e11b6817c280d6",
+                sha256: "5c0344da23c858fa4114cbd76224124ea21e78f0c9439af7e26ae1992d818605",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2704,19 +2686,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "bf6730bef0d1a5898dc5b3e8f26b4d4a0d1917c75dae04ec9d1c37ec67b78c59",
+        sha256: "2cde91a607c21e5458a25a886489876fd31a82332be8bac5549cf41903c027ed",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e085efd6dcacaec0008c59f07aeeb9cc9304fa0430bb363eecece7e6747d0b90",
+                sha256: "a8fc926d9d76575cf2797e8b703db7c7d88614ac0ff617dafac7f0df7ddb0ab4",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2724,19 +2705,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b8cb9ac45e9c462f1b7ee50a78e1c7e2dfca1df930e5fe95502ec84f2012728c",
+        sha256: "bb0453796fc0dae74d96352aae5af6d7d0c88a515d59e06f9d78eab5f5cafc26",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4bc28eb90abe11176e76f2ef8d1d76f4f1512c5a4db3dd053f57cbed8b9bfded",
+                sha256: "8e8c0239043ee3352f77ffb425f2d00ce53cea38655e54aaff4e6019beacf41f",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2744,19 +2724,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ff3caa8d2d8702edafda8fa391cee981d31f837510b6ae42aada2eed8eb1170d",
+        sha256: "acd279bb26e8a7e7856711ff27604af272ed537ec6680dbaafc646919a6acc67",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ce04a4aa61938b092f18e30c1ef446496c0c8620cd61420bf9ed815a74eb5572",
+                sha256: "62d62d4782374396c88c81245f02ccc5ab005965bba6f24aca39c1835741b977",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2764,7 +2743,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "0522e62bd6d225ac25dbef532ae606c6cd8b0d214013b989028ea5f93f689ff6",
+        sha256: "385d47184e3177e215ed1572b3e9385bedeb017b81ed85c837ef55c5d07d4a79",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2784,7 +2763,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "1d4de00e91320823fc08cb31ae20de3e5d30d54e73d3e4fba850972f80123378",
+        sha256: "3507ebbd82e22ffa996de4a0fc0084b90d06316bc09c266efca8807c99e28368",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2804,18 +2783,17 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "5c1a76b3aabecdbdacc887d44e8f35143361c2654ee71f065b3f574887670b44",
+        sha256: "63c575146a5357f367699f190018b1d8e2e51049138e44edd5db435d29029aa1",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "40bdaa5d9f050aca61bc25a2ea9f919530245da003e6e0f36e85d6781434d334",
+                sha256: "4140cb481068763bc973816379aac053a9afe3500d49ae2fbd52eccfd55e271a",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -2824,18 +2802,17 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "87ff9d911c1bad4cb06ba7534275177b1637ea6cd8e4901bce20eb263c0608aa",
+        sha256: "6f22b2216873f27073610a93ce726aa061aab48718bc32d9183f3a349c41e41d",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8fa4aa59a374ec346f0fb6bfda1a005e42419f8501366b8da4b805b8c1005057",
+                sha256: "0448a243f8e63f3a1722486334729dd8ec167ee242cd3ce26f9ebc65616ef398",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -2844,18 +2821,17 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a39b7deb40c82f58b8dbff3980492d024237ba1260c800ec246da91824116f45",
+        sha256: "8c965bc516edac9a5e06041b45caf6323ffcf7aed00fcd89c2ea0e8b0de4ad62",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b397e7ba6a55ed9f4d1afa0b553cc4a13923fc6e714a6a92f0905f2c00492dad",
+                sha256: "371d46e1ace251e3183d4b52942116539b9f638714035363a635255226e10f29",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
         ],
     },
@@ -2864,7 +2840,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "63dc94c4380f24cdeb79039696d0ceadeb948939dba25ae61a85e8225cba5988",
+        sha256: "1f7eace5df1a3a14e09dc5c66a30742408f0b473fe1d7e56501d9ab712493173",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2884,7 +2860,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "e32f7435297bde79e5b42d135e42fde5641baef120595f13bc864b0c5ecaae7e",
+        sha256: "2990ea3a9eb7978e719c8bdfacfa9e436a427b4497cd280c41226bf8fdd6c442",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2904,13 +2880,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d47bf0e6d6a8f858d7c04bee591bccf04601b19108cca4ad47ea9bfa0808aea0",
+        sha256: "2dbce98777d7f1a4bb3e0011d4c9324e8848d1e53d81ba0b92e1f51c7f7c3438",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7b2b25cf9b6af3d723bb9c654c8e6be8677ebcaa0e888535f3547aa214189b0d",
+                sha256: "655d18fa77bd5afa152a7315f193b74b62755dce01e2102c7e974e1136b9ba70",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2923,13 +2899,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e0e44a565a0af82853cdf022952ec8d6aab7b7e0bd497ce726568c3c75695823",
+        sha256: "64921bc748e58c327838821be3ab9f2f93d967fb2cd173d1bdc50641db15d28e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b7fb679d4a6d16483122058c38c702a06f0e8c0f06aa87fca1948bd80730e6e4",
+                sha256: "ad6b574c4e6655dfafc64162e0685effcfad90bff4a259caeb85da1de2cda2dd",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2942,13 +2918,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "9627d37d8a197a28f608c77eacfe1553d7439b3673153203706a9f8d250c44fc",
+        sha256: "dcdd50f227b2ac37e82a2caac323dbb3cf21ca4463e7981898bd95667faeff26",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7f2af9c8e36bd227d0481e8fc8d4565c628ebf8b6d328168174ad0e535546467",
+                sha256: "380ecf54c1140ffbc464e449632cb46e712d1aaed1510aa9ea3b87778a578b2e",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2961,13 +2937,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "2bd6dd2929d4206bdd6c28ae5564aea4ce9e833392ecaabe05014b14b5cc7ba4",
+        sha256: "e773d9c47065f82a269968b75b37de7ba459241538114640d828fb7a04dc3efe",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d72684759503754da9e1990bd4d1f7493f7711054f3dca8d17caff5755925164",
+                sha256: "ab099b84c23c8cbfa20e23e6bf42e8cbd9346e37b737c35ed8fafc76e306b3ff",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2980,13 +2956,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d43b4738c858d8946a91668127ee9d1cb5135dcd6fcf6cb351c9e6eca53df8a1",
+        sha256: "9e158e561ff194e61dbbfb0f1e98bd463d2bc215a79aaf48d1c5799c7a85dd8e",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4bc6f0a1c8864e28107f1e168d776bd95a50eb32c2ee177090a449a3ca90594f",
+                sha256: "fb76c4ebea138a5a1619b38d7853f08734fb4778128d854224ce74cd322bbee0",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2999,13 +2975,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d399d09a2201cdc9c260f368d911741626d6955b4deb7bf056e251b5ef607e66",
+        sha256: "a2fc7af15a56ba7e6a54ee508125b1f2129d485440a1c54307c1078a7e809491",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0039e26134a6b5b65b7dd68a9855336093f4e233f46e65d8607298284654f5d1",
+                sha256: "2a0fc8c6805f8ddba1c89f5b743260d913946b92af1918070f3940f50ed101da",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -3018,13 +2994,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "9488d8c149c0ad7f8b9b7b60967dc56f25202d50eab78897efa84cc6b0cd50fe",
+        sha256: "38597490515301d9ceaba52418784d15e03aa8cd64fd1da3851ad479cf76a502",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5c978bb1198c1a6a229c2a5c6cd26fa9e48175ff384c6004e7a5075fdaa95644",
+                sha256: "b11cde0a144725e1d3579123a631c0c90a9319633a370a36bd85ca2806f726fc",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3037,13 +3013,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f19808ac85f9ef6edcf809198f07ef4b3cdad7711972d1cf69d69e5761080ad6",
+        sha256: "e2769bb826a10f0a01067199d341b726ea0dd1dd256175886d20d04336628fe5",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "1cec994e14ef674c2a6557f5b26500a9ce9b3a542e1b59bd1a29ea7cc73b9441",
+                sha256: "35b0fd529589e3a06352a3cb5785a7093954cabb21faf49377f3cba2ea575f83",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3056,13 +3032,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "93067c70a8ec8a0f3fdea144ecd0454f1a38102ad69a2f60d75248e4e78c15b7",
+        sha256: "c3ebe9b462eba0a461f18a9a827814b5efa6fb9f1a88f9ce16b4083588607029",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9a2c194243f49c521e0caef7e2a466917bb11dfd6d67d7275517b164e3dd1a83",
+                sha256: "ef7634e3296dc502a19521eeda0d4e4bbcd061a9015493aa8844ba8eabb40005",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3075,13 +3051,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "291fb3714bb80f640f9b66d09a742d0a40ef6968651b88ec9460377f6164efd4",
+        sha256: "6a8d6fe76e69a895969cf18ba46ee4b0d935ec12009e50433b0a33167e38cdea",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9f7c2dc062d579b409eeb3d8ba3aa2f37b91ce3185a6b0fa202c71c61cb05192",
+                sha256: "8b06e4c27b0b81557d128b4522c1631183d830f139a5d9fbea49c2df5a386ab5",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3094,7 +3070,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "1bb68e771f0c4182656131e9d82100667fd4fe1f439c909552673ccd5cce5fa7",
+        sha256: "12fa3379418421c64c60a16f4f88870074e66deefeb1be1595969f8d9340770a",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3113,7 +3089,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "8b174167a0c5881b0ce957a3b4d5af3b0008f4c792f2ba20a47111a7035dec88",
+        sha256: "68baa81c9edea1ceecc2b5001c230ed509971de032be7ce30e33008e587aadfa",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3132,7 +3108,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "779cdd31a08a7aca61e0e4d2e5dc93ae9f55c158bc98f5492b851d51369e0cf8",
+        sha256: "ead5ebf18346f3f7699bab8380f87ef9fc3e6c1f80f8f2c40e4b8ede9c3b7192",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3151,7 +3127,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "5448ad575c5f8dc43f286631065a8c9dcb3e145b5ec713f91a99dd878363adab",
+        sha256: "c5355a4a6740f41c49cbfeabfa6a4f97573243560498a60b4f4b5631d2d8056e",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3170,7 +3146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "6b4590cfd1cddc0b64266004d75ddcb4d1f4115bd713331bb47c51f38f31b1eb",
+        sha256: "c0d52f076f7442ef3b6fc3bf32712e6f0b8fe630b9a3cdfde77d4422c897695b",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3189,7 +3165,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "e2b95a66dd7370475241c9e3ff3986f649fa123268fcef77e3b2f4ea1c3afb8c",
+        sha256: "526de12e2b32f6e5aa8727372ff1457f632f2a57183aadac714a364d27f3e3af",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3208,7 +3184,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "31d912b4b9833a08191c0b87e92270b57d08abe034cacb83a57f40d9e689b611",
+        sha256: "5c81869839d82ea13bd71105a8e9555528cea7a4c6fdffa3cb36af05be9babde",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3227,7 +3203,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "57e6ee472e3400263ab18eed99d1ffcd1f071dc3cfc463f545533c93c84ce110",
+        sha256: "c43e1e6d7e84bac31a1438159f3ce0be1be832fd47cb60db750a8e65cb447b16",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3246,7 +3222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "aa6c41976c6fa00d01a7594b6243e84ec47770b364b562cae68cd1e6234b8f2a",
+        sha256: "d5ca926935ca82601422c8ed12d8e5b8ba266064dea7ff8e4a9a8c835b08e07c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3265,7 +3241,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "59606c2980782d89c692ce841a2945e20d1e376274f0377862f04c45e0ebda59",
+        sha256: "eb14aa93f6b4a487e5f9016a77417f9d40658aa86e37d25f1bf040f6ee846631",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3284,7 +3260,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "f85c2c9ac4221f2ebfe0d5b93d6b7950067ee9aafbb07796b7cee835efeb04a2",
+        sha256: "03d52226eddb3a2d1f5bc9ca74b6e57e13441b19573cfab9b10b1ba51baf7a99",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3303,7 +3279,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "ddee97b5cdf23e5c668ccc28716c77aa0f63a43272ae60e249db286451d2e3e1",
+        sha256: "8d137b2305754b3b31b4f99a1370f7ff4306c2b77aa2f7de41515f1262e4b7b9",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3322,7 +3298,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ab64c4b3caf54e613251064a87731e00c71dd8b549c174931f22571c6e003387",
+        sha256: "7d2194a9b4b5da97f2e7cdc53b8eb5d0d82ff6dc375f4bbd3b73403c18f495b6",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3341,7 +3317,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "c6dbe40578cb0dd12853a9e1ac1fb1a00cfe44a710ca7d421873f0753824b61a",
+        sha256: "a154af1a2f9c3c666ec4041d50124fb85ed70f9d103abac3c6a6d7e5398fe85c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3360,7 +3336,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "ccb2e88938fcee244e7e8b942d2f2c5d4558c0315bb28987b2a60f8a232de146",
+        sha256: "12c6b326c80eea09f0bf7da9c2d350b3c488861c45ce918f76f24e0a66d92e84",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3379,7 +3355,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e639bdd3417f5186fc0ef897b9d8b82d1cd947a5c20224aeafca24da76bd90b3",
+        sha256: "5ed16bbd9acc3820298a75fcec29dd962fc11bbbc9c5e56c51cf7e04058dbd9c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3398,7 +3374,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "6576f417623299de1e40aaa87010a8e26a626a948ec3704d9685cb0913397b15",
+        sha256: "ecfd4bdb6b3f8cda21efc4b849df7313249aecf11eeab43582949e78b735eae6",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3417,7 +3393,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "258c5b8951fbf831d334d31803351df776c67f6f3dd229de68920784e1c2dffd",
+        sha256: "015f79cafdfae6fc26ff3df9c5e2a619e400450836918d5c1ec97cfc10e16139",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

@@ -17,14 +17,14 @@ mod early;
 use choose::choose;
 pub use early::{Launch, early_pays};
 
-/// What is known of a device. Plans depend on its multiprocessors alone, but for [`Plan::early`].
+/// What is known of a device. Tiles depend on its multiprocessors and its memory, [`Plan::early`] on its compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// Streaming multiprocessors.
     pub sms: u32,
     /// Compute capability as `10 * major + minor`.
     pub compute: u32,
-    /// Peak bandwidth of the device memory in GB/s, for reports; 0 if it is not known.
+    /// Peak bandwidth of the device memory in GB/s; 0 if it is not known.
     pub memory_gbps: u32,
 }
 
@@ -135,6 +135,7 @@ pub enum PlanError {
 /// rows of V. In KV, where a lane has the rows of a 16-byte vector, it is that of a team.
 pub fn rows(module: ModuleKey, layout: Layout) -> &'static [u32] {
     match (layout, module.state.unwrap_or(DType::F32), module.k) {
+        (Layout::Vk, DType::F32, _) if is_recurrent(module) => &[4],
         (Layout::Vk, _, 64) if is_recurrent(module) => &[2, 4],
         (Layout::Vk, _, 64) => &[1, 4],
         (Layout::Vk, ..) if is_recurrent(module) => &[4, 8],

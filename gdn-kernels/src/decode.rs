@@ -8,9 +8,10 @@
 //! # Blocks
 //!
 //! A block works on BV rows of one state: block x is `value head * tiles + tile`, and y and z together count sequences.
-//! How many teams ([`crate::tile`]) it has is free at launch: in layout VK with two kernels, one whose warp has 4 rows
-//! and one whose warp has 16, BV runs from 4 to 128; in KV a team has 64. What the warps of a block have in common, the warps of small
-//! tiles work out each for itself, those of large ones together ([`crate::token`]).
+//! How many teams ([`crate::tile`]) it has is free at launch. In layout VK a team is a warp; with two kernels, one whose
+//! warp has 4 rows and one whose warp has 16, BV runs from 4 to 128. In KV a team has 16 rows (32 of a 16-bit state) or
+//! 64. What the warps of a block have in common, those of small tiles in VK work out each for itself, all others
+//! together ([`crate::token`]).
 //!
 //! # Order of loads
 //!

@@ -11,12 +11,12 @@
 //! KV  (V contiguous)      along V         group * m + r        a team of warps
 //! ```
 //!
-//! with `m` the elements of a vector, which are a lane's rows in KV. There a row of the state in memory is one k, and how many of its bytes a warp reads
-//! in a run decides what the memory gives: on an H100, with one read and one write of everything, 1.8 TB/s in runs of 32
-//! bytes, 2.2 in runs of 64, 2.8 in runs of 128, 2.9 in runs of 256. (A warp of its own for 128 bytes of all K would hold
-//! 32 vectors a lane; that is as slow as short runs, for too few warps fit.) So a team's warps lie side by side along K,
-//! each with some of the pieces of the same rows of V, and what they sum up they add in shared memory. The
-//! transposition happens between names of registers and costs nothing.
+//! with `m` the elements of a vector, which are a lane's rows in KV. There a row of the state in memory is one k, and how
+//! many of its bytes a warp reads in a run decides what the memory gives: on an H100, with one read and one write of
+//! everything, 1.8 TB/s in runs of 32 bytes, 2.2 in runs of 64, 2.8 in runs of 128, 2.9 in runs of 256. (A warp of its own
+//! for 128 bytes of all K would hold 32 vectors a lane; that is as slow as short runs, for too few warps fit.) So a team's
+//! warps lie side by side along K, each with some of the pieces of the same rows of V, and what they sum up they add in
+//! shared memory. The transposition happens between names of registers and costs nothing.
 
 use crate::arch::{compiler, memory};
 use crate::element::{Element, ROW, Vectors};

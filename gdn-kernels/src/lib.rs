@@ -160,20 +160,14 @@ table::kernels! {
     }
     recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, recurrent::shared_bytes::<Vk>()) {
         gdn_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
-        gdn_recurrent_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
-        gdn_recurrent_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
         gdn_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
-        gdn_recurrent_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
         gdn_recurrent_bf16_bf16_k128_r4: (bf16, bf16, 128, 4) 256;
         gdn_recurrent_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
         gdn_recurrent_f16_f16_k128_r4: (f16, f16, 128, 4) 256;
         gdn_recurrent_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
-        gdn_recurrent_f32_f32_k64_r2: (f32, f32, 64, 2) 256;
         gdn_recurrent_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
-        gdn_recurrent_f32_bf16_k64_r2: (f32, bf16, 64, 2) 256;
         gdn_recurrent_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
-        gdn_recurrent_f32_f16_k64_r2: (f32, f16, 64, 2) 256;
         gdn_recurrent_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
         gdn_recurrent_bf16_bf16_k64_r2: (bf16, bf16, 64, 2) 256;
         gdn_recurrent_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
@@ -194,20 +188,14 @@ table::kernels! {
     }
     kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, recurrent::shared_bytes::<Vk>()) {
         gdn_kda_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
-        gdn_kda_recurrent_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_kda_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
-        gdn_kda_recurrent_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
         gdn_kda_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
-        gdn_kda_recurrent_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
         gdn_kda_recurrent_bf16_bf16_k128_r4: (bf16, bf16, 128, 4) 256;
         gdn_kda_recurrent_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
         gdn_kda_recurrent_f16_f16_k128_r4: (f16, f16, 128, 4) 256;
         gdn_kda_recurrent_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
-        gdn_kda_recurrent_f32_f32_k64_r2: (f32, f32, 64, 2) 256;
         gdn_kda_recurrent_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
-        gdn_kda_recurrent_f32_bf16_k64_r2: (f32, bf16, 64, 2) 256;
         gdn_kda_recurrent_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
-        gdn_kda_recurrent_f32_f16_k64_r2: (f32, f16, 64, 2) 256;
         gdn_kda_recurrent_f32_f16_k64_r4: (f32, f16, 64, 4) 256;
         gdn_kda_recurrent_bf16_bf16_k64_r2: (bf16, bf16, 64, 2) 256;
         gdn_kda_recurrent_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;

@@ -112,8 +112,8 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         let (mut keys, mut decay) = ([[[0; 4]; 2]; 2], None);
         // SAFETY: the caller's promise.
         unsafe {
-            // The order is ptxas's wish: with the decay first it waits for a single token's slot in front of the keys, with
-            // the keys first several tokens do not fit their registers.
+            // The order is what ptxas does best with: with the decay first it waits for a single token's slot in front of
+            // the keys, with the keys first several tokens do not fit their registers.
             if self.in_loop {
                 if j < count * G::decays(K) {
                     decay = Some(self.load_gate(first, j));
@@ -323,7 +323,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         self.at(CHUNK) + 4 * (of_team + row)
     }
 
-    /// Puts loaded values where [`Self::value`] finds them.
+    /// Puts loaded values where [`Self::values`] finds them.
     ///
     /// # Safety
     /// As for [`Self::prepare`], with [`VALUE_BYTES`] behind the last of [`CHUNK`] tokens.

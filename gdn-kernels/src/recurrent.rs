@@ -26,7 +26,8 @@
 //!
 //! Registers decide how many warps hide each other's latencies. What the loop seldom comes to (the preparation, stores of
 //! drafts, a beta per row) would have its addresses worked out once, before the loop, and kept; [`Work::anew`] takes
-//! that from the compiler. So a large tile fits 128 registers, 16 warps a multiprocessor, and a small one 96 to 120.
+//! that from the compiler. So a tile of 64 elements a lane fits 128 registers, 16 warps a multiprocessor, and one of 32
+//! elements 96 to 120.
 //!
 //! In large batches the start of a block is the longest wait: slot, then state. While its tokens' inputs are on their
 //! way, a block asks for the state of a later sequence into the L2, of the one that follows when the blocks now running
@@ -156,7 +157,7 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
             let (mut t, mut prepared) = (0, 0);
             while t < len {
                 t = compiler::opaque(t);
-                let work = work.anew();
+                let work = work.anew::<S, L, K, R>();
                 let in_slot = || work.state_offset::<S, L, K>(&p.layer);
                 let step_at = |t: u32| {
                     let step = p.layer.hv * v * K;

@@ -5,9 +5,9 @@
 //! A row of the state (one v, all K) belongs to `K / 8` lanes, a *lane group*; each lane holds eight of its elements, a
 //! *piece*, in f32 registers. With K contiguous a group is neighbouring lanes of a warp, which therefore works on `256 / K`
 //! rows side by side (2 for K = 128, 4 for K = 64), and each of its groups on `R` such rows. With V contiguous a group may be
-//! spread over a *team* of up to 8 warps, which together cover longer runs. Which rows those are, and how they lie in memory,
-//! is the [`Layout`]'s; either way a warp's loads cover long runs: with K contiguous and f32 1 KiB, with V contiguous
-//! 128 or 256 bytes for each k.
+//! spread over a *team* of up to 8 warps, which together cover longer runs. Which rows those are, and how they lie in
+//! memory, is the [`Layout`]'s; either way loads cover long runs: with K contiguous and f32 1 KiB, with V contiguous 64 to
+//! 256 bytes for each k.
 //!
 //! # One pass over the state
 //!
@@ -39,8 +39,9 @@
 //! # Why the result does not depend on the tile
 //!
 //! A row's sums run over its own lanes only: one product and seven fused multiply-adds in a fixed order, then
-//! the butterfly, whose additions have the same operands whoever makes them. Neither the tile's height, nor the number of warps, nor the
-//! layout, nor the row's place in a tile enters, so a row's bits are the same for every BV, batch size and position.
+//! the butterfly, whose additions have the same operands whoever makes them. Neither the tile's height, nor the number of
+//! warps, nor the layout, nor the row's place in a tile enters, so a row's bits are the same for every BV, batch size and
+//! position.
 
 use crate::arch::{compiler, float, shared, thread, warp};
 use crate::element::{Element, ROW, Vectors};

@@ -58,15 +58,21 @@ impl Work {
     }
 
     /// The same work, but what is computed from it is computed anew: for what a loop seldom comes to, and what would
-    /// otherwise be kept in registers all the time.
+    /// otherwise be kept in registers all the time. In layout KV that is the lane's place as well, which registers are too
+    /// scarce for.
     #[inline(always)]
-    pub(crate) fn anew(&self) -> Work {
+    pub(crate) fn anew<S: Element, L: Layout, const K: u32, const R: usize>(&self) -> Work {
         let heads = Heads {
             value: compiler::opaque(self.heads.value),
             key: compiler::opaque(self.heads.key),
         };
-        let [group, lane, team] = [self.place.group, self.place.lane, self.place.team].map(compiler::opaque);
-        let place = Place { group, lane, team };
+        let place = if L::ALONG_V {
+            Tile::<S, L, K, R>::place(compiler::opaque(thread::thread_idx_x()))
+        } else {
+            let [group, lane, team] =
+                [self.place.group, self.place.lane, self.place.team].map(compiler::opaque);
+            Place { group, lane, team }
+        };
         let [n, first_row, row] = [self.n, self.first_row, self.row].map(compiler::opaque);
         Work { n, heads, first_row, row, place }
     }

@@ -7,18 +7,23 @@ use crate::plan::Caps;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::DType;
 
-/// The measured choice (H100, `docs/BENCHMARKS.md`), by the number of states there are for each multiprocessor.
+/// The measured choice (H100 and H200, `docs/BENCHMARKS.md`), by the number of states there are for each multiprocessor.
 ///
-/// - A 16-bit state wants large tiles, half a state a block: its warps' instructions count, and these have the fewest
-///   for a row, with gate and norms worked out once for 64 of them; but for the smallest grids, where latency counts.
-/// - An f32 state has twice the memory traffic to hide instructions behind. Below a quarter of a state each latency
-///   counts, and small tiles have the fewest rows to go through; up to six the same large tiles as above have the
-///   whole batch in flight at once; from there on many small blocks spread it best.
-/// - With a decay per key large tiles, but for the smallest grids, there in blocks of eight warps, which share more work.
-/// - Several tokens: four warps of small tiles as long as all blocks are on the device at once, then large tiles, whose
-///   warps have the fewest instructions for a row. An f32 state goes back to small tiles where batches have several
-///   waves of blocks anyway.
-/// - In layout KV there is one tile; a block has one team of warps.
+/// - One token: large tiles, half a state a block. Their warps have the fewest instructions for a row, with gate and norms
+///   worked out once for 64 of them, and a batch is in flight at once as long as may be. The smallest grids have small
+///   tiles, with the fewest rows to go through: there each latency counts. From 24 states a multiprocessor on blocks have
+///   twice the warps, which start and end less often, and those of an f32 state small tiles: it has twice the memory
+///   traffic to hide their instructions behind, and they spread it best.
+/// - Memory that gives a multiprocessor more than 30 GB/s (H200: 36; H100: 25) leaves less time for each instruction. There
+///   an f32 state wants small tiles earlier, in many small blocks, and a 16-bit one no larger blocks.
+/// - With a decay per key the same as at first, but blocks of eight warps from the first: preparing a token is more work to share. An
+///   f32 state goes back to small tiles earlier, from eight states a multiprocessor on.
+/// - Several tokens, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks just holds the
+///   batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose warps
+///   have the fewest instructions for a row.
+/// - In layout KV a block has one team of warps. Small tiles have the shortest way to a sum, large ones the longest runs of
+///   memory, which count from one or two states on. Two teams share the decays per key where a state has the
+///   multiprocessors to itself, and read longer runs side by side where a 16-bit state has many.
 pub(super) fn choose(
     module: ModuleKey,
     shape: &HeadShape,
@@ -31,28 +36,34 @@ pub(super) fn choose(
     let states = u64::from(batch) * u64::from(shape.hv);
     let sms = u64::from(caps.sms.max(1));
     let is_f32 = module.state == Some(DType::F32);
+    let bytes = module.state.map_or(0, DType::size) as u64;
     let is_kda = module.op.starts_with("kda");
-    if layout == Layout::Kv {
-        let is_small = match (is_f32, is_kda) {
-            (true, true) => states < sms,
-            (true, false) => 2 * states < 3 * sms,
-            (false, _) => states <= 2 * sms,
-        };
-        let rows = if is_small { small } else { large };
-        return (rows, team(module, layout, rows));
-    }
-    let (rows, warps) = match states / sms {
+    let is_fast = u64::from(caps.memory_gbps) > 30 * sms;
+    let is_kv = layout == Layout::Kv;
+    let (rows, teams) = match states / sms {
+        _ if is_kv && is_recurrent(module) => (small, 1),
+        0 if is_kv && is_kda && states * bytes * 4 < sms => (small, 2),
+        _ if is_kv && is_f32 && is_kda => (if states < sms { small } else { large }, 1),
+        _ if is_kv && is_f32 => (if 2 * states < 3 * sms { small } else { large }, 1),
+        _ if is_kv && states <= 2 * sms => (small, 1),
+        24.. if is_kv && !is_kda => (large, 2),
+        _ if is_kv => (large, 1),
         _ if is_recurrent(module) && states <= sms => (small, 4),
-        2.. if is_recurrent(module) && is_f32 => (small, 4),
+        1 if is_recurrent(module) && is_f32 => (small, 8),
         _ if is_recurrent(module) => (large, 4),
         _ if is_kda && 2 * states < sms => (small, 8),
-        _ if is_kda => (large, 4),
-        _ if !is_f32 && 6 * states < sms => (small, 4),
-        _ if !is_f32 => (large, 4),
-        _ if 4 * states < sms => (small, 4),
-        0..6 => (large, 4),
-        _ => (small, 2),
+        2.. if is_kda && is_f32 && is_fast => (small, 8),
+        8.. if is_kda && is_f32 => (small, 8),
+        _ if is_kda => (large, 8),
+        0 if is_f32 && 4 * states < sms => (small, 4),
+        0 if !is_f32 && 6 * states < sms => (small, 4),
+        6.. if is_f32 && is_fast => (small, 2),
+        24.. if is_f32 => (small, 16),
+        24.. if !is_fast => (large, 8),
+        _ => (large, 4),
     };
+    let team = team(module, layout, rows);
     // A block has no more rows than a state, and no more threads than its kernel takes.
-    (rows, warps.min(max_warps(module, kernels, rows)).min(shape.v / tile_rows(rows, shape.k)))
+    let most = max_warps(module, kernels, rows).min(shape.v / tile_rows(rows, shape.k) * team);
+    (rows, (teams * team).min(most))
 }

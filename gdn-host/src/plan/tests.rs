@@ -31,10 +31,10 @@ fn auto(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> Plan {
 fn choices_for_qwen3_next_on_h100_and_h200() {
     let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
     let bv = |state, caps| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, caps).bv);
-    for caps in [&H100, &H200] {
-        assert_eq!(bv(DType::F32, caps), [16, 64, 64, 64, 8, 8]);
-        assert_eq!(bv(DType::Bf16, caps), [64; 6]);
-    }
+    assert_eq!(bv(DType::F32, &H100), [16, 64, 64, 64, 64, 64]);
+    assert_eq!(bv(DType::Bf16, &H100), [64, 64, 64, 64, 64, 128]);
+    assert_eq!(bv(DType::F32, &H200), [16, 64, 64, 64, 8, 8]);
+    assert_eq!(bv(DType::Bf16, &H200), [64; 6]);
     let plan = auto(&shape, 8, DType::F32, &H100);
     assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128");
 }
@@ -104,67 +104,87 @@ fn every_bv_is_made_of_kernels_that_exist() {
     }
 }
 
-/// What is pinned: model, tensor-parallel size, part and its multiprocessors.
-const PARTS: [(&str, u32, &str, u32); 6] = [
-    ("Qwen3-Next-80B-A3B", 1, "L4", 58),
-    ("Qwen3-Next-80B-A3B", 1, "H100", 132),
-    ("Qwen3-Next-80B-A3B", 8, "H100", 132),
-    ("Qwen3.5-397B-A17B", 4, "A100", 108),
-    ("Kimi-Linear-48B-A3B", 2, "H100", 132),
-    ("Kimi-K3", 1, "RTX PRO 6000", 188),
+/// What is pinned: model, tensor-parallel size, part, its multiprocessors and the GB/s of its memory.
+const PARTS: [(&str, u32, &str, u32, u32); 8] = [
+    ("Qwen3-Next-80B-A3B", 1, "L4", 58, 300),
+    ("Qwen3-Next-80B-A3B", 1, "H100", 132, 3352),
+    ("Qwen3-Next-80B-A3B", 8, "H100", 132, 3352),
+    ("Qwen3-Next-80B-A3B", 1, "H200", 132, 4814),
+    ("Qwen3.5-397B-A17B", 4, "A100", 108, 2039),
+    ("Kimi-Linear-48B-A3B", 2, "H100", 132, 3352),
+    ("Kimi-Linear-48B-A3B", 2, "H200", 132, 4814),
+    ("Kimi-K3", 1, "RTX PRO 6000", 188, 1792),
 ];
 
 /// Rows x warps at batch 1, 4, 16, 64 and 256: whoever changes the policy changes this table knowingly.
 const PINNED: &str = "\
 Qwen3-Next-80B-A3B over 1, L4
-  decode f32 vk          8x4 8x4 2x2 2x2 2x2
+  decode f32 vk          8x4 8x4 8x4 2x16 2x16
   decode f32 kv          8x2 32x8 32x8 32x8 32x8
-  decode bf16 vk         8x4 8x4 8x4 8x4 8x4
-  decode bf16 kv         16x2 32x4 32x4 32x4 32x4
+  decode bf16 vk         8x4 8x4 8x4 8x8 8x8
+  decode bf16 kv         16x2 32x4 32x4 32x8 32x8
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 8x4 8x4 8x4 8x4
   recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
 Qwen3-Next-80B-A3B over 1, H100
-  decode f32 vk          2x4 8x4 8x4 2x2 2x2
+  decode f32 vk          2x4 8x4 8x4 8x4 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         8x4 8x4 8x4 8x4 8x4
-  decode bf16 kv         16x2 16x2 32x4 32x4 32x4
+  decode bf16 vk         8x4 8x4 8x4 8x4 8x8
+  decode bf16 kv         16x2 16x2 32x4 32x4 32x8
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
   recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
 Qwen3-Next-80B-A3B over 8, H100
-  decode f32 vk          2x4 2x4 8x4 8x4 2x2
+  decode f32 vk          2x4 2x4 8x4 8x4 8x4
   decode f32 kv          8x2 8x2 8x2 32x8 32x8
   decode bf16 vk         2x4 2x4 8x4 8x4 8x4
   decode bf16 kv         16x2 16x2 16x2 16x2 32x4
-  recurrent f32 vk       4x4 4x4 4x4 8x4 4x4
+  recurrent f32 vk       4x4 4x4 4x4 4x8 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 4x4 8x4 8x4
   recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
-Qwen3.5-397B-A17B over 4, A100
+Qwen3-Next-80B-A3B over 1, H200
   decode f32 vk          2x4 8x4 8x4 2x2 2x2
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x4 8x4 8x4 8x4 8x4
-  decode bf16 kv         16x2 16x2 32x4 32x4 32x4
+  decode bf16 vk         8x4 8x4 8x4 8x4 8x4
+  decode bf16 kv         16x2 16x2 32x4 32x4 32x8
+  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
+  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
+  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
+  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+Qwen3.5-397B-A17B over 4, A100
+  decode f32 vk          2x4 8x4 8x4 8x4 2x16
+  decode f32 kv          8x2 8x2 32x8 32x8 32x8
+  decode bf16 vk         2x4 8x4 8x4 8x4 8x8
+  decode bf16 kv         16x2 16x2 32x4 32x4 32x8
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
   recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
 Kimi-Linear-48B-A3B over 2, H100
-  decode f32 vk          2x8 2x8 8x4 8x4 8x4
+  decode f32 vk          2x8 2x8 8x8 8x8 2x8
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x8 2x8 8x4 8x4 8x4
-  decode bf16 kv         16x2 16x2 16x2 32x4 32x4
-  recurrent f32 vk       4x4 4x4 8x4 4x4 4x4
+  decode bf16 vk         2x8 2x8 8x8 8x8 8x8
+  decode bf16 kv         16x4 16x2 16x2 32x4 32x4
+  recurrent f32 vk       4x4 4x4 4x8 4x4 4x4
+  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
+  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
+  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+Kimi-Linear-48B-A3B over 2, H200
+  decode f32 vk          2x8 2x8 8x8 2x8 2x8
+  decode f32 kv          8x2 8x2 32x8 32x8 32x8
+  decode bf16 vk         2x8 2x8 8x8 8x8 8x8
+  decode bf16 kv         16x4 16x2 16x2 32x4 32x4
+  recurrent f32 vk       4x4 4x4 4x8 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
   recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
 Kimi-K3 over 1, RTX PRO 6000
-  decode f32 vk          8x4 8x4 8x4 8x4 8x4
+  decode f32 vk          8x8 8x8 2x8 2x8 2x8
   decode f32 kv          8x2 32x8 32x8 32x8 32x8
-  decode bf16 vk         8x4 8x4 8x4 8x4 8x4
+  decode bf16 vk         8x8 8x8 8x8 8x8 8x8
   decode bf16 kv         16x2 32x4 32x4 32x4 32x4
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
@@ -174,10 +194,10 @@ Kimi-K3 over 1, RTX PRO 6000
 
 fn pinned() -> String {
     let mut table = String::new();
-    for (name, ranks, part, sms) in PARTS {
+    for (name, ranks, part, sms, memory_gbps) in PARTS {
         let shape = MODELS.iter().find(|m| m.name == name).unwrap().shape.shard(ranks).unwrap();
         let family = if name.starts_with("Kimi") { Family::Kda } else { Family::Gdn };
-        let caps = Caps { sms, ..H100 };
+        let caps = Caps { sms, memory_gbps, ..H100 };
         table += &format!("{name} over {ranks}, {part}\n");
         for (op, state) in [
             ("decode", DType::F32),

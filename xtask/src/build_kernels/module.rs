@@ -117,10 +117,10 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
 /// The directive that bounds the registers of a thread, where ptxas needs one.
 ///
 /// Blocks of more than 256 threads would not fit 255 registers a thread. Below that ptxas left to itself is best, but where
-/// more warps a multiprocessor are worth more than what it does with more registers, and where it spills none for it: large
-/// tiles of a single token with a 16-bit state (20 warps), and several tokens (16 warps with large tiles, 17 to 20 with
-/// small ones). Registers are given in steps of eight, but what ptxas spills depends on the very number: the numbers below are
-/// those near 96 and 128 with which it spills nothing on any device that is built for.
+/// more warps a multiprocessor are worth more than what it does with more registers: large tiles of a single token with a
+/// 16-bit state (20 warps), and several tokens (16 warps where a lane holds 64 elements, 17 to 20 where it holds 32).
+/// Registers are given in steps of eight, but what ptxas spills depends on the very number: the numbers below are those near
+/// 96 and 128 with which it spills nothing, or a register outside the loop, on any device that is built for.
 pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
     let Kernel { params, module, rows, max_threads, .. } = kernel;
     if *max_threads > 256 {
@@ -135,8 +135,9 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
             Some(DType::F32) => 100,
             _ => 96,
         },
-        ("RecurrentParams", _) if is_kv => return None,
-        ("RecurrentParams", _) if held > 32 && (is_kda || is_f32) => 130,
+        ("RecurrentParams", _) if is_kv && is_f32 => return None,
+        ("RecurrentParams", _) if is_kv => 128,
+        ("RecurrentParams", _) if held > 32 && is_kda => 130,
         ("RecurrentParams", _) if held > 32 => 128,
         ("RecurrentParams", 128) if is_f32 && is_kda => 100,
         ("RecurrentParams", 128) if is_f32 => 96,
