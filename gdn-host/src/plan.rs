@@ -28,6 +28,13 @@ pub struct Caps {
     pub memory_gbps: u32,
 }
 
+impl Caps {
+    /// Whether the memory gives a multiprocessor more than 30 GB/s: an H200's gives 36, an H100's 25.
+    pub fn has_fast_memory(&self) -> bool {
+        u64::from(self.memory_gbps) > 30 * u64::from(self.sms)
+    }
+}
+
 /// How the tile is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Tile {

@@ -14,10 +14,10 @@ use gdn_kernels::abi::DType;
 ///   tiles, with the fewest rows to go through: there each latency counts. From 24 states a multiprocessor on blocks have
 ///   twice the warps, which start and end less often, and those of an f32 state small tiles: it has twice the memory
 ///   traffic to hide their instructions behind, and they spread it best.
-/// - Memory that gives a multiprocessor more than 30 GB/s (H200: 36; H100: 25) leaves less time for each instruction. There
-///   an f32 state wants small tiles earlier, in many small blocks, and a 16-bit one no larger blocks.
-/// - With a decay per key the same as at first, but blocks of eight warps from the first: preparing a token is more work to share. An
-///   f32 state goes back to small tiles earlier, from eight states a multiprocessor on.
+/// - Fast memory ([`Caps::has_fast_memory`]) leaves less time for each instruction. There an f32 state wants small tiles
+///   earlier, in many small blocks, and a 16-bit one no larger blocks.
+/// - With a decay per key blocks of eight warps from the first: preparing a token is more work to share. An f32 state goes
+///   back to small tiles earlier, from eight states a multiprocessor on (two where memory is fast).
 /// - Several tokens, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks just holds the
 ///   batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose warps
 ///   have the fewest instructions for a row.
@@ -38,7 +38,7 @@ pub(super) fn choose(
     let is_f32 = module.state == Some(DType::F32);
     let bytes = module.state.map_or(0, DType::size) as u64;
     let is_kda = module.op.starts_with("kda");
-    let is_fast = u64::from(caps.memory_gbps) > 30 * sms;
+    let is_fast = caps.has_fast_memory();
     let is_kv = layout == Layout::Kv;
     let (rows, teams) = match states / sms {
         _ if is_kv && is_recurrent(module) => (small, 1),

@@ -51,13 +51,18 @@ const LEAST_TARGET: u32 = 90;
 /// States a multiprocessor up to which an early launch pays, see [`early_pays`]. Raise it to measure beyond.
 const EARLY_STATES: u64 = 8;
 
+/// The same where memory is fast for its multiprocessors.
+const EARLY_STATES_FAST: u64 = 1;
+
 /// Whether an early launch pays for `states` matrices, `N * HV`.
 ///
 /// Measured on an H100 behind producers of 2 and of 5 us (`cargo xtask bench --chained`, `docs/BENCHMARKS.md`): what decode adds
 /// falls to 0.55 to 0.85 of a plain launch's for up to one state a multiprocessor, to 0.98 at most for eight; beyond, the gain
-/// (1 to 3 %) is near what repetitions differ by.
+/// (1 to 3 %) is near what repetitions differ by. On an H200, whose memory is faster ([`Caps::has_fast_memory`]), it falls to
+/// 0.65 to 0.89 for one state a multiprocessor, but two and more states in f32 took up to 1.03 behind 2 us.
 pub fn early_pays(states: u64, caps: &Caps) -> bool {
-    states <= EARLY_STATES * u64::from(caps.sms)
+    let most = if caps.has_fast_memory() { EARLY_STATES_FAST } else { EARLY_STATES };
+    states <= most * u64::from(caps.sms)
 }
 
 impl Launch {
@@ -88,10 +93,16 @@ mod tests {
             (78, 625, false),
             (132, u64::MAX, false),
         ] {
-            let caps = Caps { sms, ..H100 };
+            let caps = Caps { sms, memory_gbps: 25 * sms, ..H100 };
             assert_eq!(early_pays(states, &caps), pays, "{states} states, {sms} multiprocessors");
             assert_eq!(EARLY.is_early(Some(states), 90, &caps), pays);
         }
+    }
+
+    #[test]
+    fn early_up_to_one_state_a_multiprocessor_where_memory_is_fast() {
+        let h200 = Caps { memory_gbps: 4814, ..H100 };
+        assert!(early_pays(132, &h200) && !early_pays(133, &h200));
     }
 
     #[test]
