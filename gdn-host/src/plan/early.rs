@@ -59,7 +59,7 @@ const EARLY_STATES_FAST: u64 = 1;
 /// Measured on an H100 behind producers of 2 and of 5 us (`cargo xtask bench --chained`, `docs/BENCHMARKS.md`): what decode adds
 /// falls to 0.55 to 0.85 of a plain launch's for up to one state a multiprocessor, to 0.98 at most for eight; beyond, the gain
 /// (1 to 3 %) is near what repetitions differ by. On an H200, whose memory is faster ([`Caps::has_fast_memory`]), it falls to
-/// 0.65 to 0.89 for one state a multiprocessor, but two and more states in f32 took up to 1.03 behind 2 us.
+/// 0.60 to 0.90 for one state a multiprocessor, but two and more states in f32 took up to 1.03 behind 2 us.
 pub fn early_pays(states: u64, caps: &Caps) -> bool {
     let most = if caps.has_fast_memory() { EARLY_STATES_FAST } else { EARLY_STATES };
     states <= most * u64::from(caps.sms)

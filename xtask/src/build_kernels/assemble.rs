@@ -23,8 +23,8 @@ pub(crate) struct Resources {
     pub(crate) shared_bytes: u32,
 }
 
-/// Bytes of local memory that an entry may have on the stack of a thread: two words that ptxas puts there at one of the
-/// register caps of `launch_bound`, on one of the devices, and not at the caps beside it. An array would need more.
+/// Bytes of local memory that an entry may have on the stack of a thread: a register or two that ptxas puts there at the
+/// register caps of `launch_bound`, on some of the devices. An array would need more.
 pub(crate) const MOST_STACK: u32 = 8;
 
 /// Assembles the staged file of `module` for `gpu`. The resources of every entry and the machine code, or what is
@@ -41,8 +41,7 @@ pub(crate) fn assemble(
     let what = || format!("{} for {gpu}", module.file_name());
     let cubin = staged.with_extension(format!("{gpu}.cubin"));
     let mut command = Command::new(&ptxas.path);
-    command.args(["-v"]);
-    command.arg(format!("--gpu-name={gpu}")).arg(staged).arg("-o").arg(&cubin);
+    command.arg("-v").arg(format!("--gpu-name={gpu}")).arg(staged).arg("-o").arg(&cubin);
     let output = command.output().with_context(|| format!("cannot run {}", ptxas.path.display()))?;
     let log = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {

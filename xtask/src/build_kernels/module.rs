@@ -120,7 +120,7 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
 /// more warps a multiprocessor are worth more than what it does with more registers: large tiles of a single token with a
 /// 16-bit state (20 warps), and several tokens (16 warps where a lane holds 64 elements, 17 to 20 where it holds 32).
 /// Registers are given in steps of eight, but what ptxas spills depends on the very number: the numbers below are those near
-/// 96 and 128 with which it spills nothing, or a register outside the loop, on any device that is built for.
+/// 96 and 128 with which it spills nothing, or one register that a token reads back, on any device that is built for.
 pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
     let Kernel { params, module, rows, max_threads, .. } = kernel;
     if *max_threads > 256 {
