@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "413bdffed51afb9556f4e58e2b34de259aedc4cb91568f9a7eab18d9e862205e",
+        sha256: "eb3a84bb73186b0e25069de69c7af25b0aa4ed41c4d6afc6f1686900cc819101",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "bcb9db5dfbf2cfe511ed06e6de5665e7a2eb9338007e7abb9e2924c080ddf9a4",
+        sha256: "c83e886b515ecd4683029fef4e3a337eb44d893966d99d08bee7210382234fcd",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "9e2ed54e78fcbe27132baca7c8aa66a5f6fe846e6d1047371838e3e0bf4fd32e",
+        sha256: "7bb3ec75f96ad064b00553685ff48fe3365c011c868cf2b0f19e54fd939413e4",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "bb439fd6f6ba6fbcb95fad7935ecfcd2368938c668780486d68c768e4e0cd667",
+        sha256: "ff8bcfb32ce39394e7c3b9baa2141b8df5ce81a0f9b2e89437874ddae605b6d6",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "bbb6023c01e805952de4d15e37e7a8738387fcd2b3ca3b40ce78583e9e6faff5",
+        sha256: "be600fbbb87abb89402545ab7fca9582491377b7e014c6dfa1548aecbf4beab5",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "52bcf592e5752fd67fcd3b3f64e4488a0ca287d57f22677e10b453fba4aa99af",
+        sha256: "50b2e24827ebd2895fc47e2e7dc60a4a6de5365efe72802564678dfc7b2fbf74",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "4335ddb06c73e8d56094a3f5ac1d9d968454bacd00143eec1dbc73efad63760f",
+        sha256: "34d918ab418c1660647fb3a7bdd315684a516b8d8530754734b99558259b17c9",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "ba23b871a8a1d57ed843ffd946096bc650a0173de6e119e874b7518c115660c8",
+        sha256: "1d22579e12822d9c842a0a4ec1e666d7c6481edba909572fd4c03ece129b519d",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ab99bddd53755486cc9c93f2a6f414e1a0378b92b2229ed5e7de2a59546ac6f1",
+        sha256: "8a9d9200937b78431851c3e67e10abde306cc249b1b3bc538c84a6da7d73cee2",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "c60ebefc304eee5f76b177fe9f77b3cefc21fcef390540fed5b234c5c9050d9c",
+        sha256: "c5d90a348577c112b383c5c137c066f93324e16aabaf1580c4b594cd31e5fac3",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d641b4e57a5b398faa653ef247dbd87eb196227adc44ce0c5825046ff8345a10",
+        sha256: "011d7b8b4f1b3b2276385cca0174a26f8ebfebd12581fe839440a4946637a208",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "7963b0a7a89c54c08e009917a05d3f58d664bed4604d681e73aabafd21526f2a",
+        sha256: "6212c9d0b2c0c498c7fce438dd326f7763e293335317f268dbffd6b3d4374c54",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "e706f587ab9ba8b6a1fadb27a3772783de50c6f80b75234a7f864ddbabe10bce",
+        sha256: "3355cfcc1bb4a5e1894dedf4ab4bbbc8112229d9b69a16348d019f2ca9fa51e4",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "933cd3a77a8c2706e020df2770c2e1f6a8cf3528d11c4ef83ebe9c512b45ec0f",
+        sha256: "f7119fd19bd5ee29aca4be2f72b19b3de78c7f270a7b5bbbb66ebad2e0a17ea1",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "87b33107850b322c34fa7080600a5a7b4e8a49bf5ae0142dbfa893b8e4ff9b7d",
+        sha256: "4b9abd14aa8ac0e5c99fdb539f1c75393b31416d80c38a36887b9097c391d037",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "a69b4b9b52b36fea6e26e307c3b9701108ac5632bc6edce97c4623274db67a72",
+        sha256: "8c43b8ef19de446c051cdd6fc35d767b399a905ff7786f9c9dec59967dc13996",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "231f7c3d9c16a2851005f90bd86f66c316ad4ae7a1ee5f77928313a73a714e6c",
+        sha256: "8004875dca06a47db7127a9b16e553fb2d4a7fe6c59d614f5ed47fc51c0d443c",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "5da0742b0b864a911767789e32e311452bb8ccf31a9fa604e2dc6faca1fa7665",
+        sha256: "02b04d9965bd13c45a60511f6f967afdfb7d3f27609cd5692ff26ad865687300",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b6381b0198b9a0714d6d20146103f7f14cb489fe77612e5a2b21f8d67d4627d9",
+        sha256: "354897c1b6c4c3ce0afa958536158200443f5f6774d01e911f6f09d955bd2296",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "9547d2eb0adea60f47eb7d2fc85e61f2181aa1cec50edc6a2063f8b9028a6feb",
+        sha256: "0f460c0c9db98b0fa49905b00145953ca3ae0d72179111f5d16c0e86c48f6dd0",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ffefac74c4aad5af4e644f97d00338ba4aef730ee47a72fdfe845ca896b32cbf",
+        sha256: "c7a61ef1950d740214075823483a5964e4fc4b5892ed23c361d2ce129efceb7e",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5936e3546c8a7339d7a7502b85d88a534ba8f157bd40be8c07a0881952613f1c",
+        sha256: "b3cf626003d4b690536e759acafe45c9480e2718105bc4cd3bc01e5130e4cf38",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -300,7 +300,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d91574b2cbd336803ee3c1cad88809989254962f586bc3c5ae9bd8d633467a10",
+        sha256: "6ff9af515577ea36f3f2c3ed0f2a161c7935cb68be1c61a83bdf4c3390c45abf",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "5210c596f4d108fbdf46445b5604ed8675a2f38cad5bba0f363bab21a4f03f3c",
+        sha256: "09199071a09e201f35f8e00c7a0f4106788fb69aee7b83c6d6020dd5af0d2838",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "5874baf2608259418a245e7cd6a9414bc32014881d51d40b8e0c80b65c89157d",
+        sha256: "067c5c881fa582afff9d46f722400f4806d28c7f05ab08f6d907238f8444d4c7",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "c61ce9bc0e2ee065a4096b9ddc1f0153dd9b41fa73741b4b09d6bbf5e589962f",
+        sha256: "e56c47d51184c81314cbb5bd123bc37818b14d1a368badaf37d1e7cc4b6df757",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "668691c04f80e027c46ed788f9cc1507129497ca8a6da9a42695cdf1b086e9fb",
+        sha256: "46a6eac304d86495b92600404a9eb1fa54d8dea2694603f0a198e6abccf97024",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a95766275ef3a707dbfc2ed103d3325dea53c3433f867911b9f932559e4061a6",
+        sha256: "393d6156d131aa1c86e4f333f89a817bd758f5330a6853f1e06e250608a9b91b",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c14f6a12776338975370656b8368fe59ce9e25c0741e09b3fcc1ad3651673156",
+        sha256: "a40ec3f9a03558b87d1f9dc412d0bf659395800aa2142d03448a4ab76645ed0d",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "60bce9e5544ac1bbe58c501dec2ef9c3bcb8e0c1534156b9d21d4158a7d0b005",
+        sha256: "a8818261ec597a0ee79e80c31801c434611b10179f8c460a728d3b14b559581c",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d88188b565491ae123ca9790fd822a5e9396aa41a48c12cbe2a23750923ced6e",
+        sha256: "1c091b251a9c9247a93b05acb3f924c0cdb0a478f82008d2d51409bf38342455",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "a56b310071da6339dd7e6d9b01a36896ae6cffda9144e53e30847aebd786b250",
+        sha256: "5cd8a5a309bb66ba00337c3b15f5e783620f3e05bc19c48f554d288ec66a5270",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d0bd2aea2948ef0bc55003f5ad5fb9e91aa00acbc5f46fb6c404a8053fb4aa4e",
+        sha256: "13da7a8ba950c4a80f8a4d2563ef553b8cb8ab7e903e14de8fc1884793ccab91",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "08f55fbf624ec8e23969a2b30301741606155a428e33137912b46bf11983626a",
+        sha256: "3ae120d3517124cfc8ae603a253c557747510f20c5676a4a5b9084b5affc110f",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "056cfc8eaacbfb61b3f4ec35e967b65000b27e72b226952c28b0e4074fcb43dc",
+        sha256: "e8a575d8db0419992ce56a7e84097a447dd3d3e03e0806596187b9bf73a449ca",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b1c68b136de0835583c8900ddf43c94e2662f536c91311e02228bd49b41116de",
+        sha256: "d2adbc97569de07284d1a0db2638016b9088493c854a241bc0f1024af3be8030",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "eb20699b676ea82f56b4294e71a92b088aa74f8320b01136e0e5ad202f9c10a5",
+        sha256: "d325e710bc79d1e01c73b4c742178ecda61e2a4e58d4f2d234a24a20de6c6103",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "e7c85868db9651d152131e889c7c6c706b372e4a87e5e7075f295de1539eb470",
+        sha256: "c0d38d8d76e7b3e400acd194a05f95ead25ef4f8fb6dcf74d51c4077f342b71a",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +508,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d12de43cb4d25b0bb581a9d0a4217e7e1750c6d2c34b7f04225d519d4ff0e84e",
+        sha256: "ebecb1ceba1e93997c1a08d181683cf5ac8bc97b694a79506becc6df6b95dc4c",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "6d9665aacd62113ed1e2e47cbd5df9e2cc5e223a484b37b67e420445616ad050",
+        sha256: "cd8cd22487e510e80571eb0c18643189bf7dbfe035273d9014d73c9e1396afeb",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "aa35ed62f575abac92f43157f8e92ab57c1eadfa76927e2fd059e8962649148d",
+        sha256: "2ed395e30f1ae887f2ee4f194c8d89c29e613a534adbb2c4cdcb51468ad82e4d",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,7 +547,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "363195785181401d5b05dfa163b7be4c0e5c1cbb78039e518975234ae3011566",
+        sha256: "696057350030d3c8bbedce5e1f4bca47b9c0dc83a960a827c3b32f0782913ce8",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -560,7 +560,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "bf53305b2f3502fd361d2ae8f12350264964ea9c9441989e80966d1993ca315e",
+        sha256: "9e46a8efd3459d9dfbfe395263e1a27940c44095e777769e842bd19b97bf9bfc",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "66d9b6e4a093b2390a17d5d5530cdf50527ea1a51b1ad487121028b30893053e",
+        sha256: "063052d0c8732a73b747347b9b00fdfb4c5b1c3534cd5b79201e1393ac1d5056",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "5674cd83bd5d1e8a6f741f89c17bd749847866a3cfc8275411242b6259bbd23e",
+        sha256: "76c1fea759538b94bf398f53329f75d8519a5b159080e8a4d532dcf3ea4dd9c5",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "1d3cfbd87cf09982626879530145d28c97b7bebdd216020115c3245b62ebead5",
+        sha256: "6da9f79b5b13f5e73211e3b02d78b58ea11d2373a0b426e52dcc151bbdb0e602",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ac8de7a8cabdfdf6cb01f3d12665dd2d186e85441d15d5bd342a02ce8107c541",
+        sha256: "81daae5f2b8f29f2eef24893e2082521d65883b9ab5e9c34df5dcf894848b4f7",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a80d8f0fa66f5099ec93e942227ffbf98fe864bcad84c9e92230bc91eaff3f3a",
+        sha256: "26af16b33c277a202115afb7cc197f4ae6be53fb171f6f1aed85b27048b091a9",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +638,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "3d935d7a98dfb41c5a931d3dd60c7c2920692eb241b01b5f50b285b712684af4",
+        sha256: "65f24d0015c47a0d591f3cf5a868fc493183f91ce35303fd4af129078c6a3b56",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "607e327d148449b34fb536bd808d9c2666ff666c29e66654da26fe969889dd5a",
+        sha256: "7afc8604a029a7398f3a96f8ce7fcd8d23c87972e6d5538754e72dc204c399a4",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "858ddb9d4d8ebd5594b5966ec6049848bc9d6bbd66e34fd41abe3e4b88074fb2",
+        sha256: "92e786b9364819d1cdad20d1d9058f31226a3fb8ee23eb55c0ac710803cbdb77",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "947403ca6e5cb9aba00c4a594f5202bb05b9a0a8a16624661b3b9cc05702c2e8",
+        sha256: "6734946b685fea6292f41dc3658aca99d4ea87c2df96ac1eacbf4da44cd60de3",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a502e8db79c0c407d845742077f3840ebd8c40e4ee53dfef7fd3d248081dbfef",
+        sha256: "b71e174518455f22be739957dc7408eb5df5c7349e0820f87d1bc20d4c777c9c",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +700,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "c68abe3fadf83b2df126519252e5737f4566586f611b6de811152c1adb5a47cd",
+        sha256: "b5c7e4910fd67412f75e42e1cc88b8da82b5a74ca7e22470771011a10fc2b65f",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +712,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "4da85fb8f24c302b339e4ad2e5f38c7d509b4e8aab8a1a8c2794e9fbf366c864",
+        sha256: "b818a7c384b5408d1ea2c73c49f79a006f494110f1a194a2c85ef9abcdf7ac99",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "91d4004b14cd24e4ca640688e18a33afdd8dee29ab3b57c69f6c8258dd0e62ac",
+        sha256: "54c13aaef29c27138390fad5049943912ca8e8b45c62ad7d2f4a1de9bcbcf041",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "13a3b1b1005d046a208b6f20f4e22b18aa168f075a3c067d591ba75f29b6a78b",
+        sha256: "b96508701ff9b6b862294a5d28edae0391ea36c30d312fb30b2eb03c0c345a91",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "156f3cef1263f12f5b606a3d5052f6321d5f8c16b50d2290f600db18107e1544",
+        sha256: "3417c0a74d6d138b9a82267e42c538f8b79b407b0686f30875f1896fd210c70e",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "fefe18976a91d682c71e2de3d728bde6c070571dabe9d0aaa7d30187c5e7bd02",
+        sha256: "19eca25c4032fe1df49f0904ea3a8e19d82db9651eebc3d42e912cc1d125317f",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,7 +774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b8b255e66a9e5080864bb4f52d8488db6184bc4d108a46efe4397d6f889f5a1d",
+        sha256: "43a6d4f19dddce34495f467b9e3a5e79f9820b2a5fcab29f47f89d6c229d0598",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -786,7 +786,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a3b5b3f248e50e522aec1d5cb3ed1e959504a74ce87a5a8b7c32def7b76496ce",
+        sha256: "ee10b1e3ada8abcadff2becedf3e48654812422f84e7589ccc8fd550f70c87a8",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -798,11 +798,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "646e98a421acab370ef417f4ddf1d5731fc49755c6d2ec08c14e14b4fc8d8cc0",
+        sha256: "e006754f3726843d4ba9adbee4464f100561880f6bf2691ef3af0d136fd91481",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -810,11 +810,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a0ac0a8511704d74cd174a7b6a165c1d291a47c43d81df49aa482492873fb55c",
+        sha256: "26ac1ce554a32767e978370d0b974db2ef15eadad163384a910bfc5c45b4ba9f",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -822,7 +822,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "7184abb67d5edb69463763bb263024ceafae1f028fcb98d64dd5b626979ec393",
+        sha256: "295308efd8983acd836abf8495aad6a82b4d2545329b9cd3a1b48c1e8a1fa3eb",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -834,7 +834,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8f60f9d65cc6dfaf9958a50a19fb8d938dc84733f52a00fa6cf0a6105f9ddfd6",
+        sha256: "88df1c624c1ae0c47fb2d2c23e4526b22b888c054ead830689ec068ba32b2f30",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -846,7 +846,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a0b9ed7712cb83b6bc0e5e9a95238fe24edab796ad9cbda087e139c573507c6d",
+        sha256: "1550c4801c4da8e242bfe86828ef5ab42cb91028429f5934cdf47a13985579ad",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -858,7 +858,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "73f0cfc6b4de9deb3aae88b0729cf2eebff3cadd40e9f9597dca3fabe6792a91",
+        sha256: "ade60ff5ed814bab67fb8ac1b089913345064f4d4b66ae13727b51ede63b8aae",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -870,7 +870,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "aa0939d54d2c7becb26bd5e8583824bff221a7274d1bef9770187bfadf0f48b9",
+        sha256: "75b0c59663468c0edac30ef686ddaf3a200c8d3eb4370782fb7dbb59b017b1eb",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -882,7 +882,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "86271e6bfebbc6851228e666087281400bba5d9fe1c482d26bbf6543c2941eed",
+        sha256: "aac1f17f8820b2069ca0228770557929cb5976cbd45140e1fbfe668c49e23c43",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -894,7 +894,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "581537ff6cb8696dbdc1df06f12c3fa3811f6c408b0838da60ecb7598ed5046a",
+        sha256: "c1cebbb1cbe373fd6bb035efa4b5a54bf0980c41d1ea10a09ac72070fa2c01ca",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -906,7 +906,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "f9dd98c517b8d7644d76c3999ab63a0e552db3b43fd5c5985a1a3b783a8a636c",
+        sha256: "dbbc9c4798b816ba3b71297245c055b802ee5c6da5f038241fd5b800c06de473",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -918,7 +918,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "1e295ebc505cc5c7c327136a383b3b2073abff8d6d20ac92930f68a23b675aa2",
+        sha256: "e1a1892721783b42a839b6e3bced86290227895be9bed0b2d85d919c8d6dfb8f",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -931,7 +931,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "e472b1259aec8f965ff914739258281136fe009e28f2a453e4398a4d17bbb941",
+        sha256: "0e877eea3696fea6a4459bcee469c3c6535cedafb0f70a292adc01e7ef741c85",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -944,7 +944,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "bb341bc19dae5f82bbf73dbfc799e7340dc7a35e0a06d3afa3131a5009636e2d",
+        sha256: "a6914dcf4a3f90ed21e35c7434aca912d1b9002811b1d82681f91993985d3058",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -956,7 +956,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "5913252e4323974e1f416e1506cb3d9bd58439b1ddf811cdfc58192b55a33859",
+        sha256: "303553ab5a2602881a0bcec3de0c415726e009454fa8ffcc507bdd4798101fb3",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -968,7 +968,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "563020741df6a37f9cf9b5dff9d43bf0239ceff673c86c9c0980d27b71624c88",
+        sha256: "a82858872f25701ee943b9ebed4d46982d6d0a2477d417615a1725fe4e6b0fc8",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -980,7 +980,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "6c05547dfae97b9ba6b3375a97aabb27455c285cb93c6667cfed077e5f701895",
+        sha256: "3d4f30a305eda51fdbf0fba4ad06d67847e3880bb56e5ed494b97e066fd0d41d",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -993,7 +993,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "e8849f13312f78bb68b0be82127f0ecee21ad87f2172c0fcd1a94231140dad9e",
+        sha256: "281df908fb46baa76bf34c4825631121e5911a7965b96f5dfc4be1c4c84fbd44",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1006,7 +1006,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "3d92050db2a11eb717f0ab330a5201d2ecbea30ed728581ba2dde3722d6e1efb",
+        sha256: "c1329261c62c4b8d201e98fc2331faea0046c0fb7057dca7dbd8484f1be176a4",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1018,7 +1018,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d162883048c692abe9af44a4b971b3ee574701908828422de244137a63962aeb",
+        sha256: "922bb6f2a0f755bde8a3b550beb37ca0e78b623a52b890940a1ca3bdedcb592e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1030,7 +1030,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a047d0b0efcddf4654c5f8b0aa0a2b983e06ad937bfeea7cecc553571838441d",
+        sha256: "635847c1cc46e7fb9456bc2021d7294b137705a472d965df7379ca9489b4270e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1042,11 +1042,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "dd2434afeb0ba3525d2f1b2f05bdbad754184812f3b028205d54b0a9f01794e6",
+        sha256: "5a7e81c70531fbdaac68ddad40684484aa099bee591375a78b86bbe97507e01b",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1054,11 +1054,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "bedaba8a59367b7fe9c7b29af4cd063da0731c6514f87da39b09e9fe0fa5b9a2",
+        sha256: "d2abb0ef5e4b9402c4fae6c796fa4220940205cc3cb7280b07185b6d7c5f5cde",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1066,7 +1066,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "29aceaf6f2299c3846eaf1048d7e4387e09f0df88d0f061c41e57d152272c918",
+        sha256: "173cdb112d985f1e4f70bd79a7850d6c6e800771909b9cd1695909502f4965dd",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1078,7 +1078,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b20020bc25f9e3f5044c4d622090f35d5b1c0feb4efa910f4653709f305053ce",
+        sha256: "9a1d8be5b89f15af493f1e00fef5f736a0d11b0b8b344c617a5ba67d76d4261d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1090,7 +1090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e3c85251350fcb46d3664c5bb9e758ae54ea4d4d2b95c308c77b244d96952f45",
+        sha256: "62c7e24cdbbeb93ec5503f499c1d1b38576b7dfa9d48d48bba285a2bb48ca730",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1102,7 +1102,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "102cc985e689721a0061abdc12ea5490259c4dbc83e1a348db581f5e6fab2eba",
+        sha256: "8cd465bed9795534fc63abf85145b55f0ffe3635fad1012312c6421ed7e79b52",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1114,7 +1114,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "19d3a621aeeccdeca5b9ea6ab6ce59abc1f81865faa8caf45a03cf71f5fd933b",
+        sha256: "80ef01a4438156bf15964939dceed144c775b5cc20be774e6dad9c4514050c85",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1126,7 +1126,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "cf613d9b5dcd8cd3b00004703c96f6299806521e2e73dbc6f14047c0e76f155c",
+        sha256: "6c377d665c96d31ec00a26890ec39500479eed9d5e48439f5046fb1c02c35c5c",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1138,7 +1138,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "3f350051d4d247cd702a6f3289bb8fef8b4f1049c4b603ccb261f40577100b3b",
+        sha256: "8e9c9fa04799c7cd45600642153cbd1c85b232b21dd7241ad45835921b49f0a9",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1150,7 +1150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "9f5be669029fe14c944abab46814984988a404f3df57b6c32da94f560e5df3bf",
+        sha256: "eb55467a50989ea1174ac4e703b95397402d06f43be027dd8e8d5b572aff29e7",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1162,7 +1162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "2d945b5b79cf1620798481f4883be8efbb113e1964669c06e9c3dcbdf3476cd4",
+        sha256: "7bc0adf9fc575cba064a969adb19902d808fc4c00fcc867c54faf631ae1c1d4b",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1174,7 +1174,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "4606c1e8d27d0cffcdf315c47d463edc2f3a0f37e8e94683b8f88ce3eeb19b17",
+        sha256: "6f89b408866a17dedccd565d978d77978fd191ddb0d4d044d35839cd5a52085d",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1186,7 +1186,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "7e6f0a6a4a588ee9a90891f4aee273ccf8da0aed746b031cc3d2aff4bc0e6651",
+        sha256: "20f88d0ab1cb4cd41a7f38b07f79bfc926fec6b35ded6c04308d3bb62ef7059e",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1198,7 +1198,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "52747f6e474b3fce442ed5c96a4b76e18bbfe26f347580563f9556c1480a8566",
+        sha256: "9b1e0ebf9e667ccb5e34159ef1f9e864f68bf1e8764a2dc14e5ce61bfe2a627f",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1210,7 +1210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "5c46b3f855da104197afa208fb2c661d141069dc3f928816826b8e2586a2b060",
+        sha256: "bb6f1cd73162a2952e8eec905a6531d5b37a1fe754f1edf8c1ca5b1ae5890e40",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1222,7 +1222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "02d9e6b22d4bbf3e9a5ec1630c1844890abc5338f3818c5ea3fc638fe87127cb",
+        sha256: "8f296b5a9b247eeeba4e0b83b7ad2cbd0a06d5fc7c9ba17de219be30138fd0f1",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1234,7 +1234,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "5eaf450df41a7b6f7f31d5332ece94a0c3e9ea6bb05a1b51d1c847c134137c54",
+        sha256: "22a5ec612810759278d5666012202e5b75ec8ecae932e64739b6a245718128f1",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1246,7 +1246,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "9e1c9f8b674c359e281f815e480e49a8705b778c0f1abdb561be9e5b543a5372",
+        sha256: "9c88ded33c19b652f19b4b95feda89b204e5a45860b2461db082d8cd3f58df3f",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1258,7 +1258,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b46f3381cff81ffefc46d7b292acdc597d0491bd5e4cac5933660ed9f76c153a",
+        sha256: "6e36eb3a1de1676940782d33df01d349f03ba25d41b445ac0c094c359943e16b",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1270,7 +1270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3f9c7e3e435adfe11e335708269d4d749dd66e1bd844dead7f5bf768ac2251f5",
+        sha256: "da2aafa9074cb6c16787e57c9daaab3f49cf116158b190514f370b38e5ac82d0",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1282,7 +1282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a67d97b59f1e0019f546ebbc38878e44097bfbd40335fc624486205cc30e0249",
+        sha256: "064c6798a26128d348a8e94c7d2ebf1a1de8f9dc8d2b030152fda8d07fe87ed5",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1294,7 +1294,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "7ae2173051db6f07071f7e2dc40583c3083ea6b1ee8fb91ff06a28f374981b5f",
+        sha256: "601b3e7d559223e69294124f76d760b5c78a76bedb5b640f2bb0710e584f509c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1306,7 +1306,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "536b58c5bd539a5a87f4c1f64da6fa85ab25247ab75afa39c77b263a1493e1bc",
+        sha256: "d3a8c983152c0f0f4e7f2ce1104aa48d84f73b594000ae018e548d838eada84e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1318,7 +1318,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "70c8617c688386495157313aa252b6e1bc6cdb6235948e8c9964a70b673da293",
+        sha256: "e18624e6e46e28cf1b2d088079fd3e67e8cf8d8ebb31360c32d25d8716aa2e68",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1330,7 +1330,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a2dd6148ae41a84ecff886581f5e6343a664de26cb37169569ed303dfcf56f48",
+        sha256: "ef5e9a2699c11e4e714884bccf244e95ecdb7e64a81741fd97e35350f6e344f5",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1342,13 +1342,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "abaf4b71985f9703b1b5f31c0b7704ce47c4eb013ba61a68b051766e20b4678d",
+        sha256: "1f14c64a09310a947280bcd171a10de1c805552808925609fc9540d6c6f7b0f7",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c50775d1340a8112f0c531a50114a958297775bffce22317be1f51ab66b760d5",
+                sha256: "f37afba799028c856b8e8f99dae1363ffe5d0045c3442035fa84b1f1ecc86850",
                 bytes: &Aligned(*include_bytes!("decode_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1362,13 +1362,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "83fa0e0e2b2db5dd4c2cd356f1d0302d80d7d0ca85e8f70aebdaa3aff5e81f6d",
+        sha256: "0efea0742acf5ab4c0d7d769062decd37ea0ce41ac5af5bf9687db5baadd5f9f",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fdd0d1d21130baf0e7a73101fd702d71c9781585e6a8001f5351804a05586972",
+                sha256: "cafe7095d329bf7eb0db0c02852a62fc87e38f23b4905272f5ba93044db396cf",
                 bytes: &Aligned(*include_bytes!("decode_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1382,13 +1382,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "c2c0fd4db85bba9e6a721e538c82ba02d0c37a18d7736d712daaa88cccacb75c",
+        sha256: "93d3494dbc82ed12901b0d7c947dc34682a33ff98ad86758271d6cd6ef833cd8",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "efd22691b9b2c9089617fc380776cfd7aa2d27a04c8e7020c5ba2627ddf825b9",
+                sha256: "9408ba847561be0248f5fe310e0bafaf5aca352c6f79ea928d1f89808bf0dc6d",
                 bytes: &Aligned(*include_bytes!("decode_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1402,13 +1402,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "5230f9a160b4bb76a1bbe0b513080ba9adf80967d59df90c256d41cf2ee63e33",
+        sha256: "b81aa20d20874cce93a2e18a1a5c5c51ef628027ae4ffc86437bcd07adc7d40e",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "27dfd7fbd147e98d2a1b6a563cf822338efec972b62835c3eb501dc32cef07cb",
+                sha256: "c949cb64f3001ad2550e35e06a78b24cc52f630bcd3f3b66521c7cd35436f7b0",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1422,13 +1422,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "ba875310727d506faa93feea62656b5a7481931386db9d3c4cbd13a31ef08d42",
+        sha256: "68607f0fef8473e1159249a29617894fc6c0aeb2aa74fdee4a802a6d7e380238",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6c9fb8b8c62ab557a16c6fa9754aeda8fb9f0fbbad3f2006c5ccbc4622c8fe93",
+                sha256: "1e39e255a7bb106d775d1977ae98a46988a80e475367beff8bbcb126ba1afd5b",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1442,13 +1442,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "8baa64f4ceedf554ac39bdd4c8090b0ea65d707c54994ea47f6a9f7aa913fd7c",
+        sha256: "826e7700e9a84ea8b6597a07ce7972ff56e498bb31390e68e86b9af71ee9d711",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "df51990b62e61f9608091a8b2a71f7347664e2ea8ff42029f87c12a172dd7541",
+                sha256: "bffc439b182a23b93973b44051522cfa415b0bac897b4e2da27871200a5147d8",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1462,13 +1462,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "0a3ab9951750b21955fcdefd54a45efb62c158ccc587fd841b590593fc7a3a70",
+        sha256: "10849adf0e11db2f8b27f0ed57d15723683605ea5de6007611601933a9488cec",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f45a779d2e47d6c4a8b9e7c8d398c6705efef4853ab352a3b8207522e1f8b76e",
+                sha256: "6532c77c40cf87b9b94a4019c41e77501cd294f3cf5e282f1a7253007a5b1e76",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1482,13 +1482,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "dcb4e6f18475b591be883f6112768477e888a04486e3fa291c478e2c05c724de",
+        sha256: "3ee7bc30da3e62dc44136ee525a681ce964ff410087ec28f91611b8383565929",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "dcf777896d1bbdd29a656e91d7d33b0e862c1c4000153f87b599eae9944fd339",
+                sha256: "f816a98e7721ce923d5ebbe7dcb359eb2ecf42427abaa8d54289c62c4314b7c4",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1502,13 +1502,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "57e9411910caec4c0a2bd5b316fd88e0b762872470ad55732cc20ec85b39f686",
+        sha256: "d8fa5022e453ea7b4fca8ba3da7114ab63393b901d062cb15011d94ff3eb18b5",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2724fccc68f98157a5aac63081353b911b913602bce3854cc9ce6b0665e6c18f",
+                sha256: "fb8cbed7d3492c9c960bca7458c845a577ad15e8a4441ec754e9555322ccadc8",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1522,13 +1522,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e3835e5745619b0351a9de5c4214e7455293a8a9a1e6119c3967806515ce74a5",
+        sha256: "78ea513423703341a132a7eb7061120b85687205810d0771a8fc934186e95cc5",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "176387f51162cb108b8313ba67b0cfe8a117d4c529fbb29380511629c270fed4",
+                sha256: "eaf3fc6027be865d105ce7c99b45306c5c501b438e1d4cf7fdfe23fcee402396",
                 bytes: &Aligned(*include_bytes!("decode_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1542,13 +1542,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8f1920f220f7bf4443ca5f38671d42a18e6b77c697a75350d76f64f62407d0a1",
+        sha256: "c3d61063304272ad855952d399cf4474617606d859738b81c116d76699ff1d3c",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c55f25489675fc8f6a2c292216ce2f8de0e7f19e3fcf3c43f4c9db3593a95361",
+                sha256: "eceafaf6619a41225dfebd47ca6880f0b72eb0c556b50cba41c8bb6854188436",
                 bytes: &Aligned(*include_bytes!("decode_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1562,13 +1562,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "36e2505f5df7550fe1ebd414d703d9b76214894d154e24369b6331499af5dcee",
+        sha256: "66f1213433cd065282a11c75a3b4eef624ab6e7ed6507e42dea0af39b59df67a",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "756574c65cdcf3334be4e0889efce2f1f50c473cf82c731d9357e72597a941f9",
+                sha256: "239243ea3d631703c965fe95db342185a7285b373898f993302840006f19f08f",
                 bytes: &Aligned(*include_bytes!("decode_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1582,13 +1582,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "627da1bfd777715c33aa2b7a2e7105b00f05c6334d1c9ee845082aaa314e727e",
+        sha256: "86db909f7ec88f536fec65c514ed58acbaffcfaa50b860a8dc37e41bb031f0a6",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "87e753b03fb97ba08c356cdac837039a20a496ac7cfaef33b83cda55d53395a9",
+                sha256: "e467a4f0b9e8633398511affdf30e3cd082f6e20c54bfea47a36f2bfdff2e935",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1602,13 +1602,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "79a266469ad26d4d6e033ba1c766a2f00d71d334f0946142c28f669a39a75753",
+        sha256: "5f8cd694408ccf7d4052723ca4084268c4618c5a9e8606c253435941737fb32f",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0e3faba364b5822f67eebd61d1c4232b17f3be75678e8ed6904820cde1d82719",
+                sha256: "c6d74f84aca566a12a39d7139da95459351ba51b6263c13aae34f3ce458bdd49",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1622,13 +1622,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "cf84878645e6d3e7a9f5791e41811d8fcf2760607fcf10fd6cf46717f17e8543",
+        sha256: "38b4d742750743fbd8720fb259abc22c761683c7ba76e17505922ef4d64d55ad",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2257d4c899e6e50624bbbc9390046c54b92bdf44b17b9925c6be4bfddf3b9c78",
+                sha256: "d88c84a0c310b5e6422cd924674e4460a76001222132d39e269a221e1dc14b9d",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1642,13 +1642,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "b3a717e2242d3d2fd985a5b01d87bf8c2a8ea48b7887445d8ee8e2bdd01bdd65",
+        sha256: "c0d6ea77aeff5561bca3ef411f9e01e113815c40cd6e8c0d63266fe3ecbc9eff",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "4a83efbe94bbf5f4bdb8265ce01395ac079023514efaea920a08c7396cf53de3",
+                sha256: "26622695ef2a64c33314d240c77ccbf12c5c8dfa1e012e2cd9082167be067e39",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1662,13 +1662,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c8882d3b16bc7072b52319669ed16a9de9422541c4a95f41e38adff98205fc00",
+        sha256: "5556a727d322c0186214d423d4679eb13b718aa8ce14d5326aa125d4f4a88556",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "83003ca4be2eb7af5800e1b0b79e9ca08c7614326901e48138177ae2245ef30d",
+                sha256: "cbc60e9ae6db9eb92189559d6d503c30aaa0535794895d9869749e5b9dc94704",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1682,13 +1682,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "68493b74b776ea13842f303ffa26dd56b20352721b4910ff1064124ebaab5ca2",
+        sha256: "08d25410eab5e9ed7223a3a9a45161a047d68afbfd56657dbadcab3a0f3c29bf",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "13238773769878539b0902916f43ba3238bf0f60dbb0483ee007f46fdb094b0c",
+                sha256: "d2bc03ad10802ffadbccfe6043afe6cabb570855d3efd00e2cc5bc8590daf91e",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1702,13 +1702,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "9874770d05d2a2456c4124b38a2cf71a2c315a77f835224c7f883b4d02b9bc6d",
+        sha256: "ac9848c923cf07eb633105aafebb983ff0b1ad8b2d62544d38b03f224254a457",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1b06e81f996c7cdffa898eeee0e57bd7df8d88b5d46141d9a5088d4e137f4484",
+                sha256: "71112da31f7384b62c9b7c5d940616d933c51898651de9c668d7d47caa2b0779",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1722,13 +1722,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e2abb3d0a51f32f10b20d1b3b0aa3b354c58350c586846fa003613c08be11d35",
+        sha256: "2c661b0d688594b665757c1e8666a59c72e2e86901c8fbaa3072716704480b57",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1777afde33627af2f8f4ba38dcf67f0663b86473a5256c4beb99e778430a5ba6",
+                sha256: "add3dc35eae9940b1d4681cc4650fc333d6fdae9d22bb0a231dd3b9f9f6f3778",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1742,13 +1742,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "932233d7acf5b81ee0513c7faff0134f53b0006af6ecaeb5e01d10afd3e0f0c7",
+        sha256: "2e5fac38b89a3ea55546964004be0cc24c69741be8cc06b463f186714103a7a1",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0c75a8b3a16fde282f72e6dcc2b030a2e84fbed7e746084a44a59eee3431636c",
+                sha256: "e3e2a695a0f16da96db1ee0e987790f9addb92e572dca36bed9cb29bd69d1ea3",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1762,13 +1762,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f0921c7c4c68a63285950cd2ddbf70ce3585ce7ea7fde2acc7a818995eafcb8c",
+        sha256: "4fecaa3637325093d91cff9ea775b26b1774eda2c56d5504311a4ab4fc3843dc",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "eb1388294c186b4ed7fd81beac13c9a565720360383b1a4b7e3c6d92081100ac",
+                sha256: "a7ddaa0302c823fd82f860b6a6d70a3eb3502af7af7794868ab13735c995ca33",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1782,13 +1782,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ca31431e2560bd6f8d657b609339c95c03653ab32c98cc08f9ab969fd519b106",
+        sha256: "6d05ad9a3d089a8ba9fe6bbf2d6baf602db87ac3f0b6f2168b0f4cccb764f109",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1e3e58fc4f9697d14181e8fcb6697ce288c9c4f05ce3bb2248f94ea242b1877a",
+                sha256: "bd2a35c3d7054e5595d83021d10fc03f135d5747004cd898f9dac0d4d8daab34",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1802,13 +1802,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "ce086987a238ee8480f9ef98fdb5eec86fa5ac697f1d42ec666bebd774da0bf3",
+        sha256: "182ed12582b727354801136909b9637894f1d5e05d22d5b1fcdf1ec05850398d",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ba00b159a1885bcb071e1ae878a4a05fdcdaa7be4bb8927c3c31c1493684ea1c",
+                sha256: "95fb3af6f715df5616ff7a630748178fdb69245916ba4515e5cf7cd5e9bbe5b4",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1822,13 +1822,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "72ea707a779dfb8cf879be21408a96f6b4b38364b8667c52d4cb1ba4508ffe4d",
+        sha256: "f964a8ff8d6dad71f226b6621b002f70a92da85fabf9989f1ca38e73a0115124",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "894d90e9d5c7471130c08e6b7c7c6e2d5b6473de35cefc56a38c29af7e7249b1",
+                sha256: "0d1cadb2137392cc6b3f0c9d530996530c0e0c61282651bf2da01e288df8edf8",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1842,13 +1842,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b6c2941e5aa73b90c257a004f63fc8c700388eabae2d62e217ad75edc65e58e5",
+        sha256: "2463c726868e1fe1494015be04d6723cf7ca074b024a5f6ddebb0f5ce9e00dd6",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b0d1799020947fa9c246fef6335ecc4bd88ab08b8fab1d54a403dbf79cc1f111",
+                sha256: "ec90f281525e7e419652c19da8f87c645cb33baee8926467b173934983806071",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1862,13 +1862,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ccde8ceba28495367a943c32e29480e032f9d62ccdf86efe2ea2731ee7257f29",
+        sha256: "470ba43fa2653d4e1182e8433f76d7ecb1a7cf7c80e4a7210f378c1656827537",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "38ee187743848b96deb6805cc586d13e130f813ca9db81b2dacb75b331b506eb",
+                sha256: "f6def14161905c48ce90c0edab4e8827745b6a0778c1c694ca4918b14addda9d",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1882,13 +1882,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "fa278d0c3046601c3600f04233d789102e6b101a8fd8f7ac21e8f204e7c6f4fb",
+        sha256: "f2f81d2491028355bc161b68d835ef7260020d8c4892a447ecc947b1414219d2",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "417333452a1dc03344b7d2f1fe426334e770a1b30e4d9e10727daf258ae3de52",
+                sha256: "525a7400d6b1c8639bb17f5ab7ccf6d1cb60ba5e955cc60992142e0b354dbbfa",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1902,13 +1902,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4e33869cd3fc8df7ebd0b4f2985905a814381f6fe318e47180e9379eaded2ae5",
+        sha256: "2507244daac0c5c3d6db1e50c07e5a5ec8b8cddde140cfdb1507fe1b7d663848",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d3c5179ef6dca444475375680c0e3d19094f777f14576345820afe1e807adb8f",
+                sha256: "e39e262858b1304e8c1d60005f0e615b3393bf28f12bec0f1cbc05b9ae47409c",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1922,13 +1922,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "f58e173a508631623c42f34e953b9f93bc925d69f7d4e6721937dafa81560d5e",
+        sha256: "40a493653eb0c34ad916a197bddc3892500b6f2bc82721510a6d6b8830cb5c3f",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1a11701d0951f5dbb86623bf3b13b24aada39674b35277d2f3e11dce2c2ca54a",
+                sha256: "90b31da595dedf26a72891b1b4a9d0219d1aa233543004e730ec9934a54e0a64",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1942,13 +1942,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "3cb7072189d6b21cdc982291a1c9727d69e8f63b45c74db388bed80e00776d5a",
+        sha256: "996940f977cc1100f17d1245c38b4be05cca59969685405ecc599996466c0051",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "329d9388ead462374ecae5d47d1bcd408d0a946323b90c6db0a36cd7ae136eb3",
+                sha256: "27f72798f8f25577748e49cbad525d359914a7d0bd91d2c551d1b15ff9dfe9a7",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1962,13 +1962,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "2571a4cc4055efaf99288570662b713f7d6f37d13cf3106f1d7998d306b967da",
+        sha256: "70cdabf6e848b0aaa31d819e09d7d13b460f52c69a7c0df912e2b950e3fcbafe",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "3db028259bce8e13af0e4ce1a6ef4ef7b6fc525abc0dcac8a27ac0eede54792e",
+                sha256: "7f4293a0dc174cc4f3d85f74c2e73e8e8d2f30371bde70ff07b72308d4630091",
                 bytes: &Aligned(*include_bytes!("kda_decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1982,13 +1982,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "f00f48731568d22da9c37cf1086afc0abe78222c17cddfa3ad4b8dfcfb8a4a87",
+        sha256: "69d5b6e55d2b3cf3514dc49173dff7be987137b531e3292b82fef350c7b8ee03",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "034939c70420601cd608e38456420ed09babb85b3ae6e56e58ebd2e8d55dd4cc",
+                sha256: "4c92faaed1a445d2e86d6d6f5159aa8dbf5cc1bd7ac215b73ca482ed8691de1d",
                 bytes: &Aligned(*include_bytes!("kda_decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2002,13 +2002,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e0b6dab27ed37d675f0127b30646cafcd81af7ef6c6cb76ef5447772a28cb561",
+        sha256: "4afa8ce89c3a0a97a4d0f3cc3a6d8f4fc219200901da001ff0255d67f3e05207",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6b518b85f9e2960f695dbbfc18012a1193cbcb3fb4c1f5a1a98dd3dab5372119",
+                sha256: "bcb2dddb3f75d4f17ea57ac936be70d286f7f217822cdde7eeeeb67b328449b6",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2022,13 +2022,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "df8bbf9edc74cddc41146ebcbced9b2d17795d6b37e4975e9de52d1359bdd99d",
+        sha256: "8d28d7bfd12498bf6cce7e0f736ebb32e16cb6d08572e557374427d9b642378b",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2e73e3b806e8a438a065e8de87e837ab6fc26b0b54e98836254f0d82e9fc0b70",
+                sha256: "f9fe2996e8f00cdb4e97b32657ad01a4f380e05c279496d869e763070eceff01",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2042,13 +2042,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "0461af99495c935f4a1a73d591553c0db9ac09ad1cf046390ffe755b365dc461",
+        sha256: "fa86b663526fb6f3d9968571ded973c7a1a6ceeb65efdf279fe4aa9a8a6f1088",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "553ff7c624a820291f8778b73f19067aa8dc07be56c1bd7a707ee8a9f0185fee",
+                sha256: "89f12a20cfb24f415a6df9625ad877774ba59ebf9cc6ee2dfc3f825c3dd458c8",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2062,13 +2062,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ae759ac118ae4fdc881544c5fc54d1e877e1ea8cd497f04ccb83723ec16eeb6b",
+        sha256: "81cf2835a6d3d069daa7da0612844915972d7cb2ead7b311eda78f5f6c0cb69f",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "24da2680ffb29b8f0f57eff1db7240d4ff7bf3d0b63af2dce70193812921757d",
+                sha256: "6cf4fbce46b5ad30c0bb55666f3627cef14f1b35257c4529ff0165b9c5d63532",
                 bytes: &Aligned(*include_bytes!("kda_decode_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2082,13 +2082,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ce85e52e9eceb864438936bef4c1222242a6058efc74cdf917774e9712db964f",
+        sha256: "29add15064fc2472968e588b271fb82ae6c8566b407525d9be1d1439844a5e28",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8069c857541ecd94fb4fa1fd2310055088b330201f4cdb877911a32c28cc8caa",
+                sha256: "d753f4192eaa993528777d0d4ff9f497fd911c0fc8fd1ae78399f0359a901daa",
                 bytes: &Aligned(*include_bytes!("kda_decode_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2102,13 +2102,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "0d53a425524ff1c1c43ae14ed79c682aa8c6c7180b248aac83c4ceb97324d8dd",
+        sha256: "0ffd2de2554426509f1c9ea2225b20de1d8c23a83fd9b08f263f200f116c1acf",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ae46bd60c1e4d9f5689f27dabd10c045bdd2e04c4faf645147f8311f2cf916a9",
+                sha256: "4f4a7c3b35f9e6a719ecc598959ad7184b66ccb04f43a0dec591e7c6d709b880",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2122,13 +2122,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "3ebc0998e65b9e1cb7169f56f0fb50dd61e068be0122ea84ba340f67ce5fa859",
+        sha256: "f7660202befc19e6b9a386427eb356ff0848df0837a1bfe29d1fffd7c194b0aa",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d1cf7025866eba98a8ba3c6185bbd20c285cb51c6c2adf8c9b0fa81ab2e94668",
+                sha256: "26936938200e39128bb536276529697135a884fda317b5f23e4ef167cb404023",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2142,13 +2142,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2bc6d469cdad90fbc730a98c2e73f60268e18cb98021f33fbe3d325b5480da2e",
+        sha256: "9863345294c320064273f82a0648534fba9814c5e89d5bd58465709aa105d8ed",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d5f94302015c4d8b5aa0fe30da3bf5beff33cdc10612293a96dd75482688e112",
+                sha256: "4c53f5650c2d6ae7c4eecabdb7c92e3ba28a7800e65d95ace95b4203b035a338",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2162,13 +2162,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "138b6607553beec81699bc000f79ea856f2421e05f55ff06e0ed8697d5213311",
+        sha256: "a523b9f93dcab90c649ba57482a12c7e21bd1ece97260de423d03c094280bff3",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ae7c759ee079c7807433760ab964cfe7fbafd9e8e0f913a273340613bb37860c",
+                sha256: "d2cfbd6ba6342c3a7901cf2811283138021175f2a61bee9889eae8172f88acf7",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2182,13 +2182,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d450682d93d0b6e04621fa4a9813879d46c4b549c09a0e7821e5b51f57706585",
+        sha256: "d39929a7daf72a35a78d2c04804f7a6253fbd54bc7a0a816a275daf59d426373",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "329cdabc96028e6eb5e0a39d9bc9b41a6cdbe2b70cb6117bab11d480c6d5866a",
+                sha256: "ced8102d1c7fc735cca6a7f6c098e8f42cfa5080063698f23e34e108ad9826cf",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2202,13 +2202,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "788b1ab847e7e467d916ab09057408983954bcd0830c49731f877cf0b2014798",
+        sha256: "a5029c0e6e6f207bffd7b026cd4c285adc0ab50d931f6b13b10498ad38731838",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f1b13c1209c632602289d9109586c54805487594d27c482d8e31f86723579ce9",
+                sha256: "0e36c382151e236e7e265683d79947d05ebfd6853f39605f4d0930057937a65a",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2222,13 +2222,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "641911c4d4af4eff90a860be5b33248bc2dcce1e98203f9d2629fc5c8fd7bece",
+        sha256: "b53ef79d21dc4c69c9f6b165d603d970c07feb2c3ef3393f1d2d707bea3abfce",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c5388b5f9737875c69aab43957bbba1b2bf85cb55b195b9ed4262b28312d70b6",
+                sha256: "bc71a0cd843531dcf6e02629368ae3e7f0da0e0c9147aa40e8016ee8da7af624",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2242,13 +2242,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "ec03a86b4a1485306980dab7dd2f6eed7fc45cb0551fc7b45241d675f66965d2",
+        sha256: "f3fc1d45a8cfc94828620b9a6d0fa74abe779efdb97fe8e6d560a5e330a6dd25",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c5b39b6f02fb83606d6e06f6ada39e3056fd9e1d7373cf97576978528b0371c2",
+                sha256: "b1e14299eaeb7d2c9d72d7697287d889a4829a4129c495d1b1c0be03cf7b2bb0",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2262,13 +2262,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5ddc93b3085d299fe55d730aee23122535db3426b796fc79474ed7b873749201",
+        sha256: "91ab07ac856cc03e14f5bc7244f3afc95be608fc3d64b6b7bff91daf07eb2ff1",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8ef15c1aa21c3978ced5acc1a67a5d58b48d53df3906c17cc23a00bed86246b9",
+                sha256: "c030230040952dc209f13c72e7ec2762bda4c5a1060e175ab5002b3c5e748d88",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2282,13 +2282,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "62f3f6d90106abd24b04fcd6766bdb84b4627f180882cd4518df64ac44c90bad",
+        sha256: "7d65b44d1e4722f90b5508d0b8dc22e0c79cb6c631223002a9cd6560c7bcce29",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2d78e11684817bdf988536d370bbb69d87264ebbfde26719e8e216dcd1a0494d",
+                sha256: "f951ee10a8d1fe2cbfaeb7d9d9423914aea29f49dcd8858f2332003f9971857c",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2302,7 +2302,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "9e2474ebeacba50a3b27d673a2d7c4c17480162b5b85dfdeb8b933c7799c1230",
+        sha256: "f302e37dc8b7ab13cf18c207941b324da593373b07ac974c82bcd4348fa74383",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2321,7 +2321,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "2bbbae3ab42e628d01e968f5c107ea290e334d656893496df01fd975eb67b160",
+        sha256: "773b4701c216d21dec9112c3a79fd779415c80efe098ddc3200da766c8dd545c",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2340,7 +2340,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "6e41006a323b93e8774903931c1efd36e0414addb6016b071d5ed9b934b789df",
+        sha256: "5c6b0140ffb9612414b0a74268bbe14130fab233dc4e32b8d74538cd7fbf6f1f",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2359,7 +2359,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "6a8e809f07433ae97224ec6fc0e03b550f7d585aaf65954283504ed7f24756ec",
+        sha256: "fbb77b417800fdc9adfad4c60ea8ab372fc39a1c95d693b68c7a796df9e92f6c",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2379,7 +2379,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "44146362fe2d90b49e31210f61d4da6e45ff39c416a9958d9a8e87fed05df27b",
+        sha256: "b56d275e74f50a5d9a1b6d54c1a9bde687dc972d65634e1f8cb74e9420ab98e6",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2399,7 +2399,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "53b4bf340b760b849e9ab2345f0c494b9f3bc86b36ab76deadc6ceaf5b99d193",
+        sha256: "941a51b72c91bd2f13d84012a62858550c65432ba2b62b41ca5d1241d0835fc3",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2418,7 +2418,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "661ecd0b1dc49ee0478b79e94573c9c0a24caf89629e68c00a6ba4a1394fe3b3",
+        sha256: "0ebffab6aa3f46c462f21a0355b747ce5e7015f625a32e926f8d7938f12ff587",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2437,7 +2437,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "4a37de1af02b882d0d7f1156d732f07db3add5e4d5338ebdb5a35c894b109578",
+        sha256: "08750e8a484121e7034ee143a5703bfec2e12c9a79a64b5f1e6a9fcca93e4ce0",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2456,7 +2456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c0bc5da988282ce237e9e60790cbd416882598150bbf16619c55ffefde079a32",
+        sha256: "b070a5e9258b2e9f36e4a005f89e3b41da7d901c5d233739025067611da87924",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2476,7 +2476,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "789da1eb2b7c02bf0f61bb395ca3eeef29426b22987fece9dc377dfeba5223a2",
+        sha256: "d756ca7df581520485db7cc24da20b8634002375b811f4b12cd5733ee0d5d02e",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2496,7 +2496,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7080ed90dbd1529bb0306113275411ab130aa296e4832e24282a359420221265",
+        sha256: "34e7e701c39916a2a5788fa8b8ba2e5eb5b5e9ab31bcea96dd4224e498ab0a8a",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2515,7 +2515,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "ad81f80c77bbd03658bf07193dfb688ce5b054490a6f2b2ed96832ddc4164a3c",
+        sha256: "856f2e67ca5a349e82886eb1cee0c02c0d5f9ce2a65c1cff3579e26b3c41e7d9",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2534,7 +2534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ec4af794d1b03f36cc92f3e480a4094001781f4e962cd07e86ae53f408ef0af9",
+        sha256: "f5009b1feeb165b641266f2461d48c663aee76e7b20511cc1c221f80dd4527ed",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2553,18 +2553,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "fc4d6e48138348cac22e9af9a9600a9d13e0c1d1eb857a8ea47d5326014df0a6",
+        sha256: "2ff67c86f003a873916d447d59b03f43af1f10b063b14fd53142534fba8a5657",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b13dedb386c0b9b882408d53f1f4b7982911030447874e88d14cc8841b8bf608",
+                sha256: "c9036695716d8a67a3fed165f2fbe89a32a4cd36f68924b538d9ec2914db932d",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2572,18 +2572,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8adc4dacf5c90b479186b34ee1e410db4ad578883d619e50ee2d1a1c63daf1cd",
+        sha256: "ede0f4f986836a6f76407c91546b12e225ee09fc1cb82837f87715c77a4e9b23",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fe6ab638a5b6897e6a3430d611b732a66fd1864decb2b22903d37ff2a0cce474",
+                sha256: "9ec749b9d40ea1f76e87c3b186a2bfafb564eebd0b38e0345f4182417332ebb9",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2591,7 +2591,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "06a26ed9822476201abb7d8cd0c1ea620c4df8d64f89615e87e435d7b8f5e30c",
+        sha256: "24931d8ad8163e4e0f81749d2e52dfe14a9ff5bfb066cc5fb7a448032259cd34",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2610,7 +2610,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "ddc276279fc54506037ac38e7b62b884568c44834ef9b96f1d361c6729a12f43",
+        sha256: "cd13ef3e4005250624fb9b6a0f6d47be309e78f778c376276fcd016b7fa13ea3",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2629,7 +2629,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "fa56677d081cb160e777d95867d460dc95d30393977bbb9520d34d0298120dc3",
+        sha256: "cf85f47ba8c44517cac6081ecfce042fd9ea3183d36d891d4e073146b6f20132",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2648,7 +2648,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "bc464f01592b05fadedb72637a379e947169ea04a342a895eec835876508dc05",
+        sha256: "b7002d6c9d31ecc407e04230f51d0cbee16fdfc836f4da42e421889b53d9852a",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2667,7 +2667,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "18feb9010a78d2b92330e9bee91d09d1d59676d668dae18307156f190a24e30e",
+        sha256: "b056e7fa8c3c90cbaf279078b926cdc0e1856024a1f6305fc37f2e8bb60cb18e",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2686,7 +2686,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2cde91a607c21e5458a25a886489876fd31a82332be8bac5549cf41903c027ed",
+        sha256: "e2a4aca3ae7ddca235e40752737cb7bbbad95bf34327ee1200f984cc66596f75",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2705,7 +2705,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "bb0453796fc0dae74d96352aae5af6d7d0c88a515d59e06f9d78eab5f5cafc26",
+        sha256: "46b6216dedd4b948a3c9ae2fd155c1746a8c46de3fa29d883cc8fd5b42eb4b78",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2724,7 +2724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "acd279bb26e8a7e7856711ff27604af272ed537ec6680dbaafc646919a6acc67",
+        sha256: "62bd8c0acc5fc03e9dcb328e13d2a072788217e113fea2cf4fc5e9c25647efe5",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2743,7 +2743,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "385d47184e3177e215ed1572b3e9385bedeb017b81ed85c837ef55c5d07d4a79",
+        sha256: "84ac4c654f3928989d8734e3261ae94399539c25557b4d36165388ac887f7964",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2763,7 +2763,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3507ebbd82e22ffa996de4a0fc0084b90d06316bc09c266efca8807c99e28368",
+        sha256: "b6e92e172a1642aff28a704384f254ec2016c5b2a72da62a80fd34d8e39f7f73",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2783,7 +2783,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "63c575146a5357f367699f190018b1d8e2e51049138e44edd5db435d29029aa1",
+        sha256: "54ec4c4648a26aabb347b7b08561435dde9af6d532efdbc73644615592c39180",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2802,7 +2802,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "6f22b2216873f27073610a93ce726aa061aab48718bc32d9183f3a349c41e41d",
+        sha256: "97e7a1e9f8bbfb4cc475bd18244cc9af20cedf003481fb1d85f47988781ffc49",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2821,7 +2821,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "8c965bc516edac9a5e06041b45caf6323ffcf7aed00fcd89c2ea0e8b0de4ad62",
+        sha256: "14ad9c264fe277ff520d9d073909520652bdbe742aab907a2cecfdb7dd601549",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2840,7 +2840,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "1f7eace5df1a3a14e09dc5c66a30742408f0b473fe1d7e56501d9ab712493173",
+        sha256: "6b17e48053a8e7ff3f7de224351b27e04585e5af866a917a6757380b3eb64133",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2860,7 +2860,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "2990ea3a9eb7978e719c8bdfacfa9e436a427b4497cd280c41226bf8fdd6c442",
+        sha256: "caab286e92ee38e80359e2a89bca3e8aedab23ca2502d7ebc571104df2269d3e",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2880,7 +2880,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2dbce98777d7f1a4bb3e0011d4c9324e8848d1e53d81ba0b92e1f51c7f7c3438",
+        sha256: "aef2a3bf7ff7d8d6176ba2254aafbbaf5737f34d82fcb1de92d8acae8324de57",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2899,7 +2899,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "64921bc748e58c327838821be3ab9f2f93d967fb2cd173d1bdc50641db15d28e",
+        sha256: "89af59dc567604d525201ccefb07b91ee3f01a03c2b3a67ac4cbdd1a3b9d66d9",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2918,7 +2918,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "dcdd50f227b2ac37e82a2caac323dbb3cf21ca4463e7981898bd95667faeff26",
+        sha256: "73f3a62562274a722ddc93d8ddf5efe8c34d60d07069e4829224b459c17446f4",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2937,18 +2937,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e773d9c47065f82a269968b75b37de7ba459241538114640d828fb7a04dc3efe",
+        sha256: "64b32f52bd792164a237cf956fba39e0405b0b1b3e8fc578e53fa2d02e028126",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ab099b84c23c8cbfa20e23e6bf42e8cbd9346e37b737c35ed8fafc76e306b3ff",
+                sha256: "4752810a8a189966297828cb4c1f21070f6b195e7a1d66aae482ab5ef04e7101",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2956,18 +2956,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "9e158e561ff194e61dbbfb0f1e98bd463d2bc215a79aaf48d1c5799c7a85dd8e",
+        sha256: "8d923b09ad6ec58331e97f10722071ecd2448418ce8135a722d450c0c04c5e9b",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fb76c4ebea138a5a1619b38d7853f08734fb4778128d854224ce74cd322bbee0",
+                sha256: "bbe26fa4aedbef945480ef9a25c1f864e2ae04dde2b064e426e614b0df06c846",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2975,7 +2975,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a2fc7af15a56ba7e6a54ee508125b1f2129d485440a1c54307c1078a7e809491",
+        sha256: "5c5371a08458a62988b0cfb9246e2635a585697c9b5483593a636dde911b5da1",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2994,7 +2994,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "38597490515301d9ceaba52418784d15e03aa8cd64fd1da3851ad479cf76a502",
+        sha256: "b2068f570912cd9501b25763d267c5ebfc4741d9065256b5af5d018591f2b65d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3013,7 +3013,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e2769bb826a10f0a01067199d341b726ea0dd1dd256175886d20d04336628fe5",
+        sha256: "d03acdcdfd5be728ddbc29672d786c0e50799923444e3c7db0d5a399d60c4392",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3032,7 +3032,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c3ebe9b462eba0a461f18a9a827814b5efa6fb9f1a88f9ce16b4083588607029",
+        sha256: "947351bb0bfb7dfbc038590a33b5bfcfd3c54611fcee6fd05fa723e3f34569be",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3051,7 +3051,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "6a8d6fe76e69a895969cf18ba46ee4b0d935ec12009e50433b0a33167e38cdea",
+        sha256: "06b96acd6ef0ce44b9c0a2e98ef9f53415a8875fba49f32c123e90c50e9c73bb",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3070,7 +3070,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "12fa3379418421c64c60a16f4f88870074e66deefeb1be1595969f8d9340770a",
+        sha256: "1a1845907d18d9ec21a19fd2fff223f9998c2652530c15fb427c6805902ee6de",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3089,7 +3089,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "68baa81c9edea1ceecc2b5001c230ed509971de032be7ce30e33008e587aadfa",
+        sha256: "1d624d13329aa94289eeb2355855399e752dbb9817a4ad2d4101fb5f9fc55eeb",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3108,7 +3108,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "ead5ebf18346f3f7699bab8380f87ef9fc3e6c1f80f8f2c40e4b8ede9c3b7192",
+        sha256: "ceb7c15e73adcf1e3316aee656a382a82e2f32a407eabdc633f28bbe529e86d4",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3127,7 +3127,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "c5355a4a6740f41c49cbfeabfa6a4f97573243560498a60b4f4b5631d2d8056e",
+        sha256: "011287ad2c70f34cb380bae11fe833a2ce17d9b8ebb6d5a5de0358586c490f2a",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3146,7 +3146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "c0d52f076f7442ef3b6fc3bf32712e6f0b8fe630b9a3cdfde77d4422c897695b",
+        sha256: "91d7c46199f330edf245f93b9e0e9775607c38cb35d767b8a727afebeace0adc",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3165,7 +3165,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "526de12e2b32f6e5aa8727372ff1457f632f2a57183aadac714a364d27f3e3af",
+        sha256: "01e4a69051c25574de22d75a6e29053f7d77d5f5b90fe632423b22b81aa5948d",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3184,7 +3184,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "5c81869839d82ea13bd71105a8e9555528cea7a4c6fdffa3cb36af05be9babde",
+        sha256: "9eea09ad2193d8534b33d8cf800bacb23cb583753e1bb6593e4041811d4e6e69",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3203,7 +3203,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "c43e1e6d7e84bac31a1438159f3ce0be1be832fd47cb60db750a8e65cb447b16",
+        sha256: "c5af8ec32b89584ca3a4f54661c988ae8f24ba13b8f819aa2d373c3a10685c56",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3222,7 +3222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d5ca926935ca82601422c8ed12d8e5b8ba266064dea7ff8e4a9a8c835b08e07c",
+        sha256: "56a5f1c4e553beaae1274007f7bbea24438881abcd0fe0f7c9c931078ab74208",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3241,7 +3241,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "eb14aa93f6b4a487e5f9016a77417f9d40658aa86e37d25f1bf040f6ee846631",
+        sha256: "efe50aaeaf7bb7570efbe0a611a9190a042dee8b3cba9c214d18967e7976722c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3260,7 +3260,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "03d52226eddb3a2d1f5bc9ca74b6e57e13441b19573cfab9b10b1ba51baf7a99",
+        sha256: "c9840f5ea7ea9c9ec6b226226b9de2e985f26eede20bffd058a7117b2632a770",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3279,7 +3279,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "8d137b2305754b3b31b4f99a1370f7ff4306c2b77aa2f7de41515f1262e4b7b9",
+        sha256: "27cdeaf7de8e43d01b55cb26bb33b79094953e834f43af1eb0b8a6aad8914e0c",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3298,7 +3298,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "7d2194a9b4b5da97f2e7cdc53b8eb5d0d82ff6dc375f4bbd3b73403c18f495b6",
+        sha256: "3dc4c617bbc543ba27116edb61e051472ed44a7de9c9262d562ec41ba2a3a8f8",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3317,7 +3317,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a154af1a2f9c3c666ec4041d50124fb85ed70f9d103abac3c6a6d7e5398fe85c",
+        sha256: "1caa724e6f9e2ef8ef1aa5460bcb117cdb7bbec03fae1479bca9e569a697dad0",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3336,7 +3336,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "12c6b326c80eea09f0bf7da9c2d350b3c488861c45ce918f76f24e0a66d92e84",
+        sha256: "e22970e254f793b4d1970b90a3b91398407f90a2963fa242e34c698268b076c2",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3355,7 +3355,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "5ed16bbd9acc3820298a75fcec29dd962fc11bbbc9c5e56c51cf7e04058dbd9c",
+        sha256: "06004a2736bfa9183d49e248afc38f0b1a12998d8082c798dc546d25318262ed",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3374,7 +3374,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ecfd4bdb6b3f8cda21efc4b849df7313249aecf11eeab43582949e78b735eae6",
+        sha256: "a593bac52166cac4ff2a0628f0c936400e856734c6aa60ead612c65f3a12fbfa",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3393,7 +3393,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "015f79cafdfae6fc26ff3df9c5e2a619e400450836918d5c1ec97cfc10e16139",
+        sha256: "9561bf2bea41f84f8928e66018bce62a46e9b4d1f97ee7b2c191d1cefa444b3b",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

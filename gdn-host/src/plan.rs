@@ -11,6 +11,7 @@ use gdn_kernels::abi::DType;
 use std::fmt;
 use thiserror::Error;
 
+mod ahead;
 mod choose;
 mod early;
 
@@ -151,9 +152,8 @@ pub fn rows(module: ModuleKey, layout: Layout) -> &'static [u32] {
         (Layout::Kv, DType::F32, 64) => &[4, 16],
         (Layout::Kv, _, 64) if is_recurrent(module) => &[16],
         (Layout::Kv, _, 64) => &[8, 16],
-        (Layout::Kv, DType::F32, _) if is_recurrent(module) => &[16],
+        (Layout::Kv, ..) if is_recurrent(module) => &[16],
         (Layout::Kv, DType::F32, _) => &[8, 32],
-        (Layout::Kv, ..) if is_recurrent(module) => &[32],
         (Layout::Kv, ..) => &[16, 32],
     }
 }
@@ -228,15 +228,11 @@ pub fn tiled(
     let bv = block_rows(module, layout, rows, warps);
     let tiles = v / bv;
     let grid = grid(tiles * hv, batch);
-    let ahead = if is_recurrent(module) { ahead(grid[0], warps, caps) } else { 0 };
+    let ahead = match is_recurrent(module) {
+        true => ahead::of_wave(grid[0], warps, caps),
+        false => ahead::of_bytes(module, shape, layout, batch, caps),
+    };
     Ok(Plan { module, rows, warps, bv, grid, tiles_log2: tiles.ilog2(), ahead, early: false })
-}
-
-/// Sequences from one that is worked on to the one whose blocks, `blocks` a sequence, start when its own are done.
-fn ahead(blocks: u32, warps: u32, caps: &Caps) -> u32 {
-    // What fits a multiprocessor with the 128 registers of a large tile.
-    const WARPS: u32 = 16;
-    (caps.sms * WARPS / warps).div_ceil(blocks)
 }
 
 /// Largest number of warps of a block of an operation without tiles.

@@ -20,6 +20,9 @@
 //! slot is there: what is worked out of the inputs is ready when the state comes. Nothing loaded is looked at before
 //! everything is in flight.
 //!
+//! In large batches a block whose step is done asks for a state that comes ten megabytes later into the L2 (`Pool::ahead`),
+//! one of the next wave of blocks: so the memory has work while blocks end and start.
+//!
 //! A kernel launched early ([`flags::EARLY`]) starts while its predecessor still computes the inputs. It reads the
 //! tables, asks for the states into the L2, and waits; then all goes as above, with states that are near. No state is
 //! read before the wait, so a predecessor may even write it.
@@ -31,13 +34,13 @@
 //! instructions of a warp counts as well.
 
 use crate::abi::{DecodeParams, flags};
-use crate::arch::{compiler, grid, memory, shared, thread};
+use crate::arch::{compiler, grid, memory, shared, thread, warp};
 use crate::element::Element;
 use crate::gate::Gate;
 use crate::layout::{Kv, Layout, Vk};
 use crate::prepare::{TOKEN_BYTES, Tokens};
 use crate::tile::{EXCHANGE_BYTES, MOST_CARRIED, Tile};
-use crate::token::{Block, Output, Work, names_slot, prefetch, slot_at};
+use crate::token::{Block, Output, Work, later, names_slot, prefetch, slot_at};
 
 /// Shared memory of a block: one token, and the sums of teams.
 pub(crate) const fn shared_bytes<L: Layout>() -> usize {
@@ -78,32 +81,40 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
     // SAFETY: n < N, head < HV and the team's rows < V, so every address below lies in its buffer; the slot
     // is used only after it was checked against the pool.
     unsafe {
-        // A slot that is plainly the whole block's ptxas may move to a uniform register, and wait for, in front of the
-        // next branch. In these kernels it did, so here the slot seems to be the lane's own (threads are below 1024).
+        let own = G::decays(K) == 1 && !L::ALONG_V && Tile::<S, L, K, R>::TEAM_ROWS < 16;
+        let lane_zero = || compiler::opaque(thread::thread_idx_x()) >> 10;
+        // What is plainly the whole block's ptxas may move to a uniform register, and wait for, in front of the next branch. In
+        // these kernels it did, so here tables seem to be read at a place of the lane's own (threads are below 1024).
         let is_moved = G::decays(K) > 1 || L::ALONG_V || K == 64;
-        let zero = if is_moved { compiler::opaque(thread::thread_idx_x()) >> 10 } else { 0 };
-        let slot = memory::load_u32(p.pool.slot + 4 * (n + zero) as u64) as i32;
+        let zero = if is_moved { lane_zero() } else { 0 };
+        let at = n + zero;
         let separate = p.pool.write_slot != 0;
-        let write_slot = memory::load_u32_if(separate, p.pool.write_slot + 4 * n as u64) as i32;
-        let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + n as u64);
+        let slot = memory::load_u32(p.pool.slot + 4 * at as u64);
+        let write_slot = memory::load_u32_if(separate, p.pool.write_slot + 4 * at as u64) as i32;
+        let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + at as u64);
         let names_slot = |slot| names_slot(slot, p.pool.slots, p.pool.null_slot);
-        let early = p.layer.flags & flags::EARLY != 0;
-        if early {
-            // The predecessor may still write the inputs; meanwhile the state comes as far as the L2. The slot is
-            // asked for again: else the first one would be waited for here, early or not.
+        if p.layer.flags & flags::EARLY != 0 {
+            // The predecessor may still write the inputs; meanwhile the state comes as far as the L2.
             let slot = memory::load_u32_anew(p.pool.slot + 4 * n as u64) as i32;
             prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, slot);
             grid::wait();
         }
-        // Nothing but the state waits for the slot.
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-        let own = G::decays(K) == 1 && !L::ALONG_V && Tile::<S, L, K, R>::TEAM_ROWS < 16;
         let shared = if own { 0 } else { shared_memory::<L>() };
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), false);
         let (own, loads) = match own {
             true => (Some(block.load_own(n)), None),
             false => (None, Some(tokens.load(n, 1))),
         };
+        // And the slot gets bits of the inputs, none of which is set: so it is looked at when they are there, neither in front of
+        // the branches that they are asked for in, nor apart from them. (Loads in flight are told apart by six counters at most; if
+        // inputs share one with the state, what needs them waits for it.)
+        let input = match (&own, &loads) {
+            (Some(own), _) => own.last(),
+            (None, Some(loads)) => loads.last(),
+            (None, None) => 0,
+        };
+        let slot = (slot | input & zero) as i32;
         if !names_slot(slot) {
             out.store::<T>(n, work.row, [0.0; MOST_CARRIED]);
             return;
@@ -123,6 +134,9 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
             v[c] = block.load_v(true, n, work.row + c as u32);
             c += 1;
         }
+        let later = later(n, p.pool.ahead, p.n);
+        let later_at = p.pool.slot + 4 * (later.unwrap_or(n) + lane_zero()) as u64;
+        let later_slot = memory::load_u32_if(later.is_some(), later_at);
         if let Some(loads) = loads {
             tokens.prepare(loads, n, 1);
             thread::sync_threads();
@@ -132,12 +146,22 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
             None => tokens.get(n, 0),
         };
         let exchange = shared + TOKEN_BYTES as u32;
-        let (values, tile) = token.step_of::<S, L, K, R>(state, v.map(T::widen), work.place, exchange);
+        let (values, tile) = Tile::<S, L, K, R>::step_of(state, &token, v.map(T::widen), work.place, exchange);
         grid::launch_dependents();
         let write_slot = if separate { write_slot } else { slot };
         if names_slot(write_slot) {
             tile.store(state_at(write_slot), p.layer.v);
         }
         out.store::<T>(n, work.row, values);
+        if later.is_some() {
+            // A shuffle stays where it is: the slot is not waited for before.
+            let slot = warp::broadcast(f32::from_bits(later_slot), 0, 32).to_bits() as i32;
+            // In layout KV registers are too scarce to keep the place.
+            let work = match L::ALONG_V {
+                true => Work::of_thread::<S, L, K, R>(&p.layer, compiler::opaque(thread::thread_idx_x())),
+                false => work,
+            };
+            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, slot);
+        }
     }
 }

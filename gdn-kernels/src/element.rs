@@ -236,6 +236,12 @@ impl Scalar {
         }
     }
 
+    /// The element's bits, whatever its type.
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u32 {
+        self.wide | self.narrow
+    }
+
     #[inline(always)]
     pub(crate) fn to_f32(self) -> f32 {
         let bf16_bits = if self.dtype == DType::Bf16 as u32 { self.narrow << 16 } else { 0 };

@@ -12,8 +12,8 @@ use crate::arch::{compiler, shared, thread};
 use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate};
 use crate::layout::{Form, Layout};
-use crate::tile::{Carried, Factors, Keys, Place, Tile, lanes};
-use crate::token::{Block, Token, wide};
+use crate::tile::{Carried, Factors, Keys, Place, Tile, Token, lanes};
+use crate::token::{Block, wide};
 use core::marker::PhantomData;
 
 /// Bytes of shared memory that a token takes at most: K = 128, a decay per key.
@@ -32,6 +32,14 @@ pub(crate) struct Loads {
     keys: [Vectors; 2],
     /// The thread's first decay, if it has one.
     gate: Option<GateLoads>,
+}
+
+impl Loads {
+    /// Some word of what was asked for last, to wait for all of it.
+    #[inline(always)]
+    pub(crate) fn last(&self) -> u32 {
+        self.gate.map_or(0, |gate| gate.beta.bits())
+    }
 }
 
 /// A decay's inputs, and its token's beta.

@@ -40,7 +40,7 @@ use crate::gate::Gate;
 use crate::layout::{Kv, Layout, Vk};
 use crate::prepare::{CHUNK, TOKEN_BYTES, Tokens, VALUE_BYTES};
 use crate::tile::{EXCHANGE_BYTES, MOST_CARRIED, Tile};
-use crate::token::{Block, Output, Work, names_slot, prefetch, slot_at, tokens_of, wide};
+use crate::token::{Block, Output, Work, later, names_slot, prefetch, slot_at, tokens_of, wide};
 
 /// Bytes of prepared tokens and their values.
 const PREPARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
@@ -87,10 +87,11 @@ unsafe fn start_slot(p: &RecurrentParams, n: u32) -> i32 {
 /// As for [`start_slot`].
 #[inline(always)]
 unsafe fn later_slot(p: &RecurrentParams, n: u32) -> i32 {
-    let later = n.wrapping_add(p.pool.ahead);
-    let is_there = p.pool.state != 0 && later > n && later < p.n;
-    // SAFETY: the caller's promise.
-    if is_there { unsafe { start_slot(p, later) } } else { -1 }
+    match later(n, p.pool.ahead, p.n) {
+        // SAFETY: the caller's promise.
+        Some(later) if p.pool.state != 0 => unsafe { start_slot(p, later) },
+        _ => -1,
+    }
 }
 
 /// The kernel body; the parameters are those of [`crate::decode::decode`].
@@ -206,7 +207,7 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
                 let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), true);
                 let token = tokens.get(begin + t, t % CHUNK);
                 let exchange = shared + (PREPARED_BYTES + t as usize % 2 * EXCHANGE_BYTES) as u32;
-                let values = token.step::<S, L, K, R>(&mut tile, tokens.values(t % CHUNK), work.place, exchange);
+                let values = tile.step(&token, tokens.values(t % CHUNK), work.place, exchange);
                 out.store::<T>(begin + t, work.row, values);
                 if !is_plain {
                     if has(flags::ROUND_STATE) {

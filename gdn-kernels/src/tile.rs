@@ -198,6 +198,14 @@ impl Decay for [f32; ROW] {
     }
 }
 
+/// A token as a lane applies it to its rows.
+pub(crate) struct Token<D> {
+    pub(crate) keys: Keys,
+    pub(crate) decay: D,
+    /// Of the rows that the lane carries.
+    pub(crate) beta: Carried,
+}
+
 /// A lane's pieces of the rows of its group, in registers; `S` and `L` are type and layout of the state in memory.
 pub(crate) struct Tile<S, L, const K: u32, const R: usize> {
     /// One of each row.
@@ -386,22 +394,20 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// One token: decays the rows, corrects them towards v, and returns the outputs of the rows that this lane
-    /// carries; `v` and `beta` are those rows'.
+    /// carries; `v` is those rows'.
     ///
     /// Where teams have several warps, all threads of the block call it together, and `exchange` is the address of
     /// [`EXCHANGE_BYTES`] of shared memory, not those that the call before had: a warp may be a barrier behind.
     #[inline(always)]
     pub(crate) fn step<D: Decay>(
         &mut self,
-        x: &Keys,
-        decay: D,
-        beta: Carried,
+        token: &Token<D>,
         v: Carried,
         place: Place,
         exchange: u32,
     ) -> Carried {
-        let (out, along) = self.read(x, decay, beta, v, place, exchange);
-        self.correct(x, decay, along, place);
+        let (out, along) = self.read(token, v, place, exchange);
+        self.correct(token, along, place);
         out
     }
 
@@ -410,14 +416,12 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     #[inline(always)]
     pub(crate) fn step_of<D: Decay>(
         raw: Raw,
-        x: &Keys,
-        decay: D,
-        beta: Carried,
+        token: &Token<D>,
         v: Carried,
         place: Place,
         exchange: u32,
     ) -> (Carried, Self) {
-        let (out, along) = Self::unpack(raw).read(x, decay, beta, v, place, exchange);
+        let (out, along) = Self::unpack(raw).read(token, v, place, exchange);
         let mut raw = raw;
         if S::VECTOR == 8 {
             let mut r = 0;
@@ -427,7 +431,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
             }
         }
         let mut tile = Self::unpack(raw);
-        tile.correct(x, decay, along, place);
+        tile.correct(token, along, place);
         (out, tile)
     }
 
@@ -435,13 +439,12 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     #[inline(always)]
     fn read<D: Decay>(
         &self,
-        x: &Keys,
-        decay: D,
-        beta: Carried,
+        token: &Token<D>,
         v: Carried,
         place: Place,
         exchange: u32,
     ) -> (Carried, Carried) {
+        let (x, decay) = (&token.keys, token.decay);
         let (hk, hq) = (self.dots(&decay.on_key(&x.k)), self.dots(&decay.on_key(&x.q)));
         let sums = [Self::reduce_rows(hk, place), Self::reduce_rows(hq, place)];
         let [hk, hq] = if Self::WARPS > 1 { Self::add_up(sums, exchange) } else { sums };
@@ -449,7 +452,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         let mut c = 0;
         while c < Self::CARRIED {
             let (hk, hq) = (hk[c] * x.factors.k, hq[c] * x.factors.q);
-            let delta = beta[c] * float::fma(-decay.on_sum(), hk, v[c]);
+            let delta = token.beta[c] * float::fma(-decay.on_sum(), hk, v[c]);
             out[c] = float::fma(delta, x.factors.kq, decay.on_sum() * hq);
             along[c] = delta * x.factors.k;
             c += 1;
@@ -459,7 +462,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
 
     /// Decays the rows and corrects each by so much of the key, which the lane that carries it knows.
     #[inline(always)]
-    fn correct<D: Decay>(&mut self, x: &Keys, decay: D, along: Carried, place: Place) {
+    fn correct<D: Decay>(&mut self, token: &Token<D>, along: Carried, place: Place) {
         let mut r = 0;
         while r < Self::ROWS {
             let along = along[r % Self::CARRIED];
@@ -474,7 +477,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
             let piece = &mut self.pieces[r];
             let mut i = 0;
             while i < ROW {
-                piece[i] = float::fma(along, x.k[i], decay.on_element(i) * piece[i]);
+                piece[i] = float::fma(along, token.keys.k[i], token.decay.on_element(i) * piece[i]);
                 i += 1;
             }
             r += 1;

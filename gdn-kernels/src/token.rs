@@ -19,8 +19,8 @@ use crate::abi::{self, Layer, flags};
 use crate::arch::{compiler, memory, thread};
 use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate, Heads};
-use crate::layout::{Layout, Raw};
-use crate::tile::{Carried, Decay, Factors, Keys, Place, Tile};
+use crate::layout::Layout;
+use crate::tile::{Carried, Factors, Keys, Place, Tile, Token};
 use core::marker::PhantomData;
 
 /// What a team of warps works on: some rows of one value head of one sequence.
@@ -146,6 +146,13 @@ pub(crate) unsafe fn prefetch<L: Layout, S: Element, const K: u32, const R: usiz
         // SAFETY: the caller's promise; the slot was checked.
         unsafe { L::prefetch::<S, K, R>(at, thread, layer.v) };
     }
+}
+
+/// The sequence whose states a block of sequence `n` asks for into the L2, of `count`: `ahead` sequences later, if one is.
+#[inline(always)]
+pub(crate) fn later(n: u32, ahead: u32, count: u32) -> Option<u32> {
+    let later = n.wrapping_add(ahead);
+    if later > n && later < count { Some(later) } else { None }
 }
 
 /// A sequence's tokens among those of the call: the first, and how many. Without `cu_seqlens` (0) each sequence has
@@ -281,38 +288,11 @@ pub(crate) struct Own {
     beta: Scalar,
 }
 
-/// A token as a lane applies it to its rows.
-pub(crate) struct Token<D> {
-    pub(crate) keys: Keys,
-    pub(crate) decay: D,
-    /// Of the rows that the lane carries.
-    pub(crate) beta: Carried,
-}
-
-impl<D: Decay> Token<D> {
-    /// Takes a tile through the token; `v` is the carried rows'. Returns the rows' outputs. `exchange` is
-    /// [`Tile::step`]'s.
+impl Own {
+    /// Some word of what was asked for last, to wait for all of it.
     #[inline(always)]
-    pub(crate) fn step<S: Element, L: Layout, const K: u32, const R: usize>(
-        &self,
-        tile: &mut Tile<S, L, K, R>,
-        v: Carried,
-        place: Place,
-        exchange: u32,
-    ) -> Carried {
-        tile.step(&self.keys, self.decay, self.beta, v, place, exchange)
-    }
-
-    /// [`Self::step`] of a tile that was just loaded and is stored behind it.
-    #[inline(always)]
-    pub(crate) fn step_of<S: Element, L: Layout, const K: u32, const R: usize>(
-        &self,
-        raw: Raw,
-        v: Carried,
-        place: Place,
-        exchange: u32,
-    ) -> (Carried, Tile<S, L, K, R>) {
-        Tile::step_of(raw, &self.keys, self.decay, self.beta, v, place, exchange)
+    pub(crate) fn last(&self) -> u32 {
+        self.beta.bits()
     }
 }
 

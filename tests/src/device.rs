@@ -32,9 +32,16 @@ pub trait Device {
 }
 
 /// The lane-accurate simulator.
-#[derive(Default)]
 pub struct Sim {
     memory: sim::Memory,
+    sms: u32,
+}
+
+impl Default for Sim {
+    /// With an H100's multiprocessors.
+    fn default() -> Sim {
+        Sim::of(132)
+    }
 }
 
 impl Device for Sim {
@@ -42,9 +49,9 @@ impl Device for Sim {
         "simulator".into()
     }
 
-    /// The part that is simulated: an H100's dispatch.
+    /// The part that is simulated: an H100's dispatch, but for the number of multiprocessors.
     fn caps(&self) -> Caps {
-        Caps { sms: 132, compute: 90, memory_gbps: 3352 }
+        Caps { sms: self.sms, compute: 90, memory_gbps: 25 * self.sms }
     }
 
     fn reset(&mut self) {
@@ -70,6 +77,11 @@ impl Device for Sim {
 }
 
 impl Sim {
+    /// The simulator of a part with so many multiprocessors: with few of them a small batch is planned as a large one.
+    pub fn of(sms: u32) -> Sim {
+        Sim { memory: sim::Memory::default(), sms }
+    }
+
     fn run_one(&self, call: &dyn Operation, launch: Launch) -> Result<()> {
         call.check()?;
         if call.is_empty() {

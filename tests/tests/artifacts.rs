@@ -98,8 +98,13 @@ fn nothing_of_weight_spills_on_any_gpu() {
             for gpu in GPUS.iter().filter(|gpu| gpu[3..].parse::<u32>().unwrap() >= target) {
                 let resources = &entry["resources"][*gpu];
                 assert!(resources["registers"].as_u64().unwrap() <= 255, "{} on {gpu}", entry["name"]);
-                for bytes in ["spill_bytes", "stack_bytes"] {
-                    assert!(resources[bytes].as_u64().unwrap() <= 8, "{bytes}: {} on {gpu}", entry["name"]);
+                // Two registers, written and read once, at most.
+                for (bytes, most) in [("spill_bytes", 16), ("stack_bytes", 8)] {
+                    assert!(
+                        resources[bytes].as_u64().unwrap() <= most,
+                        "{bytes}: {} on {gpu}",
+                        entry["name"]
+                    );
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! Random problems: the simulated kernels against the oracle, and against themselves with another tile.
 
-use gdn_host::Tile;
-use gdn_tests::device::Sim;
-use gdn_tests::problem::Problem;
-use gdn_tests::random;
+use gdn_host::{DType, HeadShape, Layout, Tile};
+use gdn_tests::device::{Device, Sim};
+use gdn_tests::problem::{Problem, Source, Tokens};
+use gdn_tests::random::{self, Plain};
 use proptest::prelude::*;
 
 fn agrees(problem: &Problem, pick: prop::sample::Index) -> Result<(), TestCaseError> {
@@ -27,5 +27,28 @@ proptest! {
     #[test]
     fn random_recurrent_agrees_with_the_oracle(problem in random::recurrent(), tile: prop::sample::Index) {
         agrees(&problem, tile)?;
+    }
+}
+
+/// On a part of one multiprocessor a small batch has several waves, so that blocks ask for states of later sequences; the
+/// simulator tells who asks for what it may not read.
+#[test]
+fn blocks_ask_ahead_for_states_that_are_there() {
+    let shape = HeadShape { h: 1, hv: 2, k: 64, v: 64 };
+    let mut sim = Sim::of(1);
+    for layout in [Layout::Vk, Layout::Kv] {
+        for tokens in [Tokens::One { batch: 20 }, Tokens::Each { batch: 20, tokens: 2 }] {
+            let mut problem = Plain { layout, ..Plain::new(shape, tokens, DType::Bf16, 81) }.problem();
+            // Slots in another order, some of them padding.
+            let slot = |n: i32| if n % 6 == 5 { -1 } else { 7 * n % 20 };
+            problem.source = Source::Slots((0..20).map(slot).collect());
+            for tile in problem.tiles() {
+                sim.reset();
+                let placed = problem.place(&mut sim).unwrap();
+                let plan = placed.call.operation().plan(&sim.caps(), tile).unwrap();
+                assert!((1..20).contains(&plan.ahead), "{plan}: {} ahead", plan.ahead);
+                problem.run_and_check(&mut sim, tile).unwrap();
+            }
+        }
     }
 }

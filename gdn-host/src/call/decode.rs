@@ -98,7 +98,7 @@ impl Operation for Decode {
                 pitch: self.state.pitch as u32,
                 slots: self.state.slots,
                 null_slot: self.null_slot.unwrap_or(-1),
-                ahead: 0,
+                ahead: plan.ahead,
             },
             out: self.out.tensor.address,
             out_stride: self.out.stride as u32,

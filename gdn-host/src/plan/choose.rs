@@ -21,7 +21,7 @@ use gdn_kernels::abi::DType;
 /// - Several tokens, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks just holds the
 ///   batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose warps
 ///   have the fewest instructions for a row.
-/// - In layout KV a block has one team of warps. Small tiles have the shortest way to a sum, large ones the longest runs of
+/// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large. Small tiles have the shortest way to a sum, large ones the longest runs of
 ///   memory, which count from one or two states on. Two teams share the decays per key where a state has the
 ///   multiprocessors to itself, and read longer runs side by side where a 16-bit state has many.
 pub(super) fn choose(
@@ -41,7 +41,7 @@ pub(super) fn choose(
     let is_fast = caps.has_fast_memory();
     let is_kv = layout == Layout::Kv;
     let (rows, teams) = match states / sms {
-        _ if is_kv && is_recurrent(module) => (small, 1),
+        _ if is_kv && is_recurrent(module) => (small, if is_f32 { 1 } else { 2 }),
         0 if is_kv && is_kda && states * bytes * 4 < sms => (small, 2),
         _ if is_kv && is_f32 && is_kda => (if states < sms { small } else { large }, 1),
         _ if is_kv && is_f32 => (if 2 * states < 3 * sms { small } else { large }, 1),

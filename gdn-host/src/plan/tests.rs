@@ -126,7 +126,7 @@ Qwen3-Next-80B-A3B over 1, L4
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 8x4 8x4 8x4 8x4
-  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
 Qwen3-Next-80B-A3B over 1, H100
   decode f32 vk          2x4 8x4 8x4 8x4 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
@@ -135,7 +135,7 @@ Qwen3-Next-80B-A3B over 1, H100
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
 Qwen3-Next-80B-A3B over 8, H100
   decode f32 vk          2x4 2x4 8x4 8x4 8x4
   decode f32 kv          8x2 8x2 8x2 32x8 32x8
@@ -144,7 +144,7 @@ Qwen3-Next-80B-A3B over 8, H100
   recurrent f32 vk       4x4 4x4 4x4 4x8 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 4x4 8x4 8x4
-  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
 Qwen3-Next-80B-A3B over 1, H200
   decode f32 vk          2x4 8x4 8x4 2x2 2x2
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
@@ -153,7 +153,7 @@ Qwen3-Next-80B-A3B over 1, H200
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
 Qwen3.5-397B-A17B over 4, A100
   decode f32 vk          2x4 8x4 8x4 8x4 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
@@ -162,7 +162,7 @@ Qwen3.5-397B-A17B over 4, A100
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
 Kimi-Linear-48B-A3B over 2, H100
   decode f32 vk          2x8 2x8 8x8 8x8 2x8
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
@@ -171,7 +171,7 @@ Kimi-Linear-48B-A3B over 2, H100
   recurrent f32 vk       4x4 4x4 4x8 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
 Kimi-Linear-48B-A3B over 2, H200
   decode f32 vk          2x8 2x8 8x8 2x8 2x8
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
@@ -180,7 +180,7 @@ Kimi-Linear-48B-A3B over 2, H200
   recurrent f32 vk       4x4 4x4 4x8 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
 Kimi-K3 over 1, RTX PRO 6000
   decode f32 vk          8x8 8x8 2x8 2x8 2x8
   decode f32 kv          8x2 32x8 32x8 32x8 32x8
@@ -189,7 +189,7 @@ Kimi-K3 over 1, RTX PRO 6000
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
   recurrent bf16 vk      4x4 8x4 8x4 8x4 8x4
-  recurrent bf16 kv      32x4 32x4 32x4 32x4 32x4
+  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
 ";
 
 fn pinned() -> String {
@@ -240,5 +240,25 @@ fn a_block_asks_for_the_state_that_follows_its_wave() {
     assert_eq!(ahead(recurrent, 4), 9);
     // 8 blocks of two warps, 128 a sequence.
     assert_eq!(ahead(recurrent, 2), 9);
-    assert_eq!(ahead(ModuleKey::decode(Family::Gdn, Layout::Vk, types.0, types.1, 128), 4), 0);
+}
+
+#[test]
+fn a_block_of_a_single_token_asks_ten_megabytes_ahead() {
+    let ahead = |layout, state, hv, batch, caps: &Caps| {
+        let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, 128);
+        let shape = HeadShape { h: 2, hv, k: 128, v: 128 };
+        tiled(module, &shape, layout, batch, caps, Tile::Auto).unwrap().ahead
+    };
+    let (f32, bf16) = (DType::F32, DType::Bf16);
+    // 132 * 80 KiB are five sequences of 2 MiB, ten of 1 MiB.
+    assert_eq!(ahead(Layout::Vk, f32, 32, 256, &H100), 5);
+    assert_eq!(ahead(Layout::Vk, bf16, 32, 256, &H100), 10);
+    // From 32 states a multiprocessor on: 4224.
+    assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H100)), [0, 10]);
+    assert_eq!(ahead(Layout::Kv, f32, 32, 8, &H100), 5);
+    // A sequence of more than all that: the next one.
+    assert_eq!(ahead(Layout::Vk, f32, 32_768, 1, &H100), 1);
+    assert_eq!(ahead(Layout::Kv, f32, 32, 8, &Caps { sms: 1, memory_gbps: 25, ..H100 }), 1);
+    // Not measured.
+    assert_eq!(ahead(Layout::Kv, f32, 32, 256, &H200), 0);
 }

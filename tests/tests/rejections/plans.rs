@@ -49,7 +49,7 @@ fn tiles_that_do_not_exist_in_kv() {
     assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(64)), Ok((8, 8, 64)));
     assert_eq!(kv(recurrent, DType::F32, 128, Tile::Rows(4)), refused(4, 128, "32..=64"));
     assert_eq!(kv(recurrent, DType::F32, 64, Tile::Rows(16)), refused(16, 64, "32..=128"));
-    assert_eq!(kv(recurrent, DType::Bf16, 128, Tile::Rows(32)), refused(32, 128, "64..=128"));
+    assert_eq!(kv(recurrent, DType::Bf16, 128, Tile::Rows(16)), refused(16, 128, "32..=128"));
     assert_eq!(kv(recurrent, DType::Bf16, 64, Tile::Rows(64)), Ok((16, 2, 64)));
     let half_a_team = kv(decode, DType::F32, 128, Tile::Exact { rows: 32, warps: 4 }).unwrap_err();
     assert!(half_a_team.contains("32 rows with 4 warps"), "{half_a_team}");

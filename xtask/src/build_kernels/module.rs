@@ -117,8 +117,8 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
 /// The directive that bounds the registers of a thread, where ptxas needs one.
 ///
 /// Blocks of more than 256 threads would not fit 255 registers a thread. Below that ptxas left to itself is best, but where
-/// more warps a multiprocessor are worth more than what it does with more registers: large tiles of a single token with a
-/// 16-bit state (20 warps), and several tokens (16 warps where a lane holds 64 elements, 17 to 20 where it holds 32).
+/// more warps a multiprocessor are worth more than what it does with more registers: tiles of a single token (16 warps with an
+/// f32 state, 20 with a 16-bit one), and several tokens (16 warps where a lane holds 64 elements, 17 to 20 where it holds 32).
 /// Registers are given in steps of eight, but what ptxas spills depends on the very number: the numbers below are those near
 /// 96 and 128 with which it spills nothing, or one register that a token reads back, on any device that is built for.
 pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
@@ -130,12 +130,14 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
     let (held, is_kv) = (rows * 8, module.op.ends_with("_kv"));
     let (is_f32, is_kda) = (module.state == Some(DType::F32), module.op.starts_with("kda"));
     let registers = match (*params, module.k) {
-        ("DecodeParams", 128) if !(is_kv || is_f32 || is_kda) => 96,
+        ("DecodeParams", 128) if !(is_f32 || is_kda) => 96,
+        ("DecodeParams", 128) if !(is_kv || is_kda) => 128,
         ("RecurrentParams", 128) if is_kv && is_f32 && !is_kda => match module.io {
             Some(DType::F32) => 100,
             _ => 96,
         },
         ("RecurrentParams", _) if is_kv && is_f32 => return None,
+        ("RecurrentParams", 128) if is_kv && is_kda => 125,
         ("RecurrentParams", _) if is_kv => 128,
         ("RecurrentParams", _) if held > 32 && is_kda => 130,
         ("RecurrentParams", _) if held > 32 => 128,
@@ -210,7 +212,7 @@ mod tests {
         assert_eq!(
             rest,
             " 7.0\n.target sm_80\n.address_size 64\n\n.shared .align 16 .b8 tile[64];\n\n\
-             .visible .entry a(\n\t.param .b64 a_param_0\n)\n{\n\tret;\n}\n\n\
+             .visible .entry a(\n\t.param .b64 a_param_0\n)\n.maxnreg 128\n{\n\tret;\n}\n\n\
              .visible .entry b(\n\t.param .b64 b_param_0\n)\n.maxntid 512, 1, 1\n{\n\
              \tbra.uni \t$L__BB_2;\n\tmov.u32 %r1, tile;\n$L__BB_2:\n\tret;\n}\n"
         );

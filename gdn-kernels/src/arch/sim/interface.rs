@@ -159,8 +159,13 @@ pub(crate) mod memory {
         unsafe { load_u32(address) }
     }
 
-    /// Asks for the line of an address into the L2, if the condition is true: here there is none.
-    pub(crate) unsafe fn prefetch_if(_condition: bool, _address: u64) {}
+    /// Asks for the line of an address into the L2, if the condition is true. Here there is none, but whoever asks for what
+    /// it may not read is told.
+    pub(crate) unsafe fn prefetch_if(condition: bool, address: u64) {
+        if condition {
+            load::<1>(address, 4);
+        }
+    }
 
     /// Four bytes.
     pub(crate) unsafe fn load_u32(address: u64) -> u32 {

@@ -1,13 +1,17 @@
-//! `abi.rs` as C sees it: names, and the layout of its structs.
+//! The module `abi` as C sees it: names, and the layout of its structs.
 
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
+use std::path::Path;
 use syn::{Fields, Item, Type};
 
-/// What the header has to know of `abi.rs`.
+/// The file of the module's folder that declares the others.
+pub(crate) const ROOT: &str = "mod.rs";
+
+/// What the header has to know of the module.
 #[derive(Debug)]
 pub(crate) struct Abi {
-    /// `#[repr(C)]` structs, in the order of the file.
+    /// `#[repr(C)]` structs, in the order of the files.
     pub(crate) structs: Vec<Layout>,
     /// Names of the enums.
     enums: Vec<String>,
@@ -15,7 +19,7 @@ pub(crate) struct Abi {
     flags: Vec<String>,
     /// Names of the other constants.
     constants: Vec<String>,
-    /// The lines of the file's documentation from "Conventions" on.
+    /// The lines of the module's documentation from "Conventions" on.
     pub(crate) conventions: Vec<String>,
 }
 
@@ -36,9 +40,16 @@ pub(crate) struct Field {
 }
 
 impl Abi {
-    pub(crate) fn parse(source: &str) -> Result<Abi> {
-        let file = syn::parse_file(source)?;
-        let lines = file.attrs.iter().filter_map(doc_line);
+    /// The module whose files lie in `folder`.
+    pub(crate) fn read(folder: &Path) -> Result<Abi> {
+        let read = |file: &str| std::fs::read_to_string(folder.join(file)).with_context(|| file.to_owned());
+        Abi::parse(&read(ROOT)?, |name| read(&format!("{name}.rs")))
+    }
+
+    /// The module of this source; `file` reads the source of a module that it declares.
+    fn parse(source: &str, file: impl Fn(&str) -> Result<String>) -> Result<Abi> {
+        let root = syn::parse_file(source)?;
+        let lines = root.attrs.iter().filter_map(doc_line);
         let mut abi = Abi {
             structs: Vec::new(),
             enums: Vec::new(),
@@ -49,25 +60,37 @@ impl Abi {
         if !abi.conventions.is_empty() {
             abi.conventions.insert(0, String::new());
         }
-        for item in &file.items {
+        for item in &root.items {
             match item {
-                Item::Struct(item) if is_public(&item.vis) => {
-                    let layout = abi.layout(item).with_context(|| item.ident.to_string())?;
-                    abi.structs.push(layout);
+                Item::Mod(module) if module.content.is_none() => {
+                    let source = syn::parse_file(&file(&module.ident.to_string())?)?;
+                    source.items.iter().try_for_each(|item| abi.add(item))?;
                 }
-                Item::Enum(item) if is_public(&item.vis) => abi.enums.push(item.ident.to_string()),
-                Item::Const(item) if is_public(&item.vis) => abi.constants.push(item.ident.to_string()),
-                Item::Mod(item) if item.ident == "flags" => {
-                    let items = item.content.iter().flat_map(|(_, items)| items);
-                    abi.flags.extend(items.filter_map(|item| match item {
-                        Item::Const(item) => Some(item.ident.to_string()),
-                        _ => None,
-                    }));
-                }
-                _ => {}
+                _ => abi.add(item)?,
             }
         }
         Ok(abi)
+    }
+
+    /// Takes an item in, if the header has to know of it.
+    fn add(&mut self, item: &Item) -> Result<()> {
+        match item {
+            Item::Struct(item) if is_public(&item.vis) => {
+                let layout = self.layout(item).with_context(|| item.ident.to_string())?;
+                self.structs.push(layout);
+            }
+            Item::Enum(item) if is_public(&item.vis) => self.enums.push(item.ident.to_string()),
+            Item::Const(item) if is_public(&item.vis) => self.constants.push(item.ident.to_string()),
+            Item::Mod(item) if item.ident == "flags" => {
+                let items = item.content.iter().flat_map(|(_, items)| items);
+                self.flags.extend(items.filter_map(|item| match item {
+                    Item::Const(item) => Some(item.ident.to_string()),
+                    _ => None,
+                }));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// The layout that C gives a struct: each field at the next multiple of its alignment.
@@ -189,12 +212,22 @@ mod tests {
     const SOURCE: &str = "//! File.\n//!\n//! Conventions: none.\n\
         pub enum DType { F32 = 0 }\n\
         pub mod flags { pub const L2NORM: u32 = 1; }\n\
-        #[repr(C)] pub struct Pool { pub a: u8, pub b: u64, pub c: [u16; 3] }\n\
+        mod parts;\n\
         #[repr(C)] pub struct Params { pub n: u32, pub pool: Pool, pub x: f32 }\n";
+
+    const PARTS: &str = "#[repr(C)] pub struct Pool { pub a: u8, pub b: u64, pub c: [u16; 3] }\n";
+
+    fn parsed() -> Abi {
+        let file = |name: &str| match name {
+            "parts" => Ok(PARTS.to_owned()),
+            _ => bail!("no file {name}"),
+        };
+        Abi::parse(SOURCE, file).unwrap()
+    }
 
     #[test]
     fn layout_is_that_of_c() {
-        let abi = Abi::parse(SOURCE).unwrap();
+        let abi = parsed();
         let layout = |i: usize| {
             let layout: &Layout = &abi.structs[i];
             let offsets: Vec<usize> = layout.fields.iter().map(|field| field.offset).collect();
@@ -207,12 +240,13 @@ mod tests {
 
     #[test]
     fn unknown_type_is_an_error() {
-        assert!(Abi::parse("#[repr(C)] pub struct A { pub a: usize }").is_err());
+        let no_file = |name: &str| bail!("no file {name}");
+        assert!(Abi::parse("#[repr(C)] pub struct A { pub a: usize }", no_file).is_err());
     }
 
     #[test]
     fn names_in_documentation_become_those_of_c() {
-        let abi = Abi::parse(SOURCE).unwrap();
+        let abi = parsed();
         assert_eq!(abi.in_c("See [`flags`]."), "See the `GDN_FLAG_*` bits.");
         assert_eq!(abi.in_c("[`DType`] of `a`, `Pool::a`"), "`GdnDType` of `a`, `GdnPool.a`");
         assert_eq!(abi.in_c("`i32[N]`, `u64`"), "`int32_t[N]`, `uint64_t`");
@@ -223,8 +257,7 @@ mod tests {
     fn layout_is_that_of_the_real_structs() {
         use gdn_kernels::abi;
         let root = crate::tools::workspace_root().unwrap();
-        let source = std::fs::read_to_string(root.join(super::super::SOURCE)).unwrap();
-        let parsed = Abi::parse(&source).unwrap();
+        let parsed = Abi::read(&root.join(super::super::SOURCE)).unwrap();
         let sizes = [
             ("Inputs", size_of::<abi::Inputs>()),
             ("Gate", size_of::<abi::Gate>()),

@@ -1,0 +1,35 @@
+//! How far ahead a block asks for a state into the L2, so that the memory has work while blocks end and start.
+
+use super::Caps;
+use crate::artifact::ModuleKey;
+use crate::call::Layout;
+use crate::shape::HeadShape;
+
+/// Several tokens: sequences from one that is worked on to the one whose blocks, `blocks` a sequence, start when its own are
+/// done. A block asks at its start, while its own state is on its way.
+pub(super) fn of_wave(blocks: u32, warps: u32, caps: &Caps) -> u32 {
+    // What fits a multiprocessor with the 128 registers of a large tile.
+    const WARPS: u32 = 16;
+    (caps.sms * WARPS / warps).div_ceil(blocks)
+}
+
+/// A single token: sequences whose states are 10 MB on an H100, or 0 for none. A block asks when its step is done, and with
+/// any tile about eight megabytes are then on their way: what lies nearer is asked for twice, what lies 14 MB off and more is
+/// driven out of the L2 before it is used.
+///
+/// Measured on an H100 (`docs/BENCHMARKS.md`): in layout VK it pays from 32 states a multiprocessor on, below it costs up to 3 %;
+/// in layout KV, whose blocks wait longer for each other, wherever there is a state so far ahead. Where memory is fast
+/// ([`Caps::has_fast_memory`]) it was not measured, and is off.
+pub(super) fn of_bytes(module: ModuleKey, shape: &HeadShape, layout: Layout, batch: u32, caps: &Caps) -> u32 {
+    /// Bytes of states for each multiprocessor.
+    const BYTES: u64 = 80 << 10;
+    /// States for each multiprocessor from which it pays in layout VK.
+    const LEAST: u64 = 32;
+    let (hv, sms) = (u64::from(shape.hv), u64::from(caps.sms));
+    let pays = layout == Layout::Kv || u64::from(batch) * hv >= LEAST * sms;
+    if !pays || caps.has_fast_memory() {
+        return 0;
+    }
+    let state = u64::from(shape.k) * u64::from(shape.v) * module.state.map_or(0, |state| state.size() as u64);
+    (BYTES * sms).checked_div(hv * state).map_or(0, |sequences| sequences.max(1) as u32)
+}
