@@ -17,9 +17,9 @@ pub(super) fn of_wave(blocks: u32, warps: u32, caps: &Caps) -> u32 {
 /// any tile about eight megabytes are then on their way: what lies nearer is asked for twice, what lies 14 MB off and more is
 /// driven out of the L2 before it is used.
 ///
-/// Measured on an H100 (`docs/BENCHMARKS.md`): in layout VK it pays from 32 states a multiprocessor on, below it costs up to 3 %;
-/// in layout KV, whose blocks wait longer for each other, wherever there is a state so far ahead. Where memory is fast
-/// ([`Caps::has_fast_memory`]) it was not measured, and is off.
+/// Measured on an H100 (`docs/BENCHMARKS.md`): in layout VK it pays from 32 states a multiprocessor on, below it costs up to 4 %;
+/// in layout KV it pays there as well and costs up to 1 % below. Where memory is fast ([`Caps::has_fast_memory`]) it was not
+/// measured, and is off.
 pub(super) fn of_bytes(module: ModuleKey, shape: &HeadShape, layout: Layout, batch: u32, caps: &Caps) -> u32 {
     /// Bytes of states for each multiprocessor.
     const BYTES: u64 = 80 << 10;
