@@ -1,6 +1,6 @@
 //! Random problems: the simulated kernels against the oracle, and against themselves with another tile.
 
-use gdn_host::{DType, HeadShape, Layout, Tile};
+use gdn_host::{DType, Family, HeadShape, Layout, Tile};
 use gdn_tests::device::{Device, Sim};
 use gdn_tests::problem::{Problem, Source, Tokens};
 use gdn_tests::random::{self, Plain};
@@ -36,9 +36,12 @@ proptest! {
 fn blocks_ask_ahead_for_states_that_are_there() {
     let shape = HeadShape { h: 1, hv: 2, k: 64, v: 64 };
     let mut sim = Sim::of(1);
-    for layout in [Layout::Vk, Layout::Kv] {
+    let whole =
+        [Family::Gdn, Family::Kda].map(|family| [Layout::Vk, Layout::Kv].map(|layout| (family, layout)));
+    for (family, layout) in whole.into_iter().flatten() {
         for tokens in [Tokens::One { batch: 20 }, Tokens::Each { batch: 20, tokens: 2 }] {
-            let mut problem = Plain { layout, ..Plain::new(shape, tokens, DType::Bf16, 81) }.problem();
+            let plain = Plain::new(shape, tokens, DType::Bf16, 81);
+            let mut problem = Plain { family, layout, ..plain }.problem();
             // Slots in another order, some of them padding.
             let slot = |n: i32| if n % 6 == 5 { -1 } else { 7 * n % 20 };
             problem.source = Source::Slots((0..20).map(slot).collect());
