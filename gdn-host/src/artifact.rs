@@ -46,6 +46,21 @@ impl ModuleKey {
         ModuleKey { op, state: Some(state), io: Some(io), k }
     }
 
+    /// Of the recurrence: whether a head has a decay for each key (KDA).
+    pub fn is_kda(&self) -> bool {
+        self.op.starts_with("kda_")
+    }
+
+    /// Of the recurrence: whether V is contiguous in states.
+    pub fn is_kv(&self) -> bool {
+        self.op.ends_with("_kv")
+    }
+
+    /// Of the recurrence: whether it takes several tokens a sequence.
+    pub fn has_several_tokens(&self) -> bool {
+        self.op.contains("recurrent")
+    }
+
     /// The kernel of [`CopyState`](crate::CopyState) and [`CommitState`](crate::CommitState), for every type.
     pub const fn copy_state() -> Self {
         ModuleKey { op: "copy_state", state: None, io: None, k: 0 }

@@ -143,16 +143,16 @@ pub enum PlanError {
 /// rows of V. In KV, where a lane has the rows of a 16-byte vector, it is that of a team.
 pub fn rows(module: ModuleKey, layout: Layout) -> &'static [u32] {
     match (layout, module.state.unwrap_or(DType::F32), module.k) {
-        (Layout::Vk, DType::F32, _) if is_recurrent(module) => &[4],
-        (Layout::Vk, _, 64) if is_recurrent(module) => &[2, 4],
+        (Layout::Vk, DType::F32, _) if module.has_several_tokens() => &[4],
+        (Layout::Vk, _, 64) if module.has_several_tokens() => &[2, 4],
         (Layout::Vk, _, 64) => &[1, 4],
-        (Layout::Vk, ..) if is_recurrent(module) => &[4, 8],
+        (Layout::Vk, ..) if module.has_several_tokens() => &[4, 8],
         (Layout::Vk, ..) => &[2, 8],
-        (Layout::Kv, DType::F32, 64) if is_recurrent(module) => &[8],
+        (Layout::Kv, DType::F32, 64) if module.has_several_tokens() => &[8],
         (Layout::Kv, DType::F32, 64) => &[4, 16],
-        (Layout::Kv, _, 64) if is_recurrent(module) => &[16],
+        (Layout::Kv, _, 64) if module.has_several_tokens() => &[16],
         (Layout::Kv, _, 64) => &[8, 16],
-        (Layout::Kv, ..) if is_recurrent(module) => &[16],
+        (Layout::Kv, ..) if module.has_several_tokens() => &[16],
         (Layout::Kv, DType::F32, _) => &[8, 32],
         (Layout::Kv, ..) => &[16, 32],
     }
@@ -177,18 +177,13 @@ fn block_rows(module: ModuleKey, layout: Layout, rows: u32, warps: u32) -> u32 {
     tile_rows(rows, module.k) * (warps / team(module, layout, rows))
 }
 
-/// Whether the operation takes several tokens.
-fn is_recurrent(module: ModuleKey) -> bool {
-    module.op.contains("recurrent")
-}
-
 /// Warps of a block that tile sweeps go up to.
 pub const MAX_WARPS: u32 = 16;
 
 /// Largest number of warps of a block of tiles of a height: the launch bound of its kernel. The small tile
 /// of decode with one decay in layout VK has few enough registers for larger blocks.
 fn max_warps(module: ModuleKey, kernels: &[u32], rows: u32) -> u32 {
-    let is_small = rows == kernels[0] && module.op == "decode";
+    let is_small = rows == kernels[0] && !(module.has_several_tokens() || module.is_kda() || module.is_kv());
     if is_small { MAX_WARPS } else { MAX_WARPS / 2 }
 }
 
@@ -228,7 +223,7 @@ pub fn tiled(
     let bv = block_rows(module, layout, rows, warps);
     let tiles = v / bv;
     let grid = grid(tiles * hv, batch);
-    let ahead = match is_recurrent(module) {
+    let ahead = match module.has_several_tokens() {
         true => ahead::of_wave(grid[0], warps, caps),
         false => ahead::of_bytes(module, shape, layout, batch, caps),
     };

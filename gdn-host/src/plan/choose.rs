@@ -1,6 +1,6 @@
 //! The measured choice of a tile.
 
-use super::{is_recurrent, max_warps, team, tile_rows};
+use super::{max_warps, team, tile_rows};
 use crate::artifact::ModuleKey;
 use crate::call::Layout;
 use crate::plan::Caps;
@@ -37,20 +37,20 @@ pub(super) fn choose(
     let sms = u64::from(caps.sms.max(1));
     let is_f32 = module.state == Some(DType::F32);
     let bytes = module.state.map_or(0, DType::size) as u64;
-    let is_kda = module.op.starts_with("kda");
+    let (is_kda, is_recurrent) = (module.is_kda(), module.has_several_tokens());
     let is_fast = caps.has_fast_memory();
     let is_kv = layout == Layout::Kv;
     let (rows, teams) = match states / sms {
-        _ if is_kv && is_recurrent(module) => (small, if is_f32 { 1 } else { 2 }),
+        _ if is_kv && is_recurrent => (small, if is_f32 { 1 } else { 2 }),
         0 if is_kv && is_kda && states * bytes * 4 < sms => (small, 2),
         _ if is_kv && is_f32 && is_kda => (if states < sms { small } else { large }, 1),
         _ if is_kv && is_f32 => (if 2 * states < 3 * sms { small } else { large }, 1),
         _ if is_kv && states <= 2 * sms => (small, 1),
         24.. if is_kv && !is_kda => (large, 2),
         _ if is_kv => (large, 1),
-        _ if is_recurrent(module) && states <= sms => (small, 4),
-        1 if is_recurrent(module) && is_f32 => (small, 8),
-        _ if is_recurrent(module) => (large, 4),
+        _ if is_recurrent && states <= sms => (small, 4),
+        1 if is_recurrent && is_f32 => (small, 8),
+        _ if is_recurrent => (large, 4),
         _ if is_kda && 2 * states < sms => (small, 8),
         2.. if is_kda && is_f32 && is_fast => (small, 8),
         8.. if is_kda && is_f32 => (small, 8),

@@ -81,7 +81,7 @@ fn lint_entry(entry: &Entry, kernel: &Kernel, failures: &mut Vec<Failure>) {
 /// 16-byte vectors that a lane holds of the state: eight elements of each of its rows, which are one vector's in layout
 /// KV. None where there are no tiles.
 fn state_vectors(kernel: &Kernel) -> usize {
-    if kernel.module.op.ends_with("_kv") {
+    if kernel.module.is_kv() {
         return 8;
     }
     kernel.rows as usize * kernel.module.state.map_or(0, DType::size) / 2

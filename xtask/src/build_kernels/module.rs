@@ -127,8 +127,8 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
         return Some(format!(".maxntid {max_threads}, 1, 1"));
     }
     // Elements of the state that a lane holds.
-    let (held, is_kv) = (rows * 8, module.op.ends_with("_kv"));
-    let (is_f32, is_kda) = (module.state == Some(DType::F32), module.op.starts_with("kda"));
+    let (held, is_kv) = (rows * 8, module.is_kv());
+    let (is_f32, is_kda) = (module.state == Some(DType::F32), module.is_kda());
     let registers = match (*params, module.k) {
         ("DecodeParams", 128) if !(is_f32 || is_kda) => 96,
         ("DecodeParams", 128) if !(is_kv || is_kda) => 128,
