@@ -5,7 +5,6 @@
 //! (see `gdn-kernels/src/tile.rs`), only its time does.
 
 use crate::artifact::ModuleKey;
-use crate::call::Layout;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::DType;
 use std::fmt;
@@ -141,29 +140,29 @@ pub enum PlanError {
 /// Heights of tiles that kernels exist for, from the smallest to the largest, for each operation, layout, element type and
 /// key dimension. The unit is `256 / k` rows of V, of which a lane holds 8 elements each. In VK a tile is a warp's, 4 to 16
 /// rows of V. In KV, where a lane has the rows of a 16-byte vector, it is that of a team.
-pub fn rows(module: ModuleKey, layout: Layout) -> &'static [u32] {
-    match (layout, module.state.unwrap_or(DType::F32), module.k) {
-        (Layout::Vk, DType::F32, _) if module.has_several_tokens() => &[4],
-        (Layout::Vk, _, 64) if module.has_several_tokens() => &[2, 4],
-        (Layout::Vk, _, 64) => &[1, 4],
-        (Layout::Vk, ..) if module.has_several_tokens() => &[4, 8],
-        (Layout::Vk, ..) => &[2, 8],
-        (Layout::Kv, DType::F32, 64) if module.has_several_tokens() => &[8],
-        (Layout::Kv, DType::F32, 64) => &[4, 16],
-        (Layout::Kv, _, 64) if module.has_several_tokens() => &[16],
-        (Layout::Kv, _, 64) => &[8, 16],
-        (Layout::Kv, ..) if module.has_several_tokens() => &[16],
-        (Layout::Kv, DType::F32, _) => &[8, 32],
-        (Layout::Kv, ..) => &[16, 32],
+pub fn rows(module: ModuleKey) -> &'static [u32] {
+    let several = module.has_several_tokens();
+    match (module.is_kv(), module.state.unwrap_or(DType::F32), module.k) {
+        (false, DType::F32, _) if several => &[4],
+        (false, _, 64) if several => &[2, 4],
+        (false, ..) if several => &[4, 8],
+        (false, _, 64) => &[1, 4],
+        (false, ..) => &[2, 8],
+        (true, DType::F32, 64) if several => &[8],
+        (true, ..) if several => &[16],
+        (true, DType::F32, 64) => &[4, 16],
+        (true, _, 64) => &[8, 16],
+        (true, DType::F32, _) => &[8, 32],
+        (true, ..) => &[16, 32],
     }
 }
 
 /// Warps that work on a tile together.
-fn team(module: ModuleKey, layout: Layout, rows: u32) -> u32 {
-    match (layout, module.state) {
-        (Layout::Vk, _) => 1,
-        (Layout::Kv, Some(DType::F32) | None) => rows / 4,
-        (Layout::Kv, _) => rows / 8,
+fn team(module: ModuleKey, rows: u32) -> u32 {
+    match module.state {
+        _ if !module.is_kv() => 1,
+        Some(DType::F32) | None => rows / 4,
+        _ => rows / 8,
     }
 }
 
@@ -173,8 +172,8 @@ fn tile_rows(rows: u32, k: u32) -> u32 {
 }
 
 /// Rows of V of a block of `warps` warps.
-fn block_rows(module: ModuleKey, layout: Layout, rows: u32, warps: u32) -> u32 {
-    tile_rows(rows, module.k) * (warps / team(module, layout, rows))
+fn block_rows(module: ModuleKey, rows: u32, warps: u32) -> u32 {
+    tile_rows(rows, module.k) * (warps / team(module, rows))
 }
 
 /// Warps of a block that tile sweeps go up to.
@@ -203,29 +202,28 @@ fn grid(x: u32, batch: u32) -> [u32; 3] {
 pub fn tiled(
     module: ModuleKey,
     shape: &HeadShape,
-    layout: Layout,
     batch: u32,
     caps: &Caps,
     tile: Tile,
 ) -> Result<Plan, PlanError> {
     let &HeadShape { hv, k, v, .. } = shape;
-    let kernels = rows(module, layout);
+    let kernels = rows(module);
     let (rows, warps) = match tile {
-        Tile::Auto => choose(module, shape, layout, kernels, batch, caps),
-        Tile::Rows(bv) => with_bv(module, layout, v, bv)?,
+        Tile::Auto => choose(module, shape, kernels, batch, caps),
+        Tile::Rows(bv) => with_bv(module, v, bv)?,
         Tile::Exact { rows, warps } => {
-            if !exists(module, layout, v, rows, warps) {
+            if !exists(module, v, rows, warps) {
                 return Err(PlanError::Exact { rows, warps, k, v });
             }
             (rows, warps)
         }
     };
-    let bv = block_rows(module, layout, rows, warps);
+    let bv = block_rows(module, rows, warps);
     let tiles = v / bv;
     let grid = grid(tiles * hv, batch);
     let ahead = match module.has_several_tokens() {
         true => ahead::of_wave(grid[0], warps, caps),
-        false => ahead::of_bytes(module, shape, layout, batch, caps),
+        false => ahead::of_bytes(module, shape, batch, caps),
     };
     Ok(Plan { module, rows, warps, bv, grid, tiles_log2: tiles.ilog2(), ahead, early: false })
 }
@@ -263,30 +261,28 @@ pub fn spread(
 }
 
 /// Whether there is a kernel with tiles of that height whose blocks may have so many warps, and V is a multiple of its BV.
-fn exists(module: ModuleKey, layout: Layout, v: u32, rows: u32, warps: u32) -> bool {
-    let kernels = self::rows(module, layout);
+fn exists(module: ModuleKey, v: u32, rows: u32, warps: u32) -> bool {
+    let kernels = self::rows(module);
     let is_known = kernels.contains(&rows) && (1..=max_warps(module, kernels, rows)).contains(&warps);
-    is_known
-        && warps.is_multiple_of(team(module, layout, rows))
-        && v.is_multiple_of(block_rows(module, layout, rows, warps))
+    is_known && warps.is_multiple_of(team(module, rows)) && v.is_multiple_of(block_rows(module, rows, warps))
 }
 
 /// Rows and warps of every tile that there is for V rows.
-fn pairs(module: ModuleKey, layout: Layout, v: u32) -> impl Iterator<Item = (u32, u32)> {
+fn pairs(module: ModuleKey, v: u32) -> impl Iterator<Item = (u32, u32)> {
     let warps = (0..=MAX_WARPS.ilog2()).map(|log2| 1 << log2);
-    let pairs = warps.flat_map(move |warps| rows(module, layout).iter().map(move |&rows| (rows, warps)));
-    pairs.filter(move |&(rows, warps)| exists(module, layout, v, rows, warps))
+    let pairs = warps.flat_map(move |warps| rows(module).iter().map(move |&rows| (rows, warps)));
+    pairs.filter(move |&(rows, warps)| exists(module, v, rows, warps))
 }
 
 /// Every tile there is for a shape, for sweeps and proofs.
-pub fn tiles(module: ModuleKey, shape: &HeadShape, layout: Layout) -> impl Iterator<Item = Tile> {
-    pairs(module, layout, shape.v).map(|(rows, warps)| Tile::Exact { rows, warps })
+pub fn tiles(module: ModuleKey, shape: &HeadShape) -> impl Iterator<Item = Tile> {
+    pairs(module, shape.v).map(|(rows, warps)| Tile::Exact { rows, warps })
 }
 
 /// Rows and warps of a block of `bv` rows: the smallest tile with which it has at most four, or the largest.
-fn with_bv(module: ModuleKey, layout: Layout, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
-    let rows_of = |(rows, warps)| block_rows(module, layout, rows, warps);
-    let all = || pairs(module, layout, v);
+fn with_bv(module: ModuleKey, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
+    let rows_of = |(rows, warps)| block_rows(module, rows, warps);
+    let all = || pairs(module, v);
     let few = |&(rows, _): &(u32, u32)| bv <= 4 * tile_rows(rows, module.k);
     let of_bv = || all().filter(|pair| rows_of(*pair) == bv);
     of_bv().filter(few).min().or_else(|| of_bv().max()).ok_or_else(|| PlanError::Tile {

@@ -83,7 +83,7 @@ impl Operation for Decode {
         let (inputs, layout) = (&self.inputs, self.state.layout);
         let types = (self.state.tensor.dtype, inputs.io());
         let key = ModuleKey::decode(inputs.family, layout, types.0, types.1, inputs.shape.k);
-        plan::tiled(key, &inputs.shape, layout, self.batch, caps, tile)
+        plan::tiled(key, &inputs.shape, self.batch, caps, tile)
     }
 
     fn params(&self, plan: &Plan) -> Params {

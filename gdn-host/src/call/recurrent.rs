@@ -259,7 +259,7 @@ impl Operation for Recurrent {
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
         let (inputs, (_, state, layout)) = (&self.inputs, self.state());
         let key = ModuleKey::recurrent(inputs.family, layout, state, inputs.io(), inputs.shape.k);
-        plan::tiled(key, &inputs.shape, layout, self.tokens.batch(), caps, tile)
+        plan::tiled(key, &inputs.shape, self.tokens.batch(), caps, tile)
     }
 
     fn params(&self, plan: &Plan) -> Params {

@@ -2,7 +2,6 @@
 
 use super::Caps;
 use crate::artifact::ModuleKey;
-use crate::call::Layout;
 use crate::shape::HeadShape;
 
 /// Several tokens: sequences from one that is worked on to the one whose blocks, `blocks` a sequence, start when its own are
@@ -20,13 +19,13 @@ pub(super) fn of_wave(blocks: u32, warps: u32, caps: &Caps) -> u32 {
 /// Measured on an H100 (`docs/BENCHMARKS.md`): in layout VK it pays from 32 states a multiprocessor on, below it costs up to 4 %;
 /// in layout KV it pays there as well and costs up to 1 % below. Where memory is fast ([`Caps::has_fast_memory`]) it was not
 /// measured, and is off.
-pub(super) fn of_bytes(module: ModuleKey, shape: &HeadShape, layout: Layout, batch: u32, caps: &Caps) -> u32 {
+pub(super) fn of_bytes(module: ModuleKey, shape: &HeadShape, batch: u32, caps: &Caps) -> u32 {
     /// Bytes of states for each multiprocessor.
     const BYTES: u64 = 80 << 10;
     /// States for each multiprocessor from which it pays in layout VK.
     const LEAST: u64 = 32;
     let (hv, sms) = (u64::from(shape.hv), u64::from(caps.sms));
-    let pays = layout == Layout::Kv || u64::from(batch) * hv >= LEAST * sms;
+    let pays = module.is_kv() || u64::from(batch) * hv >= LEAST * sms;
     if !pays || caps.has_fast_memory() {
         return 0;
     }

@@ -2,7 +2,6 @@
 
 use super::{max_warps, team, tile_rows};
 use crate::artifact::ModuleKey;
-use crate::call::Layout;
 use crate::plan::Caps;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::DType;
@@ -21,13 +20,13 @@ use gdn_kernels::abi::DType;
 /// - Several tokens, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks just holds the
 ///   batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose warps
 ///   have the fewest instructions for a row.
-/// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large. Small tiles have the shortest way to a sum, large ones the longest runs of
-///   memory, which count from one or two states on. Two teams share the decays per key where a state has the
-///   multiprocessors to itself, and read longer runs side by side where a 16-bit state has many.
+/// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large.
+///   Of one token small tiles have the shortest way to a sum, large ones the longest runs of memory, which count from one or
+///   two states on. Two teams share the decays per key where a state has the multiprocessors to itself, and read longer runs
+///   side by side where a 16-bit state has many.
 pub(super) fn choose(
     module: ModuleKey,
     shape: &HeadShape,
-    layout: Layout,
     kernels: &[u32],
     batch: u32,
     caps: &Caps,
@@ -39,7 +38,7 @@ pub(super) fn choose(
     let bytes = module.state.map_or(0, DType::size) as u64;
     let (is_kda, is_recurrent) = (module.is_kda(), module.has_several_tokens());
     let is_fast = caps.has_fast_memory();
-    let is_kv = layout == Layout::Kv;
+    let is_kv = module.is_kv();
     let (rows, teams) = match states / sms {
         _ if is_kv && is_recurrent => (small, if is_f32 { 1 } else { 2 }),
         0 if is_kv && is_kda && states * bytes * 4 < sms => (small, 2),
@@ -62,7 +61,7 @@ pub(super) fn choose(
         24.. if !is_fast => (large, 8),
         _ => (large, 4),
     };
-    let team = team(module, layout, rows);
+    let team = team(module, rows);
     // A block has no more rows than a state, and no more threads than its kernel takes.
     let most = max_warps(module, kernels, rows).min(shape.v / tile_rows(rows, shape.k) * team);
     (rows, (teams * team).min(most))

@@ -1,7 +1,7 @@
 //! Plans are complete, and pinned for named models and parts.
 
 use super::*;
-use crate::call::Family;
+use crate::call::{Family, Layout};
 use crate::shape::MODELS;
 
 const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
@@ -19,7 +19,7 @@ fn tile(
     tile: Tile,
 ) -> Result<Plan, PlanError> {
     let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, shape.k);
-    tiled(module, shape, layout, batch, caps, tile)
+    tiled(module, shape, batch, caps, tile)
 }
 
 fn auto(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> Plan {
@@ -88,7 +88,7 @@ fn every_bv_is_made_of_kernels_that_exist() {
             let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, k);
             // An f32 state of K = 128 has 8 warps for 64 rows in KV, which is a block's limit.
             let most = if (layout, state, k) == (Layout::Kv, DType::F32, 128) { 64.min(v) } else { v };
-            let range = tile_rows(rows(module, layout)[0], k)..=most;
+            let range = tile_rows(rows(module)[0], k)..=most;
             for bv in [1, 2, 4, 8, 16, 24, 32, 64, 128, 256] {
                 let plan = tile(&shape, layout, 1, state, &H100, Tile::Rows(bv));
                 if !(range.contains(&bv) && bv != 24) {
@@ -98,7 +98,7 @@ fn every_bv_is_made_of_kernels_that_exist() {
                 }
                 let plan = plan.unwrap();
                 assert_eq!(plan.bv, bv);
-                assert!(exists(module, layout, v, plan.rows, plan.warps), "{plan}");
+                assert!(exists(module, v, plan.rows, plan.warps), "{plan}");
             }
         }
     }
@@ -209,7 +209,7 @@ fn pinned() -> String {
                 let key = if op == "decode" { ModuleKey::decode } else { ModuleKey::recurrent };
                 let module = key(family, layout, state, DType::Bf16, shape.k);
                 let tile = |batch| {
-                    let plan = tiled(module, &shape, layout, batch, &caps, Tile::Auto).unwrap();
+                    let plan = tiled(module, &shape, batch, &caps, Tile::Auto).unwrap();
                     format!("{}x{}", plan.rows, plan.warps)
                 };
                 let tiles = [1, 4, 16, 64, 256].map(tile).join(" ");
@@ -232,7 +232,7 @@ fn a_block_asks_for_the_state_that_follows_its_wave() {
     let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
     let ahead = |module: ModuleKey, warps| {
         let tile = Tile::Exact { rows: 8, warps };
-        tiled(module, &shape, Layout::Vk, 256, &H100, tile).unwrap().ahead
+        tiled(module, &shape, 256, &H100, tile).unwrap().ahead
     };
     let types = (DType::Bf16, DType::Bf16);
     let recurrent = ModuleKey::recurrent(Family::Gdn, Layout::Vk, types.0, types.1, 128);
@@ -247,7 +247,7 @@ fn a_block_of_a_single_token_asks_ten_megabytes_ahead() {
     let ahead = |layout, state, hv, batch, caps: &Caps| {
         let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, 128);
         let shape = HeadShape { h: 2, hv, k: 128, v: 128 };
-        tiled(module, &shape, layout, batch, caps, Tile::Auto).unwrap().ahead
+        tiled(module, &shape, batch, caps, Tile::Auto).unwrap().ahead
     };
     let (f32, bf16) = (DType::F32, DType::Bf16);
     // 132 * 80 KiB are five sequences of 2 MiB, ten of 1 MiB.

@@ -316,7 +316,7 @@ impl Problem {
             Tokens::Each { .. } | Tokens::Packed { .. } => ModuleKey::recurrent,
         };
         let module = key(self.family, self.pool.layout, self.pool.dtype, self.io(), self.shape.k);
-        plan::tiles(module, &self.shape, self.pool.layout).collect()
+        plan::tiles(module, &self.shape).collect()
     }
 
     /// Type of q, k and v.

@@ -10,7 +10,7 @@ const CAPS: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
 #[test]
 fn tiles_that_do_not_exist() {
     let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
-    let plan = |shape: HeadShape, tile| plan::tiled(module, &shape, Layout::Vk, 1, &CAPS, tile);
+    let plan = |shape: HeadShape, tile| plan::tiled(module, &shape, 1, &CAPS, tile);
     let small = HeadShape { k: 64, v: 64, ..SHAPE };
     let error = |shape, tile| plan(shape, tile).unwrap_err().to_string();
     let text = "tile: BV 256 is not possible for K = 128, V = 128: it must be one of 4..=128, a power of two";
@@ -35,7 +35,7 @@ fn tiles_that_do_not_exist() {
 fn tiles_that_do_not_exist_in_kv() {
     let kv = |key: fn(Family, Layout, DType, DType, u32) -> ModuleKey, state, k, tile| {
         let module = key(Family::Gdn, Layout::Kv, state, DType::Bf16, k);
-        let plan = plan::tiled(module, &HeadShape { k, ..SHAPE }, Layout::Kv, 1, &CAPS, tile);
+        let plan = plan::tiled(module, &HeadShape { k, ..SHAPE }, 1, &CAPS, tile);
         plan.map(|plan| (plan.rows, plan.warps, plan.bv)).map_err(|error| error.to_string())
     };
     let refused = |bv: u32, k: u32, range: &str| {
@@ -73,7 +73,7 @@ fn every_plan_names_a_kernel_of_the_table() {
             }
             for call in [&decode as &dyn Operation, &recurrent] {
                 let module = call.plan(&CAPS, Tile::Auto).unwrap().module;
-                for tile in plan::tiles(module, &shape, layout).chain([Tile::Auto]) {
+                for tile in plan::tiles(module, &shape).chain([Tile::Auto]) {
                     let entry = call.plan(&CAPS, tile).unwrap().entry();
                     assert!(gdn_kernels::KERNELS.iter().any(|k| k.name == entry), "no kernel {entry}");
                 }

@@ -114,7 +114,7 @@ impl Spec {
     /// Every tile there is, or every size of a block where the operation has no tiles.
     pub fn tiles(&self) -> Vec<Tile> {
         match self.op.is_recurrence() {
-            true => plan::tiles(self.module(), &self.shape, self.layout).collect(),
+            true => plan::tiles(self.module(), &self.shape).collect(),
             false => [1, 2, 4, 8].map(|warps| Tile::Exact { rows: 0, warps }).to_vec(),
         }
     }
