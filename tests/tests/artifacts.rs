@@ -94,17 +94,22 @@ fn nothing_of_weight_spills_on_any_gpu() {
     let manifest = manifest();
     for module in manifest["modules"].as_array().unwrap() {
         let target: u32 = module["arch"].as_str().unwrap()[3..].parse().unwrap();
+        let has_16_bits = module["state"] != "f32";
         for entry in module["entries"].as_array().unwrap() {
+            let name = entry["name"].as_str().unwrap();
+            // Bytes that the stores and loads of spilled registers move, and of stack, that an entry may have.
+            let (spilled, stack) = match module["op"].as_str().unwrap() {
+                "decode_kv" if has_16_bits && name.ends_with("_k128_r32") => (16, 8),
+                "recurrent_kv" | "kda_recurrent_kv" if has_16_bits && name.ends_with("_k64_r16") => (8, 8),
+                "recurrent" if has_16_bits && name.ends_with("_k128_r8") => (0, 8),
+                _ => (0, 0),
+            };
             for gpu in GPUS.iter().filter(|gpu| gpu[3..].parse::<u32>().unwrap() >= target) {
                 let resources = &entry["resources"][*gpu];
-                assert!(resources["registers"].as_u64().unwrap() <= 255, "{} on {gpu}", entry["name"]);
-                // Two registers, written and read once, at most.
-                for (bytes, most) in [("spill_bytes", 16), ("stack_bytes", 8)] {
-                    assert!(
-                        resources[bytes].as_u64().unwrap() <= most,
-                        "{bytes}: {} on {gpu}",
-                        entry["name"]
-                    );
+                assert!(resources["registers"].as_u64().unwrap() <= 255, "{name} on {gpu}");
+                for (bytes, most) in [("spill_bytes", spilled), ("stack_bytes", stack)] {
+                    let bytes_of = resources[bytes].as_u64().unwrap();
+                    assert!(bytes_of <= most, "{bytes} {bytes_of}: {name} on {gpu}");
                 }
             }
         }

@@ -117,10 +117,11 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
 /// The directive that bounds the registers of a thread, where ptxas needs one.
 ///
 /// Blocks of more than 256 threads would not fit 255 registers a thread. Below that ptxas left to itself is best, but where
-/// more warps a multiprocessor are worth more than what it does with more registers: tiles of a single token (16 warps with an
-/// f32 state, 20 with a 16-bit one), and several tokens (16 warps where a lane holds 64 elements, 17 to 20 where it holds 32).
-/// Registers are given in steps of eight, but what ptxas spills depends on the very number: the numbers below are those near
-/// 96 and 128 with which it spills nothing, or one register that a token reads back, on any device that is built for.
+/// more warps a multiprocessor are worth more than what it does with more registers: a single token with K = 128 and a decay
+/// per head (16 warps with an f32 state, 20 with a 16-bit one), and several tokens (16 warps where a lane holds 64 elements,
+/// 17 to 20 where it holds 32). Registers are given in steps of eight, but what ptxas spills depends on the very number: the
+/// numbers below are those near 96 and 128 with which it spills nothing, or one or two registers once a block, on any device that is
+/// built for.
 pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
     let Kernel { params, module, rows, max_threads, .. } = kernel;
     if *max_threads > 256 {
