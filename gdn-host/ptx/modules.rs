@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "eb3a84bb73186b0e25069de69c7af25b0aa4ed41c4d6afc6f1686900cc819101",
+        sha256: "ea18b42411090a78f5d9a0a528b87c9b0c9a8c2078179deb0a1d2ed1cdfbe56e",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c83e886b515ecd4683029fef4e3a337eb44d893966d99d08bee7210382234fcd",
+        sha256: "452b1ec65625b2364a36ebe4e04f461b6f7db0ded791fdf1c06c8c5d3daba6a4",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "7bb3ec75f96ad064b00553685ff48fe3365c011c868cf2b0f19e54fd939413e4",
+        sha256: "31d75b9a0aa3fa56faa7d53c81ce228e0717663b2836e8c34d6641787e6b1162",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "ff8bcfb32ce39394e7c3b9baa2141b8df5ce81a0f9b2e89437874ddae605b6d6",
+        sha256: "6bc0ccfd80fc04ca7b26cacec6096fe27e1fa9008753dfe75f7e8f07635833db",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "be600fbbb87abb89402545ab7fca9582491377b7e014c6dfa1548aecbf4beab5",
+        sha256: "aa44a20334760fdf2d4915e38ba1028bc9915069f2180e42fd055fb2c0604a91",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "50b2e24827ebd2895fc47e2e7dc60a4a6de5365efe72802564678dfc7b2fbf74",
+        sha256: "97580921f4f70ccae144bdc787f4a3f28e582dd8cee186d6865827842215b7bf",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "34d918ab418c1660647fb3a7bdd315684a516b8d8530754734b99558259b17c9",
+        sha256: "0a2d7ab76b689999ed99c0a1d97b7fc8ecf9f6a4f121a6ff2df8df349acb402e",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "1d22579e12822d9c842a0a4ec1e666d7c6481edba909572fd4c03ece129b519d",
+        sha256: "085e9e815d6f042b46fc6995429c42f6ba6b363bc1868adedb7fb8c1eac51db9",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8a9d9200937b78431851c3e67e10abde306cc249b1b3bc538c84a6da7d73cee2",
+        sha256: "4f6f4f6e13592e788fe5212987a6417596a615aee3917a77a44c286d90063ae5",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "c5d90a348577c112b383c5c137c066f93324e16aabaf1580c4b594cd31e5fac3",
+        sha256: "cf94ef56ce76ea58bd1d9947c30251d22308746f6246c49e86276dd05707e6f9",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "011d7b8b4f1b3b2276385cca0174a26f8ebfebd12581fe839440a4946637a208",
+        sha256: "11c3632f5b8d2077e37022829e9e6806a05cf5fbd4055c70661ac44ab80ba26d",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "6212c9d0b2c0c498c7fce438dd326f7763e293335317f268dbffd6b3d4374c54",
+        sha256: "6a929501856c3b74ab3fc9cecf2a9415020647f69f5a73e68b4883ca9ad522b4",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "3355cfcc1bb4a5e1894dedf4ab4bbbc8112229d9b69a16348d019f2ca9fa51e4",
+        sha256: "f27371705c028221d9dee966957cb28bbb0932d3251e517a8849cfaad99b5321",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f7119fd19bd5ee29aca4be2f72b19b3de78c7f270a7b5bbbb66ebad2e0a17ea1",
+        sha256: "28f40e323f8357ee14808c43bd114a3f9604e83f6c2fd3edf8b992ed2c203953",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "4b9abd14aa8ac0e5c99fdb539f1c75393b31416d80c38a36887b9097c391d037",
+        sha256: "0627edde5755026affcd7c1c4a08f2c9b36d6494d78cf4f2ed88a52485506dbe",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "8c43b8ef19de446c051cdd6fc35d767b399a905ff7786f9c9dec59967dc13996",
+        sha256: "ce4463be78e0094002fedef0e6eb4fffc03b60e3928cbd6618d0a64896244f73",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8004875dca06a47db7127a9b16e553fb2d4a7fe6c59d614f5ed47fc51c0d443c",
+        sha256: "0fa6872e28b11d4e7300270dd34b6add8d979f8d1ce68ccbd200f3cd4fda6781",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "02b04d9965bd13c45a60511f6f967afdfb7d3f27609cd5692ff26ad865687300",
+        sha256: "5e445b0f65ee60a1fe852c48e6fa26f26d3a6e60d13d743520fa960f50e7fc8f",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "354897c1b6c4c3ce0afa958536158200443f5f6774d01e911f6f09d955bd2296",
+        sha256: "40906af66259c419704043213a70071ba7e7ee1a266d2371665c7e965dc14441",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0f460c0c9db98b0fa49905b00145953ca3ae0d72179111f5d16c0e86c48f6dd0",
+        sha256: "513e4e484124db46a0e0cc1e2699be66d738883120981420b11056aa725990e2",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "c7a61ef1950d740214075823483a5964e4fc4b5892ed23c361d2ce129efceb7e",
+        sha256: "d1bcd6e533e2c21085b7769e6bb0f496f191d607bab3ed7ab4e15eb77374fe19",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b3cf626003d4b690536e759acafe45c9480e2718105bc4cd3bc01e5130e4cf38",
+        sha256: "80f78f2b896f868c2e0f98fee5d7ef31efdc02a0222d79a263e7067b85753644",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -300,7 +300,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6ff9af515577ea36f3f2c3ed0f2a161c7935cb68be1c61a83bdf4c3390c45abf",
+        sha256: "e53413a10dff38116e46b0a35741bead79d515f668f4ea27e1d529c1a9c82620",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "09199071a09e201f35f8e00c7a0f4106788fb69aee7b83c6d6020dd5af0d2838",
+        sha256: "2d845bec5afb34837b933bb6286700639954b02a6beee4cb49b241eb41a62c3a",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "067c5c881fa582afff9d46f722400f4806d28c7f05ab08f6d907238f8444d4c7",
+        sha256: "c4ff44b019fe8ee3e638941668601f47a86eaf1d221c43c47294495e463da119",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e56c47d51184c81314cbb5bd123bc37818b14d1a368badaf37d1e7cc4b6df757",
+        sha256: "4fe6d505579c3678570c14299ff2af97477a20b2e7f2c62b0be3094a6be193ca",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "46a6eac304d86495b92600404a9eb1fa54d8dea2694603f0a198e6abccf97024",
+        sha256: "98b20a21fbab35d96f32e03173e4103fc759a3da4367fe39520da91fe72e8456",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "393d6156d131aa1c86e4f333f89a817bd758f5330a6853f1e06e250608a9b91b",
+        sha256: "056694e6487235e9fdd81c054710bb0582c82cffd7139d5624547d6f0eb3ad60",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "a40ec3f9a03558b87d1f9dc412d0bf659395800aa2142d03448a4ab76645ed0d",
+        sha256: "ff6841cda58c1a7d1a74ac1dc59ea501bfdd48c68d99ac7b394d050d7d9dff79",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "a8818261ec597a0ee79e80c31801c434611b10179f8c460a728d3b14b559581c",
+        sha256: "4df75c32f1881e438ef8b218cbe9f2b123d8b94d3a09fb5a94e60b2373e36b9d",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "1c091b251a9c9247a93b05acb3f924c0cdb0a478f82008d2d51409bf38342455",
+        sha256: "cc046b329fdbd544af7092358e69eaaffe0e2da32d6fc48d577a06e8e6724c0d",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5cd8a5a309bb66ba00337c3b15f5e783620f3e05bc19c48f554d288ec66a5270",
+        sha256: "3ec6b54e95f142e2120edbbe165d0a869772e44f28dd47cda8890d86c1b314b9",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "13da7a8ba950c4a80f8a4d2563ef553b8cb8ab7e903e14de8fc1884793ccab91",
+        sha256: "3b0f6ca5f00053059e561c166c1e149c5d229befba5767e21bd420e73c64207a",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "3ae120d3517124cfc8ae603a253c557747510f20c5676a4a5b9084b5affc110f",
+        sha256: "d877e7a6e0ce0e01fa03f2e061554fb11ed694632f362a21e59c4d8d3956ae75",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e8a575d8db0419992ce56a7e84097a447dd3d3e03e0806596187b9bf73a449ca",
+        sha256: "b0fd21c92eebece80f3f17b67229747e24e5492dba8ec8d9e452731ee5de53d2",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d2adbc97569de07284d1a0db2638016b9088493c854a241bc0f1024af3be8030",
+        sha256: "a109baa3d68cd258c7a0ccf3fd48a3b8f92453876e4d03272d7e2df53f022806",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d325e710bc79d1e01c73b4c742178ecda61e2a4e58d4f2d234a24a20de6c6103",
+        sha256: "a92bac6919d735c22e05b916510f4fb8fc33082b90910e59d29d9d3aa2fdb28e",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "c0d38d8d76e7b3e400acd194a05f95ead25ef4f8fb6dcf74d51c4077f342b71a",
+        sha256: "033b7331a132d4815aab8c9adc14e271f752b75cf077b8b15bf600447fbb5920",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +508,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ebecb1ceba1e93997c1a08d181683cf5ac8bc97b694a79506becc6df6b95dc4c",
+        sha256: "4dbfd4074134ac15523ffb574cc45bcd3212017a04f5b151889a191a3aa2c894",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "cd8cd22487e510e80571eb0c18643189bf7dbfe035273d9014d73c9e1396afeb",
+        sha256: "43adad2a3e14eff10ae45c15ec7edf7949154d5333123ca23a7e9e108cc2fd22",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2ed395e30f1ae887f2ee4f194c8d89c29e613a534adbb2c4cdcb51468ad82e4d",
+        sha256: "65f6567a05d9409ee2d72b779fd9a9a587c7c3a00632f77b5b220dbe4c7ce842",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,7 +547,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "696057350030d3c8bbedce5e1f4bca47b9c0dc83a960a827c3b32f0782913ce8",
+        sha256: "9d868a9139835ef28f34d0c9299094490f6c80995c03e8e3720cd5617addd5d3",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -560,7 +560,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "9e46a8efd3459d9dfbfe395263e1a27940c44095e777769e842bd19b97bf9bfc",
+        sha256: "72b7d7cae9b68a8f56878002cd17b5e0f5932c4fd41d4de6d5559689410162df",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "063052d0c8732a73b747347b9b00fdfb4c5b1c3534cd5b79201e1393ac1d5056",
+        sha256: "3b4afd6c16ba4e08e2d7a0014eafaa0199bc8b89748d57de4deff1e7e3262bdb",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "76c1fea759538b94bf398f53329f75d8519a5b159080e8a4d532dcf3ea4dd9c5",
+        sha256: "d0840accc0d47c9801115e7162e07572cf6ef2548b89488ba1c38bb1dc5d611d",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "6da9f79b5b13f5e73211e3b02d78b58ea11d2373a0b426e52dcc151bbdb0e602",
+        sha256: "3cd07bd24d6d210bf24a23fc4871af88a63b947eddd557fa1addc71ba3d46071",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "81daae5f2b8f29f2eef24893e2082521d65883b9ab5e9c34df5dcf894848b4f7",
+        sha256: "f9367fabe3afe43d1811a8205d291b01310093d719c5e9a19a0b2154edb59b63",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "26af16b33c277a202115afb7cc197f4ae6be53fb171f6f1aed85b27048b091a9",
+        sha256: "0b27fe43aea5e4964b6f648e17e03a6a25aaa0fd608e100434e1520df64c5733",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +638,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "65f24d0015c47a0d591f3cf5a868fc493183f91ce35303fd4af129078c6a3b56",
+        sha256: "186733cef3e4bd7a96c82de4a47cc322096df2b967a24b792c39051e51abbfb7",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7afc8604a029a7398f3a96f8ce7fcd8d23c87972e6d5538754e72dc204c399a4",
+        sha256: "4eddb03f416e01bc65da4f07536c186912fd7d29d7ba4e03ea10ff998c09e3c9",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "92e786b9364819d1cdad20d1d9058f31226a3fb8ee23eb55c0ac710803cbdb77",
+        sha256: "d982d73a3d02a2316a70ede0b44c04eb661f98ee5fccd2d41297ff6a982bae45",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "6734946b685fea6292f41dc3658aca99d4ea87c2df96ac1eacbf4da44cd60de3",
+        sha256: "c05533a7db76c0fa95be4172e604c15e9e01831e9658997d96dfee91f8a655a2",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b71e174518455f22be739957dc7408eb5df5c7349e0820f87d1bc20d4c777c9c",
+        sha256: "5dc7564da98b2391e74f81bbea888b002fb623925db92c43c623bd9ba97713f3",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +700,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b5c7e4910fd67412f75e42e1cc88b8da82b5a74ca7e22470771011a10fc2b65f",
+        sha256: "12802112345c502c000c0e2d83680a18acc6ee9769fbcfcfa78a991c9555fd48",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +712,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b818a7c384b5408d1ea2c73c49f79a006f494110f1a194a2c85ef9abcdf7ac99",
+        sha256: "e6eb8b85098a8c1f538b5d2167ffa2e4142055e8219fb7aaccc01353e268b905",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "54c13aaef29c27138390fad5049943912ca8e8b45c62ad7d2f4a1de9bcbcf041",
+        sha256: "e3929f38d02b547ef5eca852cb70aa3bb5797ce0c6ca806220fe2f7270582916",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b96508701ff9b6b862294a5d28edae0391ea36c30d312fb30b2eb03c0c345a91",
+        sha256: "a458c8d289a09436b35f1e5fda59c9aeb36f0d8e2e3c079f687f472e0a697800",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "3417c0a74d6d138b9a82267e42c538f8b79b407b0686f30875f1896fd210c70e",
+        sha256: "1611a82a7e1fd32f2b8d548917fc3d3f82982081275e5a45dbab2870005639c5",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "19eca25c4032fe1df49f0904ea3a8e19d82db9651eebc3d42e912cc1d125317f",
+        sha256: "92c87e94ac88e9552ed25b62bf96468df72ecb11fa110dc2063ff1617c0019c9",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,7 +774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "43a6d4f19dddce34495f467b9e3a5e79f9820b2a5fcab29f47f89d6c229d0598",
+        sha256: "7ae7a801663bf3aeab487d191270a04e5d12952542b150719651658b302b6d4f",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -786,7 +786,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ee10b1e3ada8abcadff2becedf3e48654812422f84e7589ccc8fd550f70c87a8",
+        sha256: "e5e7f58eb95f8cb92f1c561e523d59cd70d79ecda5ff7249185e5819269ede2b",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -798,7 +798,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e006754f3726843d4ba9adbee4464f100561880f6bf2691ef3af0d136fd91481",
+        sha256: "49f612691198fcd01628b3b7bef481f7e671f435f8844ebab960d9f9170204e0",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -810,7 +810,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "26ac1ce554a32767e978370d0b974db2ef15eadad163384a910bfc5c45b4ba9f",
+        sha256: "480428ed8b8aee437944dcb32b24c989d9d31890418ee634ed9b5a15d1c23016",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -822,7 +822,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "295308efd8983acd836abf8495aad6a82b4d2545329b9cd3a1b48c1e8a1fa3eb",
+        sha256: "66e330d0a4c929ae364984c9cdde69ea74102bac64712bbd543e9d90c0b24ff0",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -834,7 +834,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "88df1c624c1ae0c47fb2d2c23e4526b22b888c054ead830689ec068ba32b2f30",
+        sha256: "2751453ba764001d15bd5f96d516080dbd125a028815b0ff129ecc15bac8f684",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -846,7 +846,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "1550c4801c4da8e242bfe86828ef5ab42cb91028429f5934cdf47a13985579ad",
+        sha256: "eb63ce62cf4653ce6f603e01bf4ef1f725fe1c70142520479532091be16dc34b",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -858,7 +858,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ade60ff5ed814bab67fb8ac1b089913345064f4d4b66ae13727b51ede63b8aae",
+        sha256: "791ffac45417c6c11e63de10966e7c53702d74228967563390a260ae6815e06e",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -870,7 +870,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "75b0c59663468c0edac30ef686ddaf3a200c8d3eb4370782fb7dbb59b017b1eb",
+        sha256: "16ac8e8ae2ed46f8885a50a0dd1d60ab5f34f4d42180c96421855129ee34f977",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -882,7 +882,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "aac1f17f8820b2069ca0228770557929cb5976cbd45140e1fbfe668c49e23c43",
+        sha256: "06c4dcb65dc9af8031ae4ae3fcb763422ce92ff554af8c40982552879e51d1f8",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -894,7 +894,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c1cebbb1cbe373fd6bb035efa4b5a54bf0980c41d1ea10a09ac72070fa2c01ca",
+        sha256: "f4b9061280430765d0b795da288f748d17f375555dafdb20ebdd5b90a33fb5c2",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -906,7 +906,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "dbbc9c4798b816ba3b71297245c055b802ee5c6da5f038241fd5b800c06de473",
+        sha256: "05e5d39cf973fa7cac299bc98f54e001ebf523e2fc0804cbdd0e8270ea47428c",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -918,7 +918,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e1a1892721783b42a839b6e3bced86290227895be9bed0b2d85d919c8d6dfb8f",
+        sha256: "4d20bb2cc3c6699dab4f1a45b282ee7591ab0ed6b4c1c6ea410479babb0ae60a",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -931,7 +931,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "0e877eea3696fea6a4459bcee469c3c6535cedafb0f70a292adc01e7ef741c85",
+        sha256: "6ecc8a1655607a69d1730b011c10f4d0c10e79e6e1458b0bdfbeebfb8b14fd5b",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -944,7 +944,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a6914dcf4a3f90ed21e35c7434aca912d1b9002811b1d82681f91993985d3058",
+        sha256: "730b17382d02cf12473dd20512f5548d4574b7f0d38f2b7fb33ae4d8c5c9e9d5",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -956,7 +956,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "303553ab5a2602881a0bcec3de0c415726e009454fa8ffcc507bdd4798101fb3",
+        sha256: "626619fad8eda42ccfae83aeb7e7f85faa72b375cf68c32adf4686e96bc48833",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -968,7 +968,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a82858872f25701ee943b9ebed4d46982d6d0a2477d417615a1725fe4e6b0fc8",
+        sha256: "8452f7e25f88d2c1ce4350425d312d27136be6c93929c79ec4a846e02ca324f4",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -980,7 +980,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3d4f30a305eda51fdbf0fba4ad06d67847e3880bb56e5ed494b97e066fd0d41d",
+        sha256: "a07d5fe2a6e2aac6bd6b60e4169ff11d3b35b0ac4bbdd5924ccfc448d0bccbef",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -993,7 +993,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "281df908fb46baa76bf34c4825631121e5911a7965b96f5dfc4be1c4c84fbd44",
+        sha256: "ec5fc7c88bf35475e11431d8fe6f49e55a0ad7b3e16a125a69e3ea0ec6398096",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1006,7 +1006,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c1329261c62c4b8d201e98fc2331faea0046c0fb7057dca7dbd8484f1be176a4",
+        sha256: "de3c7bb94e5e1e672f0a31a17ff711eed8b0991966c831ee230ce34ea18c8acb",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1018,7 +1018,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "922bb6f2a0f755bde8a3b550beb37ca0e78b623a52b890940a1ca3bdedcb592e",
+        sha256: "a46f78598ce7041790e2ca98b06d4f927e4aab1e2f9ed8b0346e3e172b662712",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1030,7 +1030,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "635847c1cc46e7fb9456bc2021d7294b137705a472d965df7379ca9489b4270e",
+        sha256: "a4e1d6ffab37278d48061fdcca34f69ab5af90a56b5a7782e9ed4dc9ed26183e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1042,7 +1042,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5a7e81c70531fbdaac68ddad40684484aa099bee591375a78b86bbe97507e01b",
+        sha256: "7234e247c08b2fdc262c0a8b1cb0a593fef6a21bd7e558aeb06bffc3b87f7432",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1054,7 +1054,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d2abb0ef5e4b9402c4fae6c796fa4220940205cc3cb7280b07185b6d7c5f5cde",
+        sha256: "f6b16277745e7186e968b0e52cc1de462ad20c21c1268cd4d09601050c809ed7",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1066,7 +1066,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "173cdb112d985f1e4f70bd79a7850d6c6e800771909b9cd1695909502f4965dd",
+        sha256: "1c1e15ae0b455e7773a2d20ffff0e631fbf6009190a0da91c61186c4da220ada",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1078,7 +1078,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "9a1d8be5b89f15af493f1e00fef5f736a0d11b0b8b344c617a5ba67d76d4261d",
+        sha256: "aa46adb06f4d2751c17ccd6d965d4b3cfdb61487a98691fde56b5d8bdde5ab4e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1090,7 +1090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "62c7e24cdbbeb93ec5503f499c1d1b38576b7dfa9d48d48bba285a2bb48ca730",
+        sha256: "0d1d88b4504bf3ed35973847057d32d734eef4b1e46f93905df5055e6da802f4",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1102,7 +1102,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8cd465bed9795534fc63abf85145b55f0ffe3635fad1012312c6421ed7e79b52",
+        sha256: "b36bfde128742c29e8a7b003256b371619d9d4e503cb0318fd8efe60a4bd193c",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1114,7 +1114,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "80ef01a4438156bf15964939dceed144c775b5cc20be774e6dad9c4514050c85",
+        sha256: "fbb512b75e0520651be7b7287e64a6b5263510bb2b75c10526ac941ac44a43e1",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1126,7 +1126,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "6c377d665c96d31ec00a26890ec39500479eed9d5e48439f5046fb1c02c35c5c",
+        sha256: "34805a1a5c5dd48fd8ff3b06f2782470c4f86e1bd6234d90ddcdac76e6c57af5",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1138,7 +1138,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "8e9c9fa04799c7cd45600642153cbd1c85b232b21dd7241ad45835921b49f0a9",
+        sha256: "ef1137e8eeb23da16e77f0b2f47cfcb09c83214284a5b80a1a11339a62202122",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1150,7 +1150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "eb55467a50989ea1174ac4e703b95397402d06f43be027dd8e8d5b572aff29e7",
+        sha256: "99f4059fb755796f4e875dcedf50a6d7b2004237a39392d9b702687e82aa372e",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1162,7 +1162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "7bc0adf9fc575cba064a969adb19902d808fc4c00fcc867c54faf631ae1c1d4b",
+        sha256: "97e652e444ebcda8f446529062e4619a0d6f36e69a583abba1fa29f4f00579b7",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1174,7 +1174,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "6f89b408866a17dedccd565d978d77978fd191ddb0d4d044d35839cd5a52085d",
+        sha256: "698c24a56623762a52a285919a6191551c234eae62dd18ab6e1cf07b03bc4df5",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1186,7 +1186,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "20f88d0ab1cb4cd41a7f38b07f79bfc926fec6b35ded6c04308d3bb62ef7059e",
+        sha256: "d9dcc49cc9f386ac53ba559c637d17ac4d5b3da0012223dd4a87a56b468d7c3a",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1198,7 +1198,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "9b1e0ebf9e667ccb5e34159ef1f9e864f68bf1e8764a2dc14e5ce61bfe2a627f",
+        sha256: "3887a4415127b930e639c9a97637cc94f1e175817f9d975aeff3ad8ad5e063cc",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1210,7 +1210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "bb6f1cd73162a2952e8eec905a6531d5b37a1fe754f1edf8c1ca5b1ae5890e40",
+        sha256: "b2c0ab845f1c7f94551392ee505c4af3fe092aa2e0a6a5837781c329914e9a31",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1222,7 +1222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "8f296b5a9b247eeeba4e0b83b7ad2cbd0a06d5fc7c9ba17de219be30138fd0f1",
+        sha256: "4fd8f20ea7e1b88a713abf84b1862475e40535cf31a1b1de6f23f7c654b0cf31",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1234,7 +1234,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "22a5ec612810759278d5666012202e5b75ec8ecae932e64739b6a245718128f1",
+        sha256: "70733590b5aa501a7c0495c8b5b71c04bea4605003b19780417f1577d8375525",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1246,7 +1246,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "9c88ded33c19b652f19b4b95feda89b204e5a45860b2461db082d8cd3f58df3f",
+        sha256: "cd49b9ba0d61e2d312fba5073a33714cae3d7e97fb4676e1c8cc89171146b55c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1258,7 +1258,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "6e36eb3a1de1676940782d33df01d349f03ba25d41b445ac0c094c359943e16b",
+        sha256: "5f2a97b2dae57d368ef905ee0e06259354847ebaa7739a883296ff7d6bdc51d1",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1270,7 +1270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "da2aafa9074cb6c16787e57c9daaab3f49cf116158b190514f370b38e5ac82d0",
+        sha256: "96aca393563cd533a195d260ba939cabaa02531f992c6878070408197cafbb89",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1282,7 +1282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "064c6798a26128d348a8e94c7d2ebf1a1de8f9dc8d2b030152fda8d07fe87ed5",
+        sha256: "acc4c7e40fbad002a27eb4748a51c6992a90176a77a7253a2451e3c8cd95e834",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1294,7 +1294,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "601b3e7d559223e69294124f76d760b5c78a76bedb5b640f2bb0710e584f509c",
+        sha256: "2ecf98ab476ccce76b31e82fd7ead1bfebb667943f7104c8a5c6e5d345faf49f",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1306,7 +1306,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d3a8c983152c0f0f4e7f2ce1104aa48d84f73b594000ae018e548d838eada84e",
+        sha256: "084abc47f49ba512dd354df5503d37b59ff23a262302a8324e1daaa65bfdab21",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1318,7 +1318,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e18624e6e46e28cf1b2d088079fd3e67e8cf8d8ebb31360c32d25d8716aa2e68",
+        sha256: "a274732e31138afd2745e0d8cbea1cb0d80d427e9edaa8d0553e6b4518bee491",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1330,7 +1330,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ef5e9a2699c11e4e714884bccf244e95ecdb7e64a81741fd97e35350f6e344f5",
+        sha256: "91068b5ee43860eff2e25346afd934bdf49a3674c8e964570b6461f5ac866e20",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1342,7 +1342,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "1f14c64a09310a947280bcd171a10de1c805552808925609fc9540d6c6f7b0f7",
+        sha256: "7d1b1fc6ff0f68cef64f682541127a1b0b797e0c6d2383089a64e45a59a765f6",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1362,7 +1362,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0efea0742acf5ab4c0d7d769062decd37ea0ce41ac5af5bf9687db5baadd5f9f",
+        sha256: "464d90bba3962694dd58dd1968c7639f9dcbd3734ac9c531465c972c1b9ff53e",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1382,7 +1382,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "93d3494dbc82ed12901b0d7c947dc34682a33ff98ad86758271d6cd6ef833cd8",
+        sha256: "41d63250c4b6cec2acafbd9cbce933dcefdca61a83360dacd26caff3f5d8042f",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1402,13 +1402,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "b81aa20d20874cce93a2e18a1a5c5c51ef628027ae4ffc86437bcd07adc7d40e",
+        sha256: "5fbfcfc59ff284e5a7b5f359428fc7793c890f9a51d8b79aea576b71432a90e1",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c949cb64f3001ad2550e35e06a78b24cc52f630bcd3f3b66521c7cd35436f7b0",
+                sha256: "09a8ef6c1b8bfedd87fa70058c349f1274d274726d1ae96974bf05e4a78d1dce",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1422,13 +1422,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "68607f0fef8473e1159249a29617894fc6c0aeb2aa74fdee4a802a6d7e380238",
+        sha256: "c2f6d470ed69ae727fd9fde2795a59ae400d68624e304ae88b0febc59fa7e8a4",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1e39e255a7bb106d775d1977ae98a46988a80e475367beff8bbcb126ba1afd5b",
+                sha256: "4459deeedb23c2d5a142b9e127920411273496239588c92dea340eb79265ab99",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1442,13 +1442,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "826e7700e9a84ea8b6597a07ce7972ff56e498bb31390e68e86b9af71ee9d711",
+        sha256: "07520b3b4cf41118440f18e6c4e4d63626f7af232879d018439427df97e798e3",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bffc439b182a23b93973b44051522cfa415b0bac897b4e2da27871200a5147d8",
+                sha256: "a42e2d24163795947d8d9ad88ee7ae1293bcde4541e26b2e200ca3087bbf50a5",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1462,13 +1462,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "10849adf0e11db2f8b27f0ed57d15723683605ea5de6007611601933a9488cec",
+        sha256: "6b2827fde8ba4b6513f5ff20e4b2825e36fa9f7dbef17902653a82cdb453b437",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6532c77c40cf87b9b94a4019c41e77501cd294f3cf5e282f1a7253007a5b1e76",
+                sha256: "240d85a2e8c428207b1f6e4b96dc680bfed3acb59467c9db6c4e036a5938f538",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1482,13 +1482,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "3ee7bc30da3e62dc44136ee525a681ce964ff410087ec28f91611b8383565929",
+        sha256: "eb13468564a2f579671381fd6ee76f4d979aae210f8ec90d9d1ba07d5526418d",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f816a98e7721ce923d5ebbe7dcb359eb2ecf42427abaa8d54289c62c4314b7c4",
+                sha256: "74dd9d0cf6612803449c33bb3dca09c4fb3fde4b13a5aa9b6e208794b0f541a8",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1502,13 +1502,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d8fa5022e453ea7b4fca8ba3da7114ab63393b901d062cb15011d94ff3eb18b5",
+        sha256: "eaea32dc6efb8c8ec36587309db4d82397b5a781d57f90148921e61aca445e0c",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fb8cbed7d3492c9c960bca7458c845a577ad15e8a4441ec754e9555322ccadc8",
+                sha256: "bfa6030bebd88dfda8f2f9def0f207186573993f8385b0edefcaf0f2a769edec",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1522,7 +1522,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "78ea513423703341a132a7eb7061120b85687205810d0771a8fc934186e95cc5",
+        sha256: "9d4eed83f47b501a52f0d06f617dad4c9abd515bd460677d85ac9b93af1e5587",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1542,7 +1542,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "c3d61063304272ad855952d399cf4474617606d859738b81c116d76699ff1d3c",
+        sha256: "d6d70e09682a15bc55b9834724009b5fa7db25b9094ff22552034b8c324b39cd",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1562,7 +1562,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "66f1213433cd065282a11c75a3b4eef624ab6e7ed6507e42dea0af39b59df67a",
+        sha256: "f494b1191e3bbf17bf2417cf8346dda119a8c241ee52c398c0e9e1f0abcfeff3",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1582,7 +1582,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "86db909f7ec88f536fec65c514ed58acbaffcfaa50b860a8dc37e41bb031f0a6",
+        sha256: "fea4faeec428fc282ff8a69aef3519c0c06043c29cafe5eb90f6f4e01cf6f709",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1602,7 +1602,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5f8cd694408ccf7d4052723ca4084268c4618c5a9e8606c253435941737fb32f",
+        sha256: "11c9e5e6df2d9dbff7da7589350bf4d94d1086b16c0c0503d68587a069d1884f",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1622,7 +1622,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "38b4d742750743fbd8720fb259abc22c761683c7ba76e17505922ef4d64d55ad",
+        sha256: "fcc0bf155946ec546fa226dffaf2232c2d92ca96ab42c434f59db38296d14258",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1642,7 +1642,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "c0d6ea77aeff5561bca3ef411f9e01e113815c40cd6e8c0d63266fe3ecbc9eff",
+        sha256: "71ad98f823fe5971d6d266fc63ba0f94a398dc2d8d3254619534ed78ce28f228",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1662,7 +1662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5556a727d322c0186214d423d4679eb13b718aa8ce14d5326aa125d4f4a88556",
+        sha256: "2b663c174570e2e43a820cdbe600cc3c49c4931959c2e0d6589dfcfbfcb2e822",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1682,7 +1682,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "08d25410eab5e9ed7223a3a9a45161a047d68afbfd56657dbadcab3a0f3c29bf",
+        sha256: "bf2dbe197313bb2d5703178e23731aa31a5ac43eb54a4a776e099c0378954ff2",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1702,7 +1702,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ac9848c923cf07eb633105aafebb983ff0b1ad8b2d62544d38b03f224254a457",
+        sha256: "6713d53faf514fbb3c4a8e601e0aec8661ae2a168f2d0b56137f15c1b1dc230b",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1722,7 +1722,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "2c661b0d688594b665757c1e8666a59c72e2e86901c8fbaa3072716704480b57",
+        sha256: "523b777855b7992cf7020ee314e147e4fd78fc4dfb4b31eb4d1b68562925cdc7",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1742,7 +1742,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2e5fac38b89a3ea55546964004be0cc24c69741be8cc06b463f186714103a7a1",
+        sha256: "b1d32392deeefcea78aa3c22d3d6ab5971c958da7917ff461e9d2bad3e14ed28",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1762,7 +1762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "4fecaa3637325093d91cff9ea775b26b1774eda2c56d5504311a4ab4fc3843dc",
+        sha256: "81e1a5b648fd322ee04376430d92226bb2292f8f2a0f79a5f3a572968aa3870f",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1782,7 +1782,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6d05ad9a3d089a8ba9fe6bbf2d6baf602db87ac3f0b6f2168b0f4cccb764f109",
+        sha256: "26eecd951b39bde37d248d4e703e6bd85dc8936784791f9df4e17b5af8e15aa3",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1802,7 +1802,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "182ed12582b727354801136909b9637894f1d5e05d22d5b1fcdf1ec05850398d",
+        sha256: "0b4d06410d0dc8844dded86862e41a4e03cd342e5024f22ccb29d2ae1ba21b83",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1822,7 +1822,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "f964a8ff8d6dad71f226b6621b002f70a92da85fabf9989f1ca38e73a0115124",
+        sha256: "719a1bdef9262d4733fd107327f972ab7534121e741dba16681654487f31ff40",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1842,7 +1842,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "2463c726868e1fe1494015be04d6723cf7ca074b024a5f6ddebb0f5ce9e00dd6",
+        sha256: "d67e59208a82509d1d7624ea54a9d50ee8cccf451fdb1d642c2ed08b0d4a1141",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1862,7 +1862,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "470ba43fa2653d4e1182e8433f76d7ecb1a7cf7c80e4a7210f378c1656827537",
+        sha256: "957f9b592e2f58ef0bd6c4d36536b2a060a13ac5b1f1f75dc5aaf150a09a68e6",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1882,7 +1882,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "f2f81d2491028355bc161b68d835ef7260020d8c4892a447ecc947b1414219d2",
+        sha256: "be7a28ba5f26f4aed74cf8e42dd5c321c17043a9ad16046052f7c4ea5f15c2ce",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1902,7 +1902,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2507244daac0c5c3d6db1e50c07e5a5ec8b8cddde140cfdb1507fe1b7d663848",
+        sha256: "14f783320c7600d0c50bf61be0f572327370bf5692f7b146c7e6e9d06eb576fb",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1922,7 +1922,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "40a493653eb0c34ad916a197bddc3892500b6f2bc82721510a6d6b8830cb5c3f",
+        sha256: "6a91690616f0dd297d8d7deefd85e8d096ec8ec9c417282c11300ba7f7161a3a",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1942,7 +1942,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "996940f977cc1100f17d1245c38b4be05cca59969685405ecc599996466c0051",
+        sha256: "928bed01097b061dd8aa0d40344e92542ce4c44665cc04d97a00aaa38873c756",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1962,7 +1962,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "70cdabf6e848b0aaa31d819e09d7d13b460f52c69a7c0df912e2b950e3fcbafe",
+        sha256: "46e47782d7430ed0cbd092131d8bf2ff3b441966f203cd07a0d0a78b2f5eb504",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1982,7 +1982,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "69d5b6e55d2b3cf3514dc49173dff7be987137b531e3292b82fef350c7b8ee03",
+        sha256: "cd2c9a0353372bbc908d32c2d12a3b996020719faf19d396145db414dac8621b",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2002,7 +2002,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "4afa8ce89c3a0a97a4d0f3cc3a6d8f4fc219200901da001ff0255d67f3e05207",
+        sha256: "46e1585a03933f44ba976e008608860e4ef354a06a670a5f0e44910102a31a50",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2022,7 +2022,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8d28d7bfd12498bf6cce7e0f736ebb32e16cb6d08572e557374427d9b642378b",
+        sha256: "19b7aae64776a1bd58344d35f31e69c953b1a1d17d809ff7154fa9f13363c207",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2042,7 +2042,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "fa86b663526fb6f3d9968571ded973c7a1a6ceeb65efdf279fe4aa9a8a6f1088",
+        sha256: "7ca31433ef30d502716fe62d6edb699d83f9868478caef62ba624e52d61271bd",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2062,7 +2062,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "81cf2835a6d3d069daa7da0612844915972d7cb2ead7b311eda78f5f6c0cb69f",
+        sha256: "3a2db888295bedef2e0da0fc13e22cc2af5864bc0221ed50211d45d813b79926",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2082,7 +2082,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "29add15064fc2472968e588b271fb82ae6c8566b407525d9be1d1439844a5e28",
+        sha256: "06a369178b25fa3e6b61aa30bdce35fb8197b87c3c3bd8b36520d66a537b6df4",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2102,7 +2102,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "0ffd2de2554426509f1c9ea2225b20de1d8c23a83fd9b08f263f200f116c1acf",
+        sha256: "dbbc1461352e41b20590498b6ab26fbe6f54eb3a65c28311dcbdfe06af771523",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2122,7 +2122,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "f7660202befc19e6b9a386427eb356ff0848df0837a1bfe29d1fffd7c194b0aa",
+        sha256: "82a34509d7841ac01bcc5e947e470415413aa597b2b8ac8079af13bb8dfb7557",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2142,7 +2142,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "9863345294c320064273f82a0648534fba9814c5e89d5bd58465709aa105d8ed",
+        sha256: "ac26f6e60e80a7f2b622fdcfaa64e1f7cb6d272ed83c5296e5961cc3dd40ef1a",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2162,7 +2162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "a523b9f93dcab90c649ba57482a12c7e21bd1ece97260de423d03c094280bff3",
+        sha256: "a5927d3909396bbee41bc3242b458b3daa43a42d50b88293eeebfae4e1519da5",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2182,7 +2182,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d39929a7daf72a35a78d2c04804f7a6253fbd54bc7a0a816a275daf59d426373",
+        sha256: "743e5c2e77bfd3a314046b3ab1ba222a09a98b5711f8a96741745675ab51374b",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2202,7 +2202,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a5029c0e6e6f207bffd7b026cd4c285adc0ab50d931f6b13b10498ad38731838",
+        sha256: "4889c0c9ae32feb9ec3114013af087dd72b7e3e8388193bd59a5cbca4c32a879",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2222,7 +2222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b53ef79d21dc4c69c9f6b165d603d970c07feb2c3ef3393f1d2d707bea3abfce",
+        sha256: "c289d15c62659a3f454478b4c399a37269ee7b4b01ac653b3e7790f93171aacf",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2242,7 +2242,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f3fc1d45a8cfc94828620b9a6d0fa74abe779efdb97fe8e6d560a5e330a6dd25",
+        sha256: "aeb0b61c5d89e5d6441f7d011b2a2f7794ced7c5a991e85c266d80e575e0e654",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2262,7 +2262,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "91ab07ac856cc03e14f5bc7244f3afc95be608fc3d64b6b7bff91daf07eb2ff1",
+        sha256: "f58e1d4904fb1991a856a07fc5eda4d8833f9422dd794d61eebcd4833cc62cd6",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2282,7 +2282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "7d65b44d1e4722f90b5508d0b8dc22e0c79cb6c631223002a9cd6560c7bcce29",
+        sha256: "8b1b3e041e756ee67248daf418fbb9595c34ca6726eebd0e5c442cb2921eac55",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2302,7 +2302,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f302e37dc8b7ab13cf18c207941b324da593373b07ac974c82bcd4348fa74383",
+        sha256: "99dd8102492978adafcad2ff7b43cf5045c62d48af9608ef5a49442618371057",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2321,7 +2321,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "773b4701c216d21dec9112c3a79fd779415c80efe098ddc3200da766c8dd545c",
+        sha256: "8a963673ebc84adbd5ffe08eb69f66c5a1f4289c2766a443c6f0202693f7cf7f",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2340,7 +2340,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "5c6b0140ffb9612414b0a74268bbe14130fab233dc4e32b8d74538cd7fbf6f1f",
+        sha256: "cce6290f2c0af26cd9f127725421be5678da659198fb41cb1dc706b80fa97b3a",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2359,13 +2359,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "fbb77b417800fdc9adfad4c60ea8ab372fc39a1c95d693b68c7a796df9e92f6c",
+        sha256: "53a3d2c8c4c44342b4b967825d4e545a813570f7f7b90b5b7ca9ea64b23ea647",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "be1f899e767c26eec470259a3337822d99b9552ee57ef6c4b733f47a592b1cc3",
+                sha256: "14fa022f41e4ed73f36c3b7e6a733fe6b5c438296f7f60e3a038c7b905da2262",
                 bytes: &Aligned(*include_bytes!("recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2379,13 +2379,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b56d275e74f50a5d9a1b6d54c1a9bde687dc972d65634e1f8cb74e9420ab98e6",
+        sha256: "2ff891d790e71afc304746ece2976678154ae65d0e1ab6694ed0eb7c145008dc",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fc29b299019ba9022e247182a06fabd26c5a84d86fc9255d67e064d24e1b9106",
+                sha256: "061eede086815aa7cddd775434493309dc8c3028daf972bc7c3d3b9ea2790a3c",
                 bytes: &Aligned(*include_bytes!("recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2399,7 +2399,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "941a51b72c91bd2f13d84012a62858550c65432ba2b62b41ca5d1241d0835fc3",
+        sha256: "140bbadd7ff0c324eee1c3fc6c593e4b73906894f30e566945f7ce3b91f3eee4",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2418,7 +2418,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "0ebffab6aa3f46c462f21a0355b747ce5e7015f625a32e926f8d7938f12ff587",
+        sha256: "d227e4ec4752416d1b108bb01346697a9e51eb3a9df8357e8a73e98342787995",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2437,7 +2437,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "08750e8a484121e7034ee143a5703bfec2e12c9a79a64b5f1e6a9fcca93e4ce0",
+        sha256: "2f28ea94d0830784e776df91f1637c47f37e013472364c5fcf5430c45d404cc2",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2456,13 +2456,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b070a5e9258b2e9f36e4a005f89e3b41da7d901c5d233739025067611da87924",
+        sha256: "2f2f1f87227412a5757b2c07896f03800b85473f3ffe689a52fddb07938273e1",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b93d116286c1583249fb85ad10cef092ed7b9dd76eb85369d84fcd10d9e6438b",
+                sha256: "9ee3a939441e9b6c33f3ae29449fe4ba7516024636c51348b24e525502df4abd",
                 bytes: &Aligned(*include_bytes!("recurrent_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2476,13 +2476,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d756ca7df581520485db7cc24da20b8634002375b811f4b12cd5733ee0d5d02e",
+        sha256: "55a5b5f569b962d2b1800de5c211b3a3e665fd5a21e3703f4f8498adda472cf9",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "12857501bbca48695a469032b47d1585522ce7c25a00e0580cfd85079f0aebaa",
+                sha256: "0278c4374e088bc652e90a2c5d6c42aaa250492c5f944034cd07d5c326f245fe",
                 bytes: &Aligned(*include_bytes!("recurrent_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2496,7 +2496,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "34e7e701c39916a2a5788fa8b8ba2e5eb5b5e9ab31bcea96dd4224e498ab0a8a",
+        sha256: "44edf02e67ca30ddfee870966b9bfaddcd6aeb97d986edea86c78273534b4484",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2515,7 +2515,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "856f2e67ca5a349e82886eb1cee0c02c0d5f9ce2a65c1cff3579e26b3c41e7d9",
+        sha256: "fec492f06e89863e9418207f28c864dbf6b2cb99ed5bd2e296e50f1929335c41",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2534,7 +2534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "f5009b1feeb165b641266f2461d48c663aee76e7b20511cc1c221f80dd4527ed",
+        sha256: "9a278e15b3c8aee9878499d9527b16b74cdb65e73cea48a1586c92b0c95fbaa4",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2553,13 +2553,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "2ff67c86f003a873916d447d59b03f43af1f10b063b14fd53142534fba8a5657",
+        sha256: "f3784a8e7a1a8a2827408f08aedf9c26cd917630904c954868ee8b0a2e37f8e2",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c9036695716d8a67a3fed165f2fbe89a32a4cd36f68924b538d9ec2914db932d",
+                sha256: "e13d4a0c7d89821ea39acde9279103fe5b595283a1bc4825fdaae258b9cfb531",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2572,13 +2572,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ede0f4f986836a6f76407c91546b12e225ee09fc1cb82837f87715c77a4e9b23",
+        sha256: "822ae977956a46c03410000c032593fab565139b447af070e428297dad811a4d",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9ec749b9d40ea1f76e87c3b186a2bfafb564eebd0b38e0345f4182417332ebb9",
+                sha256: "41b0c7de6e079c3a412969f14753058ac3b470a436250192716b756cbba08836",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2591,7 +2591,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "24931d8ad8163e4e0f81749d2e52dfe14a9ff5bfb066cc5fb7a448032259cd34",
+        sha256: "bc557606d7937ae73671c24c657b25f16ebb054998ab68650e0ed055eec832e9",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2610,7 +2610,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "cd13ef3e4005250624fb9b6a0f6d47be309e78f778c376276fcd016b7fa13ea3",
+        sha256: "2d0d14e70aaa06161450a592771c3e59b0dc6a4061907adca65e78018ac0ca6c",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2629,7 +2629,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "cf85f47ba8c44517cac6081ecfce042fd9ea3183d36d891d4e073146b6f20132",
+        sha256: "a19c19e27b2a2227b188b937cf178144f71c0c5b32adf5269d2be966e3cba286",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2648,13 +2648,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b7002d6c9d31ecc407e04230f51d0cbee16fdfc836f4da42e421889b53d9852a",
+        sha256: "6704bf85db07bdcfe8c33b39b25d4b811ce5651e6861b43a80b1518862417662",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a01bfd97886bd3484922fc46feaf7402ee81d64595a61286ffb8bc596ac22246",
+                sha256: "4afb8e0f90418d9781cf7778c64d24dfe4099e134a890f8b1047cf4c35df169a",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2667,13 +2667,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b056e7fa8c3c90cbaf279078b926cdc0e1856024a1f6305fc37f2e8bb60cb18e",
+        sha256: "f12604931fe98ca24a5bb7ba517c3550e3bbed9078ab7165b990ea8ba1cb52fe",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5c0344da23c858fa4114cbd76224124ea21e78f0c9439af7e26ae1992d818605",
+                sha256: "e3aa78191426dfc9fb9e7c299b8905a8a10df81ae8ea7fdd97dbe7802618451c",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2686,7 +2686,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "e2a4aca3ae7ddca235e40752737cb7bbbad95bf34327ee1200f984cc66596f75",
+        sha256: "7f0aedb8dd327d2509488591e94af7796d8e743781bd9cbcd77703412cf1959d",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2705,7 +2705,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "46b6216dedd4b948a3c9ae2fd155c1746a8c46de3fa29d883cc8fd5b42eb4b78",
+        sha256: "b87b780aa95477f56ddbbc59916665ef8a61891a0f086bcddfcf4d169ab85c78",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2724,7 +2724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "62bd8c0acc5fc03e9dcb328e13d2a072788217e113fea2cf4fc5e9c25647efe5",
+        sha256: "50d1c867ea818427e52b96fd45ca43b7fdeb9cee1f7a6318dc09368a144e273d",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2743,13 +2743,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "84ac4c654f3928989d8734e3261ae94399539c25557b4d36165388ac887f7964",
+        sha256: "8a3b7ddddf67cbe1abb31f38e46bf49eaa9f8e25b4cb29d24e1a2a51eb046137",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6e3bebfb467f3b6fdd00f8b23b5f3e0718580d6492f41533b3839fe596a7f469",
+                sha256: "51c0ad1aa496118fb270ed37e30e003c37c61131080536a121fe5ad1e64bc539",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2763,13 +2763,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b6e92e172a1642aff28a704384f254ec2016c5b2a72da62a80fd34d8e39f7f73",
+        sha256: "ffde8f0a481f7aabd699c9565f1f8e62d28e753f038aa1cf52613b202602fc54",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ddb54b6fc7361b7d0dea8557c2acf0b7f0751c7b0e6fe810f8131b507b7f65bf",
+                sha256: "719657752335a18e70bbabb56539ee174dd7c97130890f4919df09c752f730f1",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2783,7 +2783,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "54ec4c4648a26aabb347b7b08561435dde9af6d532efdbc73644615592c39180",
+        sha256: "a3ff766f226e17ef8ce1dfa4f7455b4b09dde8933aeb88e84c6f8d578aabe98c",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2802,7 +2802,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "97e7a1e9f8bbfb4cc475bd18244cc9af20cedf003481fb1d85f47988781ffc49",
+        sha256: "cbca110b8e7228efbbf3d04c19ed7adf4aed802112dcba8e931a3213d54a9f3f",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2821,7 +2821,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "14ad9c264fe277ff520d9d073909520652bdbe742aab907a2cecfdb7dd601549",
+        sha256: "a567b7f9ad6c3f6c7c022f275c230c9827c0759d733001c946121b5da4fe8327",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2840,13 +2840,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "6b17e48053a8e7ff3f7de224351b27e04585e5af866a917a6757380b3eb64133",
+        sha256: "ab818cd638963e6dce5a24038eb60167d911f0eb48c33b72883e33ba107702df",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ef015b580bb4db7919d4af37a12e1b3911c0ff80ccb26c387973ab928822af7f",
+                sha256: "a64ee148aac215e1e4b0b0f8d619403c915877a52cbcac71094851875a389e73",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2860,13 +2860,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "caab286e92ee38e80359e2a89bca3e8aedab23ca2502d7ebc571104df2269d3e",
+        sha256: "058bb06ba34634d2ec5081f46a9c717188820df20fea524fc2400761dc60bf8a",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "af261228f8218c9b72f4c43b35f2a424226a9d592442ebbf5f25af0af664030f",
+                sha256: "6c68d318123b68b280a31433f1647dcd99c2a4fe0e5353e1aa1947f73826270d",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2880,7 +2880,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "aef2a3bf7ff7d8d6176ba2254aafbbaf5737f34d82fcb1de92d8acae8324de57",
+        sha256: "374464523d60cb7503b10a4e81595c6118b9863cfd763264d7394b9fc154fe54",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2899,7 +2899,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "89af59dc567604d525201ccefb07b91ee3f01a03c2b3a67ac4cbdd1a3b9d66d9",
+        sha256: "d131a0692e01c149c7cca806f1fc2d82a9e3f86c800f0779920659c478dcf4e9",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2918,7 +2918,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "73f3a62562274a722ddc93d8ddf5efe8c34d60d07069e4829224b459c17446f4",
+        sha256: "599d59524ac403e01a133e9ce27aacd66bef0601596831460c552c36067303f3",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2937,13 +2937,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "64b32f52bd792164a237cf956fba39e0405b0b1b3e8fc578e53fa2d02e028126",
+        sha256: "e9f0fb8f9cf1d0db7f311ab86d159010024505a9eb515a23b31b7ab9f6e289dd",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4752810a8a189966297828cb4c1f21070f6b195e7a1d66aae482ab5ef04e7101",
+                sha256: "207f45c6b356f66bb39940216ff47ed052a705327029c46e3fadce1c331e85bb",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2956,13 +2956,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8d923b09ad6ec58331e97f10722071ecd2448418ce8135a722d450c0c04c5e9b",
+        sha256: "ec8e3a3f3f2c98014081e1489a195d577d8886d7e9fa806fa750ef690c6af19f",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bbe26fa4aedbef945480ef9a25c1f864e2ae04dde2b064e426e614b0df06c846",
+                sha256: "a4da26892e186a6af687cd039bc345ac2572b2ba94ee7472c03a75d8ce5a26f3",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2975,7 +2975,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "5c5371a08458a62988b0cfb9246e2635a585697c9b5483593a636dde911b5da1",
+        sha256: "1f95380ea8fd4c99c575fd93b320b5188984a498016eeee25fa7dffae0335296",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2994,7 +2994,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b2068f570912cd9501b25763d267c5ebfc4741d9065256b5af5d018591f2b65d",
+        sha256: "38b1facce435ed77d561db3c246eef054be7f1cc21aad3304fbacdff18fccb3a",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3013,7 +3013,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d03acdcdfd5be728ddbc29672d786c0e50799923444e3c7db0d5a399d60c4392",
+        sha256: "09d6462e0543d12d6922e8dcd64febe398d57d333b95e8ca93200bdece684251",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3032,13 +3032,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "947351bb0bfb7dfbc038590a33b5bfcfd3c54611fcee6fd05fa723e3f34569be",
+        sha256: "522f7ccab7fbd58f8bf54bad48fa8ca5ebfea5cff809e05c9f9e014ab10630c5",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ef7634e3296dc502a19521eeda0d4e4bbcd061a9015493aa8844ba8eabb40005",
+                sha256: "b860a22dcc62675bd2407c9ff24ef7b4fb3a493e05d08291ee7bf1eb6feabf99",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3051,13 +3051,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "06b96acd6ef0ce44b9c0a2e98ef9f53415a8875fba49f32c123e90c50e9c73bb",
+        sha256: "6037497e653006e019422ed3b4bf5ca513b5a195f0bf65d5883aa1199ba4b909",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8b06e4c27b0b81557d128b4522c1631183d830f139a5d9fbea49c2df5a386ab5",
+                sha256: "b679178ef245ed94009a6807b972aa97f263eb24a24b246d986e77ce9a51df13",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3070,7 +3070,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "1a1845907d18d9ec21a19fd2fff223f9998c2652530c15fb427c6805902ee6de",
+        sha256: "19c7c715258b63869d23523a68be493fff7ab72009a961dafd86523e8d50e329",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3089,7 +3089,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "1d624d13329aa94289eeb2355855399e752dbb9817a4ad2d4101fb5f9fc55eeb",
+        sha256: "7631bb91d19762473255f680de482b70d0716b1714924fd7a4f1dbd32d277ad1",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3108,7 +3108,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "ceb7c15e73adcf1e3316aee656a382a82e2f32a407eabdc633f28bbe529e86d4",
+        sha256: "6b211a03021afe27ad80c3f5ad35178b17ddee0a28f7ff5a1dd82ea6cbb7cacd",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3127,7 +3127,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "011287ad2c70f34cb380bae11fe833a2ce17d9b8ebb6d5a5de0358586c490f2a",
+        sha256: "eec6e94da239f2d1ee393145a1bf25ff46b7dcad59cbf9982457b1a5346e43dd",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3146,7 +3146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "91d7c46199f330edf245f93b9e0e9775607c38cb35d767b8a727afebeace0adc",
+        sha256: "7f20ecd615ea33227b12f177cb24a24c7d246191eb8b8d78e3a738ffed71aaee",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3165,7 +3165,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "01e4a69051c25574de22d75a6e29053f7d77d5f5b90fe632423b22b81aa5948d",
+        sha256: "3ba5db52388877f81ab6a376f851b149d07b8e0a14129dc9bf545873f900eaa8",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3184,7 +3184,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "9eea09ad2193d8534b33d8cf800bacb23cb583753e1bb6593e4041811d4e6e69",
+        sha256: "0953dab1204357dcc528d55a55fdb18f2de9d52174c2d6a94e7c22529abb9b5d",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3203,7 +3203,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "c5af8ec32b89584ca3a4f54661c988ae8f24ba13b8f819aa2d373c3a10685c56",
+        sha256: "451583cb5143ef283aa0b44263e2b24a90bc9010359247617b94607f34a94d5d",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3222,7 +3222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "56a5f1c4e553beaae1274007f7bbea24438881abcd0fe0f7c9c931078ab74208",
+        sha256: "7f56e63b39814c3f7cc32645c0d34c2e50977ed641ab4cc7089863e72724bc75",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3241,7 +3241,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "efe50aaeaf7bb7570efbe0a611a9190a042dee8b3cba9c214d18967e7976722c",
+        sha256: "d6b2c9848dadac17525d4a8f52931e3f9c001c3f9ed922a78709528860cb6f10",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3260,7 +3260,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "c9840f5ea7ea9c9ec6b226226b9de2e985f26eede20bffd058a7117b2632a770",
+        sha256: "315dc112c04ee9c4339e601a4a05d24d55448f6fef1fdc6260a3a53df765f380",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3279,7 +3279,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "27cdeaf7de8e43d01b55cb26bb33b79094953e834f43af1eb0b8a6aad8914e0c",
+        sha256: "385dc83804d56632c78c61dd579ad5f50caedfc3b12e397fe6e33279079858a8",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3298,7 +3298,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3dc4c617bbc543ba27116edb61e051472ed44a7de9c9262d562ec41ba2a3a8f8",
+        sha256: "ec9a5f9e6cb54a394773c6ca2ef0590b0c189d83470497aaf926581f5c28dc66",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3317,7 +3317,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "1caa724e6f9e2ef8ef1aa5460bcb117cdb7bbec03fae1479bca9e569a697dad0",
+        sha256: "1e58fe7260f837e1fed0ce903a3a378fc8d6ba78252121f83f88a46088a17115",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3336,7 +3336,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e22970e254f793b4d1970b90a3b91398407f90a2963fa242e34c698268b076c2",
+        sha256: "3c7f7e31fff86f2f5b4df7285c9590a7d7d9c8a84414958bb8dc0acbf56d21c1",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3355,7 +3355,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "06004a2736bfa9183d49e248afc38f0b1a12998d8082c798dc546d25318262ed",
+        sha256: "f88842dd007576bed060c4c0c31ffb529d0837db5311ee7a1b2643b99e27aab4",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3374,7 +3374,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a593bac52166cac4ff2a0628f0c936400e856734c6aa60ead612c65f3a12fbfa",
+        sha256: "7d8ad491a1db30a445489dff9ecabd9901095945957bd086c5b028fcfab4f2c6",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3393,7 +3393,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "9561bf2bea41f84f8928e66018bce62a46e9b4d1f97ee7b2c191d1cefa444b3b",
+        sha256: "434a838de623faa2de6a09544589ffbf2e965a425e1bab90e46b9754066124c8",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

@@ -38,9 +38,9 @@ use crate::arch::{compiler, grid, memory, shared, thread, warp};
 use crate::element::Element;
 use crate::gate::Gate;
 use crate::layout::{Kv, Layout, Vk};
-use crate::prepare::{TOKEN_BYTES, Tokens};
+use crate::prepare::{Loads, TOKEN_BYTES, Tokens};
 use crate::tile::{EXCHANGE_BYTES, MOST_CARRIED, Tile};
-use crate::token::{Block, Output, Work, later, names_slot, prefetch, slot_at};
+use crate::token::{Block, Output, Own, Work, later, names_slot, prefetch, slot_at};
 
 /// Shared memory of a block: one token, and the sums of teams.
 pub(crate) const fn shared_bytes<L: Layout>() -> usize {
@@ -53,6 +53,23 @@ fn shared_memory<L: Layout>() -> u32 {
     match L::ALONG_V {
         true => shared::block::<{ shared_bytes::<Kv>() }>(),
         false => shared::block::<{ shared_bytes::<Vk>() }>(),
+    }
+}
+
+/// The token's inputs, asked for: by each warp for itself, or for the block ([`crate::token`] says which when).
+enum Asked {
+    Own(Own),
+    Shared(Loads),
+}
+
+impl Asked {
+    /// Some word of what was asked for last, to wait for all of it.
+    #[inline(always)]
+    fn last(&self) -> u32 {
+        match self {
+            Asked::Own(own) => own.last(),
+            Asked::Shared(loads) => loads.last(),
+        }
     }
 }
 
@@ -102,19 +119,11 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
         let shared = if own { 0 } else { shared_memory::<L>() };
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), false);
-        let (own, loads) = match own {
-            true => (Some(block.load_own(n)), None),
-            false => (None, Some(tokens.load(n, 1))),
-        };
+        let asked = if own { Asked::Own(block.load_own(n)) } else { Asked::Shared(tokens.load(n, 1)) };
         // And the slot gets bits of the inputs, none of which is set: so it is looked at when they are there, neither in front of
         // the branches that they are asked for in, nor apart from them. (Loads in flight are told apart by six counters at most; if
         // inputs share one with the state, what needs them waits for it.)
-        let input = match (&own, &loads) {
-            (Some(own), _) => own.last(),
-            (None, Some(loads)) => loads.last(),
-            (None, None) => 0,
-        };
-        let slot = (slot | input & zero) as i32;
+        let slot = (slot | asked.last() & zero) as i32;
         if !names_slot(slot) {
             out.store::<T>(n, work.row, [0.0; MOST_CARRIED]);
             return;
@@ -137,13 +146,13 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
         let later = later(n, p.pool.ahead, p.n);
         let later_at = p.pool.slot + 4 * (later.unwrap_or(n) + lane_zero()) as u64;
         let later_slot = memory::load_u32_if(later.is_some(), later_at);
-        if let Some(loads) = loads {
-            tokens.prepare(loads, n, 1);
-            thread::sync_threads();
-        }
-        let token = match own {
-            Some(loads) => block.own(loads),
-            None => tokens.get(n, 0),
+        let token = match asked {
+            Asked::Own(loads) => block.own(loads),
+            Asked::Shared(loads) => {
+                tokens.prepare(loads, n, 1);
+                thread::sync_threads();
+                tokens.get(n, 0)
+            }
         };
         let exchange = shared + TOKEN_BYTES as u32;
         let (values, tile) = Tile::<S, L, K, R>::step_of(state, &token, v.map(T::widen), work.place, exchange);

@@ -18,8 +18,8 @@
 //! warps lie side by side along K, each with some of the pieces of the same rows of V, and what they sum up they add in
 //! shared memory. The transposition happens between names of registers and costs nothing.
 
-use crate::arch::{compiler, memory};
-use crate::element::{Element, ROW, Vectors};
+use crate::arch::memory;
+use crate::element::{Element, ROW};
 use crate::tile::{Place, groups, lanes};
 use core::marker::PhantomData;
 
@@ -37,36 +37,21 @@ pub(crate) trait Layout: 'static {
     /// The row of the team that is row `r` of this lane's group.
     fn row<S: Element, const K: u32, const R: usize>(r: u32, place: Place) -> u32;
 
-    /// Issues the loads of a tile, from the address of the lane's part of it.
-    ///
-    /// # Safety
-    /// The tile is readable and 16-byte aligned.
-    unsafe fn load<S: Element, const K: u32, const R: usize>(at: u64, v: u32) -> Raw;
+    /// Bytes from the lane's part of a tile to its vector `x`.
+    fn vector_offset<S: Element, const K: u32, const R: usize>(x: usize, v: u32) -> u64;
+
+    /// Which row of the lane, and which element of its piece, element `e` of the lane's vector `x` is.
+    fn element<S: Element, const K: u32, const R: usize>(x: usize, e: usize) -> (usize, usize);
 
     /// Asks for the state of a team's tile into the L2, from the address of its first row; all of its threads call it.
     ///
     /// # Safety
-    /// As for [`Self::load`].
+    /// The tile is readable.
     unsafe fn prefetch<S: Element, const K: u32, const R: usize>(first: u64, thread: u32, v: u32);
-
-    /// The pieces of a loaded tile, one of each row.
-    fn unpack<S: Element, const K: u32, const R: usize>(raw: Raw) -> Pieces;
-
-    /// Stores a tile, each element rounded once.
-    ///
-    /// # Safety
-    /// As for [`Self::load`], and writable.
-    unsafe fn store<S: Element, const K: u32, const R: usize>(at: u64, v: u32, pieces: &Pieces);
 }
 
 /// Rows of a lane at most.
 pub(crate) const MOST_ROWS: usize = 8;
-
-/// A lane's part of a tile as it is loaded: 16 bytes to 32 for each of its rows, and zeros behind them.
-pub(crate) type Raw = [Vectors; MOST_ROWS];
-
-/// A lane's pieces of its rows, and zeros behind them.
-pub(crate) type Pieces = [[f32; ROW]; MOST_ROWS];
 
 /// How a tile lies over the lanes of a team of warps. Its height `R` counts rows of V in units of `256 / K`.
 pub(crate) struct Form<L, S, const K: u32, const R: usize>(PhantomData<(L, S)>);
@@ -105,15 +90,6 @@ const fn vectors<S: Element>() -> usize {
     ROW / S::VECTOR
 }
 
-impl Vk {
-    /// Bytes from a lane's first vector to vector `i` of row `r`.
-    #[inline(always)]
-    const fn vector_offset<S: Element, const K: u32, const R: usize>(r: usize, i: usize) -> u64 {
-        let row = r as u64 * (Form::<Vk, S, K, R>::GROUPS * K) as u64;
-        (row + (i * S::VECTOR) as u64 * Form::<Vk, S, K, R>::LANES as u64) * S::SIZE
-    }
-}
-
 impl Layout for Vk {
     const ALONG_V: bool = false;
 
@@ -133,20 +109,15 @@ impl Layout for Vk {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Element, const K: u32, const R: usize>(at: u64, _v: u32) -> Raw {
-        let mut raw = [[[0; 4]; 2]; MOST_ROWS];
-        let mut r = 0;
-        while r < Form::<Self, S, K, R>::ROWS {
-            let mut i = 0;
-            while i < vectors::<S>() {
-                let at = at + Self::vector_offset::<S, K, R>(r, i);
-                // SAFETY: the vector lies in the tile.
-                raw[r][i] = unsafe { memory::load_u32x4_streaming(at) };
-                i += 1;
-            }
-            r += 1;
-        }
-        raw
+    fn vector_offset<S: Element, const K: u32, const R: usize>(x: usize, _v: u32) -> u64 {
+        let (r, i) = (x / vectors::<S>(), x % vectors::<S>());
+        let row = r as u64 * (Form::<Vk, S, K, R>::GROUPS * K) as u64;
+        (row + (i * S::VECTOR) as u64 * Form::<Vk, S, K, R>::LANES as u64) * S::SIZE
+    }
+
+    #[inline(always)]
+    fn element<S: Element, const K: u32, const R: usize>(x: usize, e: usize) -> (usize, usize) {
+        (x / vectors::<S>(), x % vectors::<S>() * S::VECTOR + e)
     }
 
     #[inline(always)]
@@ -160,37 +131,6 @@ impl Layout for Vk {
             unsafe { memory::prefetch_if(at < bytes, first + at) };
             line += 32;
         }
-    }
-
-    #[inline(always)]
-    fn unpack<S: Element, const K: u32, const R: usize>(raw: Raw) -> Pieces {
-        raw.map(S::widen_row)
-    }
-
-    #[inline(always)]
-    unsafe fn store<S: Element, const K: u32, const R: usize>(at: u64, _v: u32, pieces: &Pieces) {
-        let mut r = 0;
-        while r < Form::<Self, S, K, R>::ROWS {
-            let mut i = 0;
-            while i < vectors::<S>() {
-                let values = core::array::from_fn(|e| pieces[r][(i * S::VECTOR + e) % ROW]);
-                let at = at + Self::vector_offset::<S, K, R>(r, i);
-                // SAFETY: the vector lies in the tile.
-                unsafe { memory::store_u32x4_streaming(at, S::pack_vector(&values)) };
-                i += 1;
-            }
-            r += 1;
-        }
-    }
-}
-
-impl Kv {
-    /// Bytes from a lane's first vector to its vector of element `i` of the piece.
-    #[inline(always)]
-    fn vector_offset<S: Element, const K: u32>(i: usize, v: u32) -> u64 {
-        // A piece's vectors in VK are K / ROW vectors apart.
-        let along_k = i / S::VECTOR * (K as usize / ROW) * S::VECTOR + i % S::VECTOR;
-        along_k as u64 * v as u64 * S::SIZE
     }
 }
 
@@ -214,16 +154,15 @@ impl Layout for Kv {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Element, const K: u32, const R: usize>(at: u64, v: u32) -> Raw {
-        let mut raw = [[[0; 4]; 2]; MOST_ROWS];
-        let mut i = 0;
-        while i < ROW {
-            let at = at + Self::vector_offset::<S, K>(i, v);
-            // SAFETY: the vector lies in the tile.
-            raw[i / vectors::<S>()][i % vectors::<S>()] = unsafe { memory::load_u32x4_streaming(at) };
-            i += 1;
-        }
-        raw
+    fn vector_offset<S: Element, const K: u32, const R: usize>(x: usize, v: u32) -> u64 {
+        // A piece's vectors in VK are K / ROW vectors apart.
+        let along_k = x / S::VECTOR * (K as usize / ROW) * S::VECTOR + x % S::VECTOR;
+        along_k as u64 * v as u64 * S::SIZE
+    }
+
+    #[inline(always)]
+    fn element<S: Element, const K: u32, const R: usize>(x: usize, e: usize) -> (usize, usize) {
+        (e, x)
     }
 
     #[inline(always)]
@@ -240,36 +179,6 @@ impl Layout for Kv {
             // SAFETY: the line lies in the tile.
             unsafe { memory::prefetch_if(k < K, first + at) };
             i += threads;
-        }
-    }
-
-    #[inline(always)]
-    fn unpack<S: Element, const K: u32, const R: usize>(raw: Raw) -> Pieces {
-        let mut pieces = [[0.0; ROW]; MOST_ROWS];
-        let mut i = 0;
-        while i < ROW {
-            let values = S::widen_vector(raw[i / vectors::<S>()][i % vectors::<S>()]);
-            let mut r = 0;
-            while r < Form::<Self, S, K, R>::ROWS {
-                pieces[r][i] = values[r];
-                r += 1;
-            }
-            i += 1;
-        }
-        pieces
-    }
-
-    #[inline(always)]
-    unsafe fn store<S: Element, const K: u32, const R: usize>(at: u64, v: u32, pieces: &Pieces) {
-        // The addresses of the loads would be kept all the time.
-        let v = compiler::opaque(v);
-        let mut i = 0;
-        while i < ROW {
-            let values = core::array::from_fn(|r| if r < S::VECTOR { pieces[r][i] } else { 0.0 });
-            let at = at + Self::vector_offset::<S, K>(i, v);
-            // SAFETY: the vector lies in the tile.
-            unsafe { memory::store_u32x4_streaming(at, S::pack_vector(&values)) };
-            i += 1;
         }
     }
 }

@@ -43,9 +43,9 @@
 //! warps, nor the layout, nor the row's place in a tile enters, so a row's bits are the same for every BV, batch size and
 //! position.
 
-use crate::arch::{compiler, float, shared, thread, warp};
-use crate::element::{Element, ROW, Vectors};
-use crate::layout::{Form, Layout, MOST_ROWS, Pieces, Raw};
+use crate::arch::{compiler, float, memory, shared, thread, warp};
+use crate::element::{Element, ROW};
+use crate::layout::{Form, Layout, MOST_ROWS};
 use core::marker::PhantomData;
 
 /// Where a lane stands: its lane group, and its place in the group.
@@ -206,10 +206,13 @@ pub(crate) struct Token<D> {
     pub(crate) beta: Carried,
 }
 
+/// A lane's vectors of a tile as they are in memory, and zeros behind them.
+pub(crate) type Raw = [[u32; 4]; 2 * MOST_ROWS];
+
 /// A lane's pieces of the rows of its group, in registers; `S` and `L` are type and layout of the state in memory.
 pub(crate) struct Tile<S, L, const K: u32, const R: usize> {
     /// One of each row.
-    pieces: Pieces,
+    pieces: [[f32; ROW]; MOST_ROWS],
     memory: PhantomData<(S, L)>,
 }
 
@@ -233,8 +236,11 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// Lanes of a group's part of a warp that carry the same rows.
     const CARRIERS: u32 = Self::LANES * Self::CARRIED as u32 / Self::ROWS as u32;
 
+    /// Vectors of a lane.
+    const VECTORS: usize = Self::ROWS * ROW / S::VECTOR;
+
     /// A tile not loaded but known to be zero.
-    pub(crate) const ZEROS: Raw = [[[0; 4]; 2]; MOST_ROWS];
+    pub(crate) const ZEROS: Raw = [[0; 4]; 2 * MOST_ROWS];
 
     /// Issues the loads of a tile, from the address of the lane's part of it.
     ///
@@ -243,32 +249,46 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// bytes, and [`L::lane_offset`](Layout::lane_offset); the state is readable and 16-byte aligned.
     #[inline(always)]
     pub(crate) unsafe fn load(at: u64, v: u32) -> Raw {
-        // SAFETY: the caller's promise.
-        unsafe { L::load::<S, K, R>(at, v) }
+        let (mut raw, mut x) = (Self::ZEROS, 0);
+        while x < Self::VECTORS {
+            // SAFETY: the vector lies in the tile.
+            raw[x] = unsafe { memory::load_u32x4_streaming(at + L::vector_offset::<S, K, R>(x, v)) };
+            x += 1;
+        }
+        raw
     }
 
     /// The tile of loaded rows.
     #[inline(always)]
     pub(crate) fn unpack(raw: Raw) -> Self {
-        Tile { pieces: L::unpack::<S, K, R>(raw), memory: PhantomData }
+        let mut pieces = [[0.0; ROW]; MOST_ROWS];
+        let mut x = 0;
+        while x < Self::VECTORS {
+            let values = S::widen_vector(raw[x]);
+            let mut e = 0;
+            while e < S::VECTOR {
+                let (r, i) = L::element::<S, K, R>(x, e);
+                pieces[r][i] = values[e];
+                e += 1;
+            }
+            x += 1;
+        }
+        Tile { pieces, memory: PhantomData }
     }
 
     /// A tile that holds the bits of loaded rows and does not look at them: [`Self::settle`] makes rows of them. So a
     /// tile may be on its way while something else is computed, in the registers that it takes up anyway.
     #[inline(always)]
     pub(crate) fn pending(raw: Raw) -> Self {
-        let piece = |[l, h]: Vectors| [l[0], l[1], l[2], l[3], h[0], h[1], h[2], h[3]].map(f32::from_bits);
-        Tile { pieces: raw.map(piece), memory: PhantomData }
+        let piece = |r: usize| core::array::from_fn(|i| f32::from_bits(raw[2 * r + i / 4][i % 4]));
+        Tile { pieces: core::array::from_fn(piece), memory: PhantomData }
     }
 
     /// Makes rows of a [`Self::pending`] tile's bits.
     #[inline(always)]
     pub(crate) fn settle(&mut self) {
-        let vectors = |piece: [f32; ROW]| {
-            let [a, b, c, d, e, f, g, h] = piece.map(f32::to_bits);
-            [[a, b, c, d], [e, f, g, h]]
-        };
-        *self = Self::unpack(self.pieces.map(vectors));
+        let vector = |x: usize| core::array::from_fn(|w| self.pieces[x / 2][x % 2 * 4 + w].to_bits());
+        *self = Self::unpack(core::array::from_fn(vector));
     }
 
     /// Stores the tile, each element rounded once to `S`.
@@ -277,8 +297,20 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// As for [`Self::load`], and writable.
     #[inline(always)]
     pub(crate) unsafe fn store(&self, at: u64, v: u32) {
-        // SAFETY: the caller's promise.
-        unsafe { L::store::<S, K, R>(at, v, &self.pieces) }
+        // The addresses of the loads would be kept all the time.
+        let v = if L::ALONG_V { compiler::opaque(v) } else { v };
+        let mut x = 0;
+        while x < Self::VECTORS {
+            let element = |e| {
+                let (r, i) = L::element::<S, K, R>(x, e);
+                self.pieces[r][i]
+            };
+            let values = core::array::from_fn(|e| if e < S::VECTOR { element(e) } else { 0.0 });
+            let at = at + L::vector_offset::<S, K, R>(x, v);
+            // SAFETY: the vector lies in the tile.
+            unsafe { memory::store_u32x4_streaming(at, S::pack_vector(&values)) };
+            x += 1;
+        }
     }
 
     /// Rounds every element to `S`, as storing and loading it would.
@@ -424,10 +456,10 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         let (out, along) = Self::unpack(raw).read(token, v, place, exchange);
         let mut raw = raw;
         if S::VECTOR == 8 {
-            let mut r = 0;
-            while r < Self::ROWS {
-                raw[r] = raw[r].map(|vector| vector.map(compiler::opaque));
-                r += 1;
+            let mut x = 0;
+            while x < Self::VECTORS {
+                raw[x] = raw[x].map(compiler::opaque);
+                x += 1;
             }
         }
         let mut tile = Self::unpack(raw);
