@@ -16,17 +16,20 @@ pub(super) fn of_wave(blocks: u32, warps: u32, caps: &Caps) -> u32 {
 /// any tile about eight megabytes are then on their way: what lies nearer is asked for twice, what lies 14 MB off and more is
 /// driven out of the L2 before it is used.
 ///
-/// Measured on an H100 (`docs/BENCHMARKS.md`): in layout VK it pays from 32 states a multiprocessor on, below it costs up to 4 %;
-/// in layout KV it pays there as well and costs up to 1 % below. Where memory is fast ([`Caps::has_fast_memory`]) it was not
-/// measured, and is off.
+/// Measured (`docs/BENCHMARKS.md`): on an H100 in layout VK it pays from 32 states a multiprocessor on, below it costs up to
+/// 4 %; in layout KV it pays there as well and costs up to 1 % below. Where memory is fast ([`Caps::has_fast_memory`], an H200)
+/// it pays from 96 states a multiprocessor on, 1 to 6 %, and costs as much below.
 pub(super) fn of_bytes(module: ModuleKey, shape: &HeadShape, batch: u32, caps: &Caps) -> u32 {
     /// Bytes of states for each multiprocessor.
     const BYTES: u64 = 80 << 10;
-    /// States for each multiprocessor from which it pays in layout VK.
-    const LEAST: u64 = 32;
     let (hv, sms) = (u64::from(shape.hv), u64::from(caps.sms));
-    let pays = module.is_kv() || u64::from(batch) * hv >= LEAST * sms;
-    if !pays || caps.has_fast_memory() {
+    // States for each multiprocessor from which it pays.
+    let least = match caps.has_fast_memory() {
+        true => 96,
+        false if module.is_kv() => 0,
+        false => 32,
+    };
+    if u64::from(batch) * hv < least * sms {
         return 0;
     }
     let state = u64::from(shape.k) * u64::from(shape.v) * module.state.map_or(0, |state| state.size() as u64);

@@ -5,7 +5,7 @@ use super::ops::{self, Spec};
 use super::row::{GDN, Row};
 use anyhow::{Context as _, Result};
 use gdn_host::driver::{DeviceBuffer, Event, Graph, OwnedStream};
-use gdn_host::{Launch, Operation, Tensor};
+use gdn_host::{Launch, Operation, Table, Tensor};
 
 /// What the launches of a graph go through, at least: several times any L2.
 const COLD_BYTES: f64 = 600e6;
@@ -19,6 +19,8 @@ pub(super) struct Case {
     pub(super) calls: Vec<Box<dyn Operation>>,
     /// The states that each call starts from; empty if the operation has no recurrence.
     pub(super) pools: Vec<Tensor>,
+    /// The slots of the sequences in each pool.
+    pub(super) slots: Option<Table>,
     _buffers: Vec<DeviceBuffer>,
 }
 
@@ -26,8 +28,8 @@ impl Case {
     pub(super) fn new(gpu: &Gpu, spec: Spec) -> Result<Case> {
         let launches =
             ((COLD_BYTES / spec.cold_bytes() as f64).ceil() as usize).clamp(6, spec.most_launches());
-        let ops::Work { calls, pools, buffers } = ops::calls(gpu, &spec, launches)?;
-        Ok(Case { spec, calls, pools, _buffers: buffers })
+        let ops::Work { calls, pools, slots, buffers } = ops::calls(gpu, &spec, launches)?;
+        Ok(Case { spec, calls, pools, slots, _buffers: buffers })
     }
 
     /// Times each way to launch; their replays alternate, so that drift of the clock meets all alike.

@@ -163,8 +163,9 @@ impl Spec {
 struct Memory<'a> {
     gpu: &'a Gpu,
     noise: Noise,
-    /// The states that calls start from.
+    /// The states that calls start from, and the slots of their sequences.
     pools: Vec<Tensor>,
+    slots: Option<Table>,
     buffers: Vec<DeviceBuffer>,
 }
 
@@ -250,20 +251,23 @@ pub(super) struct Work {
     pub(super) calls: Calls,
     /// The states that each call of a recurrence starts from.
     pub(super) pools: Vec<Tensor>,
+    /// The slots of its sequences.
+    pub(super) slots: Option<Table>,
     /// All memory.
     pub(super) buffers: Vec<DeviceBuffer>,
 }
 
 /// A call for each of `launches` sets of states.
 pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<Work> {
-    let mut memory = Memory { gpu, noise: Noise::new(7), pools: Vec::new(), buffers: Vec::new() };
+    let mut memory =
+        Memory { gpu, noise: Noise::new(7), pools: Vec::new(), slots: None, buffers: Vec::new() };
     let calls = match spec.op {
         Op::Decode | Op::KdaDecode | Op::Verify | Op::Update => recurrence(&mut memory, spec, launches)?,
         Op::Conv1dUpdate => conv1d(&mut memory, spec, launches)?,
         Op::GatedRmsNorm => norm(&mut memory, spec, launches)?,
         Op::CopyState | Op::ConvertLayout => movement(&mut memory, spec, launches)?,
     };
-    Ok(Work { calls, pools: memory.pools, buffers: memory.buffers })
+    Ok(Work { calls, pools: memory.pools, slots: memory.slots, buffers: memory.buffers })
 }
 
 fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
@@ -273,6 +277,7 @@ fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls
     let out = memory.normal(u64::from(batch) * u64::from(tokens), shape.value_elements(), spec.io)?;
     let pools = memory.states(state, spec.state_bytes(), launches)?;
     memory.pools.clone_from(&pools);
+    memory.slots = Some(slots);
     let buffers = match spec.op {
         Op::Verify => memory.states(state, spec.state_bytes() * u64::from(tokens), launches)?,
         _ => Vec::new(),

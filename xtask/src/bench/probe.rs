@@ -41,29 +41,41 @@ spin:
 ";
 
 /// A thread reads four vectors of 16 bytes, a block's width apart, flips the bits of a mask in each word and stores them:
-/// in place if source and target are one.
+/// in place if source and target are one. Blocks go through the memory in its order, or slot by slot as a table lists them.
 const MOVE: &CStr = c"
 .version 7.4
 .target sm_80
 .address_size 64
 
-.visible .entry gdn_bench_move(.param .align 8 .b8 params[32])
+.visible .entry gdn_bench_move(.param .align 8 .b8 params[40])
 .maxntid 256, 1, 1
 {
-    .reg .pred %p<5>;
-    .reg .b32 %r<8>;
+    .reg .pred %p<6>;
+    .reg .b32 %r<10>;
     .reg .b32 %x<16>;
-    .reg .b64 %rd<13>;
+    .reg .b64 %rd<15>;
 
     ld.param.u64 %rd1, [params];
     ld.param.u64 %rd2, [params+8];
     ld.param.u64 %rd3, [params+16];
-    ld.param.u32 %r1, [params+24];
+    ld.param.u64 %rd13, [params+24];
+    ld.param.u32 %r1, [params+32];
     cvta.to.global.u64 %rd1, %rd1;
     cvta.to.global.u64 %rd2, %rd2;
     mov.u32 %r2, %ctaid.x;
     mov.u32 %r3, %ntid.x;
     mov.u32 %r4, %tid.x;
+    setp.eq.u64 %p5, %rd13, 0;
+    @%p5 bra in_order;
+    ld.param.u32 %r6, [params+36];
+    div.u32 %r7, %r2, %r6;
+    rem.u32 %r8, %r2, %r6;
+    cvta.to.global.u64 %rd13, %rd13;
+    mul.wide.u32 %rd14, %r7, 4;
+    add.u64 %rd13, %rd13, %rd14;
+    ld.global.u32 %r9, [%rd13];
+    mad.lo.u32 %r2, %r9, %r6, %r8;
+in_order:
     shl.b32 %r5, %r3, 2;
     mul.wide.u32 %rd4, %r2, %r5;
     cvt.u64.u32 %rd5, %r4;
@@ -147,10 +159,12 @@ pub(super) struct MoveParams {
     pub(super) target: u64,
     /// Vectors of 16 bytes.
     pub(super) vectors: u64,
+    /// `u32[N]`: slots in the order in which blocks go through them; 0: that of the memory.
+    pub(super) slots: u64,
     /// Bits of each word that are flipped.
     pub(super) mask: u32,
-    /// Keeps the struct free of padding bytes.
-    pub(super) reserved: u32,
+    /// Blocks that a slot takes; with `slots` only.
+    pub(super) slot_blocks: u32,
 }
 
 /// Vectors of 16 bytes that a thread of the roof's kernel moves.

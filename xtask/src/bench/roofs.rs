@@ -1,14 +1,14 @@
-//! What the memory allows: the same states read and written back in place, and copied.
+//! What the memory allows: the same states read and written back in place, in its order and slot by slot, and copied.
 
 use super::Gpu;
 use super::case::{Case, interleaved};
 use super::probe::{MOVE_BLOCK, MOVE_VECTORS, MoveParams, Probe};
-use super::row::{COPY, RMW, Row};
-use anyhow::Result;
-use gdn_host::Launch;
+use super::row::{COPY, RMW, RMW_SLOTS, Row};
+use anyhow::{Context as _, Result};
 use gdn_host::driver::{DriverError, Graph, OwnedStream, launch};
+use gdn_host::{Launch, Table};
 
-/// The kernel that does both.
+/// The kernel that does it all.
 pub(super) struct Roofs(Probe);
 
 /// Flipped bits of a word when states change in place: signs of 16-bit elements, the sign and a low bit of an f32, so that
@@ -20,31 +20,34 @@ impl Roofs {
         Ok(Roofs(Probe::mover(&gpu.context)?))
     }
 
-    /// The row of a shape, then those of its roofs; the three take turns.
+    /// The row of a shape, then those of its roofs; all take turns.
     pub(super) fn time(&self, gpu: &Gpu, case: &Case, launch: Launch) -> Result<Vec<Row>> {
         let stream = OwnedStream::new(&gpu.context)?;
         let half = case.pools.len() / 2;
-        let graphs = [
-            case.graph(gpu, &stream, launch)?,
-            self.graph(gpu, &stream, case, 0, FLIPPED)?,
+        let slots = case.slots.context("states without slots")?;
+        let roofs = [
+            (RMW, self.graph(gpu, &stream, case, 0, FLIPPED, None)?),
+            (RMW_SLOTS, self.graph(gpu, &stream, case, 0, FLIPPED, Some(slots))?),
             // The target is not what the next launch reads: it would find it in L2.
-            self.graph(gpu, &stream, case, half, 0)?,
+            (COPY, self.graph(gpu, &stream, case, half, 0, None)?),
         ];
+        let (names, mut graphs): (Vec<_>, Vec<_>) = roofs.into_iter().unzip();
+        graphs.insert(0, case.graph(gpu, &stream, launch)?);
         let times = interleaved(gpu, &stream, &graphs)?;
         let mut row = case.row(gpu, launch, &times[0])?;
-        let block = block(vectors(case), gpu.gdn.caps().sms);
-        let roof = |name, times| {
+        let block = block(vectors(case), case.spec.batch, gpu.gdn.caps().sms);
+        let roof = |(name, times): (&str, &Vec<f64>)| {
             let row = Row::new(&case.spec, name, times, case.pools.len(), 2 * case.spec.state_bytes());
             Row { tile: format!("{block} threads"), ..row }
         };
-        let (rmw, copy) = (roof(RMW, &times[1]), roof(COPY, &times[2]));
+        let roofs: Vec<Row> = names.into_iter().zip(&times[1..]).map(roof).collect();
         if case.spec.op.is_read_modify_write() {
-            row.set_roof(rmw.us);
+            row.set_roofs(roofs[0].us, roofs[1].us);
         }
-        Ok(vec![row, rmw, copy])
+        Ok([vec![row], roofs].concat())
     }
 
-    /// Every pool moved to the one `shift` behind it.
+    /// Every pool moved to the one `shift` behind it, in the order of its memory or of a table of slots.
     fn graph(
         &self,
         gpu: &Gpu,
@@ -52,17 +55,20 @@ impl Roofs {
         case: &Case,
         shift: usize,
         mask: u32,
+        slots: Option<Table>,
     ) -> Result<Graph, DriverError> {
         let (vectors, pools) = (vectors(case), &case.pools);
-        let block = block(vectors, gpu.gdn.caps().sms);
+        let block = block(vectors, case.spec.batch, gpu.gdn.caps().sms);
         let blocks = blocks(vectors, block) as u32;
+        let slot_blocks = blocks / case.spec.batch;
+        let slots = slots.map_or(0, |slots| slots.address);
         Graph::capture(stream, |stream| {
             for (i, source) in pools.iter().enumerate() {
                 let target = pools[(i + shift) % pools.len()];
                 let (source, target) = (source.address, target.address);
-                let params = MoveParams { source, target, vectors, mask, reserved: 0 };
-                // SAFETY: the struct is the kernel's, both pools are alive in case and of as many vectors, and nothing
-                // else uses them.
+                let params = MoveParams { source, target, vectors, slots, mask, slot_blocks };
+                // SAFETY: the struct is the kernel's, both pools are alive in case and of as many vectors, the table names
+                // each of their slots once, and nothing else uses them.
                 unsafe { launch(self.0.function, [blocks, 1, 1], block, 0, stream, &params)? };
             }
             Ok(())
@@ -80,10 +86,14 @@ fn blocks(vectors: u64, block: u32) -> u64 {
     vectors.div_ceil(MOVE_VECTORS * u64::from(block))
 }
 
-/// The largest block with which each multiprocessor has two.
-fn block(vectors: u64, sms: u32) -> u32 {
+/// The largest block with which each multiprocessor has two and a slot has whole ones.
+fn block(vectors: u64, slots: u32, sms: u32) -> u32 {
     let sizes = [MOVE_BLOCK, MOVE_BLOCK / 2, MOVE_BLOCK / 4];
-    sizes.into_iter().find(|&size| blocks(vectors, size) >= 2 * u64::from(sms)).unwrap_or(MOVE_BLOCK / 8)
+    let slot = vectors / u64::from(slots);
+    let fits = |size: &u32| {
+        slot.is_multiple_of(MOVE_VECTORS * u64::from(*size)) && blocks(vectors, *size) >= 2 * u64::from(sms)
+    };
+    sizes.into_iter().find(fits).unwrap_or(MOVE_BLOCK / 8)
 }
 
 #[cfg(test)]
@@ -93,7 +103,13 @@ mod tests {
     #[test]
     fn small_states_are_spread_over_the_device() {
         // 64 KiB a head in f32: 2:4 with one sequence, 16:32 with one and with eight.
-        let block_of = |heads: u64| block(heads * 4096, 132);
+        let block_of = |heads: u64| block(heads * 4096, 1, 132);
         assert_eq!([4, 32, 256].map(block_of), [32, 64, 256]);
+    }
+
+    #[test]
+    fn a_slot_has_whole_blocks() {
+        // 512 slots of 8 KiB, one head with K = V = 64 in bf16.
+        assert_eq!(block(512 * 512, 512, 132), 128);
     }
 }

@@ -46,12 +46,17 @@ pub struct Row {
     /// Time of [`RMW`] on the same states over this one's: 1 is as fast as states can be read and written back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_of_roof: Option<f64>,
+    /// The same of [`RMW_SLOTS`], which goes through the states in the order in which this one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_of_slots_roof: Option<f64>,
 }
 
 /// Our kernels.
 pub(super) const GDN: &str = "gdn";
-/// States read, changed and written back in place.
+/// States read, changed and written back in place, in the order of the memory.
 pub(super) const RMW: &str = "rmw_gdn";
+/// The same, slot by slot in the order of the sequences, each looked up in their table.
+pub(super) const RMW_SLOTS: &str = "rmw_slots_gdn";
 /// States read and written elsewhere.
 pub(super) const COPY: &str = "copy_gdn";
 /// The peers' benchmark's own roof, which is no peer.
@@ -79,6 +84,7 @@ impl Row {
             tile: String::new(),
             early: false,
             share_of_roof: None,
+            share_of_slots_roof: None,
         }
     }
 
@@ -95,9 +101,10 @@ impl Row {
                 == (&other.op, &other.state, &other.io, &other.layout)
     }
 
-    /// Notes how near it comes to a roof that takes `rmw_us`.
-    pub(super) fn set_roof(&mut self, rmw_us: f64) {
+    /// Notes how near it comes to roofs that take so many microseconds: [`RMW`], and [`RMW_SLOTS`].
+    pub(super) fn set_roofs(&mut self, rmw_us: f64, slots_us: f64) {
         self.share_of_roof = Some(rmw_us / self.us);
+        self.share_of_slots_roof = Some(slots_us / self.us);
     }
 
     /// Time of the fastest peer over ours; `None` if no peer did the same work.
@@ -137,8 +144,8 @@ mod tests {
     #[test]
     fn share_of_roof_is_one_at_the_roof() {
         let mut row = Row::new(&spec(), GDN, &[100.0], 10, 1);
-        row.set_roof(8.0);
-        assert_eq!(row.share_of_roof, Some(0.8));
+        row.set_roofs(8.0, 9.0);
+        assert_eq!((row.share_of_roof, row.share_of_slots_roof), (Some(0.8), Some(0.9)));
     }
 
     #[test]

@@ -25,8 +25,12 @@ const COLUMNS: [Column; 10] = [
 /// Shown where a row has something to say in it.
 const IMPLEMENTATION: Column = ("kernel", |r| r.implementation.clone());
 const EARLY: Column = ("launch", |r| if r.early { "early".into() } else { "plain".into() });
-const SHARE: Column =
-    ("of roof", |r| r.share_of_roof.map_or_else(String::new, |s| format!("{:.0} %", s * 100.0)));
+const SHARE: Column = ("of roof", |r| percent(r.share_of_roof));
+const SLOTS_SHARE: Column = ("by slot", |r| percent(r.share_of_slots_roof));
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0))
+}
 
 /// The columns that some rows need.
 fn columns(rows: &[Row]) -> Vec<Column> {
@@ -39,6 +43,9 @@ fn columns(rows: &[Row]) -> Vec<Column> {
     }
     if rows.iter().any(|r| r.share_of_roof.is_some()) {
         columns.push(SHARE);
+    }
+    if rows.iter().any(|r| r.share_of_slots_roof.is_some()) {
+        columns.push(SLOTS_SHARE);
     }
     columns
 }
@@ -69,8 +76,9 @@ mod tests {
         let headings = |rows: &[Row]| columns(rows).iter().map(|(heading, _)| *heading).collect::<Vec<_>>();
         assert_eq!(headings(std::slice::from_ref(&plain)).len(), COLUMNS.len());
         let early = Row { early: true, share_of_roof: Some(0.9), ..plain.clone() };
+        let slots = Row { share_of_slots_roof: Some(0.9), ..plain.clone() };
         let roof = Row { implementation: RMW.into(), ..plain };
-        let all = headings(&[early, roof]);
-        assert_eq!((all[1], &all[11..]), ("kernel", ["launch", "of roof"].as_slice()));
+        let all = headings(&[early, slots, roof]);
+        assert_eq!((all[1], &all[11..]), ("kernel", ["launch", "of roof", "by slot"].as_slice()));
     }
 }
