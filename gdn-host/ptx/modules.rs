@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ea18b42411090a78f5d9a0a528b87c9b0c9a8c2078179deb0a1d2ed1cdfbe56e",
+        sha256: "56c600bd9424112f757a63fe96fda07c8f6298d254bcd3286003b3a2a24569f8",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "452b1ec65625b2364a36ebe4e04f461b6f7db0ded791fdf1c06c8c5d3daba6a4",
+        sha256: "21d90a13b2b8b04af1388dedd95907de9e5c83301559bc50ac67c5b6cde7223e",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "31d75b9a0aa3fa56faa7d53c81ce228e0717663b2836e8c34d6641787e6b1162",
+        sha256: "02fd786e6ad4a7ba33db30aa34d66660f75d81dbb00bf0b4788950df776e9a6e",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "6bc0ccfd80fc04ca7b26cacec6096fe27e1fa9008753dfe75f7e8f07635833db",
+        sha256: "128e35d3054bb34698b66b79a79ac73c4937c815e6ba0f1bd2dfc89f87b42eb4",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "aa44a20334760fdf2d4915e38ba1028bc9915069f2180e42fd055fb2c0604a91",
+        sha256: "ce103ac222016def4bfa718327c4e59ee0f88cfe378606a3843f6c20739a4af9",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "97580921f4f70ccae144bdc787f4a3f28e582dd8cee186d6865827842215b7bf",
+        sha256: "76735686da5f8710b65f0240d810b8b26c5581dfc0059363497d576ee9590113",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "0a2d7ab76b689999ed99c0a1d97b7fc8ecf9f6a4f121a6ff2df8df349acb402e",
+        sha256: "2ed09aa3c603b88e7863d1c8e80a88d5c4883f41cd618cbb127e32e1f45536ee",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "085e9e815d6f042b46fc6995429c42f6ba6b363bc1868adedb7fb8c1eac51db9",
+        sha256: "0bb1da5ed228920214d2f6c56d7bb8a2368dc6073a0531da865ab9f369638c67",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "4f6f4f6e13592e788fe5212987a6417596a615aee3917a77a44c286d90063ae5",
+        sha256: "ebac0a266f483d06b93cfe20cb60bf1fb2863f9dfe8f234dac5fb140ebbee904",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "cf94ef56ce76ea58bd1d9947c30251d22308746f6246c49e86276dd05707e6f9",
+        sha256: "9073d04fcfff5897cc2d8fc79252d11b567d64ccc24b7b7d1ba93bfe7e7c3a5d",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "11c3632f5b8d2077e37022829e9e6806a05cf5fbd4055c70661ac44ab80ba26d",
+        sha256: "6c8943b9df0d3e86bdad2d26e4ad867e390f15f0aa015c077cd63a992176bee4",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "6a929501856c3b74ab3fc9cecf2a9415020647f69f5a73e68b4883ca9ad522b4",
+        sha256: "78e67768f854f21434a95dae72c420f569ec003b31f3d9a933d533bb6a65784e",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "f27371705c028221d9dee966957cb28bbb0932d3251e517a8849cfaad99b5321",
+        sha256: "f967849edf1c3b0954adcb4abc24a2966758a3a7c5c1d1422788b2e3dc4e0c86",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "28f40e323f8357ee14808c43bd114a3f9604e83f6c2fd3edf8b992ed2c203953",
+        sha256: "d2960ce913ccc890561fa95db9a2027fe21fab780adcabeb277540bd68ed9796",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "0627edde5755026affcd7c1c4a08f2c9b36d6494d78cf4f2ed88a52485506dbe",
+        sha256: "59a94df5256051cc439c73b2abf276c4cb9375dbbab06aedb50272e80dd4a091",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "ce4463be78e0094002fedef0e6eb4fffc03b60e3928cbd6618d0a64896244f73",
+        sha256: "5d7e0a0bcc9c916cd0346348ed4255ca1f8e0bb1e0efdbc9870c467d3db56d88",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "0fa6872e28b11d4e7300270dd34b6add8d979f8d1ce68ccbd200f3cd4fda6781",
+        sha256: "84376b5c9d1824e89714b5b0bfd6642061d675022105d90a0127df4a5540cec7",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "5e445b0f65ee60a1fe852c48e6fa26f26d3a6e60d13d743520fa960f50e7fc8f",
+        sha256: "984169d3cb36e79b6545d60321214a166bc06ff637d17eec64275c8a5fad6230",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "40906af66259c419704043213a70071ba7e7ee1a266d2371665c7e965dc14441",
+        sha256: "8dabb4eb11cffd30c39f77476d406426483dd21f1fcd741a523bebd158fd090a",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "513e4e484124db46a0e0cc1e2699be66d738883120981420b11056aa725990e2",
+        sha256: "6b42f6ac1603974b00fdf84d4be5f5ac7f95e8326c8dcc05c68521754673156d",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d1bcd6e533e2c21085b7769e6bb0f496f191d607bab3ed7ab4e15eb77374fe19",
+        sha256: "21c53fa60bb8d103f14884031b63d483e375e745af7b5d9781870b32e19f5c94",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "80f78f2b896f868c2e0f98fee5d7ef31efdc02a0222d79a263e7067b85753644",
+        sha256: "00f897052ed51d383a2ea9d99d678a88113d7f9a727ddea6e6916d1c8c84b11a",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -300,7 +300,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "e53413a10dff38116e46b0a35741bead79d515f668f4ea27e1d529c1a9c82620",
+        sha256: "9a6954bd0a63e0c77e668e53502fa6f1d731361fcc4d937bf22d6c971bb7aca1",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "2d845bec5afb34837b933bb6286700639954b02a6beee4cb49b241eb41a62c3a",
+        sha256: "471ad1565b0a7401d98ef4fa2f769ab5691f9f973266fde17d37dfb66fe3c9b0",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "c4ff44b019fe8ee3e638941668601f47a86eaf1d221c43c47294495e463da119",
+        sha256: "d7e7d0bf72b28948fd7672df7f7a6a7d8607689c44009ef479e12207a8c634d3",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "4fe6d505579c3678570c14299ff2af97477a20b2e7f2c62b0be3094a6be193ca",
+        sha256: "b684d9318c12c589771b9b8ddeae41445a1983bba57b488b29030681d19c8e6e",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "98b20a21fbab35d96f32e03173e4103fc759a3da4367fe39520da91fe72e8456",
+        sha256: "18fed3a129f9c03180e20488b7dbd1aa00d2a4359f8163d48ec61fdd3f6168fc",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "056694e6487235e9fdd81c054710bb0582c82cffd7139d5624547d6f0eb3ad60",
+        sha256: "bf475415b405579062f986c2f20dc99c54ac460734b94c53343497ca3d828975",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ff6841cda58c1a7d1a74ac1dc59ea501bfdd48c68d99ac7b394d050d7d9dff79",
+        sha256: "605334bc4bcb52574c02cf5de4ab23d19e25fdbcf29cb29de0f0bf103881d8d2",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "4df75c32f1881e438ef8b218cbe9f2b123d8b94d3a09fb5a94e60b2373e36b9d",
+        sha256: "02d83b53505d3eb2404dcb9c4fa1b1e6af1a156fa4eee2562b3099dbab12dc51",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "cc046b329fdbd544af7092358e69eaaffe0e2da32d6fc48d577a06e8e6724c0d",
+        sha256: "2c14eb4cee6646e01ac44e44d10abc2b5b1df404f136aef66452a4477807d74b",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "3ec6b54e95f142e2120edbbe165d0a869772e44f28dd47cda8890d86c1b314b9",
+        sha256: "2db658737c31a6e9dd23f198bc85cffdb31e681af2f811c8cdd5f8c688289333",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3b0f6ca5f00053059e561c166c1e149c5d229befba5767e21bd420e73c64207a",
+        sha256: "d63e4801d0343afbf937028c07f1756bbdf8901b093794248a2878531d7c0994",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d877e7a6e0ce0e01fa03f2e061554fb11ed694632f362a21e59c4d8d3956ae75",
+        sha256: "4401d14453a2bfaf100a731535fbc9c52ede42045a2138f487b52d6436486bfc",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b0fd21c92eebece80f3f17b67229747e24e5492dba8ec8d9e452731ee5de53d2",
+        sha256: "1c96f0fb0659a2760a75064f7cfc8027dcd2c2042aff687583c2f8df1bf9a077",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a109baa3d68cd258c7a0ccf3fd48a3b8f92453876e4d03272d7e2df53f022806",
+        sha256: "51a32cc181b6dc73994a39987209ab3a3f68e86c01d38aad2000879802f7dba5",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a92bac6919d735c22e05b916510f4fb8fc33082b90910e59d29d9d3aa2fdb28e",
+        sha256: "5de214649a8e0eb63c22e11b99984780b8f9dadc08e38056ac05c42aaa3f0f2b",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "033b7331a132d4815aab8c9adc14e271f752b75cf077b8b15bf600447fbb5920",
+        sha256: "a5bb0cb2ac10199aed1227c1fda58e0e6fd801cab7c675966bc017ccd3a43939",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +508,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4dbfd4074134ac15523ffb574cc45bcd3212017a04f5b151889a191a3aa2c894",
+        sha256: "98ae5d67ca63d12cdd4799fa9c236630d0e6957b22af4557251dae9a3a6402a3",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "43adad2a3e14eff10ae45c15ec7edf7949154d5333123ca23a7e9e108cc2fd22",
+        sha256: "e952a3ce9e83bb987e16e5d97199dbcf9248f79c1183bdfe592f3e46c33cd6eb",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "65f6567a05d9409ee2d72b779fd9a9a587c7c3a00632f77b5b220dbe4c7ce842",
+        sha256: "8e88dcc3ca83a57db24092b9c3cde0db14ff1406171d8316aeb2b532eed945ac",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,7 +547,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "9d868a9139835ef28f34d0c9299094490f6c80995c03e8e3720cd5617addd5d3",
+        sha256: "5834fe8912515a19aac6b250f6b87c071aa02378df2aa82a3061394fb463d85c",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -560,7 +560,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "72b7d7cae9b68a8f56878002cd17b5e0f5932c4fd41d4de6d5559689410162df",
+        sha256: "18c434a973744d61a5d21d96ed6f02769cae959645fee2464c73d778bb30632d",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "3b4afd6c16ba4e08e2d7a0014eafaa0199bc8b89748d57de4deff1e7e3262bdb",
+        sha256: "28f1e92f82bf3f8b56ef42346e10d2993ca6af8e4c33f2a31df4478718f76291",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d0840accc0d47c9801115e7162e07572cf6ef2548b89488ba1c38bb1dc5d611d",
+        sha256: "94aedab653dad46935546a31b61678575bf5ce6fa43e1da49f9091c7558199b7",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "3cd07bd24d6d210bf24a23fc4871af88a63b947eddd557fa1addc71ba3d46071",
+        sha256: "99e791a08fff0356581e8dcbb5431124f1339aea7128da7b1df5c1bfb9315e6c",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f9367fabe3afe43d1811a8205d291b01310093d719c5e9a19a0b2154edb59b63",
+        sha256: "359068b5831d08f5272acc723b024e9d4b058f47094119abecafd57151542896",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "0b27fe43aea5e4964b6f648e17e03a6a25aaa0fd608e100434e1520df64c5733",
+        sha256: "7f716a5e296a07f1b92098750eb9a3ba0adbee743a3fe8eb1d52f718e7e268f3",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +638,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "186733cef3e4bd7a96c82de4a47cc322096df2b967a24b792c39051e51abbfb7",
+        sha256: "54a74b680ca8ca124550938189008006acbdda3fadddb962e83adbff28aaeef2",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "4eddb03f416e01bc65da4f07536c186912fd7d29d7ba4e03ea10ff998c09e3c9",
+        sha256: "844ac7035b5782abd901bf0fa0d3fc43fd343485f43022cdc82c378ddbf25ce9",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d982d73a3d02a2316a70ede0b44c04eb661f98ee5fccd2d41297ff6a982bae45",
+        sha256: "1409d5bd775fb04a7bd71904b5006db67d953277b9deeefcf0c2897228bbc00c",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c05533a7db76c0fa95be4172e604c15e9e01831e9658997d96dfee91f8a655a2",
+        sha256: "9168c8f82e171455e96fd78547f5458994ea91bcee960b6650f768da019264c0",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "5dc7564da98b2391e74f81bbea888b002fb623925db92c43c623bd9ba97713f3",
+        sha256: "898c2faaec885b6a1a4e3bcb10642c089feab8898cef7a82ce3361bd00c5fa60",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +700,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "12802112345c502c000c0e2d83680a18acc6ee9769fbcfcfa78a991c9555fd48",
+        sha256: "71607c7e21cf5d03773e1a029b699f5b6a1a6bf2863e9f76632c1560962ed54a",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +712,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e6eb8b85098a8c1f538b5d2167ffa2e4142055e8219fb7aaccc01353e268b905",
+        sha256: "3fb08c159f93e108d8c505cc5e5462b8075e38ef96c2b3c6e8bc4486c8886091",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e3929f38d02b547ef5eca852cb70aa3bb5797ce0c6ca806220fe2f7270582916",
+        sha256: "ff174a92ecbbb8ebcd88ff704da6656fea96a333626611d33d3bdb884abcee9f",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a458c8d289a09436b35f1e5fda59c9aeb36f0d8e2e3c079f687f472e0a697800",
+        sha256: "ebc183d275d786d5fb4017156b3bf307314a73ff149c4a22fbb187a3aa413897",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "1611a82a7e1fd32f2b8d548917fc3d3f82982081275e5a45dbab2870005639c5",
+        sha256: "6d6576ecd04aae430237a5dbe5086e32c09f29b41151548004494fd29f14a892",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "92c87e94ac88e9552ed25b62bf96468df72ecb11fa110dc2063ff1617c0019c9",
+        sha256: "32adbd53c36f671220ada70444345b8c199f13fd07c8c5f8a6fe66251efb5410",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,7 +774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7ae7a801663bf3aeab487d191270a04e5d12952542b150719651658b302b6d4f",
+        sha256: "e3b78454dc57fdeddbbc172f3fea19f23a4b3d27eeaf5d9af6932bf5f651f57b",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -786,7 +786,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "e5e7f58eb95f8cb92f1c561e523d59cd70d79ecda5ff7249185e5819269ede2b",
+        sha256: "32d60cca6898880ab9e2db76b0c859a0e9c733d4fbf9aa2a53735974171d4f8e",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -798,7 +798,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "49f612691198fcd01628b3b7bef481f7e671f435f8844ebab960d9f9170204e0",
+        sha256: "466871e9b700f311ad26377aef4ece5fbb6f91243d82e7b35182b2be997d4ad3",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -810,7 +810,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "480428ed8b8aee437944dcb32b24c989d9d31890418ee634ed9b5a15d1c23016",
+        sha256: "d474107b0bec4a7d3af0ce5fc163bb986350577e34323b3a8d2f4f032b2ddcdc",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -822,7 +822,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "66e330d0a4c929ae364984c9cdde69ea74102bac64712bbd543e9d90c0b24ff0",
+        sha256: "5e0b925e5b8b7dc368d1ba3447f455eaf063e47e4c7d5f914b56ee77efe9c21f",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -834,7 +834,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2751453ba764001d15bd5f96d516080dbd125a028815b0ff129ecc15bac8f684",
+        sha256: "b36fa41db6f2cdfa0499a496ab4792e739e5f4aca45bcc6595dadc3e2e0a3131",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -846,7 +846,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "eb63ce62cf4653ce6f603e01bf4ef1f725fe1c70142520479532091be16dc34b",
+        sha256: "0e3598d40b0de7ccc00545252d7bad81ce775f140afd568eb30b8e0d8f620078",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -858,7 +858,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "791ffac45417c6c11e63de10966e7c53702d74228967563390a260ae6815e06e",
+        sha256: "74d5cc5d18a449fa089e2254c7c9ee87b218c74d64b79d752367b7e9690d2b64",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -870,7 +870,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "16ac8e8ae2ed46f8885a50a0dd1d60ab5f34f4d42180c96421855129ee34f977",
+        sha256: "ecdcd9701921f2ed01ee5052b29365ac90efa1ae8e72be80b683462f4d90d83a",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -882,7 +882,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "06c4dcb65dc9af8031ae4ae3fcb763422ce92ff554af8c40982552879e51d1f8",
+        sha256: "0aed75b9ed0647cd62b272f67473b6b0915e1374caa55ac310509b5158851287",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -894,7 +894,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "f4b9061280430765d0b795da288f748d17f375555dafdb20ebdd5b90a33fb5c2",
+        sha256: "2c3f84a13690804d339bc301584e89e0041886faab85bedd6bb0c3b563adc742",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -906,7 +906,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "05e5d39cf973fa7cac299bc98f54e001ebf523e2fc0804cbdd0e8270ea47428c",
+        sha256: "3966770a87a221987b231b6d9c03e276e2e433e30a746a2c02521a334a0dd552",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -918,7 +918,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "4d20bb2cc3c6699dab4f1a45b282ee7591ab0ed6b4c1c6ea410479babb0ae60a",
+        sha256: "4130eec74afc66a3db16b9b5526b6ecb7ef3becf261dc2b181f06ebbf7e9dedb",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -931,7 +931,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6ecc8a1655607a69d1730b011c10f4d0c10e79e6e1458b0bdfbeebfb8b14fd5b",
+        sha256: "2ecdf831acb2f25a2e581d0951451c8d8b71cd89a7b1ffc9b33fb870c6d723ec",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -944,7 +944,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "730b17382d02cf12473dd20512f5548d4574b7f0d38f2b7fb33ae4d8c5c9e9d5",
+        sha256: "141db5f2dd2388104eff432e3f445762cacbf6ccb2eaff11b614acc16670aa04",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -956,7 +956,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "626619fad8eda42ccfae83aeb7e7f85faa72b375cf68c32adf4686e96bc48833",
+        sha256: "699948c26611564e63962497004abf4bb0a7d1203c63877fd63ef8bf3faa33a6",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -968,7 +968,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "8452f7e25f88d2c1ce4350425d312d27136be6c93929c79ec4a846e02ca324f4",
+        sha256: "4a990e5a5942e88b5e6eef00c839bd03ca65b4107b6f17a5207ad52cd97372d0",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -980,7 +980,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a07d5fe2a6e2aac6bd6b60e4169ff11d3b35b0ac4bbdd5924ccfc448d0bccbef",
+        sha256: "456c44c51b6aaa43073b00c0151aacea1b4b9d9d2cd24cafcc415b68aea74fc8",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -993,7 +993,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ec5fc7c88bf35475e11431d8fe6f49e55a0ad7b3e16a125a69e3ea0ec6398096",
+        sha256: "8bfc125542e85cee2b1d1c3a26b4a9202cd2dd5cdfa025986c4d9c44f80066e8",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1006,7 +1006,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "de3c7bb94e5e1e672f0a31a17ff711eed8b0991966c831ee230ce34ea18c8acb",
+        sha256: "33c1833d7df4c24c185623edfe0eefd320e817588e1a435651cc2c129896a4c5",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1018,7 +1018,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "a46f78598ce7041790e2ca98b06d4f927e4aab1e2f9ed8b0346e3e172b662712",
+        sha256: "676f9d815f6326a913122d7eafdbbe4a2039e1708feca214b17d661364f62371",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1030,7 +1030,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a4e1d6ffab37278d48061fdcca34f69ab5af90a56b5a7782e9ed4dc9ed26183e",
+        sha256: "1e3e32a8ff1e86bde03b36c1917364dd16b703304de6729f123a5c9e3936c3f1",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1042,7 +1042,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "7234e247c08b2fdc262c0a8b1cb0a593fef6a21bd7e558aeb06bffc3b87f7432",
+        sha256: "154ec545f2d950c108d372fcdfe8345025b2d3fd4e2ddf7be80a26e7c47bc195",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1054,7 +1054,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "f6b16277745e7186e968b0e52cc1de462ad20c21c1268cd4d09601050c809ed7",
+        sha256: "d16c7d64d3dcd55181531edc2ad737efa4da4f746cce0adfcb6d3582d6cb6bd9",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1066,7 +1066,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "1c1e15ae0b455e7773a2d20ffff0e631fbf6009190a0da91c61186c4da220ada",
+        sha256: "9d51ce8f38ef33d475e8edd8c91133d204c0e2b512fe0e9f6eec6d61791ff03c",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1078,7 +1078,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "aa46adb06f4d2751c17ccd6d965d4b3cfdb61487a98691fde56b5d8bdde5ab4e",
+        sha256: "eb69575aa399236f224cc8b4a6f692733d0ada2324ad1da534135a677d0ddec0",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1090,7 +1090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "0d1d88b4504bf3ed35973847057d32d734eef4b1e46f93905df5055e6da802f4",
+        sha256: "4a2888e5bdbc333bae433de9bb4aa1dd2905b0620c91336aa90a675a4b0308bb",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1102,7 +1102,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b36bfde128742c29e8a7b003256b371619d9d4e503cb0318fd8efe60a4bd193c",
+        sha256: "333a1cc2c3673d75ef12082b543f01de92e2be0ff097339e1ad4601b45c9058f",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1114,7 +1114,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "fbb512b75e0520651be7b7287e64a6b5263510bb2b75c10526ac941ac44a43e1",
+        sha256: "7c26ad2c1f3c885217dad59c5c3da613fdcf6b1a889917b3e9eff30723607e48",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1126,7 +1126,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "34805a1a5c5dd48fd8ff3b06f2782470c4f86e1bd6234d90ddcdac76e6c57af5",
+        sha256: "3cf54850633abebfd9e2d2d7c32e40bd5a822c06e037edbc0095c00554682a08",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1138,7 +1138,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "ef1137e8eeb23da16e77f0b2f47cfcb09c83214284a5b80a1a11339a62202122",
+        sha256: "ffb7c5d4ae94e85098ddf648263249748df34670984f00b24f311933612543a1",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1150,7 +1150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "99f4059fb755796f4e875dcedf50a6d7b2004237a39392d9b702687e82aa372e",
+        sha256: "0670d2475bb8f5fe94d6d07d5a50ac5cbac3e6b8f47027602860585e0210b2c8",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1162,7 +1162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "97e652e444ebcda8f446529062e4619a0d6f36e69a583abba1fa29f4f00579b7",
+        sha256: "93d67a0b1b83e8fdc8f1f056036a1b208acef11d92c2f1b52db5ee3f4bdd6193",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1174,7 +1174,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "698c24a56623762a52a285919a6191551c234eae62dd18ab6e1cf07b03bc4df5",
+        sha256: "093d6fc573d17343dd15dc6665f4fcee87c0e234e7243e1db63313b936fdef81",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1186,7 +1186,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "d9dcc49cc9f386ac53ba559c637d17ac4d5b3da0012223dd4a87a56b468d7c3a",
+        sha256: "8eaf6449001c9a1d99b436fa886ebea2e693c7860ceab79dfa56ab59c5758556",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1198,7 +1198,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "3887a4415127b930e639c9a97637cc94f1e175817f9d975aeff3ad8ad5e063cc",
+        sha256: "7e7042e8c18044053360a75c1ac2674aca555030f4a545e05a2e87c3cc3bf8c7",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1210,7 +1210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "b2c0ab845f1c7f94551392ee505c4af3fe092aa2e0a6a5837781c329914e9a31",
+        sha256: "38b925787ddf478bd3ee367c72d8baa59e50ae5682ee250a70e5023096999b50",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1222,7 +1222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4fd8f20ea7e1b88a713abf84b1862475e40535cf31a1b1de6f23f7c654b0cf31",
+        sha256: "d811bad4252245054f32330c7d0ac1ba85e8ac26ebe991471898a7333b18d032",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1234,7 +1234,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "70733590b5aa501a7c0495c8b5b71c04bea4605003b19780417f1577d8375525",
+        sha256: "6f45eba61a71a4f548cf1f71c5f31025528673d7eb059b17afe310e57e22b86d",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1246,7 +1246,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "cd49b9ba0d61e2d312fba5073a33714cae3d7e97fb4676e1c8cc89171146b55c",
+        sha256: "dab04d493015775d0592bb404db452cf934d88fbfef072f8dbb7832d562d76fd",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1258,7 +1258,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5f2a97b2dae57d368ef905ee0e06259354847ebaa7739a883296ff7d6bdc51d1",
+        sha256: "af44bed218b84211e35061491949b00e1525ac6f8420562c5c3b96847e53ec87",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1270,7 +1270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "96aca393563cd533a195d260ba939cabaa02531f992c6878070408197cafbb89",
+        sha256: "89332b451a2ec3943795493e6334b5fe3c47db606fdc95bb04a2a5d93c221945",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1282,7 +1282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "acc4c7e40fbad002a27eb4748a51c6992a90176a77a7253a2451e3c8cd95e834",
+        sha256: "24e26abbbf939f6b0b8c37df9573ff3a3574ae6404354ee897c6dcbb5837288e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1294,7 +1294,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2ecf98ab476ccce76b31e82fd7ead1bfebb667943f7104c8a5c6e5d345faf49f",
+        sha256: "5bbb3b34ed7b8c5525bfea531fe63500b274bc551080871f921aabf1e3c717ce",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1306,7 +1306,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "084abc47f49ba512dd354df5503d37b59ff23a262302a8324e1daaa65bfdab21",
+        sha256: "f79bdfb66e9cd7244ff373efc3eaa643d68ddd1f5b2559828d47f2c94b850afb",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1318,7 +1318,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a274732e31138afd2745e0d8cbea1cb0d80d427e9edaa8d0553e6b4518bee491",
+        sha256: "40a030b7cff2d2d39878540cf757ed9cf5005a5b9c8f78ebca7ce0964e981ab9",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1330,7 +1330,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "91068b5ee43860eff2e25346afd934bdf49a3674c8e964570b6461f5ac866e20",
+        sha256: "88f2bc81cb144596bb4856f9bece0df988f17e599050fd255ba48ecfcf5267f3",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1342,13 +1342,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7d1b1fc6ff0f68cef64f682541127a1b0b797e0c6d2383089a64e45a59a765f6",
+        sha256: "292d48e94301a0d8fd64609c7c8fe9216a15eecce068d9ede0ad19e954f7056e",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f37afba799028c856b8e8f99dae1363ffe5d0045c3442035fa84b1f1ecc86850",
+                sha256: "b141530fbfbd18779b2a3560f9a10bc2df8693bbb00f83026c73f3b9c65a0953",
                 bytes: &Aligned(*include_bytes!("decode_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1362,13 +1362,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "464d90bba3962694dd58dd1968c7639f9dcbd3734ac9c531465c972c1b9ff53e",
+        sha256: "735f3dea5638acdd30ca9453b429ec9e085ca4037826b0df0a9def5fa986ecde",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "cafe7095d329bf7eb0db0c02852a62fc87e38f23b4905272f5ba93044db396cf",
+                sha256: "5044e6792fabae0b8e7b4125c630705c191d8bbc517340ff087630b8b174f8eb",
                 bytes: &Aligned(*include_bytes!("decode_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1382,13 +1382,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "41d63250c4b6cec2acafbd9cbce933dcefdca61a83360dacd26caff3f5d8042f",
+        sha256: "1d984194bbca6df242d5fad49e54e50ea438fdfa662c6154021fd809d38b7927",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9408ba847561be0248f5fe310e0bafaf5aca352c6f79ea928d1f89808bf0dc6d",
+                sha256: "bf86f8b7291e827dc8997530cbb28d5cc933f2f76d05e8d68c55e03a3069e904",
                 bytes: &Aligned(*include_bytes!("decode_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1402,13 +1402,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "5fbfcfc59ff284e5a7b5f359428fc7793c890f9a51d8b79aea576b71432a90e1",
+        sha256: "c338f694d504369f2a3f728663ed47580faf8c8c3691bcb7d98e21d2b022a3d2",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "09a8ef6c1b8bfedd87fa70058c349f1274d274726d1ae96974bf05e4a78d1dce",
+                sha256: "fe9362817aeead6be32800ddbc9e6c60533a93cb3d72049421f13245748d5e32",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1422,13 +1422,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c2f6d470ed69ae727fd9fde2795a59ae400d68624e304ae88b0febc59fa7e8a4",
+        sha256: "833b737533ac6dbad887a0c92bec4e4ae4e41a14885cc033028501aee80621fd",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4459deeedb23c2d5a142b9e127920411273496239588c92dea340eb79265ab99",
+                sha256: "4767c7dbc57fa51b39d5e4591a137f0f0f3c4d49b5f5e079728fa00087bf1738",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1442,13 +1442,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "07520b3b4cf41118440f18e6c4e4d63626f7af232879d018439427df97e798e3",
+        sha256: "0303cfb894e7b0957f2c9f6d3263386d062ed85a5ed41f4790e6bfc70bccb3e1",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a42e2d24163795947d8d9ad88ee7ae1293bcde4541e26b2e200ca3087bbf50a5",
+                sha256: "39b765460f886bf207c152807b130f67b0605b05209a6f49bc6441e8ca9f7a70",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1462,13 +1462,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "6b2827fde8ba4b6513f5ff20e4b2825e36fa9f7dbef17902653a82cdb453b437",
+        sha256: "9d597bd3641e5a13a110679acbd7f92c38bd68cfc69e0340bc0a0a2017205baf",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "240d85a2e8c428207b1f6e4b96dc680bfed3acb59467c9db6c4e036a5938f538",
+                sha256: "710d509773d2ca2bb59a64b58bab564245df09902df5d24ca8d1149d46f8efc4",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1482,13 +1482,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "eb13468564a2f579671381fd6ee76f4d979aae210f8ec90d9d1ba07d5526418d",
+        sha256: "0e7643c905aac61dc5f50cb800e910f17041841eb4eae75736bf3e4411fc1001",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "74dd9d0cf6612803449c33bb3dca09c4fb3fde4b13a5aa9b6e208794b0f541a8",
+                sha256: "c2d2bec223a317ddef8f6ad8a433ecbc86d170694d04526c29e457d4e7daec77",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1502,13 +1502,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "eaea32dc6efb8c8ec36587309db4d82397b5a781d57f90148921e61aca445e0c",
+        sha256: "0eebecb0fd83eeae0e6d27675cdbb34e06cfc92cb478a6d6ca0f738fc9c67aaf",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bfa6030bebd88dfda8f2f9def0f207186573993f8385b0edefcaf0f2a769edec",
+                sha256: "78f77f0f5c52434fb5af4b92149bbcfca5ff9cdcd86ff2cc992375f60a7ac2e2",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1522,13 +1522,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "9d4eed83f47b501a52f0d06f617dad4c9abd515bd460677d85ac9b93af1e5587",
+        sha256: "66d5e851143f51f177e089994197e570ab7fdb0c3e6326e68eae9e66436a0acd",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "eaf3fc6027be865d105ce7c99b45306c5c501b438e1d4cf7fdfe23fcee402396",
+                sha256: "133b9ffd542112001d64089b28d555ea638a9a9b3d3b6642f937b32b9dc28651",
                 bytes: &Aligned(*include_bytes!("decode_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1542,13 +1542,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d6d70e09682a15bc55b9834724009b5fa7db25b9094ff22552034b8c324b39cd",
+        sha256: "b031f6f9ba51e205b7f8af4caa9719f1c9e0137373c52a7279ad43f3adc2a862",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "eceafaf6619a41225dfebd47ca6880f0b72eb0c556b50cba41c8bb6854188436",
+                sha256: "a65a10ad257997390421472362cfb3dfeb1d5b35bb3f6bf5c9b370c3d0061573",
                 bytes: &Aligned(*include_bytes!("decode_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1562,13 +1562,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f494b1191e3bbf17bf2417cf8346dda119a8c241ee52c398c0e9e1f0abcfeff3",
+        sha256: "90054ddaf65afbdfa14f0e8b140ba0ffbb7ce3c94a9d478fa113deffc6a1a511",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "239243ea3d631703c965fe95db342185a7285b373898f993302840006f19f08f",
+                sha256: "a8738ad9c013a64ed28c79786174f976b8be3dd17276792ba4df3a7fbf8ca18d",
                 bytes: &Aligned(*include_bytes!("decode_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1582,13 +1582,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "fea4faeec428fc282ff8a69aef3519c0c06043c29cafe5eb90f6f4e01cf6f709",
+        sha256: "13091d81dc401ccc6ad3c1cb7cc4d0f4ab990f1f40527ea1f37a40a9f415d1ec",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e467a4f0b9e8633398511affdf30e3cd082f6e20c54bfea47a36f2bfdff2e935",
+                sha256: "3bc02160f7d9f0dbb88ee5bb5142c41a0778aaf7e2997b672978531555386a2a",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1602,13 +1602,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "11c9e5e6df2d9dbff7da7589350bf4d94d1086b16c0c0503d68587a069d1884f",
+        sha256: "97d45017dbed9fb8cca05844c298115dfa7e79cdcca51880105004fadeecd8ec",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c6d74f84aca566a12a39d7139da95459351ba51b6263c13aae34f3ce458bdd49",
+                sha256: "d641c3cce6e24bdc739e42717fc17cdf293b0409b8f61b4d373357de8f367e95",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1622,13 +1622,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "fcc0bf155946ec546fa226dffaf2232c2d92ca96ab42c434f59db38296d14258",
+        sha256: "5da19477fef57a8fd5b9f6b53b0378dc2edaf53c7df6723d3aab1ec8fccdcbac",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d88c84a0c310b5e6422cd924674e4460a76001222132d39e269a221e1dc14b9d",
+                sha256: "65361add575bf4adef6586d6dfc32d0b410583f7b5e2a6df88eefc02a001c3fc",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1642,13 +1642,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "71ad98f823fe5971d6d266fc63ba0f94a398dc2d8d3254619534ed78ce28f228",
+        sha256: "92d302df60ffe2d53e1e01ce3108209bf7094d1d73e9f20157ca97bbccb448d1",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "26622695ef2a64c33314d240c77ccbf12c5c8dfa1e012e2cd9082167be067e39",
+                sha256: "207a76a0659be189d0634e1d4d94f8668780c34eed972f88f54eebcf435b6aa0",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1662,13 +1662,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2b663c174570e2e43a820cdbe600cc3c49c4931959c2e0d6589dfcfbfcb2e822",
+        sha256: "f0a6061d12b7095187773d209e6a5a4860acf3fc1a7add46d6f257b84e3e3751",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cbc60e9ae6db9eb92189559d6d503c30aaa0535794895d9869749e5b9dc94704",
+                sha256: "96327f9993bb66c37d1696815f398bf00c4f15e2f6a83d302fd8bc88034de372",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1682,13 +1682,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "bf2dbe197313bb2d5703178e23731aa31a5ac43eb54a4a776e099c0378954ff2",
+        sha256: "66a4e1168a91cdef0f03b5509378c890923073d420e2e7b1f5165d53f17ad6b1",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d2bc03ad10802ffadbccfe6043afe6cabb570855d3efd00e2cc5bc8590daf91e",
+                sha256: "9600f655538ef7e4bebfa4167b3f00b409c14d23874f7053eafd833cdebae1d9",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1702,13 +1702,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "6713d53faf514fbb3c4a8e601e0aec8661ae2a168f2d0b56137f15c1b1dc230b",
+        sha256: "435d0387c1c9bbd4bcc4160b1f663f1a8770e0ba7ab2c1a142b4d9a6cac30eae",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "71112da31f7384b62c9b7c5d940616d933c51898651de9c668d7d47caa2b0779",
+                sha256: "a66d45140044981d4acd1d32fc32043ed33dfc7b9c2a78e03733cc5e6f0191e1",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1722,13 +1722,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "523b777855b7992cf7020ee314e147e4fd78fc4dfb4b31eb4d1b68562925cdc7",
+        sha256: "bf9d1a3a72bc4953c7e6323d2667fc5ab6b32914778121f7b05a55f6555689c6",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "add3dc35eae9940b1d4681cc4650fc333d6fdae9d22bb0a231dd3b9f9f6f3778",
+                sha256: "734ec6d547020b597a10b1a3777471db095e9c0df568f67f1cb215367d1115c9",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1742,13 +1742,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "b1d32392deeefcea78aa3c22d3d6ab5971c958da7917ff461e9d2bad3e14ed28",
+        sha256: "d038599f29990cc86abd2825a9bbfd29923190f5112f8556fd827ab278ef06ef",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e3e2a695a0f16da96db1ee0e987790f9addb92e572dca36bed9cb29bd69d1ea3",
+                sha256: "0ff0540908517436c6007435aafba560a8e1e9336914119b189f305ea344af21",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1762,13 +1762,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "81e1a5b648fd322ee04376430d92226bb2292f8f2a0f79a5f3a572968aa3870f",
+        sha256: "9c8c1c657231a516b963a01c53e77570c1efbe647e906c2af4fb9618c18544a8",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a7ddaa0302c823fd82f860b6a6d70a3eb3502af7af7794868ab13735c995ca33",
+                sha256: "15cfd195d6087370e99b2be1c5921e4b3be2d28d33b7cf30e128379608de67e1",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1782,13 +1782,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "26eecd951b39bde37d248d4e703e6bd85dc8936784791f9df4e17b5af8e15aa3",
+        sha256: "625d6a73da6f2ad55f205258a623791b769f248f037e870e76a62c11bc3c1c04",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bd2a35c3d7054e5595d83021d10fc03f135d5747004cd898f9dac0d4d8daab34",
+                sha256: "7af1c13900816fccd064dc33bc851bb8155c1e11ddf286ec111676c1e3ecebc5",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1802,13 +1802,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "0b4d06410d0dc8844dded86862e41a4e03cd342e5024f22ccb29d2ae1ba21b83",
+        sha256: "0be1dd0779234ab34e76733b8cd97db0f61a56b83c518b527f4918a309abcae0",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "95fb3af6f715df5616ff7a630748178fdb69245916ba4515e5cf7cd5e9bbe5b4",
+                sha256: "c7af77e4dcb81726af4c4437ccbc47dc92e0997804c098313c4fc4ee641b1ecf",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1822,13 +1822,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "719a1bdef9262d4733fd107327f972ab7534121e741dba16681654487f31ff40",
+        sha256: "3b597ab2592edcc6ef8a3e8fad6a29f0e62b700f32755b5da89ad7e39848491e",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0d1cadb2137392cc6b3f0c9d530996530c0e0c61282651bf2da01e288df8edf8",
+                sha256: "482bf99b96e88aac6e8d6ef686996526f1066f4586e5fa3f2296a0964d37ffc6",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1842,13 +1842,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d67e59208a82509d1d7624ea54a9d50ee8cccf451fdb1d642c2ed08b0d4a1141",
+        sha256: "94cd3ddb236b91fd7a355182daf51b555e19e69f1b888267b07ce07294dda54f",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ec90f281525e7e419652c19da8f87c645cb33baee8926467b173934983806071",
+                sha256: "c8f4ad2845b65cf93bc66a8b049e4768b103bfebc20a99e259fd431c7969dd0c",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1862,13 +1862,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "957f9b592e2f58ef0bd6c4d36536b2a060a13ac5b1f1f75dc5aaf150a09a68e6",
+        sha256: "d02be4fb64d732cb50000d35b390d2f5a3cba119ed651903daad1266af214014",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f6def14161905c48ce90c0edab4e8827745b6a0778c1c694ca4918b14addda9d",
+                sha256: "e15c1e6d6de8e3e85e7ac6e4757870a9b49cfe4de6e1cad490e7fc37bb5f4e38",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1882,13 +1882,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "be7a28ba5f26f4aed74cf8e42dd5c321c17043a9ad16046052f7c4ea5f15c2ce",
+        sha256: "f34845786819657bc081d8c60042e7b56c23f1a783566beffcd8b5a5006be38b",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "525a7400d6b1c8639bb17f5ab7ccf6d1cb60ba5e955cc60992142e0b354dbbfa",
+                sha256: "64c61a5e90355b47add3b69bac08ad903bfe15b4ebc23ba92e36b64c9069ee1c",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1902,13 +1902,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "14f783320c7600d0c50bf61be0f572327370bf5692f7b146c7e6e9d06eb576fb",
+        sha256: "b64a387febf2d1261f9bcec10e3f505b18217ff16f80ab5cf2ec2c7baf3e4e9c",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e39e262858b1304e8c1d60005f0e615b3393bf28f12bec0f1cbc05b9ae47409c",
+                sha256: "ab0e97d545e5472fa421fac3a4ea4137d31e6beb13ac69c773918a83acdb54c9",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1922,13 +1922,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "6a91690616f0dd297d8d7deefd85e8d096ec8ec9c417282c11300ba7f7161a3a",
+        sha256: "d2200d6cef5b9ab44e32123c1552bf10d0107e2b519623e0e2c70e9287b2d121",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "90b31da595dedf26a72891b1b4a9d0219d1aa233543004e730ec9934a54e0a64",
+                sha256: "132854dcfe491855c4b16f9677ce8f561c0f4c864882d0a6d2f4fc122452cf7b",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1942,13 +1942,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "928bed01097b061dd8aa0d40344e92542ce4c44665cc04d97a00aaa38873c756",
+        sha256: "217e75be0d3d3ac3a1b0b4e8a227a7e55fe691a5f009404aa2b535b464e067e4",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "27f72798f8f25577748e49cbad525d359914a7d0bd91d2c551d1b15ff9dfe9a7",
+                sha256: "7a43179a1a0286b8648f28a1c42812af5b54c70e312a12564f1fcfdac0374921",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1962,13 +1962,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "46e47782d7430ed0cbd092131d8bf2ff3b441966f203cd07a0d0a78b2f5eb504",
+        sha256: "919a8825f9f4f6c0c1b0618376c8eedc07e2967753fd8bd2b30fd65a58114af7",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7f4293a0dc174cc4f3d85f74c2e73e8e8d2f30371bde70ff07b72308d4630091",
+                sha256: "c4f74210149ea60e555568ebc65fa4f9ddac9556e022d7ec610b3d1eecdb8341",
                 bytes: &Aligned(*include_bytes!("kda_decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1982,13 +1982,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "cd2c9a0353372bbc908d32c2d12a3b996020719faf19d396145db414dac8621b",
+        sha256: "69a1fb8d1aa42c049e6be7aa1d4568d7b4aff0824921d279134b1c66de0cbefe",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4c92faaed1a445d2e86d6d6f5159aa8dbf5cc1bd7ac215b73ca482ed8691de1d",
+                sha256: "12a19bd5fee90de87469bb03b3fd3914c8abd15c206a59bea0c78d917a3edd44",
                 bytes: &Aligned(*include_bytes!("kda_decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2002,13 +2002,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "46e1585a03933f44ba976e008608860e4ef354a06a670a5f0e44910102a31a50",
+        sha256: "27d464db9ab28e7e1074b17cd06e80c2282663d8e13bd0a86101ffd668f9974e",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "bcb2dddb3f75d4f17ea57ac936be70d286f7f217822cdde7eeeeb67b328449b6",
+                sha256: "19da0bad3d63a2229f2e226b5c414664e1b224f2f01770c8c6b68228e87e1106",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2022,13 +2022,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "19b7aae64776a1bd58344d35f31e69c953b1a1d17d809ff7154fa9f13363c207",
+        sha256: "33974b79e55f560f4e71cb45fe5ce68dd3bdaaf83e32dcffdc04bcc569e99a41",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f9fe2996e8f00cdb4e97b32657ad01a4f380e05c279496d869e763070eceff01",
+                sha256: "e3f12b25c62b096c4defef62a43a331054ec158dab4409578034bfd08a4aebde",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2042,13 +2042,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "7ca31433ef30d502716fe62d6edb699d83f9868478caef62ba624e52d61271bd",
+        sha256: "f39eb352f678db61f35c020d1ce13b33012c6afc4782682c70e9a70d22cfeec4",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "89f12a20cfb24f415a6df9625ad877774ba59ebf9cc6ee2dfc3f825c3dd458c8",
+                sha256: "6cd820d51873c3e388b7d02c8623854ece2efc2125d545fa56c307b196aea906",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2062,13 +2062,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3a2db888295bedef2e0da0fc13e22cc2af5864bc0221ed50211d45d813b79926",
+        sha256: "3044a076a0cb4dee9dc3c4d96326d45bb110a0fc5b239f4bf1e458c5192d0b94",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6cf4fbce46b5ad30c0bb55666f3627cef14f1b35257c4529ff0165b9c5d63532",
+                sha256: "b1b4df843beada4c7f004efdeb10a7597d96da6cc97f5f6285b6a95de43f552f",
                 bytes: &Aligned(*include_bytes!("kda_decode_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2082,13 +2082,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "06a369178b25fa3e6b61aa30bdce35fb8197b87c3c3bd8b36520d66a537b6df4",
+        sha256: "0ffafef10a88610cbd7fcd55e76c1b01036cc94bedaa483017f9e0db7477827a",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d753f4192eaa993528777d0d4ff9f497fd911c0fc8fd1ae78399f0359a901daa",
+                sha256: "f353d2fafb0ebbfa0d91757b8e911e00d4addb569e7d399637ccfe54c23188dc",
                 bytes: &Aligned(*include_bytes!("kda_decode_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2102,13 +2102,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "dbbc1461352e41b20590498b6ab26fbe6f54eb3a65c28311dcbdfe06af771523",
+        sha256: "1033d0706e55066af4c90e9a30a3bfc721f5c97119cfe060ca6d92be5973ac76",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4f4a7c3b35f9e6a719ecc598959ad7184b66ccb04f43a0dec591e7c6d709b880",
+                sha256: "7c8823c42f341c3c70a0e58c7a86c7c5d4ddfcb114f60a0ad4c5f78722f451cd",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2122,13 +2122,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "82a34509d7841ac01bcc5e947e470415413aa597b2b8ac8079af13bb8dfb7557",
+        sha256: "82f55c25945b2a081abbf55f15477b6396a8f71168fa01e829ab36cda25b8e8b",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "26936938200e39128bb536276529697135a884fda317b5f23e4ef167cb404023",
+                sha256: "a78c827727254cfee51e5fe4b9c7fdc85a3ce1e56134032039f317ee31d7a590",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2142,13 +2142,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ac26f6e60e80a7f2b622fdcfaa64e1f7cb6d272ed83c5296e5961cc3dd40ef1a",
+        sha256: "bbe9bbb07a232f05cc14748329f0b1eba7fd16f1a930a72687a7c06654f8484b",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4c53f5650c2d6ae7c4eecabdb7c92e3ba28a7800e65d95ace95b4203b035a338",
+                sha256: "5f978e734ee9c754dba7e80e725df32feda2b8c7081fc4d4838064bb1679a462",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2162,13 +2162,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "a5927d3909396bbee41bc3242b458b3daa43a42d50b88293eeebfae4e1519da5",
+        sha256: "2d43deaf75e3f76ab06a6d2354bd65fbbc4430be9e2bbf7f8b6d0a130c607598",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d2cfbd6ba6342c3a7901cf2811283138021175f2a61bee9889eae8172f88acf7",
+                sha256: "dc375cb8c2ee27f411f669411f38973a5e83df376a7e03838e56dc880506a535",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2182,13 +2182,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "743e5c2e77bfd3a314046b3ab1ba222a09a98b5711f8a96741745675ab51374b",
+        sha256: "059c92578beedab3babc6197d18e5f65abab030d7b8f649d8acbbbf4f754c399",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ced8102d1c7fc735cca6a7f6c098e8f42cfa5080063698f23e34e108ad9826cf",
+                sha256: "b374f616b094915491f5de1791198d8bdb94085905acac9d5bc8db53dc468604",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2202,13 +2202,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "4889c0c9ae32feb9ec3114013af087dd72b7e3e8388193bd59a5cbca4c32a879",
+        sha256: "0714d187a0bd81c6d2adde2057afae0776aacb77960b07f13c0daf3a7db420bf",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0e36c382151e236e7e265683d79947d05ebfd6853f39605f4d0930057937a65a",
+                sha256: "acbf195431cc66e42edce0a7c02070373353eadc9fef51e2d6b77f413d91fd41",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2222,13 +2222,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "c289d15c62659a3f454478b4c399a37269ee7b4b01ac653b3e7790f93171aacf",
+        sha256: "33e3d22a8104aa33bc2fb0f933840fd6c69be047be87613b200c7655db6302be",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "bc71a0cd843531dcf6e02629368ae3e7f0da0e0c9147aa40e8016ee8da7af624",
+                sha256: "e8791bdbfcfa72f8a3dd9cc0bef3dffa90b17ac853eed8525ffd8581d36976b0",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2242,13 +2242,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "aeb0b61c5d89e5d6441f7d011b2a2f7794ced7c5a991e85c266d80e575e0e654",
+        sha256: "2d1ff11e596e78703765970e7ef5e873e7fe1e65173f56d3d39dc0c225eb14a9",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b1e14299eaeb7d2c9d72d7697287d889a4829a4129c495d1b1c0be03cf7b2bb0",
+                sha256: "707443d8b052c09aea6f6e8ae0937c8dd077d41e4342ddcc3786a16f5505d8c3",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2262,13 +2262,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f58e1d4904fb1991a856a07fc5eda4d8833f9422dd794d61eebcd4833cc62cd6",
+        sha256: "d8b466fb29b23e7d4bfb10835c95c24c004cd57aed9944ac6807ecfe2acb8f21",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c030230040952dc209f13c72e7ec2762bda4c5a1060e175ab5002b3c5e748d88",
+                sha256: "35570e64986c2a60febd0f15a73e5fea120d246a405d6d15d34442f62c022f97",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2282,13 +2282,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "8b1b3e041e756ee67248daf418fbb9595c34ca6726eebd0e5c442cb2921eac55",
+        sha256: "aacfc1f3d6efed0301202df3e21841f2d2109f921661c9246a57e64d06fcda3c",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f951ee10a8d1fe2cbfaeb7d9d9423914aea29f49dcd8858f2332003f9971857c",
+                sha256: "bea769ab8b5ba8b77e8af22d4df6fcde628147fec07f35a7a005cc07febc6607",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2302,13 +2302,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "99dd8102492978adafcad2ff7b43cf5045c62d48af9608ef5a49442618371057",
+        sha256: "2cdd8231269493db6b2885b5267dcac9fab9878f9687854e1d51f29619c8c7c6",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "81ccbb48ce7513d60fa8cf2e667aaa5a8fecb348d19a59ae434ea10f64b803e6",
+                sha256: "00b0b8a5f3c2b7bb481066b2e608b4039079f11a9ba75575cd890f76944a9fd2",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2321,13 +2321,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "8a963673ebc84adbd5ffe08eb69f66c5a1f4289c2766a443c6f0202693f7cf7f",
+        sha256: "399cc97f9f4e7ca4cb16bec100ddedb432cf5a329a56bd6f1bc5490908dbee8f",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8cbd84b6b7b39902616468d0b55823c816d0a2fa68fe4059278c86a5b3cb6838",
+                sha256: "fa3300b291298431c44ad1c310fb6082fc17b3d0e90dfe9d3ecf973d1df57172",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2340,13 +2340,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "cce6290f2c0af26cd9f127725421be5678da659198fb41cb1dc706b80fa97b3a",
+        sha256: "f583b960c07ed9149e7a3b00e6b447b70c4c3ac467c099629d47711831b3b7c9",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "3030e92fec66f0e1c19145225feb1b8ee3f4e15dbbc778206efb253baf5969a8",
+                sha256: "7a7a3a3a7ce19f86bbacf7f41b6a87698c64f5def3c0c76821f3f811a2c26480",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2359,13 +2359,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "53a3d2c8c4c44342b4b967825d4e545a813570f7f7b90b5b7ca9ea64b23ea647",
+        sha256: "317d2ef2ede080323af4f34ea1ae13dbbb400682f9b7337326cb8dd5d4a2c5fa",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "14fa022f41e4ed73f36c3b7e6a733fe6b5c438296f7f60e3a038c7b905da2262",
+                sha256: "5856562d52c1ef46e862861e719006cfdd5a07335cf34eb9c9fa5a6dedf7bf0c",
                 bytes: &Aligned(*include_bytes!("recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2379,13 +2379,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "2ff891d790e71afc304746ece2976678154ae65d0e1ab6694ed0eb7c145008dc",
+        sha256: "17577ea41ae87144b4130b12a94f80233ee43b269c48254d17d1aa2b9fb7fe54",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "061eede086815aa7cddd775434493309dc8c3028daf972bc7c3d3b9ea2790a3c",
+                sha256: "4520639804b662eff13c08d52f15106feb0884c986b90a7906b612e08fb8e70d",
                 bytes: &Aligned(*include_bytes!("recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2399,13 +2399,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "140bbadd7ff0c324eee1c3fc6c593e4b73906894f30e566945f7ce3b91f3eee4",
+        sha256: "db675388824f336f50a9923f081405d6298e034dc8c4f8b757bffd85320cc41e",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e23ce1c9dd410e2d07924b5d33b60b0ae017122a7539193dd3630db6bb38bfaa",
+                sha256: "951aee7491487ec0c52eee9867bfe9a86b93f03cdae17b3c3689a86847cf48b9",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2418,13 +2418,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d227e4ec4752416d1b108bb01346697a9e51eb3a9df8357e8a73e98342787995",
+        sha256: "127f5335b6068341aa3d19fdeb538ba81503912caf1db0436cb48093c9eb059b",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "096b529141c40eee405b436f017f2395b9e5cdb37654f3523e43778283b9ffaf",
+                sha256: "cb4da77012f04ebee97bdd7b481d7fbc83fb09845c0cac32fd292d6757cdd4b8",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2437,13 +2437,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "2f28ea94d0830784e776df91f1637c47f37e013472364c5fcf5430c45d404cc2",
+        sha256: "f0022d1daef2258ca5645e7b78259d0dd43e3bad15a5a2bc93f51f3da44fbc25",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "63f9a03b92dbfc66902184b929d05b61cf64870811cb61cad7836fc3eea5c062",
+                sha256: "ed3430276a5e427e22da08b5391aa8decf7db0c9368184ce1406ae7aa5fcbbd4",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2456,13 +2456,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2f2f1f87227412a5757b2c07896f03800b85473f3ffe689a52fddb07938273e1",
+        sha256: "c3e272d5efe8ecb055c85865b8eb5bea359d21f643ca6e7ec2dde5438b0953a4",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9ee3a939441e9b6c33f3ae29449fe4ba7516024636c51348b24e525502df4abd",
+                sha256: "b0ec9e368b69669442722f1f42c82c008693e68e63dd999c9f9aa1b3432a4a4a",
                 bytes: &Aligned(*include_bytes!("recurrent_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2476,13 +2476,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "55a5b5f569b962d2b1800de5c211b3a3e665fd5a21e3703f4f8498adda472cf9",
+        sha256: "bf71cbea30021d1bb6c458bc69e742d0e4246d70f2841ede6f06e981514ffcda",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0278c4374e088bc652e90a2c5d6c42aaa250492c5f944034cd07d5c326f245fe",
+                sha256: "337552856d77f6b175ae12175d308c7e564230494c90f8b2c9c0a701e3cb036d",
                 bytes: &Aligned(*include_bytes!("recurrent_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2496,13 +2496,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "44edf02e67ca30ddfee870966b9bfaddcd6aeb97d986edea86c78273534b4484",
+        sha256: "e4eeecacb1c26dc52ec50becc35d0ae799459a33daf71f0d8f0760648435ee96",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "55c32959dda9d319235092bf5d45c31f20b28c98d8462327d90ac524ee1690c0",
+                sha256: "281daa73b52008f8a9c3e2ff158d06cd1343c9c5e3d96d915c82aeb6c45b3636",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2515,13 +2515,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "fec492f06e89863e9418207f28c864dbf6b2cb99ed5bd2e296e50f1929335c41",
+        sha256: "334c627c564a442fd225dd9893b4a8de888c26ce66491274de341d6572ff8dd5",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "70cc437a1696be2cd6aaf3ef610ba8858beb8410f489076db0597a55fd485ac5",
+                sha256: "a0b0fa1a98e26e2679de0110613f91959b808f4081900569847196ba9f42158c",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2534,13 +2534,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "9a278e15b3c8aee9878499d9527b16b74cdb65e73cea48a1586c92b0c95fbaa4",
+        sha256: "6e7afac75a619e034c3511f78a6006dd66857016bae782f54ddbd7ec1a9a0dc8",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9fccb6d997b3eccef02e51919b4ead17ee83675eced294710350bb8b48151a41",
+                sha256: "a94ecba747cd87a1fc4592183e10539370bd64fb8c22c1c685abae5b68070563",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2553,13 +2553,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f3784a8e7a1a8a2827408f08aedf9c26cd917630904c954868ee8b0a2e37f8e2",
+        sha256: "80df463abd1f862e1dac09b9e75406271d27215423d6754782d45449e9173150",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e13d4a0c7d89821ea39acde9279103fe5b595283a1bc4825fdaae258b9cfb531",
+                sha256: "117b52cf5b4880da7bc8a092be5c9e5682748ab5bfc8cf68efc3d9eed32b9ef5",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2572,13 +2572,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "822ae977956a46c03410000c032593fab565139b447af070e428297dad811a4d",
+        sha256: "1d2602103e6ae62b3bb61dc1402499ded1633a126825fff42cedddf665fe53b7",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "41b0c7de6e079c3a412969f14753058ac3b470a436250192716b756cbba08836",
+                sha256: "54cbf123fab3b0ca97702a3c1c475e569bb7c5ff5c03d0a8b0e68d61bfac6a64",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2591,13 +2591,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "bc557606d7937ae73671c24c657b25f16ebb054998ab68650e0ed055eec832e9",
+        sha256: "dc63f5b5ab5ae9694ab8324ef699c95adac75d479e02ae35854d9564b050cab8",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ec84c10bd547403cff1ea73fcbc5673e5d7f6f0934bc331fe04cd355dbd310d3",
+                sha256: "ea35d182127aa01840b182440a8cd426945987cd794c5eba5e4c9898536d7add",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2610,13 +2610,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2d0d14e70aaa06161450a592771c3e59b0dc6a4061907adca65e78018ac0ca6c",
+        sha256: "581e9a4755b85c1aafdd4c3133a124e43ae33df81ccd0fb9208a79b8ff409783",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0470ac98d54195c25dde2742c694a3c1458d6785a69a5aec35618a7ca49194ed",
+                sha256: "01b50ae63f4881b1a976c9d938b8ddc93642b50446eae80eee6e0337ab5b35c2",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2629,13 +2629,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a19c19e27b2a2227b188b937cf178144f71c0c5b32adf5269d2be966e3cba286",
+        sha256: "9e8733c13cff89b2ea84865121d0a0daf794bdacb684d007fc0e103551a63eee",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a3c4dec0eb7d3822a69f7dfe6fab03bb11bb11cc3febc1d654832812e2c4e976",
+                sha256: "7d071fd3022f0d041affa6836d7dfae5a697ab7645dbd94b0b253ecc542dcca4",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2648,13 +2648,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "6704bf85db07bdcfe8c33b39b25d4b811ce5651e6861b43a80b1518862417662",
+        sha256: "3d2f05325978e38d78bfe73e78ae8aa35821cf0917e87d88c5eec2022795f2a4",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "4afb8e0f90418d9781cf7778c64d24dfe4099e134a890f8b1047cf4c35df169a",
+                sha256: "8ad6776e534bafcc0c72e593f80c2fd6a220fa809a6dba87058f483bdfe61a1a",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2667,13 +2667,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "f12604931fe98ca24a5bb7ba517c3550e3bbed9078ab7165b990ea8ba1cb52fe",
+        sha256: "d8cccc0c699e6d09c0e8b29fd353d1e0c998408c290df1f87229bcd1e3692cbd",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e3aa78191426dfc9fb9e7c299b8905a8a10df81ae8ea7fdd97dbe7802618451c",
+                sha256: "f521b52d4eadd37b153809e72f9e8f6331d54bfe3b01c9d121c9da19ddee12ce",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2686,13 +2686,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7f0aedb8dd327d2509488591e94af7796d8e743781bd9cbcd77703412cf1959d",
+        sha256: "2c778de19c6f83d1d82b277464b4e83ae8a9d18241b468b84520d734c1f90758",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a8fc926d9d76575cf2797e8b703db7c7d88614ac0ff617dafac7f0df7ddb0ab4",
+                sha256: "59b9efbb458c7e15dce9868486c06029362b53583f4c6d47337cf8558ef99a0f",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2705,13 +2705,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b87b780aa95477f56ddbbc59916665ef8a61891a0f086bcddfcf4d169ab85c78",
+        sha256: "db9cc2daee340b2d94dabae99971a634569ee2891d887fffed61b0684954231d",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8e8c0239043ee3352f77ffb425f2d00ce53cea38655e54aaff4e6019beacf41f",
+                sha256: "52c73061fab0ede15a88b2168ad491a2a72805a08acc0166c904b8e1d0f6c726",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2724,13 +2724,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "50d1c867ea818427e52b96fd45ca43b7fdeb9cee1f7a6318dc09368a144e273d",
+        sha256: "b5a4314e00302820ff318f06a9b47d6eaab638d91563ab1ccc2c3621c9064e57",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "62d62d4782374396c88c81245f02ccc5ab005965bba6f24aca39c1835741b977",
+                sha256: "ec571dc5970b403055264e2d9f3911a3b5ec24472b60d6726b20cbfc434cf71c",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2743,13 +2743,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "8a3b7ddddf67cbe1abb31f38e46bf49eaa9f8e25b4cb29d24e1a2a51eb046137",
+        sha256: "b10f73b247942ab97895fa42b79b3fbca5bcbb21d8e5aa9f5a03ac3d84355949",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "51c0ad1aa496118fb270ed37e30e003c37c61131080536a121fe5ad1e64bc539",
+                sha256: "baa209b77398ade02e7e4f015fef5575250f058650d86dd14695e2ca8b87ff75",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2763,13 +2763,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ffde8f0a481f7aabd699c9565f1f8e62d28e753f038aa1cf52613b202602fc54",
+        sha256: "443c6eb57e68ca0506acc4148d9f60b076835764b176231e998f28c14b05f13a",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "719657752335a18e70bbabb56539ee174dd7c97130890f4919df09c752f730f1",
+                sha256: "b04c224c7991dda18771b5304f018ba6f7a0d86149e5309f7d81d5c3d748931d",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2783,13 +2783,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a3ff766f226e17ef8ce1dfa4f7455b4b09dde8933aeb88e84c6f8d578aabe98c",
+        sha256: "ac84261653bee09a81a0f3053f61640150d101f9218a20b47e2b341c584141c9",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "4140cb481068763bc973816379aac053a9afe3500d49ae2fbd52eccfd55e271a",
+                sha256: "f8f5271d245a0d911baa85adf52208bfa95a324dc91e67d3cff104bde68bf49b",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2802,13 +2802,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "cbca110b8e7228efbbf3d04c19ed7adf4aed802112dcba8e931a3213d54a9f3f",
+        sha256: "02ba709ca7de9b3794b4e33ab89abc156dee506c7f462005d0334f82faa84e5a",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0448a243f8e63f3a1722486334729dd8ec167ee242cd3ce26f9ebc65616ef398",
+                sha256: "349c63542a7e7d74258e6c884b53e36e49423a9a1098054b701b29b366752446",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2821,13 +2821,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a567b7f9ad6c3f6c7c022f275c230c9827c0759d733001c946121b5da4fe8327",
+        sha256: "657936f747f4cb7955549005733a857dfd116d92b73abcb279a0feabd669354a",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "371d46e1ace251e3183d4b52942116539b9f638714035363a635255226e10f29",
+                sha256: "9fbc5bb765bb6bb96b240f1d18d1c85037cddca344547dbe2b6dd68c0a0c91f4",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2840,13 +2840,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ab818cd638963e6dce5a24038eb60167d911f0eb48c33b72883e33ba107702df",
+        sha256: "37ab4809755980324b09f9c62db51dff059438b7bb5003189db02b4bf14d2b0e",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a64ee148aac215e1e4b0b0f8d619403c915877a52cbcac71094851875a389e73",
+                sha256: "30afa66475bd92164b57d351c8432d9f1aee6e7f6f1603407294f3300582082d",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2860,13 +2860,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "058bb06ba34634d2ec5081f46a9c717188820df20fea524fc2400761dc60bf8a",
+        sha256: "5e7d5ab03e6128119ba4ec39735addaae119e1d25f3deecf436b9b56636dc8f3",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6c68d318123b68b280a31433f1647dcd99c2a4fe0e5353e1aa1947f73826270d",
+                sha256: "f23daa68a93a57c3c028ed4bc4a1a5c3e10027b7e4611431d6684b6372de619d",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2880,13 +2880,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "374464523d60cb7503b10a4e81595c6118b9863cfd763264d7394b9fc154fe54",
+        sha256: "bc0427a601aff31a4605c7932c87277555c5091f929d7ab33ab800f32b028740",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "655d18fa77bd5afa152a7315f193b74b62755dce01e2102c7e974e1136b9ba70",
+                sha256: "48977fb0cbcc99f0cd86b5f174bcda67466606a404368787df734dfed6088a22",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2899,13 +2899,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d131a0692e01c149c7cca806f1fc2d82a9e3f86c800f0779920659c478dcf4e9",
+        sha256: "99d7312530937ea55ca1156c2801886098a2cfa0f5237b0ac3f74fb757381602",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ad6b574c4e6655dfafc64162e0685effcfad90bff4a259caeb85da1de2cda2dd",
+                sha256: "1195ddf09fb5e220dbfaf2e6006053455529df436bcb8c6034d05d35ae134129",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2918,13 +2918,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "599d59524ac403e01a133e9ce27aacd66bef0601596831460c552c36067303f3",
+        sha256: "b0182417817f76af7f3b12c2a59d61ea6efca94a16c83db643aedb383451d4c2",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "380ecf54c1140ffbc464e449632cb46e712d1aaed1510aa9ea3b87778a578b2e",
+                sha256: "19308ec4559ad5fb0455172581498fdcbe612ea53dd49cc74b542992852f8471",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2937,13 +2937,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e9f0fb8f9cf1d0db7f311ab86d159010024505a9eb515a23b31b7ab9f6e289dd",
+        sha256: "67499ab6ab6bb4bf1030ca226db8cdf1a91f3bd669dc70165ffc5c082dab8d88",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "207f45c6b356f66bb39940216ff47ed052a705327029c46e3fadce1c331e85bb",
+                sha256: "a9473ee9ecc45d48e1ad52c5657c4a926667a1d2128ff624b9a0240be960d94b",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2956,13 +2956,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ec8e3a3f3f2c98014081e1489a195d577d8886d7e9fa806fa750ef690c6af19f",
+        sha256: "33685510651742ab2795e3106aa6a27f49d6c6b889b10fa464119f454321f30e",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a4da26892e186a6af687cd039bc345ac2572b2ba94ee7472c03a75d8ce5a26f3",
+                sha256: "9528dee4deaa14fe1e67705f1ee7a62f46aa888a26d626211d1473c8d731fcdf",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2975,13 +2975,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "1f95380ea8fd4c99c575fd93b320b5188984a498016eeee25fa7dffae0335296",
+        sha256: "b919f8e9dfa04fb530a4ca9d2ece6a8e8ae7ddb07e4c86d76747809c12978095",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2a0fc8c6805f8ddba1c89f5b743260d913946b92af1918070f3940f50ed101da",
+                sha256: "04bac02e8f69abe87072106152fd98525818a7a7c6f263e476fdc410c1fbeb69",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2994,13 +2994,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "38b1facce435ed77d561db3c246eef054be7f1cc21aad3304fbacdff18fccb3a",
+        sha256: "e44a205040fb704c2229115bbd690f8a7290ee901d1d818c40beb2617d74a242",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b11cde0a144725e1d3579123a631c0c90a9319633a370a36bd85ca2806f726fc",
+                sha256: "82b76ace30c515dd43281c3ae6b1aa1a446ccd1ee5d3a0945e0bd3e650a30371",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3013,13 +3013,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "09d6462e0543d12d6922e8dcd64febe398d57d333b95e8ca93200bdece684251",
+        sha256: "fb3383e43b44fb7ba7e59aeecb9ef9cd99a5f1060ba97b88a088544abaebec1e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "35b0fd529589e3a06352a3cb5785a7093954cabb21faf49377f3cba2ea575f83",
+                sha256: "3d5dcd2eb89866c137dc1831cca67dd8d5c2fa330d7cc0e3b1f531bab5afd321",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3032,13 +3032,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "522f7ccab7fbd58f8bf54bad48fa8ca5ebfea5cff809e05c9f9e014ab10630c5",
+        sha256: "413cdd0f30395bb538e295c32120ed7aaa982ba4f3bab939655431f7a60ba836",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b860a22dcc62675bd2407c9ff24ef7b4fb3a493e05d08291ee7bf1eb6feabf99",
+                sha256: "23b82fb8faf13ed69429148a2d99f6328ab085ac094ebe7be8a6e168119c282a",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3051,13 +3051,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "6037497e653006e019422ed3b4bf5ca513b5a195f0bf65d5883aa1199ba4b909",
+        sha256: "5a1de15b393ecac2e9605435ac5be9d40bbed513483bc3596cb7ac33fb511383",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b679178ef245ed94009a6807b972aa97f263eb24a24b246d986e77ce9a51df13",
+                sha256: "079a4352086d74c6d67ba6ddd291d86a0e01cd85e3894eed915100a4da2eaca3",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3070,7 +3070,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "19c7c715258b63869d23523a68be493fff7ab72009a961dafd86523e8d50e329",
+        sha256: "22b76e508c644e9bd80c3c0feaaa0a474fb5093571c016f768ab5e2a33bd281a",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3089,7 +3089,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "7631bb91d19762473255f680de482b70d0716b1714924fd7a4f1dbd32d277ad1",
+        sha256: "3e4139b8602fb0abbf1a0a5e92663863632f3e97656384fa7bbb6593bc8b8e8f",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3108,7 +3108,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "6b211a03021afe27ad80c3f5ad35178b17ddee0a28f7ff5a1dd82ea6cbb7cacd",
+        sha256: "69fef60328372af778e187cc95b8867e87996bd8e88b612f10cd2cd17f9bdfdb",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3127,7 +3127,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "eec6e94da239f2d1ee393145a1bf25ff46b7dcad59cbf9982457b1a5346e43dd",
+        sha256: "5d97e60022bb3d6f2a8b7a1aa8c43cf0aab8d5ed1fa64b4c2800af496ba7c9b7",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3146,7 +3146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "7f20ecd615ea33227b12f177cb24a24c7d246191eb8b8d78e3a738ffed71aaee",
+        sha256: "34e2508020198e5d661ec48beca46d9c999836debf8b96c19d3d0d183a3e8f49",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3165,13 +3165,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "3ba5db52388877f81ab6a376f851b149d07b8e0a14129dc9bf545873f900eaa8",
+        sha256: "bde48ef225020339eea6aeb3fe3640a205046144ad1d9d34623817365d08b1fb",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f32.sm_90.cubin",
                 gpu: 90,
-                sha256: "a27279fa141f6b0e3bd2fae26d3e1e5099273415a880b6353ecd94f02ea070c1",
+                sha256: "4de1aaa8658c23d6965ed5b90c51405424f5a0d0cbfe9dfd3d44370ca5b90ac3",
                 bytes: &Aligned(*include_bytes!("conv1d_update_f32.sm_90.cubin")).0,
             },
         ],
@@ -3184,13 +3184,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "0953dab1204357dcc528d55a55fdb18f2de9d52174c2d6a94e7c22529abb9b5d",
+        sha256: "46b52f72d6bba40d1dba39e4af580e7cdd0de395961b5d729968d798bfacc2a3",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "dc1757ca7141ac2cd8b7f6f64746e46b2955185a4a58f000223456b9c423b94d",
+                sha256: "309602706569abba27a4e9fcc91206480f932a972948954fa0f7df1371bc1e04",
                 bytes: &Aligned(*include_bytes!("conv1d_update_bf16.sm_90.cubin")).0,
             },
         ],
@@ -3203,13 +3203,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "451583cb5143ef283aa0b44263e2b24a90bc9010359247617b94607f34a94d5d",
+        sha256: "dc25534d62cfef0570467dd5ded574625eb3a25c72e597b92449c4144013f989",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "6496627cb176772a08c2b214a34ddf4150bf6dee1747635cb7e152bd3530c715",
+                sha256: "ae68c6df8e8c92303df3221ed4f9a223a4de3e33d16a189b29189dceffc4f9fe",
                 bytes: &Aligned(*include_bytes!("conv1d_update_f16.sm_90.cubin")).0,
             },
         ],
@@ -3222,7 +3222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7f56e63b39814c3f7cc32645c0d34c2e50977ed641ab4cc7089863e72724bc75",
+        sha256: "eced65e83f9e97f24e60aadf8140532ecfbeb0d49f2657acffc96a6403404837",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3241,7 +3241,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d6b2c9848dadac17525d4a8f52931e3f9c001c3f9ed922a78709528860cb6f10",
+        sha256: "608118aef3b5600a5740075e9f2b10a20b00e736c92886a0c67c74c4c853c53b",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3260,7 +3260,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "315dc112c04ee9c4339e601a4a05d24d55448f6fef1fdc6260a3a53df765f380",
+        sha256: "40ee2ecf7f1cd67e013d6a39cfe61e63246d1022a850fe65964aed3e7f4dbdc8",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3279,7 +3279,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "385dc83804d56632c78c61dd579ad5f50caedfc3b12e397fe6e33279079858a8",
+        sha256: "5d2e79425e2c234b44b987b3d87b3a829486031c0bc1d02634e4592db9e818a5",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3298,7 +3298,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ec9a5f9e6cb54a394773c6ca2ef0590b0c189d83470497aaf926581f5c28dc66",
+        sha256: "9b165bea410b2d2334ef518088155586749ba3cc714195a7f784f90742cd203c",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3317,7 +3317,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "1e58fe7260f837e1fed0ce903a3a378fc8d6ba78252121f83f88a46088a17115",
+        sha256: "4d170c3037c13664c1b470e3cd8f1395f4070598c48e34d305bd31dc71c7305e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3336,7 +3336,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3c7f7e31fff86f2f5b4df7285c9590a7d7d9c8a84414958bb8dc0acbf56d21c1",
+        sha256: "c602aab5f79e4dc41aa0f3af5ea5756fc4d0ba320600b9c416dbc014f790c136",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3355,7 +3355,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f88842dd007576bed060c4c0c31ffb529d0837db5311ee7a1b2643b99e27aab4",
+        sha256: "346f47352da22f6517dc8f1b27d880e3eb2cf4984b94a2e42b8b711143ebff5c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3374,7 +3374,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "7d8ad491a1db30a445489dff9ecabd9901095945957bd086c5b028fcfab4f2c6",
+        sha256: "f3e1c5ae91532f8d1faf178e4aad016a47c242a497548cf22070d270ec29fbe2",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3393,7 +3393,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "434a838de623faa2de6a09544589ffbf2e965a425e1bab90e46b9754066124c8",
+        sha256: "d62123635a27f38c8585fc49f37a47826337d344181ecd693f6a74de663bafa1",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

@@ -20,6 +20,11 @@
 //! slot is there: what is worked out of the inputs is ready when the state comes. Nothing loaded is looked at before
 //! everything is in flight.
 //!
+//! A warp waits for loads by counters, of which there are six, and ptxas gives one and the same to all loads that are used behind
+//! a branch. The slot would then wait for the inputs, or the inputs for the state. So where a warp works its token out for
+//! itself, there is no branch from the slot to the state: a state that is not there is not loaded, by a predicate, and the
+//! outputs become zeros at the end. That took a tenth off a launch of a few states.
+//!
 //! In large batches a block whose step is done asks for a state that comes ten megabytes later into the L2 (`Pool::ahead`),
 //! one of the next wave of blocks: so the memory has work while blocks end and start.
 //!
@@ -62,17 +67,6 @@ enum Asked {
     Shared(Loads),
 }
 
-impl Asked {
-    /// Some word of what was asked for last, to wait for all of it.
-    #[inline(always)]
-    fn last(&self) -> u32 {
-        match self {
-            Asked::Own(own) => own.last(),
-            Asked::Shared(loads) => loads.last(),
-        }
-    }
-}
-
 /// The kernel body. `L` and `S` are layout and type of the state, `G` says how many decays a head has, `T` is the
 /// type of q, k and v.
 ///
@@ -99,12 +93,12 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
     // is used only after it was checked against the pool.
     unsafe {
         let own = G::decays(K) == 1 && !L::ALONG_V && Tile::<S, L, K, R>::TEAM_ROWS < 16;
+        // What is plainly the same for the whole block ptxas may move to a uniform register, and wait for, before the loads
+        // behind it are issued. A zero of the lane's own (threads are below 1024) takes that from it: in the address of
+        // what is loaded, or in what was loaded.
         let lane_zero = || compiler::opaque(thread::thread_idx_x()) >> 10;
-        // What is plainly the whole block's ptxas may move to a uniform register, and wait for, in front of the next branch. In
-        // these kernels it did, so here tables seem to be read at a place of the lane's own (threads are below 1024).
-        let is_moved = G::decays(K) > 1 || L::ALONG_V || K == 64;
-        let zero = if is_moved { lane_zero() } else { 0 };
-        let at = n + zero;
+        let zero = lane_zero();
+        let at = if own { n } else { n + zero };
         let separate = p.pool.write_slot != 0;
         let slot = memory::load_u32(p.pool.slot + 4 * at as u64);
         let write_slot = memory::load_u32_if(separate, p.pool.write_slot + 4 * at as u64) as i32;
@@ -119,12 +113,19 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
         let shared = if own { 0 } else { shared_memory::<L>() };
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), false);
-        let asked = if own { Asked::Own(block.load_own(n)) } else { Asked::Shared(tokens.load(n, 1)) };
-        // And the slot gets bits of the inputs, none of which is set: so it is looked at when they are there, neither in front of
-        // the branches that they are asked for in, nor apart from them. (Loads in flight are told apart by six counters at most; if
-        // inputs share one with the state, what needs them waits for it.)
-        let slot = (slot | asked.last() & zero) as i32;
-        if !names_slot(slot) {
+        let asked = match own {
+            true => Asked::Own(block.load_own(n, if S::VECTOR == 4 { zero } else { 0 })),
+            false => Asked::Shared(tokens.load(n, 1)),
+        };
+        // What the block shares is asked for in branches, and so shares a counter with the state: therefore the slot gets bits
+        // of it, none of which is set, and is looked at when all that is there.
+        let last = match &asked {
+            Asked::Own(_) => u32::MAX,
+            Asked::Shared(loads) => loads.last(),
+        };
+        let slot = (slot | last & zero) as i32;
+        let is_there = names_slot(slot);
+        if !(own || is_there) {
             out.store::<T>(n, work.row, [0.0; MOST_CARRIED]);
             return;
         }
@@ -132,8 +133,9 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
         let in_slot = work.state_offset::<S, L, K>(&p.layer);
         let state_at = |slot: i32| slot_at::<S>(p.pool.state + in_slot, slot as u32, p.pool.pitch);
         let fresh = p.pool.reset != 0 && (reset != 0) != (p.layer.flags & flags::RESET_INVERTED != 0);
-        let state = match fresh {
-            true => Tile::<S, L, K, R>::ZEROS,
+        let state = match own {
+            true => Tile::<S, L, K, R>::load_if(is_there & !fresh, state_at(slot), p.layer.v),
+            false if fresh => Tile::<S, L, K, R>::ZEROS,
             false => Tile::<S, L, K, R>::load(state_at(slot), p.layer.v),
         };
 
@@ -158,9 +160,10 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
         let (values, tile) = Tile::<S, L, K, R>::step_of(state, &token, v.map(T::widen), work.place, exchange);
         grid::launch_dependents();
         let write_slot = if separate { write_slot } else { slot };
-        if names_slot(write_slot) {
+        if is_there && names_slot(write_slot) {
             tile.store(state_at(write_slot), p.layer.v);
         }
+        let values = if is_there { values } else { [0.0; MOST_CARRIED] };
         out.store::<T>(n, work.row, values);
         if later.is_some() {
             // A shuffle stays where it is: the slot is not waited for before.

@@ -245,8 +245,10 @@ impl Scalar {
     #[inline(always)]
     pub(crate) fn to_f32(self) -> f32 {
         let bf16_bits = if self.dtype == DType::Bf16 as u32 { self.narrow << 16 } else { 0 };
+        // Widened whether it is one or not: a choice between two values is no branch.
+        let from_f16 = f16::widen(self.narrow);
         let is_f16 = self.dtype == DType::F16 as u32;
-        if is_f16 { f16::widen(self.narrow) } else { f32::from_bits(self.wide | bf16_bits) }
+        if is_f16 { from_f16 } else { f32::from_bits(self.wide | bf16_bits) }
     }
 }
 

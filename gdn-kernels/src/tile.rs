@@ -249,10 +249,26 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// bytes, and [`L::lane_offset`](Layout::lane_offset); the state is readable and 16-byte aligned.
     #[inline(always)]
     pub(crate) unsafe fn load(at: u64, v: u32) -> Raw {
+        // SAFETY: the vectors lie in the tile.
+        Self::vectors(at, v, |at| unsafe { memory::load_u32x4_streaming(at) })
+    }
+
+    /// [`Self::load`] without a branch, or zeros where the condition is false.
+    ///
+    /// # Safety
+    /// As for [`Self::load`] if the condition is true.
+    #[inline(always)]
+    pub(crate) unsafe fn load_if(condition: bool, at: u64, v: u32) -> Raw {
+        // SAFETY: the vectors lie in the tile.
+        Self::vectors(at, v, |at| unsafe { memory::load_u32x4_streaming_if(condition, at) })
+    }
+
+    /// What `load` gives for the address of each of the lane's vectors.
+    #[inline(always)]
+    fn vectors(at: u64, v: u32, load: impl Fn(u64) -> [u32; 4]) -> Raw {
         let (mut raw, mut x) = (Self::ZEROS, 0);
         while x < Self::VECTORS {
-            // SAFETY: the vector lies in the tile.
-            raw[x] = unsafe { memory::load_u32x4_streaming(at + L::vector_offset::<S, K, R>(x, v)) };
+            raw[x] = load(at + L::vector_offset::<S, K, R>(x, v));
             x += 1;
         }
         raw

@@ -251,20 +251,22 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         wide(token, self.gate.b_stride) + at as u64
     }
 
-    /// Issues the loads of a token that a warp works out for itself, whose lanes carry a row each.
+    /// Issues the loads of a token that a warp works out for itself, whose lanes carry a row each. `zero` may be one of the
+    /// lane's own, so that the gate's inputs do not seem to be the whole block's.
     ///
     /// # Safety
     /// The token lies in the inputs.
     #[inline(always)]
-    pub(crate) unsafe fn load_own(&self, token: u32) -> Own {
+    pub(crate) unsafe fn load_own(&self, token: u32, zero: u32) -> Own {
         let gate = self.gate;
         let row = wide(token, gate.a_stride);
+        let heads = Heads { value: self.work.heads.value + zero, ..self.work.heads };
         // SAFETY: the caller's promise.
         unsafe {
             Own {
                 keys: self.load_keys(token, self.work.place.lane),
-                decay: DecayInputs::load::<G>(gate, self.layer.flags, row, self.work.heads, 0, K),
-                beta: gate::load_beta(gate, self.beta_at(token, 0)),
+                decay: DecayInputs::load::<G>(gate, self.layer.flags, row, heads, 0, K),
+                beta: gate::load_beta(gate, self.beta_at(token, 0) + zero as u64),
             }
         }
     }
@@ -286,14 +288,6 @@ pub(crate) struct Own {
     keys: [Vectors; 2],
     decay: DecayInputs,
     beta: Scalar,
-}
-
-impl Own {
-    /// Some word of what was asked for last, to wait for all of it.
-    #[inline(always)]
-    pub(crate) fn last(&self) -> u32 {
-        self.beta.bits()
-    }
 }
 
 /// Where outputs go.

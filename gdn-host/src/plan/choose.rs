@@ -9,8 +9,9 @@ use gdn_kernels::abi::DType;
 /// The measured choice (H100 and H200, `docs/BENCHMARKS.md`), by the number of states there are for each multiprocessor.
 ///
 /// - One token: large tiles, half a state a block. Their warps have the fewest instructions for a row, with gate and norms
-///   worked out once for 64 of them, and a batch is in flight at once as long as may be. The smallest grids have small
-///   tiles, with the fewest rows to go through: there each latency counts. From 24 states a multiprocessor on blocks have
+///   worked out once for 64 of them, and a batch is in flight at once as long as may be. The smallest grids (up to three
+///   eighths of a state a multiprocessor in f32, half a one in 16 bits) have small tiles, with the fewest rows to go through
+///   and no barrier: there each latency counts. From 24 states a multiprocessor on blocks have
 ///   twice the warps, which start and end less often, and those of an f32 state small tiles: it has twice the memory
 ///   traffic to hide their instructions behind, and they spread it best.
 /// - Fast memory ([`Caps::has_fast_memory`]) leaves less time for each instruction. There an f32 state wants small tiles
@@ -54,8 +55,8 @@ pub(super) fn choose(
         2.. if is_kda && is_f32 && is_fast => (small, 8),
         8.. if is_kda && is_f32 => (small, 8),
         _ if is_kda => (large, 8),
-        0 if is_f32 && 4 * states < sms => (small, 4),
-        0 if !is_f32 && 6 * states < sms => (small, 4),
+        0 if is_f32 && 8 * states < 3 * sms => (small, 4),
+        0 if !is_f32 && 2 * states < sms => (small, 4),
         6.. if is_f32 && is_fast => (small, 2),
         24.. if is_f32 => (small, 16),
         24.. if !is_fast => (large, 8),

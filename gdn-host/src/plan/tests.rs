@@ -32,9 +32,9 @@ fn choices_for_qwen3_next_on_h100_and_h200() {
     let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
     let bv = |state, caps| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, caps).bv);
     assert_eq!(bv(DType::F32, &H100), [16, 64, 64, 64, 64, 64]);
-    assert_eq!(bv(DType::Bf16, &H100), [64, 64, 64, 64, 64, 128]);
+    assert_eq!(bv(DType::Bf16, &H100), [16, 64, 64, 64, 64, 128]);
     assert_eq!(bv(DType::F32, &H200), [16, 64, 64, 64, 8, 8]);
-    assert_eq!(bv(DType::Bf16, &H200), [64; 6]);
+    assert_eq!(bv(DType::Bf16, &H200), [16, 64, 64, 64, 64, 64]);
     let plan = auto(&shape, 8, DType::F32, &H100);
     assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128");
 }
@@ -130,7 +130,7 @@ Qwen3-Next-80B-A3B over 1, L4
 Qwen3-Next-80B-A3B over 1, H100
   decode f32 vk          2x4 8x4 8x4 8x4 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         8x4 8x4 8x4 8x4 8x8
+  decode bf16 vk         2x4 8x4 8x4 8x4 8x8
   decode bf16 kv         16x2 16x2 32x4 32x4 32x8
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
@@ -139,7 +139,7 @@ Qwen3-Next-80B-A3B over 1, H100
 Qwen3-Next-80B-A3B over 8, H100
   decode f32 vk          2x4 2x4 8x4 8x4 8x4
   decode f32 kv          8x2 8x2 8x2 32x8 32x8
-  decode bf16 vk         2x4 2x4 8x4 8x4 8x4
+  decode bf16 vk         2x4 2x4 2x4 8x4 8x4
   decode bf16 kv         16x2 16x2 16x2 16x2 32x4
   recurrent f32 vk       4x4 4x4 4x4 4x8 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
@@ -148,7 +148,7 @@ Qwen3-Next-80B-A3B over 8, H100
 Qwen3-Next-80B-A3B over 1, H200
   decode f32 vk          2x4 8x4 8x4 2x2 2x2
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         8x4 8x4 8x4 8x4 8x4
+  decode bf16 vk         2x4 8x4 8x4 8x4 8x4
   decode bf16 kv         16x2 16x2 32x4 32x4 32x8
   recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
   recurrent f32 kv       16x4 16x4 16x4 16x4 16x4

@@ -282,6 +282,19 @@ pub(crate) mod memory {
     load_u32x4!(/// Sixteen bytes that this kernel reads once; 16-byte aligned.
         load_u32x4_streaming, "ld.global.cs.v4.u32");
 
+    /// Sixteen bytes that this kernel reads once; 16-byte aligned. Zeros without a load when the condition is false.
+    #[inline(always)]
+    pub(crate) unsafe fn load_u32x4_streaming_if(condition: bool, address: u64) -> [u32; 4] {
+        let (mut x, mut y, mut z, mut w) = (0u32, 0u32, 0u32, 0u32);
+        // SAFETY: the caller passes a readable, 16-byte aligned global address, or a false condition.
+        unsafe {
+            asm!("{{ .reg .pred p; setp.ne.u32 p, {c}, 0; @p ld.global.cs.v4.u32 {{{x}, {y}, {z}, {w}}}, [{a}]; }}",
+                 x = inout(reg32) x, y = inout(reg32) y, z = inout(reg32) z, w = inout(reg32) w,
+                 a = in(reg64) address, c = in(reg32) condition as u32, options(readonly, nostack));
+        }
+        [x, y, z, w]
+    }
+
     /// Two bytes, the low half of `value`.
     #[inline(always)]
     pub(crate) unsafe fn store_u16(address: u64, value: u32) {

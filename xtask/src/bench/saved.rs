@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn committed_results_are_read() {
         let ours = Saved::read(&committed("h100.json")).unwrap();
-        let known = ["gdn", "rmw_gdn", "copy_gdn"];
+        let known = ["gdn", "rmw_gdn", "rmw_slots_gdn", "copy_gdn"];
         assert!(ours.rows.iter().all(|row| known.contains(&row.implementation.as_str()) && row.us > 0.0));
         let peers = Saved::peers(&committed("h100-peers.json"), &ours.device).unwrap();
         let decode = ours.rows.iter().find(|r| r.op == "decode" && r.batch == 1).unwrap();

@@ -187,6 +187,11 @@ pub(crate) mod memory {
         load(address, 16)
     }
 
+    /// Sixteen bytes that this kernel reads once; 16-byte aligned. Zeros without a load when the condition is false.
+    pub(crate) unsafe fn load_u32x4_streaming_if(condition: bool, address: u64) -> [u32; 4] {
+        if condition { load(address, 16) } else { [0; 4] }
+    }
+
     /// Two bytes, the low half of `value`.
     pub(crate) unsafe fn store_u16(address: u64, value: u32) {
         store(address, 2, [value]);
