@@ -2,7 +2,7 @@
 
 use gdn_host::{DType, Family, HeadShape, Layout, Tile};
 use gdn_tests::device::{Device, Sim};
-use gdn_tests::problem::{Problem, Source, Tokens};
+use gdn_tests::problem::{Problem, Source, Target, Tokens};
 use gdn_tests::random::{self, Plain};
 use proptest::prelude::*;
 
@@ -27,6 +27,25 @@ proptest! {
     #[test]
     fn random_recurrent_agrees_with_the_oracle(problem in random::recurrent(), tile: prop::sample::Index) {
         agrees(&problem, tile)?;
+    }
+}
+
+/// A padded row that names a write slot: nothing is written there, whichever tile goes over it.
+#[test]
+fn padded_rows_leave_their_write_slots_alone() {
+    let shape = HeadShape { h: 1, hv: 2, k: 128, v: 128 };
+    for family in [Family::Gdn, Family::Kda] {
+        for (layout, state) in
+            [(Layout::Vk, DType::F32), (Layout::Vk, DType::Bf16), (Layout::Kv, DType::Bf16)]
+        {
+            let plain = Plain::new(shape, Tokens::One { batch: 3 }, state, 82);
+            let mut problem = Plain { family, layout, ..plain }.problem();
+            problem.fill_pool(4, 83);
+            (problem.source, problem.target) = (Source::Slots(vec![3, -1, 99]), Target::Slots(vec![0, 1, 2]));
+            for tile in problem.tiles() {
+                problem.run_and_check(&mut Sim::default(), tile).unwrap();
+            }
+        }
     }
 }
 
