@@ -22,16 +22,16 @@ pub(super) fn of_wave(blocks: u32, warps: u32, caps: &Caps) -> u32 {
 pub(super) fn of_bytes(module: ModuleKey, shape: &HeadShape, batch: u32, caps: &Caps) -> u32 {
     /// Bytes of states for each multiprocessor.
     const BYTES: u64 = 80 << 10;
-    let (hv, sms) = (u64::from(shape.hv), u64::from(caps.sms));
+    let sms = u64::from(caps.sms);
     // States for each multiprocessor from which it pays.
     let least = match caps.has_fast_memory() {
         true => 96,
         false if module.is_kv() => 0,
         false => 32,
     };
-    if u64::from(batch) * hv < least * sms {
+    if u64::from(batch) * u64::from(shape.hv) < least * sms {
         return 0;
     }
-    let state = u64::from(shape.k) * u64::from(shape.v) * module.state.map_or(0, |state| state.size() as u64);
-    (BYTES * sms).checked_div(hv * state).map_or(0, |sequences| sequences.max(1) as u32)
+    let bytes = shape.state_elements() * module.state.map_or(0, |state| state.size() as u64);
+    (BYTES * sms).checked_div(bytes).map_or(0, |sequences| sequences.max(1) as u32)
 }

@@ -11,9 +11,9 @@ use gdn_kernels::abi::DType;
 /// - One token: large tiles, half a state a block. Their warps have the fewest instructions for a row, with gate and norms
 ///   worked out once for 64 of them, and a batch is in flight at once as long as may be. The smallest grids (up to three
 ///   eighths of a state a multiprocessor in f32, half a one in 16 bits) have small tiles, with the fewest rows to go through
-///   and no barrier: there each latency counts. From 24 states a multiprocessor on blocks have
-///   twice the warps, which start and end less often, and those of an f32 state small tiles: it has twice the memory
-///   traffic to hide their instructions behind, and they spread it best.
+///   and no barrier: there each latency counts. From 24 states a multiprocessor on blocks have twice the warps, which start
+///   and end less often, and those of an f32 state small tiles: it has twice the memory traffic to hide their instructions
+///   behind, and they spread it best.
 /// - Fast memory ([`Caps::has_fast_memory`]) leaves less time for each instruction. There an f32 state wants small tiles
 ///   earlier, in many small blocks, and a 16-bit one no larger blocks.
 /// - With a decay per key blocks of eight warps from the first: preparing a token is more work to share. An f32 state goes
