@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "56c600bd9424112f757a63fe96fda07c8f6298d254bcd3286003b3a2a24569f8",
+        sha256: "c8254ec242feea0ce3f56b6bbcff8d55be19187a32c5e38eb1a7eedda47c648a",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "21d90a13b2b8b04af1388dedd95907de9e5c83301559bc50ac67c5b6cde7223e",
+        sha256: "240670712f73520cd118a3b211fd565a230c561c7f94c3d8512296d6978c5106",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "02fd786e6ad4a7ba33db30aa34d66660f75d81dbb00bf0b4788950df776e9a6e",
+        sha256: "a5bdb187acced37ea71e131920f06f98033af03b2f6e356e8b36c50118309a04",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "128e35d3054bb34698b66b79a79ac73c4937c815e6ba0f1bd2dfc89f87b42eb4",
+        sha256: "5dc6e1ec75fc3881eb07e5fa2192a814cc0da151442acf228d1327f5430556f1",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "ce103ac222016def4bfa718327c4e59ee0f88cfe378606a3843f6c20739a4af9",
+        sha256: "d2cf3725db07ec5c1c0640c4d0ecc1a52bc9b4249b482a7687937ee8e2e1c775",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "76735686da5f8710b65f0240d810b8b26c5581dfc0059363497d576ee9590113",
+        sha256: "a5c9e5fcf63c894d7475ace3d28f8df37de96901d61109668cc2c4d5cda9066f",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "2ed09aa3c603b88e7863d1c8e80a88d5c4883f41cd618cbb127e32e1f45536ee",
+        sha256: "fa11ff3a125da4084c6faf561f53282d61073d0d685a581536ef20a9d38c0635",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "0bb1da5ed228920214d2f6c56d7bb8a2368dc6073a0531da865ab9f369638c67",
+        sha256: "caa3c758c5f6903128e0497ccf9fd55b7c239979a6545398c230cd0646e982cc",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ebac0a266f483d06b93cfe20cb60bf1fb2863f9dfe8f234dac5fb140ebbee904",
+        sha256: "7372d6cf46f0780d3aa59e047a4f9d8d6df529ce22de26f590f34f680d4c1768",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "9073d04fcfff5897cc2d8fc79252d11b567d64ccc24b7b7d1ba93bfe7e7c3a5d",
+        sha256: "3d077d0bf56d45b10e14bdf15f8c050f64c7a39271d6326fc968841f64cd0820",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "6c8943b9df0d3e86bdad2d26e4ad867e390f15f0aa015c077cd63a992176bee4",
+        sha256: "b8c16af52793ffe26faef6d04a5d5c9a975520028f9087e50db2e61b8b41aed2",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "78e67768f854f21434a95dae72c420f569ec003b31f3d9a933d533bb6a65784e",
+        sha256: "b3778b705c87c75f196af7f80db4a104b417a7d6abf0bbaa36881393cd85a3de",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "f967849edf1c3b0954adcb4abc24a2966758a3a7c5c1d1422788b2e3dc4e0c86",
+        sha256: "ab7f9ef6187c3357211b9141d1409ba0bad43f533d2def883fe41912108c0c4c",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d2960ce913ccc890561fa95db9a2027fe21fab780adcabeb277540bd68ed9796",
+        sha256: "3dce8d30b80f7b00c7fae6cce4a6e22363bd1ef284f5d41e467a16cbc871a933",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "59a94df5256051cc439c73b2abf276c4cb9375dbbab06aedb50272e80dd4a091",
+        sha256: "abf5472da254be79e4345ea0e7782b2564e0f963a8dc690f62f9102beb82d0cb",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "5d7e0a0bcc9c916cd0346348ed4255ca1f8e0bb1e0efdbc9870c467d3db56d88",
+        sha256: "b52c2bf69740198cba5b381f3f069ad76fa33691b8fc2d1ffb33844c09dadf74",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "84376b5c9d1824e89714b5b0bfd6642061d675022105d90a0127df4a5540cec7",
+        sha256: "b2e7994c05f390db651e38546806dac0339ebe3a1e919e3a6604afd06966718c",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "984169d3cb36e79b6545d60321214a166bc06ff637d17eec64275c8a5fad6230",
+        sha256: "f78bd4e14f76bb81d6746558f608154d7280cf3d656c7392a483a473b6709bc6",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "8dabb4eb11cffd30c39f77476d406426483dd21f1fcd741a523bebd158fd090a",
+        sha256: "4ee47d173dcd4fa7e988efce9bf9ce10409b2d62afbeda65cb36f2632e75cb1e",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "6b42f6ac1603974b00fdf84d4be5f5ac7f95e8326c8dcc05c68521754673156d",
+        sha256: "c94acd788130c38ad06b307b246fe50ff4408a4521c7d1e1760a534766bc5736",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "21c53fa60bb8d103f14884031b63d483e375e745af7b5d9781870b32e19f5c94",
+        sha256: "70bfa6f2beb4987ed244a3734847f7df53542dbc666b84fbb757d3572b4417f3",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "00f897052ed51d383a2ea9d99d678a88113d7f9a727ddea6e6916d1c8c84b11a",
+        sha256: "5d8cbdc3f79eed2d91f9f36672b327788927929a21600c2be90fb9ae757dbefe",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -300,7 +300,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "9a6954bd0a63e0c77e668e53502fa6f1d731361fcc4d937bf22d6c971bb7aca1",
+        sha256: "a71a8235b5e86f2c4c7505c02a4c19b12ae220a9a356dacbced1e3a7b8eba55c",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "471ad1565b0a7401d98ef4fa2f769ab5691f9f973266fde17d37dfb66fe3c9b0",
+        sha256: "8c83837c344068598476e3ec2abd0613f89c6180ea397671a0da0d6a8e34fce0",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d7e7d0bf72b28948fd7672df7f7a6a7d8607689c44009ef479e12207a8c634d3",
+        sha256: "932d9f7c515e9e9c3bca108628a8325ee8ff2ca4626eabd7f27d882c4008ff49",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b684d9318c12c589771b9b8ddeae41445a1983bba57b488b29030681d19c8e6e",
+        sha256: "56d96e8e3f74b4f019245adeee65517e3bb45bfb31a438bcdb8269d8457be3ae",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "18fed3a129f9c03180e20488b7dbd1aa00d2a4359f8163d48ec61fdd3f6168fc",
+        sha256: "078bb156f5691f3c63df7dc3d3f887db3daa42c53a9ebeb4f5c0fd703a172e8c",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "bf475415b405579062f986c2f20dc99c54ac460734b94c53343497ca3d828975",
+        sha256: "7bb7e741f9ba46da4abbf6a57fa10499215a8d94909241547df989889b38fdb2",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "605334bc4bcb52574c02cf5de4ab23d19e25fdbcf29cb29de0f0bf103881d8d2",
+        sha256: "90bc03b0173ebee1414bfd44dc8dbe4271e5ef223c738d1e9942934963fe987d",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "02d83b53505d3eb2404dcb9c4fa1b1e6af1a156fa4eee2562b3099dbab12dc51",
+        sha256: "65ae32ab6ed1d83c786b453370478b9ffb9318831cc7168cdf9f6617c466f59a",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2c14eb4cee6646e01ac44e44d10abc2b5b1df404f136aef66452a4477807d74b",
+        sha256: "ec7c12a11431a13a3c973199f62bf62f99b4056b95909c7366de337a433a8fdc",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "2db658737c31a6e9dd23f198bc85cffdb31e681af2f811c8cdd5f8c688289333",
+        sha256: "a0abe80b4c816131a4ae5494799dd8c132da8012263bffaeac133033e400599f",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d63e4801d0343afbf937028c07f1756bbdf8901b093794248a2878531d7c0994",
+        sha256: "48c6a2a132f36af4b78fcb1a774dfde5a057476da640e334e0d5b626a3e6bb5d",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "4401d14453a2bfaf100a731535fbc9c52ede42045a2138f487b52d6436486bfc",
+        sha256: "ffc5a9495443984c0de938da862f9fbac2333fa05067ed066afdc1ed00edd9ed",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "1c96f0fb0659a2760a75064f7cfc8027dcd2c2042aff687583c2f8df1bf9a077",
+        sha256: "e42a3c3dc26d971832da9a5cf14319968267c32994f45aa779b5918f5000dc1b",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "51a32cc181b6dc73994a39987209ab3a3f68e86c01d38aad2000879802f7dba5",
+        sha256: "66904ccf7f3f7b890cf2ec5b55ee236d025b7cd07753c5c031996a95ee7c59fa",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5de214649a8e0eb63c22e11b99984780b8f9dadc08e38056ac05c42aaa3f0f2b",
+        sha256: "d8ab3392d4dcd4c47592b766548c1e17f8d67566cf6aeba4eba7c6595ca1144c",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a5bb0cb2ac10199aed1227c1fda58e0e6fd801cab7c675966bc017ccd3a43939",
+        sha256: "111934b442dac3106de7107448e560c3c91eaa338b8d8e05f068d6fa9da786c0",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +508,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "98ae5d67ca63d12cdd4799fa9c236630d0e6957b22af4557251dae9a3a6402a3",
+        sha256: "d5bf036dc8c1260108413f1e67ead992fc63574edea8e6613429b7d2401b3857",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e952a3ce9e83bb987e16e5d97199dbcf9248f79c1183bdfe592f3e46c33cd6eb",
+        sha256: "bcc7bf67f67f3741b743cd97d7f24f56f1f274878e2e7102e0ba4f07f7a6745e",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "8e88dcc3ca83a57db24092b9c3cde0db14ff1406171d8316aeb2b532eed945ac",
+        sha256: "75113acbcc2dbeed3901f3c47698e4e1026ba6b2cb4b6253a686d40f8fd19d99",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,7 +547,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5834fe8912515a19aac6b250f6b87c071aa02378df2aa82a3061394fb463d85c",
+        sha256: "40726f1cbaafcab5a3fff12d4512918740229ae9e1f2b24c4f00825ba605461c",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -560,7 +560,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "18c434a973744d61a5d21d96ed6f02769cae959645fee2464c73d778bb30632d",
+        sha256: "0df16939218b965682eb9ea52702d7159fb4ac9d1d526bf2ee7d7b5b857dcf7f",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "28f1e92f82bf3f8b56ef42346e10d2993ca6af8e4c33f2a31df4478718f76291",
+        sha256: "2de3273dd84d7c939bf4d363ff8b7b3aff9aa23cd80f5e099460a508ab1215fb",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "94aedab653dad46935546a31b61678575bf5ce6fa43e1da49f9091c7558199b7",
+        sha256: "090fc9fc45526ceb2f9ff0c72e9e903c814650626e71b362b01105eab02a501f",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "99e791a08fff0356581e8dcbb5431124f1339aea7128da7b1df5c1bfb9315e6c",
+        sha256: "1b4ff8f38cffd75a212d5fef2eecd710d8fe923257ef936634ab4e5c60a5df87",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "359068b5831d08f5272acc723b024e9d4b058f47094119abecafd57151542896",
+        sha256: "f00fda0d96e503291079c64da99bd2f225421622b0271ee2b4c993b85e32bf21",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "7f716a5e296a07f1b92098750eb9a3ba0adbee743a3fe8eb1d52f718e7e268f3",
+        sha256: "e8aae8179fc04f899287e3aab0d466268d4c1708e2912194b85d9b7234eaf4f0",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +638,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "54a74b680ca8ca124550938189008006acbdda3fadddb962e83adbff28aaeef2",
+        sha256: "d872573517f4532fb076be42464ec35fabf561002973daed06bd788dee3730db",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "844ac7035b5782abd901bf0fa0d3fc43fd343485f43022cdc82c378ddbf25ce9",
+        sha256: "e04eab20cfc9443f25e86d094152093def8edf5f0964bfdb9e5c758b0a913f4c",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "1409d5bd775fb04a7bd71904b5006db67d953277b9deeefcf0c2897228bbc00c",
+        sha256: "044db7975c8010877a40cc592a859e7218018e29c702806b7e9fa164f5fc3461",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "9168c8f82e171455e96fd78547f5458994ea91bcee960b6650f768da019264c0",
+        sha256: "858bdd6933bd0214513e07b0c017bae02b78042f97867c7f55ad065683f5a484",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "898c2faaec885b6a1a4e3bcb10642c089feab8898cef7a82ce3361bd00c5fa60",
+        sha256: "91c747486bd99455dfe97e08c441809d67ab8f58fdadd857fddf72d0d932580e",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +700,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "71607c7e21cf5d03773e1a029b699f5b6a1a6bf2863e9f76632c1560962ed54a",
+        sha256: "0581fb29ab06fc5827f9dd521b7bca33c4a0727d07362db8c60f675a8684a69a",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +712,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3fb08c159f93e108d8c505cc5e5462b8075e38ef96c2b3c6e8bc4486c8886091",
+        sha256: "218c331029ab7f81b0188670b26efdbb592a5cf4d56ba89aa9ceafb8a1726a35",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "ff174a92ecbbb8ebcd88ff704da6656fea96a333626611d33d3bdb884abcee9f",
+        sha256: "7191727b4c86a7087a4602e90679e5f1b1f7dfc540879547fb16a3728088a367",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ebc183d275d786d5fb4017156b3bf307314a73ff149c4a22fbb187a3aa413897",
+        sha256: "b7a0793023216e1cfd4285c8544ca66193e3d41d3e33c5d9444f08915639113d",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "6d6576ecd04aae430237a5dbe5086e32c09f29b41151548004494fd29f14a892",
+        sha256: "17a01bf810b2857ae116eaa5985f9aafca3041b92d89b11d8739f442b0022dc8",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "32adbd53c36f671220ada70444345b8c199f13fd07c8c5f8a6fe66251efb5410",
+        sha256: "7c93686299545c7d4c0fabd92cb7accea1c283de6ba12ed22bd1b9cee5769829",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,11 +774,12 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e3b78454dc57fdeddbbc172f3fea19f23a4b3d27eeaf5d9af6932bf5f651f57b",
+        sha256: "e73554fe1af371ad2072d16dd90287d630ec0a16de08141373e0c78a722783ba",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -786,11 +787,12 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "32d60cca6898880ab9e2db76b0c859a0e9c733d4fbf9aa2a53735974171d4f8e",
+        sha256: "7ca7b261f9e8e41e8285c45f12166849d52359b78796274160968309ffa3e8fd",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -798,11 +800,12 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "466871e9b700f311ad26377aef4ece5fbb6f91243d82e7b35182b2be997d4ad3",
+        sha256: "fa40e9134dfe66cdcd6e9285d9af815482412243055016196eae96388706e49b",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -810,11 +813,12 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d474107b0bec4a7d3af0ce5fc163bb986350577e34323b3a8d2f4f032b2ddcdc",
+        sha256: "3141cb8df26e822df9d5f4af9786ef6a02a2621a2c3882efab264bd94fb8bc1d",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -822,7 +826,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "5e0b925e5b8b7dc368d1ba3447f455eaf063e47e4c7d5f914b56ee77efe9c21f",
+        sha256: "de39a31bc50d85a8bc50bc38f1bac8697aa81bca48eaf233e429442bb19abf32",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -834,7 +838,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b36fa41db6f2cdfa0499a496ab4792e739e5f4aca45bcc6595dadc3e2e0a3131",
+        sha256: "d588c6427ce0707f951792d79849d2a77d50c97cf46c87036e0f39660079237a",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -846,7 +850,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "0e3598d40b0de7ccc00545252d7bad81ce775f140afd568eb30b8e0d8f620078",
+        sha256: "77e182f5a7f4b2e30060e019d50c425f777e5d690f2c6d49ae3a47a4217ba377",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -858,7 +862,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "74d5cc5d18a449fa089e2254c7c9ee87b218c74d64b79d752367b7e9690d2b64",
+        sha256: "ee55edb084df63dd010562e667c2d4fce7aa0fbd444807255645833d50d019e5",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -870,7 +874,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ecdcd9701921f2ed01ee5052b29365ac90efa1ae8e72be80b683462f4d90d83a",
+        sha256: "cf475512840d6355b217e30166684cbe5197347b02f2c0b092e96c91df46bb88",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -882,7 +886,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "0aed75b9ed0647cd62b272f67473b6b0915e1374caa55ac310509b5158851287",
+        sha256: "a86da39db3f34826d9b0167423798a87ede8d68943f99da3ed7acb548dd9ad92",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -894,7 +898,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "2c3f84a13690804d339bc301584e89e0041886faab85bedd6bb0c3b563adc742",
+        sha256: "b4bc4bc424a228e2a538692010249d98f20779a6a5cbffe31679949cb0675c2d",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -906,7 +910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "3966770a87a221987b231b6d9c03e276e2e433e30a746a2c02521a334a0dd552",
+        sha256: "e9e8f8c5aee45131d82a42376b782b43e62e2a4400bc84f353def74b11acca01",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -918,7 +922,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "4130eec74afc66a3db16b9b5526b6ecb7ef3becf261dc2b181f06ebbf7e9dedb",
+        sha256: "56e88339c3b0cc8d5b6d26fce498c6accbbf10c3cb740459e107d8c370858261",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -931,7 +935,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "2ecdf831acb2f25a2e581d0951451c8d8b71cd89a7b1ffc9b33fb870c6d723ec",
+        sha256: "a53eb844c655326550bad5c0185c26236f06db412ac2193e44011d74eb793b5f",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -944,7 +948,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "141db5f2dd2388104eff432e3f445762cacbf6ccb2eaff11b614acc16670aa04",
+        sha256: "87251b379d33959afa1e5461a033d1d7afb47210e6d5d36381376cee926f29ed",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -956,7 +960,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "699948c26611564e63962497004abf4bb0a7d1203c63877fd63ef8bf3faa33a6",
+        sha256: "95f45ea5b2575fcc4a5d81fdf1a0ef7f943a339098e8012e36fe8892d1a32e4a",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -968,7 +972,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "4a990e5a5942e88b5e6eef00c839bd03ca65b4107b6f17a5207ad52cd97372d0",
+        sha256: "d6efc8de553d99219393f0597592103b4340cb13c0d498fd65f3053617e90c50",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -980,7 +984,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "456c44c51b6aaa43073b00c0151aacea1b4b9d9d2cd24cafcc415b68aea74fc8",
+        sha256: "f23bc3f025d7caf02f95ce544d4d84930ec6fa1706a1cefc3e1a8ce1120ec824",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -993,7 +997,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "8bfc125542e85cee2b1d1c3a26b4a9202cd2dd5cdfa025986c4d9c44f80066e8",
+        sha256: "5a071f69c372b4e68370f624abb27cad7d4016b982e2beb5a103029f91796baa",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1006,7 +1010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "33c1833d7df4c24c185623edfe0eefd320e817588e1a435651cc2c129896a4c5",
+        sha256: "405d6b422be0a19f2c81cdea8523e85a397e22e68511dc5e824ba2c6a2fec18e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1018,11 +1022,12 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "676f9d815f6326a913122d7eafdbbe4a2039e1708feca214b17d661364f62371",
+        sha256: "6cc72ca379eefb4f0cd4e7279f5bc52bf2e64a97a1e9fd02f8af0b8f60eea9bf",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1030,11 +1035,12 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "1e3e32a8ff1e86bde03b36c1917364dd16b703304de6729f123a5c9e3936c3f1",
+        sha256: "a84a0c6d7ff3455d5479df8b74e7f3c24e599f5a554d7f26e733d6c3c7aefdfc",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1042,11 +1048,12 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "154ec545f2d950c108d372fcdfe8345025b2d3fd4e2ddf7be80a26e7c47bc195",
+        sha256: "402497ac54f7226eae5c92ce9bbc80b78356ddd36dc644c91d03308e76cd3a06",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1054,11 +1061,12 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d16c7d64d3dcd55181531edc2ad737efa4da4f746cce0adfcb6d3582d6cb6bd9",
+        sha256: "8374564679ae0d3d90b9fa740fc2ec4419df598a615287894da83e273662e5d1",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1066,7 +1074,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "9d51ce8f38ef33d475e8edd8c91133d204c0e2b512fe0e9f6eec6d61791ff03c",
+        sha256: "de490d0956ef5d691f67b0bc178075fcc561d922490a3b3b1fb06ab00e94132d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1078,7 +1086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "eb69575aa399236f224cc8b4a6f692733d0ada2324ad1da534135a677d0ddec0",
+        sha256: "9534fb8d3dd10dccc414d176d985f1ca5cfe101f8e9d1b9a9f8c66f73e222bb9",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1090,7 +1098,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "4a2888e5bdbc333bae433de9bb4aa1dd2905b0620c91336aa90a675a4b0308bb",
+        sha256: "dff4b08c815d83635004a743d4fcbf50ef9000a443c32e3a4d87a81b08ad18a9",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1102,7 +1110,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "333a1cc2c3673d75ef12082b543f01de92e2be0ff097339e1ad4601b45c9058f",
+        sha256: "f0fa160bc69fbe5fe49ccf7657ebed59caef56c54edbedb979fec131cb2ed51e",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1114,7 +1122,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "7c26ad2c1f3c885217dad59c5c3da613fdcf6b1a889917b3e9eff30723607e48",
+        sha256: "4d5cbaab3fe60215c193763e94c1c21d9a1a50f35e24e22d4029a4bc13c2f887",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1126,7 +1134,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "3cf54850633abebfd9e2d2d7c32e40bd5a822c06e037edbc0095c00554682a08",
+        sha256: "a34fe0cadb6c8ff034f9eb91e5c2c6385d53d117628269731d567861fdeb092f",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1138,7 +1146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "ffb7c5d4ae94e85098ddf648263249748df34670984f00b24f311933612543a1",
+        sha256: "4a77b1365b804f90f65a2e6e09693da4a1eb6948cb7185f05d84c9d2259587c4",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1150,7 +1158,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "0670d2475bb8f5fe94d6d07d5a50ac5cbac3e6b8f47027602860585e0210b2c8",
+        sha256: "5b0e3bb1dd161218c1934d4f5414a1ff576786491bb11cf635f3f0a17a720e1f",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1162,7 +1170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "93d67a0b1b83e8fdc8f1f056036a1b208acef11d92c2f1b52db5ee3f4bdd6193",
+        sha256: "291e352ee86bd25b58cc144d25b52bc59a1ffe5914b070eae56120d80c58e617",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1174,7 +1182,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "093d6fc573d17343dd15dc6665f4fcee87c0e234e7243e1db63313b936fdef81",
+        sha256: "59af8f120e520a19a6a100bf391a5f59b1595fbc0521ed43f3d9bc33c19b1af7",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1186,7 +1194,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "8eaf6449001c9a1d99b436fa886ebea2e693c7860ceab79dfa56ab59c5758556",
+        sha256: "e614b15ca08cef24225d9affaca3cf7ad4e0923f821598f4bb99391b0b7c0d74",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1198,7 +1206,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "7e7042e8c18044053360a75c1ac2674aca555030f4a545e05a2e87c3cc3bf8c7",
+        sha256: "ec7d5734c485142ce82a0a61a681dbbc49a0ac217bdf08230e2f06448fe4210c",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1210,7 +1218,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "38b925787ddf478bd3ee367c72d8baa59e50ae5682ee250a70e5023096999b50",
+        sha256: "9e8b0ce994f9ea88fe30f3f146cc5968d43c791344b0ca32825e1a76e1c200c4",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1222,7 +1230,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d811bad4252245054f32330c7d0ac1ba85e8ac26ebe991471898a7333b18d032",
+        sha256: "fb60afc8906eadb41dfda7fbe14fbe17f9d428fbbf61ceb437fdf5c89c608236",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1234,7 +1242,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "6f45eba61a71a4f548cf1f71c5f31025528673d7eb059b17afe310e57e22b86d",
+        sha256: "9551d0a1bd3d54e75368d5e70775da69e64f41c0017f58b3fba8fc885e967809",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1246,7 +1254,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "dab04d493015775d0592bb404db452cf934d88fbfef072f8dbb7832d562d76fd",
+        sha256: "84b0883d100874ecabe6c03ce5e5637d46aeb381871bee63daba65553507291f",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1258,7 +1266,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "af44bed218b84211e35061491949b00e1525ac6f8420562c5c3b96847e53ec87",
+        sha256: "d91c0f44687730f12d7fb6a6fe5c7e50ac65c046cd1442f4abd0037bae34a595",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1270,7 +1278,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "89332b451a2ec3943795493e6334b5fe3c47db606fdc95bb04a2a5d93c221945",
+        sha256: "bc83cae0020da2fe093f29c76a0e3833cfba9054a3ff869b538c3f5601d4883c",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1282,7 +1290,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "24e26abbbf939f6b0b8c37df9573ff3a3574ae6404354ee897c6dcbb5837288e",
+        sha256: "e016baa5b31c1e48c962451c92c64f07602af5cc8afb3ea6a33e25bd6d89c364",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1294,7 +1302,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "5bbb3b34ed7b8c5525bfea531fe63500b274bc551080871f921aabf1e3c717ce",
+        sha256: "946ba2c62c88f0547cdb78f97907c92cd7e0490ff7f8f8bbb85db812b4c5d0ae",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1306,7 +1314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f79bdfb66e9cd7244ff373efc3eaa643d68ddd1f5b2559828d47f2c94b850afb",
+        sha256: "b437931c6b613f586366e7c5aa48c1d1c6852754cce2880a33c2fc4410bd058e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1318,7 +1326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "40a030b7cff2d2d39878540cf757ed9cf5005a5b9c8f78ebca7ce0964e981ab9",
+        sha256: "8ea42ab272bfbee2e6ad0c61ff3b4764cd4ee4666873afb0b2c32e87f78b0e69",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1330,7 +1338,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "88f2bc81cb144596bb4856f9bece0df988f17e599050fd255ba48ecfcf5267f3",
+        sha256: "223e27930ef1ee152b74485ecc66ba3be6743069b94eb3d46c845b56798a54ba",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1342,13 +1350,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "292d48e94301a0d8fd64609c7c8fe9216a15eecce068d9ede0ad19e954f7056e",
+        sha256: "162c910fdb4b2ba91f313cb15e1c9db4d247ddcb010646a1ab1c8a0c86c2b555",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b141530fbfbd18779b2a3560f9a10bc2df8693bbb00f83026c73f3b9c65a0953",
+                sha256: "e9de0b6281403dab4fbebad4897347afd8e280401a24b1372f41610d02591f4e",
                 bytes: &Aligned(*include_bytes!("decode_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1362,13 +1370,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "735f3dea5638acdd30ca9453b429ec9e085ca4037826b0df0a9def5fa986ecde",
+        sha256: "f6aa8a6f87e932a76c327316bc9bcc5087c7ce2d6b41628b80b97609d05a014c",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5044e6792fabae0b8e7b4125c630705c191d8bbc517340ff087630b8b174f8eb",
+                sha256: "97f5687b4c1d1d641d5e2d9c1431cc4a3c082d771374666c6f604edf0fa0adf0",
                 bytes: &Aligned(*include_bytes!("decode_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1382,13 +1390,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "1d984194bbca6df242d5fad49e54e50ea438fdfa662c6154021fd809d38b7927",
+        sha256: "44fe4034efcf7c4ccd121b86fa9e6c86d28a6a606a6bcf3dc28ac2dd060c55e4",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bf86f8b7291e827dc8997530cbb28d5cc933f2f76d05e8d68c55e03a3069e904",
+                sha256: "07db8122c378cd24968e93ff1f9b7cdf1a4e7e0c254cb5045e93d930a8dd1826",
                 bytes: &Aligned(*include_bytes!("decode_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1402,13 +1410,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "c338f694d504369f2a3f728663ed47580faf8c8c3691bcb7d98e21d2b022a3d2",
+        sha256: "9a5fe7948b3fa80dcca6abc2cf07523e023f8638a140e257ffd7c9b75d931a5f",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fe9362817aeead6be32800ddbc9e6c60533a93cb3d72049421f13245748d5e32",
+                sha256: "02bcbe0fa12d0705d702c4112b23ddcacf785539e7c8e7a237b9a553b21e1d88",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1422,13 +1430,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "833b737533ac6dbad887a0c92bec4e4ae4e41a14885cc033028501aee80621fd",
+        sha256: "8edf2c5121da04134516ee516c575148259bfdd0c628f3520f258bc68765770c",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4767c7dbc57fa51b39d5e4591a137f0f0f3c4d49b5f5e079728fa00087bf1738",
+                sha256: "81b739d0af0452bb853b08a4161898791d86ad4bd9cd04c66e35b56c90fe3421",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1442,13 +1450,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "0303cfb894e7b0957f2c9f6d3263386d062ed85a5ed41f4790e6bfc70bccb3e1",
+        sha256: "34b7f1770f4aeae4da4d2bf33cb6217f481af53e006df7d1b878c38dc6482cba",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "39b765460f886bf207c152807b130f67b0605b05209a6f49bc6441e8ca9f7a70",
+                sha256: "cddbc2787708ed52782eb470546edc3471ecb7bda09cc8f7195e62a403deaa1f",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1462,13 +1470,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "9d597bd3641e5a13a110679acbd7f92c38bd68cfc69e0340bc0a0a2017205baf",
+        sha256: "9209188c56771437a654d670c50e8e071ece054acd0bedd3b98645bcc35ef3d8",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "710d509773d2ca2bb59a64b58bab564245df09902df5d24ca8d1149d46f8efc4",
+                sha256: "f6fbbc3cbf49395ac8d43ec4195060a3f962841dcc7fd041ac65118511231d5d",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1482,13 +1490,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "0e7643c905aac61dc5f50cb800e910f17041841eb4eae75736bf3e4411fc1001",
+        sha256: "f1012aa6db43c4bda9bd8ab1b3afef7f37dad268daf158fcc2189d3071895797",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c2d2bec223a317ddef8f6ad8a433ecbc86d170694d04526c29e457d4e7daec77",
+                sha256: "e28a9ab314bcc66b0f44f77a8f547ebf3397fb676724efef929df306e569def3",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1502,13 +1510,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "0eebecb0fd83eeae0e6d27675cdbb34e06cfc92cb478a6d6ca0f738fc9c67aaf",
+        sha256: "ad814ae16c440e0b9ddb2d8a20abf53749d1b437089c0f2d76245b107feb3b81",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "78f77f0f5c52434fb5af4b92149bbcfca5ff9cdcd86ff2cc992375f60a7ac2e2",
+                sha256: "b2057c6161ed590c0cd1a4c879a3e4a1fd6da096cab3354471ecddd2ab860da7",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1522,13 +1530,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "66d5e851143f51f177e089994197e570ab7fdb0c3e6326e68eae9e66436a0acd",
+        sha256: "e5476f107b398017af5396b718f0b2fad364326934d19816c7fa8b38608b864e",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "133b9ffd542112001d64089b28d555ea638a9a9b3d3b6642f937b32b9dc28651",
+                sha256: "51b243ca225d9ec79d830487ec8dde5edf17b88f5fd8f847352ceffb54b90d7e",
                 bytes: &Aligned(*include_bytes!("decode_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1542,13 +1550,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b031f6f9ba51e205b7f8af4caa9719f1c9e0137373c52a7279ad43f3adc2a862",
+        sha256: "66ebb1972601ff51e60243f5ab548edfef45c33369c34b01b5365358c43f975d",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a65a10ad257997390421472362cfb3dfeb1d5b35bb3f6bf5c9b370c3d0061573",
+                sha256: "26a2069f6bc38baf510e5bba2db66a5edf7c8e9f5951e142166870af64be6102",
                 bytes: &Aligned(*include_bytes!("decode_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1562,13 +1570,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "90054ddaf65afbdfa14f0e8b140ba0ffbb7ce3c94a9d478fa113deffc6a1a511",
+        sha256: "1f76f919b7f5249d2ef835deb5d69f17ff7fb5177bec469c6bed9aa75544f17f",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a8738ad9c013a64ed28c79786174f976b8be3dd17276792ba4df3a7fbf8ca18d",
+                sha256: "7c7e0ee4373001dbd28849dfb4918088f8a1eb74eb6fe0ac4ee10a1d4e139d4b",
                 bytes: &Aligned(*include_bytes!("decode_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1582,13 +1590,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "13091d81dc401ccc6ad3c1cb7cc4d0f4ab990f1f40527ea1f37a40a9f415d1ec",
+        sha256: "9fe7fa842a7b4b00941a4adc3cc6f476c6449d84d0e7345db4e836a234b64843",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "3bc02160f7d9f0dbb88ee5bb5142c41a0778aaf7e2997b672978531555386a2a",
+                sha256: "40d75a853369777d29c87a15a94b31dec3ad9b1ad55e43e698dff352403a5181",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1602,13 +1610,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "97d45017dbed9fb8cca05844c298115dfa7e79cdcca51880105004fadeecd8ec",
+        sha256: "e11fd9d6387bd3eea864d6a8d824bcf7d85bb6d34151b88871bc91e1589e4615",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d641c3cce6e24bdc739e42717fc17cdf293b0409b8f61b4d373357de8f367e95",
+                sha256: "75270278414b2953ed54d15cdd3d93b178125975bb7b90a4f436f731f0721c17",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1622,13 +1630,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "5da19477fef57a8fd5b9f6b53b0378dc2edaf53c7df6723d3aab1ec8fccdcbac",
+        sha256: "14e6f7d9bedf8eb665255d06f90ea5acd4da93450979a2377e7883f93a07d820",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "65361add575bf4adef6586d6dfc32d0b410583f7b5e2a6df88eefc02a001c3fc",
+                sha256: "d468994dbd2600865fafd2de87d90c63b021e80c0b949a674ab72fb74fbf824a",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1642,13 +1650,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "92d302df60ffe2d53e1e01ce3108209bf7094d1d73e9f20157ca97bbccb448d1",
+        sha256: "c879066aefaf4ad883ebad0078029749ff7382bc9d4d876cca0faa449d0f7783",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "207a76a0659be189d0634e1d4d94f8668780c34eed972f88f54eebcf435b6aa0",
+                sha256: "c31056ab786270e6ed7ce55ef0c9b94379b36695db8ea379c93447b5e6fb59be",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1662,13 +1670,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f0a6061d12b7095187773d209e6a5a4860acf3fc1a7add46d6f257b84e3e3751",
+        sha256: "f8ae443ca618473e1c0ab3606d22af69bb9b265eaf9e8b0ab2145cd077066b9b",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "96327f9993bb66c37d1696815f398bf00c4f15e2f6a83d302fd8bc88034de372",
+                sha256: "157c330bff3a777ed4b111761386c2f1aae4f70743a045590d9cc1e4794704db",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1682,13 +1690,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "66a4e1168a91cdef0f03b5509378c890923073d420e2e7b1f5165d53f17ad6b1",
+        sha256: "16feecb12d08d325815bb30c5188d85a4cfc5a11852196901198518935c8177c",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9600f655538ef7e4bebfa4167b3f00b409c14d23874f7053eafd833cdebae1d9",
+                sha256: "5dc7ea64fee11f6e86489b6f5dead33cb6afe2e9e65872515b9249de9fc920c4",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1702,13 +1710,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "435d0387c1c9bbd4bcc4160b1f663f1a8770e0ba7ab2c1a142b4d9a6cac30eae",
+        sha256: "566f941f0b430ce6a91da65c393fe73ddd6ce391dd464c4a0c4c976c6a510bea",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a66d45140044981d4acd1d32fc32043ed33dfc7b9c2a78e03733cc5e6f0191e1",
+                sha256: "6bc034b21d6962dda2f4d6c3b59e97317270ce07f984678862fd89a0bdcee681",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1722,13 +1730,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "bf9d1a3a72bc4953c7e6323d2667fc5ab6b32914778121f7b05a55f6555689c6",
+        sha256: "7b93c0be205e9fdf981ebe304046104df905ab02dcac10358b6289f28ad03bd8",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "734ec6d547020b597a10b1a3777471db095e9c0df568f67f1cb215367d1115c9",
+                sha256: "716f276e8326abed3968daceba96348b53f3fc5461b5ab59443c7020ff7956a1",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1742,13 +1750,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d038599f29990cc86abd2825a9bbfd29923190f5112f8556fd827ab278ef06ef",
+        sha256: "cdcd10e5b1034f1d8250d8a4ade02d58c060647d21fceb6091141c6a7cde0ee7",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0ff0540908517436c6007435aafba560a8e1e9336914119b189f305ea344af21",
+                sha256: "800f94190f3b0a3a8ac8007d77c498082121b74de3ba8eabd5582d78f8f39a10",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1762,13 +1770,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "9c8c1c657231a516b963a01c53e77570c1efbe647e906c2af4fb9618c18544a8",
+        sha256: "6752b3d9f663585ee8befb7e567c81ca827f300540d8cd6ba939e6ecc6c9eb39",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "15cfd195d6087370e99b2be1c5921e4b3be2d28d33b7cf30e128379608de67e1",
+                sha256: "17cd7c848e90197546d657a5bccd74ae08d3180bcb813b6fbbc8dd003c354a67",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1782,13 +1790,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "625d6a73da6f2ad55f205258a623791b769f248f037e870e76a62c11bc3c1c04",
+        sha256: "f2e805cd55ce7a8a6423b92da872c39019ba5bbcd1f8fd98e95bb7636efa3f07",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7af1c13900816fccd064dc33bc851bb8155c1e11ddf286ec111676c1e3ecebc5",
+                sha256: "9472110add3464e260a2729670fc1021d8bbd92decc67024803a83ae2017dd26",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1802,13 +1810,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "0be1dd0779234ab34e76733b8cd97db0f61a56b83c518b527f4918a309abcae0",
+        sha256: "a752cf910a033d4fbc720dd7d1851ef15a9dc9191fd0b5deaec57da98a779186",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c7af77e4dcb81726af4c4437ccbc47dc92e0997804c098313c4fc4ee641b1ecf",
+                sha256: "b923052d6113de8c8829744ab75cc115c202f5ec33c1d75142fb224543c6c636",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1822,13 +1830,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3b597ab2592edcc6ef8a3e8fad6a29f0e62b700f32755b5da89ad7e39848491e",
+        sha256: "0274cba4426b20e5bede8437218dd8226a71df1e8863407749f6cce00cc96631",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "482bf99b96e88aac6e8d6ef686996526f1066f4586e5fa3f2296a0964d37ffc6",
+                sha256: "39cb171be19b34c82d68acad7ec81f1eafed4c253f70c6056c85bd2bc7dd8488",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1842,13 +1850,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "94cd3ddb236b91fd7a355182daf51b555e19e69f1b888267b07ce07294dda54f",
+        sha256: "2bebb5336f6dfbfbf8f74f940f9c7a00986030d9be0dd56dd9dad52bbfc82c44",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c8f4ad2845b65cf93bc66a8b049e4768b103bfebc20a99e259fd431c7969dd0c",
+                sha256: "5d2f58b99fc3a6698081615d08e5c4f5000c1673fd46b4ac9fd92a1dbc0d7a76",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1862,13 +1870,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d02be4fb64d732cb50000d35b390d2f5a3cba119ed651903daad1266af214014",
+        sha256: "bee98bd4e108019453ce3265a9aeeff9b7cd4f8d2cec83cc51f6bc8bccb5ab51",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e15c1e6d6de8e3e85e7ac6e4757870a9b49cfe4de6e1cad490e7fc37bb5f4e38",
+                sha256: "c69e1466d828b91c8aa05c7a56f41aa6e2efb44ef4bbc2ba1262a2b584fe0345",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1882,13 +1890,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "f34845786819657bc081d8c60042e7b56c23f1a783566beffcd8b5a5006be38b",
+        sha256: "32682c10fc290ec839d47af874b41af6cce1146dd276483aa8304987359bc639",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "64c61a5e90355b47add3b69bac08ad903bfe15b4ebc23ba92e36b64c9069ee1c",
+                sha256: "b7dc15df2a783ab5403da8588ca048fb99316d0a52866c438280c8630ad27aee",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1902,13 +1910,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b64a387febf2d1261f9bcec10e3f505b18217ff16f80ab5cf2ec2c7baf3e4e9c",
+        sha256: "5cb76d9049052f9516a1baff45cf5dc826eca40f2154bb4b2508bceeb0e170a5",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ab0e97d545e5472fa421fac3a4ea4137d31e6beb13ac69c773918a83acdb54c9",
+                sha256: "bed794298c1fab99e798ceb37b7e31d9949eb10bdd2b9c072a534a3bf3257bb3",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1922,13 +1930,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d2200d6cef5b9ab44e32123c1552bf10d0107e2b519623e0e2c70e9287b2d121",
+        sha256: "0f55167e8915f3c31753f082414ce1076a77cec5d09c43264fd635c4633cc4ef",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "132854dcfe491855c4b16f9677ce8f561c0f4c864882d0a6d2f4fc122452cf7b",
+                sha256: "a6b2add424c14377a767c99ea295a927dbfbd417d42f1bbfceb25f236babbf80",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1942,13 +1950,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "217e75be0d3d3ac3a1b0b4e8a227a7e55fe691a5f009404aa2b535b464e067e4",
+        sha256: "a5ab5059bab50cc0a4a162af9d87242b36438a982e1f6a066aefc211ab342039",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7a43179a1a0286b8648f28a1c42812af5b54c70e312a12564f1fcfdac0374921",
+                sha256: "f486a8258d10bb17e4092ac7eec9124688b5729fe876e1534c95a0f66f3edf4c",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1962,13 +1970,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "919a8825f9f4f6c0c1b0618376c8eedc07e2967753fd8bd2b30fd65a58114af7",
+        sha256: "54db9dcdc12b7026ea1dfeb7dac6ea919f9349123bccb1d245c78cd1177f145e",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c4f74210149ea60e555568ebc65fa4f9ddac9556e022d7ec610b3d1eecdb8341",
+                sha256: "3e23ee3048d211d6ade7baeac99a7b58f86285a3c3c959cd8e0c3b0fc6268c6f",
                 bytes: &Aligned(*include_bytes!("kda_decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1982,13 +1990,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "69a1fb8d1aa42c049e6be7aa1d4568d7b4aff0824921d279134b1c66de0cbefe",
+        sha256: "44861622b322f837d16420c5d1fe8ab38c62421fe6a94bdda069ced6226474e2",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "12a19bd5fee90de87469bb03b3fd3914c8abd15c206a59bea0c78d917a3edd44",
+                sha256: "ab1c08db59488b8ee0fdd2ee21b08ae29c11ab31adfdac2506c357aa35652e17",
                 bytes: &Aligned(*include_bytes!("kda_decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2002,13 +2010,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "27d464db9ab28e7e1074b17cd06e80c2282663d8e13bd0a86101ffd668f9974e",
+        sha256: "48f66f6f5b9ff8411e41c99b84f43fe4b7cf5869791989940ee4694bcaba17e2",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "19da0bad3d63a2229f2e226b5c414664e1b224f2f01770c8c6b68228e87e1106",
+                sha256: "464e0baf89cdd7bf31785f790ff935860f4daffc26efae8f22f6fbb79d5b1cf6",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2022,13 +2030,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "33974b79e55f560f4e71cb45fe5ce68dd3bdaaf83e32dcffdc04bcc569e99a41",
+        sha256: "3a320b25b3cdf664fc965d1e1b877f8c489446c43a68bbf2639c81975142430d",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e3f12b25c62b096c4defef62a43a331054ec158dab4409578034bfd08a4aebde",
+                sha256: "ddcedaef8f504234b62ddf4adf6062d2e7fc6cdd1855d6a79e1635e4f5e9e90a",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2042,13 +2050,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f39eb352f678db61f35c020d1ce13b33012c6afc4782682c70e9a70d22cfeec4",
+        sha256: "a2705afbd0aed1cc9a7b8dcae638260dde6304de0d99b1cc4a740e5a57554b2b",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6cd820d51873c3e388b7d02c8623854ece2efc2125d545fa56c307b196aea906",
+                sha256: "9f3d0c1c4bd7ec42235627c57b26d15e26f7972391c6bce2e091dae619882f5c",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2062,13 +2070,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3044a076a0cb4dee9dc3c4d96326d45bb110a0fc5b239f4bf1e458c5192d0b94",
+        sha256: "f2666d085f7cf83e4af913e9e1db589a994d38059f8c901cd92fb92ece7fd293",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b1b4df843beada4c7f004efdeb10a7597d96da6cc97f5f6285b6a95de43f552f",
+                sha256: "40331ca8b094e49c547130e138765eb415205b78fe9c2064fab6b5abbd9a20a5",
                 bytes: &Aligned(*include_bytes!("kda_decode_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2082,13 +2090,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "0ffafef10a88610cbd7fcd55e76c1b01036cc94bedaa483017f9e0db7477827a",
+        sha256: "30eb4d453f060a08f784f92b73b279e38072e6cc86446bfed3235e43ace6575f",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f353d2fafb0ebbfa0d91757b8e911e00d4addb569e7d399637ccfe54c23188dc",
+                sha256: "b009bdbbd42d21378bdea2c421ca19ff4e4c1951c4ecf9b4e889f8aed4a0f6ac",
                 bytes: &Aligned(*include_bytes!("kda_decode_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2102,13 +2110,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "1033d0706e55066af4c90e9a30a3bfc721f5c97119cfe060ca6d92be5973ac76",
+        sha256: "6c86a0c04a7297d592d68860cdd7b5529cb1727f17351e1202bf3fe899632fa1",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7c8823c42f341c3c70a0e58c7a86c7c5d4ddfcb114f60a0ad4c5f78722f451cd",
+                sha256: "9ff4d3f62d56997c80ffe42869abb7455ff7693872d329e33a57a811624fa2bf",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2122,13 +2130,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "82f55c25945b2a081abbf55f15477b6396a8f71168fa01e829ab36cda25b8e8b",
+        sha256: "c08b1d4b3d33d08f12ca19620998158354050f8bb42cfd85eeb8da232e42fe45",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a78c827727254cfee51e5fe4b9c7fdc85a3ce1e56134032039f317ee31d7a590",
+                sha256: "4b36e4b5d8d08e00a64fa18a5dbb325338370932f0148c249fc3f2b9b547bb2d",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2142,13 +2150,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "bbe9bbb07a232f05cc14748329f0b1eba7fd16f1a930a72687a7c06654f8484b",
+        sha256: "3de0ca5a827bdac9fb87f8f6560eff39d51f1a4da06c0d62bea8a26f97487f85",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5f978e734ee9c754dba7e80e725df32feda2b8c7081fc4d4838064bb1679a462",
+                sha256: "46538e0408e7ce4062efd5091a6d95b8f9e9c2fa0f638d820413c161eac08e16",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2162,13 +2170,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "2d43deaf75e3f76ab06a6d2354bd65fbbc4430be9e2bbf7f8b6d0a130c607598",
+        sha256: "506f5cb32b21daceafd5d7c48a04d6c089dff513f4e1ff9d8e54799509b1dd6b",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "dc375cb8c2ee27f411f669411f38973a5e83df376a7e03838e56dc880506a535",
+                sha256: "a4ba4739061891627e9334960872ab05312a428cf4e65775e35727503ee7046b",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2182,13 +2190,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "059c92578beedab3babc6197d18e5f65abab030d7b8f649d8acbbbf4f754c399",
+        sha256: "6b54bb407864767aa9d9f43b10ce387851f23508d24a1dfe0f33ebec11f0a176",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b374f616b094915491f5de1791198d8bdb94085905acac9d5bc8db53dc468604",
+                sha256: "fe647dbe33ef82b568624a9b91ade7f5a3dd902485d29bc2c5f943c34ce45e98",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2202,13 +2210,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "0714d187a0bd81c6d2adde2057afae0776aacb77960b07f13c0daf3a7db420bf",
+        sha256: "859ff2b302e95127a7b3f65f6932d09aaf5df0cb2c7d39cf061d13f67d3e7299",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "acbf195431cc66e42edce0a7c02070373353eadc9fef51e2d6b77f413d91fd41",
+                sha256: "0bd9179d510d6172cdaaaba352e0698f2e22e14cef5764355881f25b3ad537cd",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2222,13 +2230,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "33e3d22a8104aa33bc2fb0f933840fd6c69be047be87613b200c7655db6302be",
+        sha256: "096a34e43dec2a77465c1131f9b55f45b3407d28b3da922cc7fa1eb096c44312",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e8791bdbfcfa72f8a3dd9cc0bef3dffa90b17ac853eed8525ffd8581d36976b0",
+                sha256: "adac5a06ddb8e0c64e8b7a8b1b2c1ef680b12a4de95927501eddb3f181e52d23",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2242,13 +2250,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "2d1ff11e596e78703765970e7ef5e873e7fe1e65173f56d3d39dc0c225eb14a9",
+        sha256: "594a96679779503768a15a1455e3d3b2e63c85474769c2c3533447cc72326dca",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "707443d8b052c09aea6f6e8ae0937c8dd077d41e4342ddcc3786a16f5505d8c3",
+                sha256: "495b317d51824d377bac55f86a955d9276aab4146e528a865d8bd31d90b1970e",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2262,13 +2270,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d8b466fb29b23e7d4bfb10835c95c24c004cd57aed9944ac6807ecfe2acb8f21",
+        sha256: "c896749af5235cc456007c62d12f9868af050d5f539ef3a89c31983d6899c55c",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "35570e64986c2a60febd0f15a73e5fea120d246a405d6d15d34442f62c022f97",
+                sha256: "9aee9e87b18ca2e7f66a8e6f57815e3aa78fb912464fa478ca72e672ad984dfa",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2282,13 +2290,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "aacfc1f3d6efed0301202df3e21841f2d2109f921661c9246a57e64d06fcda3c",
+        sha256: "3acb6e09a0571cb1ace7c9316c1f65fa51ba9830a1d02b858a6461cf7e2230b5",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "bea769ab8b5ba8b77e8af22d4df6fcde628147fec07f35a7a005cc07febc6607",
+                sha256: "0ace235f145501ac42811194ace648e64f4e1ff072288f4c05fa767db40757f5",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2302,7 +2310,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2cdd8231269493db6b2885b5267dcac9fab9878f9687854e1d51f29619c8c7c6",
+        sha256: "200d7fff05ae49817c06b96dfe76f2f342ae86a286e0c22245c5ce204a4129a7",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2321,7 +2329,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "399cc97f9f4e7ca4cb16bec100ddedb432cf5a329a56bd6f1bc5490908dbee8f",
+        sha256: "8c57f0bf0d251fd576455d0e1cf5d3bda0baa51d105bf8acdbe8eb5b4c416b8e",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2340,7 +2348,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "f583b960c07ed9149e7a3b00e6b447b70c4c3ac467c099629d47711831b3b7c9",
+        sha256: "7e8d91c09607e4ed1e04a0fe7029f4585cef14e16fc99db0858eab8798efa1bf",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2359,7 +2367,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "317d2ef2ede080323af4f34ea1ae13dbbb400682f9b7337326cb8dd5d4a2c5fa",
+        sha256: "3b8263b6a3d779b5f53561e0d33706e167319747c1e43eed61a90fd2559242b3",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2379,7 +2387,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "17577ea41ae87144b4130b12a94f80233ee43b269c48254d17d1aa2b9fb7fe54",
+        sha256: "ee667e102f430f6090ac2fe10df9947d14c3440a6ece15bff35fe3b83368f11e",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2399,7 +2407,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "db675388824f336f50a9923f081405d6298e034dc8c4f8b757bffd85320cc41e",
+        sha256: "8a5f253e7a9be5164debb7a65c3ecb0e297845657b105fcf6dc2268f0c1dd9a9",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2418,7 +2426,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "127f5335b6068341aa3d19fdeb538ba81503912caf1db0436cb48093c9eb059b",
+        sha256: "732dd66b1129ebb3b347ac13d3b399b7d58b62faddc6193cadf22ed763736547",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2437,7 +2445,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f0022d1daef2258ca5645e7b78259d0dd43e3bad15a5a2bc93f51f3da44fbc25",
+        sha256: "32188dcff840abc7d8ba4994c314f82dd1d4b75f73741bb5189ff544ac549464",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2456,7 +2464,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c3e272d5efe8ecb055c85865b8eb5bea359d21f643ca6e7ec2dde5438b0953a4",
+        sha256: "0038e7d354cda2ba995897e6e32faf15faba7f620b56ebaa5e45966e0781ef72",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2476,7 +2484,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "bf71cbea30021d1bb6c458bc69e742d0e4246d70f2841ede6f06e981514ffcda",
+        sha256: "b3d1dc5986ef4e9f48349ab395fb54ede623f86b1fdfc11a52b47f4584de2ed3",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2496,7 +2504,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "e4eeecacb1c26dc52ec50becc35d0ae799459a33daf71f0d8f0760648435ee96",
+        sha256: "f131449aadaa15fdd384d90fb2c2feb8c47c09a22423b03843ccf08937083d87",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2515,18 +2523,19 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "334c627c564a442fd225dd9893b4a8de888c26ce66491274de341d6572ff8dd5",
+        sha256: "6101e2cb9ae0524ba271af3690b1dbd904f25d28c19dd82490e05ff134407375",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a0b0fa1a98e26e2679de0110613f91959b808f4081900569847196ba9f42158c",
+                sha256: "c470b4f77a75daae2a493b0e54b4df707d84fa2766fb44a2c073e62ec4de4385",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2534,18 +2543,19 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "6e7afac75a619e034c3511f78a6006dd66857016bae782f54ddbd7ec1a9a0dc8",
+        sha256: "2261e0cc258f04262d87d8e064a39300a6910f8053f5694dcd2addd5e391ffaa",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a94ecba747cd87a1fc4592183e10539370bd64fb8c22c1c685abae5b68070563",
+                sha256: "be52981a1e06cf951c0d5c1aa09be01c01b82639b7b1c2cd6cce9dcc527f16b5",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2553,18 +2563,19 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "80df463abd1f862e1dac09b9e75406271d27215423d6754782d45449e9173150",
+        sha256: "e6386cb37ca8d15dd0410bb940db03afe246c3bc904f41b77256863addbe4b31",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "117b52cf5b4880da7bc8a092be5c9e5682748ab5bfc8cf68efc3d9eed32b9ef5",
+                sha256: "fbdf93610b68abe7f9500074f1fe41f1b06872857cc4e1c8628f7284af2bd6cc",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2572,18 +2583,19 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "1d2602103e6ae62b3bb61dc1402499ded1633a126825fff42cedddf665fe53b7",
+        sha256: "a5c352e090c3346268fa9350190f31d94577395ca42bb2c32a77f9078d8ebf73",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "54cbf123fab3b0ca97702a3c1c475e569bb7c5ff5c03d0a8b0e68d61bfac6a64",
+                sha256: "0372d8626a0e11b19dc62225bcc70b8d4cf13fc1d9e9ee0c0c28cda44b97ab0c",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2591,7 +2603,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "dc63f5b5ab5ae9694ab8324ef699c95adac75d479e02ae35854d9564b050cab8",
+        sha256: "8f9dc251e1e8363fd4bf7a7cc9a799d189d5603739aa7d911b0a9d6838bf470a",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2610,7 +2622,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "581e9a4755b85c1aafdd4c3133a124e43ae33df81ccd0fb9208a79b8ff409783",
+        sha256: "303756a5ccf5c4bf7b2f3bf3f0d60948d14c147b70c40b303598a7d2ba23bc9d",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2629,7 +2641,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "9e8733c13cff89b2ea84865121d0a0daf794bdacb684d007fc0e103551a63eee",
+        sha256: "aaa167aadf57d24a991f30cd40a20b96ad8806584cdac71c6c4280bb15149b18",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2648,7 +2660,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3d2f05325978e38d78bfe73e78ae8aa35821cf0917e87d88c5eec2022795f2a4",
+        sha256: "04b10f67e9313bfc464ba1d5c211bbc7cc8f86d768680b17e0c64b858a559f61",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2667,7 +2679,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d8cccc0c699e6d09c0e8b29fd353d1e0c998408c290df1f87229bcd1e3692cbd",
+        sha256: "e1e7965dd0646320e3dd9dd7fbfb96f3512dd11dddf21a6e94aa8c71f926e2c7",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2686,7 +2698,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2c778de19c6f83d1d82b277464b4e83ae8a9d18241b468b84520d734c1f90758",
+        sha256: "b071f16cd2b5dad58b913aec3fe9826f58f0dda8dc963cfc535cc665e4351dbc",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2705,7 +2717,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "db9cc2daee340b2d94dabae99971a634569ee2891d887fffed61b0684954231d",
+        sha256: "a511063fe079653ebcb3218f37ca369b5bcddcf59e7277691321a1859a647507",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2724,7 +2736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "b5a4314e00302820ff318f06a9b47d6eaab638d91563ab1ccc2c3621c9064e57",
+        sha256: "85416fbabf6861c9713f250bd2299105b9cc81c7c760e1b3b201cd7a4b4a9310",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2743,7 +2755,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b10f73b247942ab97895fa42b79b3fbca5bcbb21d8e5aa9f5a03ac3d84355949",
+        sha256: "6e301f5f3dbe0f28d97641bf94f1fd2946cb0e7dd33704e7aec2daf44156da4a",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2763,7 +2775,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "443c6eb57e68ca0506acc4148d9f60b076835764b176231e998f28c14b05f13a",
+        sha256: "529d1510dd340726e4867d0e071e638b2a94445fa602f7e5f96d81d3530b4493",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2783,7 +2795,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "ac84261653bee09a81a0f3053f61640150d101f9218a20b47e2b341c584141c9",
+        sha256: "e8a43f06e9c12629e78f4a80b0d2a090cb03a1b2197e045c4fd0ca5f73acb593",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2802,7 +2814,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "02ba709ca7de9b3794b4e33ab89abc156dee506c7f462005d0334f82faa84e5a",
+        sha256: "89abbfb1ab9389c2f46d179c9be1fa2b30489b79a99dbbc63b7cab8181c9c24e",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2821,7 +2833,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "657936f747f4cb7955549005733a857dfd116d92b73abcb279a0feabd669354a",
+        sha256: "32676abb360549c49674e9f6a229b749c5c511ec4652b47f90d86f115cf4ac3a",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2840,7 +2852,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "37ab4809755980324b09f9c62db51dff059438b7bb5003189db02b4bf14d2b0e",
+        sha256: "7c5c7cefb6bc46c4523633d514083c0500fe8d9c7097890dcc8b9301eacbfe20",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2860,7 +2872,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "5e7d5ab03e6128119ba4ec39735addaae119e1d25f3deecf436b9b56636dc8f3",
+        sha256: "d148cfe75be80818200bdef89df889f285190b8094c858940cce2171ce087a9a",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2880,7 +2892,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "bc0427a601aff31a4605c7932c87277555c5091f929d7ab33ab800f32b028740",
+        sha256: "588b55fc70889b725ce1ee94a1848ef595855d198220972cc51370e776766d87",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2899,18 +2911,19 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "99d7312530937ea55ca1156c2801886098a2cfa0f5237b0ac3f74fb757381602",
+        sha256: "7e5d7514934b425c00fffd1822f6c39ea70550f54f2034aa815072dc3fd25537",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1195ddf09fb5e220dbfaf2e6006053455529df436bcb8c6034d05d35ae134129",
+                sha256: "d7a2021fd8357ecb8341b43eba284126bf8b609bfd8028ee222baa2af2a7e940",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2918,18 +2931,19 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "b0182417817f76af7f3b12c2a59d61ea6efca94a16c83db643aedb383451d4c2",
+        sha256: "58f3c283f24d5591063b213c7c97c366bd1cab061d8ade2188f1397bd17347ca",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "19308ec4559ad5fb0455172581498fdcbe612ea53dd49cc74b542992852f8471",
+                sha256: "d3010ed50f9844b12132bcd40264b2d6bd58620d07caab606d9131c47fe779e8",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2937,18 +2951,19 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "67499ab6ab6bb4bf1030ca226db8cdf1a91f3bd669dc70165ffc5c082dab8d88",
+        sha256: "1f7ce06adc4ca7081858e71553e1b1e66709ebd517e557f487cbb5c69b68a7be",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a9473ee9ecc45d48e1ad52c5657c4a926667a1d2128ff624b9a0240be960d94b",
+                sha256: "6187d589a81c72232b8e4ec21c164e6460313c96e01135a92f4ba0a1cbfeee13",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2956,18 +2971,19 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "33685510651742ab2795e3106aa6a27f49d6c6b889b10fa464119f454321f30e",
+        sha256: "6ba58d1ba1be242a1e1322a174e014b4924c61fd701935279529b2e0a9966991",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9528dee4deaa14fe1e67705f1ee7a62f46aa888a26d626211d1473c8d731fcdf",
+                sha256: "da3b6996a6f9a2bd6052870d0fe81795300f134e2f278afc9184e42eb8e1584f",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2975,7 +2991,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b919f8e9dfa04fb530a4ca9d2ece6a8e8ae7ddb07e4c86d76747809c12978095",
+        sha256: "f38fb0ea15b6cbe8033c5bd8bd224250a7bccbe44eb2226c405a2497f409577b",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2994,7 +3010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e44a205040fb704c2229115bbd690f8a7290ee901d1d818c40beb2617d74a242",
+        sha256: "9193e2b736a2b36db029787d5e51c2841cc06a51cb640a04a9057588048dc4c0",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3013,7 +3029,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "fb3383e43b44fb7ba7e59aeecb9ef9cd99a5f1060ba97b88a088544abaebec1e",
+        sha256: "d33425299a6e657523d9b36de514897f995c1d3f8ccaae518da16160b43b7c58",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3032,7 +3048,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "413cdd0f30395bb538e295c32120ed7aaa982ba4f3bab939655431f7a60ba836",
+        sha256: "892bf2f96ddcc8a54c0776a7a7dfc121d645645ed591ba0aaaac426a4a0d973d",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3051,7 +3067,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "5a1de15b393ecac2e9605435ac5be9d40bbed513483bc3596cb7ac33fb511383",
+        sha256: "cd01980ea6a9a7719de86bc7f5b0ebb06e7889b26901748cfa935d2247a2f739",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3070,7 +3086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "22b76e508c644e9bd80c3c0feaaa0a474fb5093571c016f768ab5e2a33bd281a",
+        sha256: "965a43681955e8aea08b56bda7330d6405f74a2bc43def1ded1c67805e1adb36",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3089,7 +3105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "3e4139b8602fb0abbf1a0a5e92663863632f3e97656384fa7bbb6593bc8b8e8f",
+        sha256: "4bdb456b3ceecd8bcf46b40df649a8a296a2ccb36d9c31d8bcae2f997924a59f",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3108,7 +3124,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "69fef60328372af778e187cc95b8867e87996bd8e88b612f10cd2cd17f9bdfdb",
+        sha256: "a6579d6f7a6469cd83919d3fb94c470de811301ebbb6556546274b43e7402ac1",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3127,7 +3143,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "5d97e60022bb3d6f2a8b7a1aa8c43cf0aab8d5ed1fa64b4c2800af496ba7c9b7",
+        sha256: "64708ed2205f8cdf07c46ac1fc1bd8beba2cf2c46ea01a55bcf767d3cff74cf1",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3146,7 +3162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "34e2508020198e5d661ec48beca46d9c999836debf8b96c19d3d0d183a3e8f49",
+        sha256: "a0a32116d0fbae3a520377066eed1bb6633805cee26530d22dd60a912078c543",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3165,7 +3181,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "bde48ef225020339eea6aeb3fe3640a205046144ad1d9d34623817365d08b1fb",
+        sha256: "475b6759b28d4df633c9c625868cc57f1566540c6cc21b0066de078c09dadfa5",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3184,7 +3200,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "46b52f72d6bba40d1dba39e4af580e7cdd0de395961b5d729968d798bfacc2a3",
+        sha256: "cbfcb2f73a0368519d9a35f4417d6c07453186e2e7c578635e42add4e6f318d7",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3203,7 +3219,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "dc25534d62cfef0570467dd5ded574625eb3a25c72e597b92449c4144013f989",
+        sha256: "a023edb48411ab9d8c0f8c0137c8944500f58ec826d4ff2d27077a3c51f77e78",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3222,7 +3238,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "eced65e83f9e97f24e60aadf8140532ecfbeb0d49f2657acffc96a6403404837",
+        sha256: "7e368e232869b32836e889f927622509a18e1c60378a94ec60e943878d67eecf",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3241,7 +3257,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "608118aef3b5600a5740075e9f2b10a20b00e736c92886a0c67c74c4c853c53b",
+        sha256: "b04607e98baeb8ff97831977d3589db8f6794a7e91801fbd8f488967d7862c43",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3260,7 +3276,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "40ee2ecf7f1cd67e013d6a39cfe61e63246d1022a850fe65964aed3e7f4dbdc8",
+        sha256: "984bf4078a3c82762040535586b2a36a39df0d8320ac1b1268ac083ea196a8bc",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3279,7 +3295,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5d2e79425e2c234b44b987b3d87b3a829486031c0bc1d02634e4592db9e818a5",
+        sha256: "7b6817989a96f6cc163c2449c28bf20d42cebf7956ff8e1f1bea71b8aeeceb24",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3298,7 +3314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "9b165bea410b2d2334ef518088155586749ba3cc714195a7f784f90742cd203c",
+        sha256: "c103886943b809805beafb1a2b32698e1052ef30af5a814804eb4fa876ec1ef3",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3317,7 +3333,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "4d170c3037c13664c1b470e3cd8f1395f4070598c48e34d305bd31dc71c7305e",
+        sha256: "169a8f7cd15f49257e869cb2fa53b35e3629e2d244d72c489ab20888c29066ef",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3336,7 +3352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "c602aab5f79e4dc41aa0f3af5ea5756fc4d0ba320600b9c416dbc014f790c136",
+        sha256: "d5b96900ad5bcafe03e8293f57d580db88e14ee857137daf895857f46d5efae7",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3355,7 +3371,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "346f47352da22f6517dc8f1b27d880e3eb2cf4984b94a2e42b8b711143ebff5c",
+        sha256: "29d89f1adf2df5e189fb047346e3283c72300bfd8417165396823ba6802ebf0d",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3374,7 +3390,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f3e1c5ae91532f8d1faf178e4aad016a47c242a497548cf22070d270ec29fbe2",
+        sha256: "e35d1af0951984a0c1667adc8cb7d40e5e559fe9cf61216e000d6fb1b500fae8",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3393,7 +3409,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d62123635a27f38c8585fc49f37a47826337d344181ecd693f6a74de663bafa1",
+        sha256: "42cecfaa5136419b76d2c26a89d0da2da5ee8e55b5bd873166cd40c8cf5d74df",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

@@ -35,6 +35,26 @@ impl Caps {
     }
 }
 
+/// An operation on tiles of states: what its plan follows from, besides the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The module that holds the kernels.
+    pub module: ModuleKey,
+    /// A checked shape.
+    pub shape: HeadShape,
+    /// Sequences; at least 1 is planned for.
+    pub batch: u32,
+    /// Whether the state after every token is stored, which then takes most of the time of several tokens.
+    pub stores_each: bool,
+}
+
+impl Job {
+    /// States that it works on.
+    fn states(&self) -> u64 {
+        u64::from(self.batch) * u64::from(self.shape.hv)
+    }
+}
+
 /// How the tile is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Tile {
@@ -149,7 +169,9 @@ pub fn rows(module: ModuleKey) -> &'static [u32] {
         (false, _, 64) => &[1, 4],
         (false, ..) => &[2, 8],
         (true, DType::F32, 64) if several => &[8],
-        (true, ..) if several => &[16],
+        // Inputs of f32 leave large tiles too few registers.
+        (true, _, k) if several && (k == 64 || module.io == Some(DType::F32)) => &[16],
+        (true, ..) if several => &[16, 32],
         (true, DType::F32, 64) => &[4, 16],
         (true, _, 64) => &[8, 16],
         (true, DType::F32, _) => &[8, 32],
@@ -195,21 +217,14 @@ fn grid(x: u32, batch: u32) -> [u32; 3] {
     [x, y, batch.max(1).div_ceil(y)]
 }
 
-/// Plans an operation on tiles of the states of `batch` sequences (at least 1 is planned for), of a checked shape.
+/// Plans an operation on tiles of states.
 ///
 /// # Errors
 /// [`PlanError`] when a tile asked for does not exist. [`Tile::Auto`] never fails.
-pub fn tiled(
-    module: ModuleKey,
-    shape: &HeadShape,
-    batch: u32,
-    caps: &Caps,
-    tile: Tile,
-) -> Result<Plan, PlanError> {
-    let &HeadShape { hv, k, v, .. } = shape;
-    let kernels = rows(module);
+pub fn tiled(job: &Job, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+    let &Job { module, shape: HeadShape { hv, k, v, .. }, batch, .. } = job;
     let (rows, warps) = match tile {
-        Tile::Auto => choose(module, shape, kernels, batch, caps),
+        Tile::Auto => choose(job, rows(module), caps),
         Tile::Rows(bv) => with_bv(module, v, bv)?,
         Tile::Exact { rows, warps } => {
             if !exists(module, v, rows, warps) {
@@ -222,8 +237,8 @@ pub fn tiled(
     let tiles = v / bv;
     let grid = grid(tiles * hv, batch);
     let ahead = match module.has_several_tokens() {
-        true => ahead::of_wave(grid[0], warps, caps),
-        false => ahead::of_bytes(module, shape, batch, caps),
+        true => ahead::of_wave(job, grid[0], warps, caps),
+        false => ahead::of_bytes(job, caps),
     };
     Ok(Plan { module, rows, warps, bv, grid, tiles_log2: tiles.ilog2(), ahead, early: false })
 }

@@ -25,8 +25,10 @@
 //! itself, there is no branch from the slot to the state: a state that is not there is not loaded, by a predicate, and the
 //! outputs become zeros at the end. That took a tenth off a launch of a few states.
 //!
-//! In large batches a block whose step is done asks for a state that comes ten megabytes later into the L2 (`Pool::ahead`),
-//! one of the next wave of blocks: so the memory has work while blocks end and start.
+//! In large batches a block asks for a state that comes some nine megabytes later into the L2 (`Pool::ahead`), one of the
+//! next wave of blocks: so the memory has work while blocks end and start. It does so when its own state should be there,
+//! in front of the step; asked for together, the two would come later both. In small tiles of layout VK, which have no
+//! registers left for that, it does so behind the step.
 //!
 //! A kernel launched early ([`flags::EARLY`]) starts while its predecessor still computes the inputs. It reads the
 //! tables, asks for the states into the L2, and waits; then all goes as above, with states that are near. No state is
@@ -34,7 +36,7 @@
 //!
 //! # What it takes
 //!
-//! On an H100 with the heads of Qwen3-Next (16:32) and cold L2 a launch takes 3.5 us for one sequence with an
+//! On an H100 with the heads of Qwen3-Next (16:32) and cold L2 a launch takes 3.3 us for one sequence with an
 //! f32 state, and from 128 sequences on moves 2.9 TB/s of state, read plus written. In between the number of
 //! instructions of a warp counts as well.
 
@@ -92,7 +94,8 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
     // SAFETY: n < N, head < HV and the team's rows < V, so every address below lies in its buffer; the slot
     // is used only after it was checked against the pool.
     unsafe {
-        let own = G::decays(K) == 1 && !L::ALONG_V && Tile::<S, L, K, R>::TEAM_ROWS < 16;
+        let is_small = !L::ALONG_V && Tile::<S, L, K, R>::TEAM_ROWS < 16;
+        let own = is_small && G::decays(K) == 1;
         // What is plainly the same for the whole block ptxas may move to a uniform register, and wait for, before the loads
         // behind it are issued. A zero of the lane's own (threads are below 1024) takes that from it: in the address of
         // what is loaded, or in what was loaded.
@@ -156,6 +159,16 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
                 tokens.get(n, 0)
             }
         };
+        let ask = |work: &Work| {
+            if later.is_some() {
+                // A shuffle stays where it is: the slot is not waited for before.
+                let slot = warp::broadcast(f32::from_bits(later_slot), 0, 32).to_bits() as i32;
+                prefetch::<L, S, K, R>(&p.pool, &p.layer, work, slot);
+            }
+        };
+        if !is_small {
+            ask(&work);
+        }
         let exchange = shared + TOKEN_BYTES as u32;
         let (values, tile) = Tile::<S, L, K, R>::step_of(state, &token, v.map(T::widen), work.place, exchange);
         grid::launch_dependents();
@@ -165,15 +178,8 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
         }
         let values = if is_there { values } else { [0.0; MOST_CARRIED] };
         out.store::<T>(n, work.row, values);
-        if later.is_some() {
-            // A shuffle stays where it is: the slot is not waited for before.
-            let slot = warp::broadcast(f32::from_bits(later_slot), 0, 32).to_bits() as i32;
-            // In layout KV registers are too scarce to keep the place.
-            let work = match L::ALONG_V {
-                true => Work::of_thread::<S, L, K, R>(&p.layer, compiler::opaque(thread::thread_idx_x())),
-                false => work,
-            };
-            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, slot);
+        if is_small {
+            ask(&work);
         }
     }
 }

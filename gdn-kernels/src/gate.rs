@@ -14,8 +14,8 @@
 
 use crate::abi::{Gate as Inputs, flags};
 use crate::element::{ROW, Scalar, round_to};
+use crate::keys::Decay;
 use crate::math::{exp, finite, sigmoid, softplus};
-use crate::tile::Decay;
 
 /// Which of a gate's tables a block reads.
 #[derive(Clone, Copy)]

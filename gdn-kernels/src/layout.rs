@@ -20,8 +20,47 @@
 
 use crate::arch::memory;
 use crate::element::{Element, ROW};
-use crate::tile::{Place, groups, lanes};
 use core::marker::PhantomData;
+
+/// Where a lane stands: its lane group, and its place in the group.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// Lane group within the warp.
+    pub(crate) group: u32,
+    /// Lane within the group, which is the piece that it holds of each row.
+    pub(crate) lane: u32,
+    /// Team within the block; where a group is within a warp, each warp is a team.
+    pub(crate) team: u32,
+}
+
+impl Place {
+    /// Place of a thread of the block, with lane groups of so many neighbouring lanes.
+    #[inline(always)]
+    pub(crate) fn of_thread(thread: u32, lanes: u32) -> Place {
+        let lane = thread % 32;
+        Place { group: lane / lanes, lane: lane % lanes, team: thread / 32 }
+    }
+
+    /// Place of a thread where so many groups are interleaved in a warp and spread over so many warps. The steps of a sum
+    /// within the warp come first: neighbours in the warp hold pieces that are `warps` apart.
+    #[inline(always)]
+    pub(crate) fn of_thread_in_team(thread: u32, groups: u32, warps: u32) -> Place {
+        let (lane, warp) = (thread % 32, thread / 32);
+        Place { group: lane % groups, lane: lane / groups * warps + warp % warps, team: warp / warps }
+    }
+}
+
+/// Lanes that share a row of K elements, with a piece each.
+#[inline(always)]
+pub(crate) const fn lanes(k: u32) -> u32 {
+    k / ROW as u32
+}
+
+/// Rows a warp works on side by side.
+#[inline(always)]
+pub(crate) const fn groups(k: u32) -> u32 {
+    32 / lanes(k)
+}
 
 /// A layout of the state.
 pub(crate) trait Layout: 'static {

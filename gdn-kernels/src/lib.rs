@@ -28,6 +28,7 @@ kernel_modules! {
     mod decode;
     mod element;
     mod gate;
+    mod keys;
     mod layout;
     mod math;
     mod norm;
@@ -177,9 +178,13 @@ table::kernels! {
     recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, recurrent::shared_bytes::<Kv>()) {
         gdn_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
         gdn_recurrent_kv_f32_bf16_k128_r16: (f32, bf16, 128, 16) 256;
+        gdn_recurrent_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
         gdn_recurrent_kv_f32_f16_k128_r16: (f32, f16, 128, 16) 256;
+        gdn_recurrent_kv_f32_f16_k128_r32: (f32, f16, 128, 32) 256;
         gdn_recurrent_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
+        gdn_recurrent_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
         gdn_recurrent_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
+        gdn_recurrent_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
         gdn_recurrent_kv_f32_f32_k64_r8: (f32, f32, 64, 8) 256;
         gdn_recurrent_kv_f32_bf16_k64_r8: (f32, bf16, 64, 8) 256;
         gdn_recurrent_kv_f32_f16_k64_r8: (f32, f16, 64, 8) 256;
@@ -205,9 +210,13 @@ table::kernels! {
     kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, recurrent::shared_bytes::<Kv>()) {
         gdn_kda_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
         gdn_kda_recurrent_kv_f32_bf16_k128_r16: (f32, bf16, 128, 16) 256;
+        gdn_kda_recurrent_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
         gdn_kda_recurrent_kv_f32_f16_k128_r16: (f32, f16, 128, 16) 256;
+        gdn_kda_recurrent_kv_f32_f16_k128_r32: (f32, f16, 128, 32) 256;
         gdn_kda_recurrent_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
+        gdn_kda_recurrent_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
         gdn_kda_recurrent_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
+        gdn_kda_recurrent_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
         gdn_kda_recurrent_kv_f32_f32_k64_r8: (f32, f32, 64, 8) 256;
         gdn_kda_recurrent_kv_f32_bf16_k64_r8: (f32, bf16, 64, 8) 256;
         gdn_kda_recurrent_kv_f32_f16_k64_r8: (f32, f16, 64, 8) 256;

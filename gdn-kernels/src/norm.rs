@@ -15,8 +15,9 @@
 use crate::abi::{GatedRmsNormParams, flags};
 use crate::arch::{float, memory, thread};
 use crate::element::{Element, ROW, Spread};
+use crate::keys::{dot, reduce};
+use crate::layout::{Place, groups, lanes};
 use crate::math::{sigmoid, silu};
-use crate::tile::{Place, dot, groups, lanes, reduce};
 use crate::token::{sequence, wide};
 
 /// The factor on a row of K elements whose squares sum up to `squares`: `rsqrt(mean + eps)`.

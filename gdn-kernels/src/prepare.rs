@@ -11,8 +11,9 @@ use crate::abi;
 use crate::arch::{compiler, shared, thread};
 use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate};
-use crate::layout::{Form, Layout};
-use crate::tile::{Carried, Factors, Keys, Place, Tile, Token, lanes};
+use crate::keys::{Factors, Keys, Token};
+use crate::layout::{Form, Layout, Place, lanes};
+use crate::tile::{Carried, Tile};
 use crate::token::{Block, wide};
 use core::marker::PhantomData;
 

@@ -19,8 +19,9 @@ use crate::abi::{self, Layer, flags};
 use crate::arch::{compiler, memory, thread};
 use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate, Heads};
-use crate::layout::Layout;
-use crate::tile::{Carried, Factors, Keys, Place, Tile, Token};
+use crate::keys::{Factors, Keys, Token};
+use crate::layout::{Layout, Place};
+use crate::tile::{Carried, Tile};
 use core::marker::PhantomData;
 
 /// What a team of warps works on: some rows of one value head of one sequence.

@@ -5,7 +5,7 @@ use super::{
     CallError, Extent, Extents, Family, Inputs, Layout, Operation, Params, Rows, Start, StatePool, Table,
 };
 use crate::artifact::ModuleKey;
-use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Job, Plan, PlanError, Tile};
 use gdn_kernels::abi;
 
 /// Single-token decode of a batch: the operation SGLang calls `fused_sigmoid_gating_delta_rule_update`, and in
@@ -83,7 +83,8 @@ impl Operation for Decode {
         let (inputs, layout) = (&self.inputs, self.state.layout);
         let types = (self.state.tensor.dtype, inputs.io());
         let key = ModuleKey::decode(inputs.family, layout, types.0, types.1, inputs.shape.k);
-        plan::tiled(key, &inputs.shape, self.batch, caps, tile)
+        let job = Job { module: key, shape: inputs.shape, batch: self.batch, stores_each: false };
+        plan::tiled(&job, caps, tile)
     }
 
     fn params(&self, plan: &Plan) -> Params {

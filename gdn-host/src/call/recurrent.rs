@@ -6,7 +6,7 @@ use super::{
     Table, Tokens,
 };
 use crate::artifact::ModuleKey;
-use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Job, Plan, PlanError, Tile};
 use gdn_kernels::abi::{self, DType, flags};
 
 /// Where a sequence's state comes from.
@@ -259,7 +259,9 @@ impl Operation for Recurrent {
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
         let (inputs, (_, state, layout)) = (&self.inputs, self.state());
         let key = ModuleKey::recurrent(inputs.family, layout, state, inputs.io(), inputs.shape.k);
-        plan::tiled(key, &inputs.shape, self.tokens.batch(), caps, tile)
+        let stores_each = self.intermediate.is_some() || self.target == Target::EachToken;
+        let job = Job { module: key, shape: inputs.shape, batch: self.tokens.batch(), stores_each };
+        plan::tiled(&job, caps, tile)
     }
 
     fn params(&self, plan: &Plan) -> Params {
@@ -270,9 +272,6 @@ impl Operation for Recurrent {
         set(flags::WRITE_PER_TOKEN, self.target == Target::EachToken);
         bits |= self.tokens.flags();
         let address = |table: Option<&Table>| table.map_or(0, |t| t.address);
-        // The stores of each token's f32 state leave the memory no time for more.
-        let is_bound_by_stores = self.intermediate.is_some_and(|i| i.tensor.dtype == DType::F32);
-        let ahead = if is_bound_by_stores { 0 } else { plan.ahead };
         let pool = self.source.pool();
         let target = match &self.target {
             Target::Sequences(pool) => Some((pool, 0)),
@@ -290,7 +289,7 @@ impl Operation for Recurrent {
                 pitch: pool.map_or(0, |p| p.pitch as u32),
                 slots: pool.map_or(0, |p| p.slots),
                 null_slot: self.null_slot.unwrap_or(-1),
-                ahead,
+                ahead: plan.ahead,
             },
             target: target.map_or_else(Default::default, |(pool, slot)| abi::Target {
                 state: pool.tensor.address,

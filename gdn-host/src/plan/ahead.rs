@@ -1,37 +1,47 @@
 //! How far ahead a block asks for a state into the L2, so that the memory has work while blocks end and start.
 
-use super::Caps;
-use crate::artifact::ModuleKey;
-use crate::shape::HeadShape;
+use super::{Caps, Job};
+use gdn_kernels::abi::DType;
 
 /// Several tokens: sequences from one that is worked on to the one whose blocks, `blocks` a sequence, start when its own are
-/// done. A block asks at its start, while its own state is on its way.
-pub(super) fn of_wave(blocks: u32, warps: u32, caps: &Caps) -> u32 {
+/// done. A block asks at its start, while its own state is on its way. 0 where each token's f32 state is stored, which leaves
+/// the memory no time for more.
+pub(super) fn of_wave(job: &Job, blocks: u32, warps: u32, caps: &Caps) -> u32 {
     // What fits a multiprocessor with the 128 registers of a large tile.
     const WARPS: u32 = 16;
-    (caps.sms * WARPS / warps).div_ceil(blocks)
-}
-
-/// A single token: sequences whose states are 10 MB on an H100, or 0 for none. A block asks when its step is done, and with
-/// any tile about eight megabytes are then on their way: what lies nearer is asked for twice, what lies 14 MB off and more is
-/// driven out of the L2 before it is used.
-///
-/// Measured (`docs/BENCHMARKS.md`): on an H100 in layout VK it pays from 32 states a multiprocessor on, below it costs up to
-/// 4 %; in layout KV it pays there as well and costs up to 1 % below. Where memory is fast ([`Caps::has_fast_memory`], an H200)
-/// it pays from 96 states a multiprocessor on, 1 to 6 %, and costs as much below.
-pub(super) fn of_bytes(module: ModuleKey, shape: &HeadShape, batch: u32, caps: &Caps) -> u32 {
-    /// Bytes of states for each multiprocessor.
-    const BYTES: u64 = 80 << 10;
-    let sms = u64::from(caps.sms);
-    // States for each multiprocessor from which it pays.
-    let least = match caps.has_fast_memory() {
-        true => 96,
-        false if module.is_kv() => 0,
-        false => 32,
-    };
-    if u64::from(batch) * u64::from(shape.hv) < least * sms {
+    if job.stores_each && job.module.state == Some(DType::F32) {
         return 0;
     }
-    let bytes = shape.state_elements() * module.state.map_or(0, |state| state.size() as u64);
-    (BYTES * sms).checked_div(bytes).map_or(0, |sequences| sequences.max(1) as u32)
+    let of_wave = caps.sms * WARPS / warps;
+    match job.module.is_kv() {
+        // Up to 1 % faster than a sequence more.
+        true => (of_wave / blocks).max(1),
+        false => of_wave.div_ceil(blocks),
+    }
+}
+
+/// A single token: sequences whose states are 10 MB on an H100 (9 MB in layout KV), or 0 for none. With any tile about eight
+/// megabytes are on their way when a block asks: what lies nearer is asked for twice, what lies 14 MB off and more is driven
+/// out of the L2 before it is used.
+///
+/// Measured (`docs/BENCHMARKS.md`): on an H100 in layout VK it pays from 32 states a multiprocessor on, below it costs up to
+/// 4 %. In layout KV, where a block waits for all of its 16 to 32 KiB and then has all of it to store, it pays as soon as there
+/// is a second wave of blocks, 5 % with an f32 state. Where memory is fast ([`Caps::has_fast_memory`], an H200) it pays from 96
+/// states a multiprocessor on, 1 to 6 %, and in layout KV also in the first waves, 3 to 5 % up to 768 KiB a multiprocessor; in
+/// between it costs 1 to 2 %.
+pub(super) fn of_bytes(job: &Job, caps: &Caps) -> u32 {
+    let (module, sms) = (job.module, u64::from(caps.sms));
+    // Bytes of states for each multiprocessor.
+    let bytes = if module.is_kv() { 72 << 10 } else { 80 << 10 };
+    let of_sequence = job.shape.state_elements() * module.state.map_or(0, |state| state.size() as u64);
+    let is_first_waves = of_sequence * u64::from(job.batch) < (768 << 10) * sms;
+    let pays = match (caps.has_fast_memory(), module.is_kv()) {
+        (true, is_kv) => job.states() >= 96 * sms || is_kv && is_first_waves,
+        (false, true) => true,
+        (false, false) => job.states() >= 32 * sms,
+    };
+    if !pays {
+        return 0;
+    }
+    (bytes * sms).checked_div(of_sequence).map_or(0, |sequences| sequences.max(1) as u32)
 }

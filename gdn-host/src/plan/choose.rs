@@ -1,9 +1,6 @@
 //! The measured choice of a tile.
 
-use super::{max_warps, team, tile_rows};
-use crate::artifact::ModuleKey;
-use crate::plan::Caps;
-use crate::shape::HeadShape;
+use super::{Caps, Job, max_warps, team, tile_rows};
 use gdn_kernels::abi::DType;
 
 /// The measured choice (H100 and H200, `docs/BENCHMARKS.md`), by the number of states there are for each multiprocessor.
@@ -20,28 +17,27 @@ use gdn_kernels::abi::DType;
 ///   back to small tiles earlier, from eight states a multiprocessor on (two where memory is fast).
 /// - Several tokens, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks just holds the
 ///   batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose warps
-///   have the fewest instructions for a row.
+///   have the fewest instructions for a row. Where each token's state is stored, those stores hide the instructions, and
+///   small tiles store sooner (but not in fast memory).
 /// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large.
+///   Several tokens have small tiles, whose sums have the shorter way; but where each token's state is stored, the length of
+///   the runs counts, and large tiles are up to 6 % faster from one (f32) or two states a multiprocessor on.
 ///   Of one token small tiles have the shortest way to a sum, large ones the longest runs of memory, which count from one or
 ///   two states on. Two teams share the decays per key where a state has the multiprocessors to itself, and read longer runs
 ///   side by side where a 16-bit state has many.
-pub(super) fn choose(
-    module: ModuleKey,
-    shape: &HeadShape,
-    kernels: &[u32],
-    batch: u32,
-    caps: &Caps,
-) -> (u32, u32) {
+pub(super) fn choose(job: &Job, kernels: &[u32], caps: &Caps) -> (u32, u32) {
+    let &Job { module, shape, stores_each, .. } = job;
     let (small, large) = (kernels[0], kernels[kernels.len() - 1]);
-    let states = u64::from(batch) * u64::from(shape.hv);
-    let sms = u64::from(caps.sms.max(1));
+    let (states, sms) = (job.states(), u64::from(caps.sms.max(1)));
     let is_f32 = module.state == Some(DType::F32);
     let bytes = module.state.map_or(0, DType::size) as u64;
     let (is_kda, is_recurrent) = (module.is_kda(), module.has_several_tokens());
     let is_fast = caps.has_fast_memory();
     let is_kv = module.is_kv();
     let (rows, teams) = match states / sms {
-        _ if is_kv && is_recurrent => (small, if is_f32 { 1 } else { 2 }),
+        _ if is_kv && is_recurrent && is_f32 => (if stores_each && states > sms { large } else { small }, 1),
+        _ if is_kv && is_recurrent && 4 * states < sms => (small, 1),
+        _ if is_kv && is_recurrent => (if stores_each && states > 2 * sms { large } else { small }, 2),
         0 if is_kv && is_kda && states * bytes * 4 < sms => (small, 2),
         _ if is_kv && is_f32 && is_kda => (if states < sms { small } else { large }, 1),
         _ if is_kv && is_f32 => (if 2 * states < 3 * sms { small } else { large }, 1),
@@ -50,6 +46,7 @@ pub(super) fn choose(
         _ if is_kv => (large, 1),
         _ if is_recurrent && states <= sms => (small, 4),
         1 if is_recurrent && is_f32 => (small, 8),
+        _ if is_recurrent && stores_each && !(is_f32 || is_fast) => (small, 8),
         _ if is_recurrent => (large, 4),
         _ if is_kda && 2 * states < sms => (small, 8),
         2.. if is_kda && is_f32 && is_fast => (small, 8),

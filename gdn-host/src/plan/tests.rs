@@ -19,7 +19,11 @@ fn tile(
     tile: Tile,
 ) -> Result<Plan, PlanError> {
     let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, shape.k);
-    tiled(module, shape, batch, caps, tile)
+    tiled(&job(module, shape, batch), caps, tile)
+}
+
+fn job(module: ModuleKey, &shape: &HeadShape, batch: u32) -> Job {
+    Job { module, shape, batch, stores_each: false }
 }
 
 fn auto(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> Plan {
@@ -116,80 +120,112 @@ const PARTS: [(&str, u32, &str, u32, u32); 8] = [
     ("Kimi-K3", 1, "RTX PRO 6000", 188, 1792),
 ];
 
-/// Rows x warps at batch 1, 4, 16, 64 and 256: whoever changes the policy changes this table knowingly.
+/// Rows x warps at batch 1, 4, 16, 64 and 256; `verify` stores the state after every token, `update` does not. Whoever changes the policy changes this table knowingly.
 const PINNED: &str = "\
 Qwen3-Next-80B-A3B over 1, L4
   decode f32 vk          8x4 8x4 8x4 2x16 2x16
   decode f32 kv          8x2 32x8 32x8 32x8 32x8
   decode bf16 vk         8x4 8x4 8x4 8x8 8x8
   decode bf16 kv         16x2 32x4 32x4 32x8 32x8
-  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
-  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
-  recurrent bf16 vk      4x4 8x4 8x4 8x4 8x4
-  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
+  update f32 vk          4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 8x4 8x4 8x4 8x4
+  update bf16 kv         16x4 16x4 16x4 16x4 16x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x8 4x8 4x8 4x8
+  verify bf16 kv         16x4 32x8 32x8 32x8 32x8
 Qwen3-Next-80B-A3B over 1, H100
   decode f32 vk          2x4 8x4 8x4 8x4 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
   decode bf16 vk         2x4 8x4 8x4 8x4 8x8
   decode bf16 kv         16x2 16x2 32x4 32x4 32x8
-  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
-  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
-  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
+  update f32 vk          4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 8x4 8x4 8x4
+  update bf16 kv         16x2 16x4 16x4 16x4 16x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 16x4 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 4x8 4x8 4x8
+  verify bf16 kv         16x2 16x4 32x8 32x8 32x8
 Qwen3-Next-80B-A3B over 8, H100
   decode f32 vk          2x4 2x4 8x4 8x4 8x4
   decode f32 kv          8x2 8x2 8x2 32x8 32x8
   decode bf16 vk         2x4 2x4 2x4 8x4 8x4
   decode bf16 kv         16x2 16x2 16x2 16x2 32x4
-  recurrent f32 vk       4x4 4x4 4x4 4x8 4x4
-  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
-  recurrent bf16 vk      4x4 4x4 4x4 8x4 8x4
-  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
+  update f32 vk          4x4 4x4 4x4 4x8 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 4x4 8x4 8x4
+  update bf16 kv         16x2 16x2 16x4 16x4 16x4
+  verify f32 vk          4x4 4x4 4x4 4x8 4x4
+  verify f32 kv          16x4 16x4 16x4 32x8 32x8
+  verify bf16 vk         4x4 4x4 4x4 4x8 4x8
+  verify bf16 kv         16x2 16x2 16x4 16x4 32x8
 Qwen3-Next-80B-A3B over 1, H200
   decode f32 vk          2x4 8x4 8x4 2x2 2x2
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
   decode bf16 vk         2x4 8x4 8x4 8x4 8x4
   decode bf16 kv         16x2 16x2 32x4 32x4 32x8
-  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
-  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
-  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
+  update f32 vk          4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 8x4 8x4 8x4
+  update bf16 kv         16x2 16x4 16x4 16x4 16x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 16x4 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 8x4 8x4 8x4
+  verify bf16 kv         16x2 16x4 32x8 32x8 32x8
 Qwen3.5-397B-A17B over 4, A100
   decode f32 vk          2x4 8x4 8x4 8x4 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
   decode bf16 vk         2x4 8x4 8x4 8x4 8x8
   decode bf16 kv         16x2 16x2 32x4 32x4 32x8
-  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
-  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
-  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
+  update f32 vk          4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 8x4 8x4 8x4
+  update bf16 kv         16x2 16x4 16x4 16x4 16x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 16x4 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 4x8 4x8 4x8
+  verify bf16 kv         16x2 16x4 32x8 32x8 32x8
 Kimi-Linear-48B-A3B over 2, H100
   decode f32 vk          2x8 2x8 8x8 8x8 2x8
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
   decode bf16 vk         2x8 2x8 8x8 8x8 8x8
   decode bf16 kv         16x4 16x2 16x2 32x4 32x4
-  recurrent f32 vk       4x4 4x4 4x8 4x4 4x4
-  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
-  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
+  update f32 vk          4x4 4x4 4x8 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 8x4 8x4 8x4
+  update bf16 kv         16x2 16x4 16x4 16x4 16x4
+  verify f32 vk          4x4 4x4 4x8 4x4 4x4
+  verify f32 kv          16x4 16x4 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 4x8 4x8 4x8
+  verify bf16 kv         16x2 16x4 16x4 32x8 32x8
 Kimi-Linear-48B-A3B over 2, H200
   decode f32 vk          2x8 2x8 8x8 2x8 2x8
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
   decode bf16 vk         2x8 2x8 8x8 8x8 8x8
   decode bf16 kv         16x4 16x2 16x2 32x4 32x4
-  recurrent f32 vk       4x4 4x4 4x8 4x4 4x4
-  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
-  recurrent bf16 vk      4x4 4x4 8x4 8x4 8x4
-  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
+  update f32 vk          4x4 4x4 4x8 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 8x4 8x4 8x4
+  update bf16 kv         16x2 16x4 16x4 16x4 16x4
+  verify f32 vk          4x4 4x4 4x8 4x4 4x4
+  verify f32 kv          16x4 16x4 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 8x4 8x4 8x4
+  verify bf16 kv         16x2 16x4 16x4 32x8 32x8
 Kimi-K3 over 1, RTX PRO 6000
   decode f32 vk          8x8 8x8 2x8 2x8 2x8
   decode f32 kv          8x2 32x8 32x8 32x8 32x8
   decode bf16 vk         8x8 8x8 8x8 8x8 8x8
   decode bf16 kv         16x2 32x4 32x4 32x4 32x4
-  recurrent f32 vk       4x4 4x4 4x4 4x4 4x4
-  recurrent f32 kv       16x4 16x4 16x4 16x4 16x4
-  recurrent bf16 vk      4x4 8x4 8x4 8x4 8x4
-  recurrent bf16 kv      16x4 16x4 16x4 16x4 16x4
+  update f32 vk          4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 8x4 8x4 8x4 8x4
+  update bf16 kv         16x4 16x4 16x4 16x4 16x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x8 4x8 4x8 4x8
+  verify bf16 kv         16x4 32x8 32x8 32x8 32x8
 ";
 
 fn pinned() -> String {
@@ -199,17 +235,13 @@ fn pinned() -> String {
         let family = if name.starts_with("Kimi") { Family::Kda } else { Family::Gdn };
         let caps = Caps { sms, memory_gbps, ..H100 };
         table += &format!("{name} over {ranks}, {part}\n");
-        for (op, state) in [
-            ("decode", DType::F32),
-            ("decode", DType::Bf16),
-            ("recurrent", DType::F32),
-            ("recurrent", DType::Bf16),
-        ] {
+        for (op, state) in ["decode", "update", "verify"].into_iter().flat_map(|op| TYPES.map(|t| (op, t))) {
             for layout in LAYOUTS {
                 let key = if op == "decode" { ModuleKey::decode } else { ModuleKey::recurrent };
                 let module = key(family, layout, state, DType::Bf16, shape.k);
                 let tile = |batch| {
-                    let plan = tiled(module, &shape, batch, &caps, Tile::Auto).unwrap();
+                    let job = Job { stores_each: op == "verify", ..job(module, &shape, batch) };
+                    let plan = tiled(&job, &caps, Tile::Auto).unwrap();
                     format!("{}x{}", plan.rows, plan.warps)
                 };
                 let tiles = [1, 4, 16, 64, 256].map(tile).join(" ");
@@ -230,24 +262,35 @@ fn choices_for_named_models_and_parts() {
 #[test]
 fn a_block_asks_for_the_state_that_follows_its_wave() {
     let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
-    let ahead = |module: ModuleKey, warps| {
-        let tile = Tile::Exact { rows: 8, warps };
-        tiled(module, &shape, 256, &H100, tile).unwrap().ahead
+    let ahead_in = |layout, state, stores_each, warps| {
+        let module = ModuleKey::recurrent(Family::Gdn, layout, state, DType::Bf16, 128);
+        let kernels = rows(module);
+        let rows = if layout == Layout::Kv { kernels[0] } else { kernels[kernels.len() - 1] };
+        let tile = Tile::Exact { rows, warps };
+        tiled(&Job { stores_each, ..job(module, &shape, 256) }, &H100, tile).unwrap().ahead
     };
-    let types = (DType::Bf16, DType::Bf16);
-    let recurrent = ModuleKey::recurrent(Family::Gdn, Layout::Vk, types.0, types.1, 128);
+    let ahead = |state, stores_each, warps| ahead_in(Layout::Vk, state, stores_each, warps);
     // Four blocks of four warps on each of 132 multiprocessors, 64 blocks a sequence.
-    assert_eq!(ahead(recurrent, 4), 9);
+    assert_eq!(ahead(DType::Bf16, false, 4), 9);
     // 8 blocks of two warps, 128 a sequence.
-    assert_eq!(ahead(recurrent, 2), 9);
+    assert_eq!(ahead(DType::Bf16, false, 2), 9);
+    // Lower tiles of an f32 state: 128 blocks of four warps a sequence. Its stores after each token leave no time for it.
+    assert_eq!(ahead(DType::F32, false, 4), 5);
+    assert_eq!([DType::Bf16, DType::F32].map(|state| ahead(state, true, 4)), [9, 0]);
+    // As many blocks, but rounded down.
+    assert_eq!(ahead_in(Layout::Kv, DType::F32, false, 4), 4);
+    // Never the sequence itself: one of 8,192 blocks.
+    let kv = ModuleKey::recurrent(Family::Gdn, Layout::Kv, DType::F32, DType::Bf16, 128);
+    let wide = HeadShape { hv: 2048, ..shape };
+    assert_eq!(tiled(&job(kv, &wide, 256), &H100, Tile::Auto).unwrap().ahead, 1);
 }
 
 #[test]
-fn a_block_of_a_single_token_asks_ten_megabytes_ahead() {
+fn a_block_of_a_single_token_asks_nine_or_ten_megabytes_ahead() {
     let ahead = |layout, state, hv, batch, caps: &Caps| {
         let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, 128);
         let shape = HeadShape { h: 2, hv, k: 128, v: 128 };
-        tiled(module, &shape, batch, caps, Tile::Auto).unwrap().ahead
+        tiled(&job(module, &shape, batch), caps, Tile::Auto).unwrap().ahead
     };
     let (f32, bf16) = (DType::F32, DType::Bf16);
     // 132 * 80 KiB are five sequences of 2 MiB, ten of 1 MiB.
@@ -255,12 +298,17 @@ fn a_block_of_a_single_token_asks_ten_megabytes_ahead() {
     assert_eq!(ahead(Layout::Vk, bf16, 32, 256, &H100), 10);
     // From 32 states a multiprocessor on: 4224.
     assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H100)), [0, 10]);
-    assert_eq!(ahead(Layout::Kv, f32, 32, 8, &H100), 5);
+    // 72 KiB in layout KV, from the first state on.
+    assert_eq!([f32, bf16].map(|state| ahead(Layout::Kv, state, 32, 8, &H100)), [4, 9]);
     // A sequence of more than all that: the next one.
     assert_eq!(ahead(Layout::Vk, f32, 32_768, 1, &H100), 1);
     assert_eq!(ahead(Layout::Kv, f32, 32, 8, &Caps { sms: 1, memory_gbps: 25, ..H100 }), 1);
-    // Where memory is fast, from 96 states a multiprocessor on in either layout: 12,672.
-    for layout in [Layout::Vk, Layout::Kv] {
-        assert_eq!([395, 396].map(|batch| ahead(layout, f32, 32, batch, &H200)), [0, 5]);
+    // Where memory is fast, from 96 states a multiprocessor on in either layout: 12,672. In layout KV also while there are less
+    // than 768 KiB a multiprocessor, 99 MiB.
+    assert_eq!([49, 50].map(|batch| ahead(Layout::Kv, f32, 32, batch, &H200)), [4, 0]);
+    assert_eq!([98, 99].map(|batch| ahead(Layout::Kv, bf16, 32, batch, &H200)), [9, 0]);
+    assert_eq!(ahead(Layout::Vk, f32, 32, 16, &H200), 0);
+    for (layout, sequences) in [(Layout::Vk, 5), (Layout::Kv, 4)] {
+        assert_eq!([395, 396].map(|batch| ahead(layout, f32, 32, batch, &H200)), [0, sequences]);
     }
 }

@@ -1,7 +1,11 @@
 //! Tiles that calls refuse, and those that exist.
 
-use crate::calls::{self, BATCH, SHAPE};
-use gdn_host::{Caps, DType, Family, HeadShape, Layout, ModuleKey, Operation, Plan, Source, Tile, plan};
+use crate::calls::{self, BATCH, SHAPE, Space};
+use gdn_host::plan::Job;
+use gdn_host::{
+    Caps, DType, Family, HeadShape, Layout, ModuleKey, Operation, Plan, Recurrent, Source, Target, Tile,
+    Tokens, plan,
+};
 use gdn_kernels::abi::flags;
 use std::mem::offset_of;
 
@@ -10,7 +14,7 @@ const CAPS: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
 #[test]
 fn tiles_that_do_not_exist() {
     let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
-    let plan = |shape: HeadShape, tile| plan::tiled(module, &shape, 1, &CAPS, tile);
+    let plan = |shape, tile| plan::tiled(&Job { module, shape, batch: 1, stores_each: false }, &CAPS, tile);
     let small = HeadShape { k: 64, v: 64, ..SHAPE };
     let error = |shape, tile| plan(shape, tile).unwrap_err().to_string();
     let text = "tile: BV 256 is not possible for K = 128, V = 128: it must be one of 4..=128, a power of two";
@@ -35,7 +39,8 @@ fn tiles_that_do_not_exist() {
 fn tiles_that_do_not_exist_in_kv() {
     let kv = |key: fn(Family, Layout, DType, DType, u32) -> ModuleKey, state, k, tile| {
         let module = key(Family::Gdn, Layout::Kv, state, DType::Bf16, k);
-        let plan = plan::tiled(module, &HeadShape { k, ..SHAPE }, 1, &CAPS, tile);
+        let job = Job { module, shape: HeadShape { k, ..SHAPE }, batch: 1, stores_each: false };
+        let plan = plan::tiled(&job, &CAPS, tile);
         plan.map(|plan| (plan.rows, plan.warps, plan.bv)).map_err(|error| error.to_string())
     };
     let refused = |bv: u32, k: u32, range: &str| {
@@ -80,6 +85,34 @@ fn every_plan_names_a_kernel_of_the_table() {
             }
         }
     }
+}
+
+/// A call that stores the state after each token says so, whether into a buffer or into slots of the pool.
+#[test]
+fn stores_after_each_token_count_in_a_plan() {
+    let plan = |change: &dyn Fn(&mut Recurrent, &mut Space)| {
+        let (mut call, mut space) = (calls::recurrent(), calls::elsewhere());
+        call.tokens = Tokens::Each { batch: 128, tokens: 2 };
+        change(&mut call, &mut space);
+        let plan = call.plan(&CAPS, Tile::Auto).unwrap();
+        (plan.rows, plan.ahead > 0)
+    };
+    let in_kv = |call: &mut Recurrent| {
+        if let Source::Slots { pool, .. } | Source::Accepted { pool, .. } = &mut call.source {
+            pool.layout = Layout::Kv;
+        }
+    };
+    assert_eq!(plan(&|call, _| in_kv(call)), (16, true));
+    let into_a_buffer = |call: &mut Recurrent, space: &mut Space| {
+        call.intermediate = Some(calls::buffer(space, DType::F32));
+        in_kv(call);
+    };
+    assert_eq!(plan(&into_a_buffer), (32, false));
+    let into_slots = |call: &mut Recurrent, space: &mut Space| {
+        (call.source, call.target) = (calls::accepted(space), Target::EachToken);
+        in_kv(call);
+    };
+    assert_eq!(plan(&into_slots), (32, false));
 }
 
 /// The kernel waits where it was launched to start early, and nowhere else; nothing else of its argument differs.

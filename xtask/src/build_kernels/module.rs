@@ -118,8 +118,8 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
 ///
 /// Blocks of more than 256 threads would not fit 255 registers a thread. Below that ptxas left to itself is best, but where
 /// more warps a multiprocessor are worth more than what it does with more registers: a single token with K = 128 and a decay
-/// per head (16 warps with an f32 state, 20 with a 16-bit one, 18 in layout KV), a single token with a decay per key in small
-/// tiles (32 warps), and several tokens (16 warps where a lane holds 64 elements, 17 to 20 where it holds 32). Registers are
+/// per head (16 warps with an f32 state, 20 with a 16-bit one), a single token with a decay per key in small tiles (32 warps),
+/// and several tokens (16 warps where a lane holds 64 elements or a team is large, 17 to 20 where it holds 32). Registers are
 /// given in steps of eight, but what ptxas spills depends on the very number: the numbers below are those near 64, 96 and 128
 /// with which it spills nothing, or one or two registers once a block, on any device that is built for.
 pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
@@ -133,9 +133,9 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
     let registers = match (*params, module.k) {
         ("DecodeParams", 64) if is_kda && held == 8 => 64,
         ("DecodeParams", 128) if is_kda && held == 16 && !is_f32 => 64,
-        ("DecodeParams", 128) if is_kv && !(is_f32 || is_kda) => 104,
         ("DecodeParams", 128) if !(is_f32 || is_kda) => 96,
         ("DecodeParams", 128) if !(is_kv || is_kda) => 128,
+        ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
         ("RecurrentParams", 128) if is_kv && is_f32 && !is_kda => match module.io {
             Some(DType::F32) => 100,
             _ => 96,
