@@ -19,9 +19,10 @@ use gdn_kernels::abi::DType;
 ///   batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose warps
 ///   have the fewest instructions for a row. Where each token's state is stored, those stores hide the instructions, and
 ///   small tiles store sooner (but not in fast memory).
-/// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large.
-///   Several tokens have small tiles, whose sums have the shorter way; but where each token's state is stored, the length of
-///   the runs counts, and large tiles are up to 6 % faster from one (f32) or two states a multiprocessor on.
+/// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large (one
+///   again below a quarter of a state a multiprocessor). Several tokens have small tiles, whose sums have the shorter way; but
+///   where each token's state is stored, the length of the runs counts, and large tiles are up to 6 % faster from one (f32) or
+///   two states a multiprocessor on.
 ///   Of one token small tiles have the shortest way to a sum, large ones the longest runs of memory, which count from one or
 ///   two states on. Two teams share the decays per key where a state has the multiprocessors to itself, and read longer runs
 ///   side by side where a 16-bit state has many.

@@ -120,7 +120,8 @@ const PARTS: [(&str, u32, &str, u32, u32); 8] = [
     ("Kimi-K3", 1, "RTX PRO 6000", 188, 1792),
 ];
 
-/// Rows x warps at batch 1, 4, 16, 64 and 256; `verify` stores the state after every token, `update` does not. Whoever changes the policy changes this table knowingly.
+/// Rows x warps at batch 1, 4, 16, 64 and 256; `verify` stores the state after every token, `update` does not. Whoever changes
+/// the policy changes this table knowingly.
 const PINNED: &str = "\
 Qwen3-Next-80B-A3B over 1, L4
   decode f32 vk          8x4 8x4 8x4 2x16 2x16
