@@ -271,6 +271,11 @@ fn a_block_asks_for_the_state_that_follows_its_wave() {
         tiled(&Job { stores_each, ..job(module, &shape, 256) }, &H100, tile).unwrap().ahead
     };
     let ahead = |state, stores_each, warps| ahead_in(Layout::Vk, state, stores_each, warps);
+    // Rounded down while all blocks are less than four waves: 16 sequences of 128 blocks, four to each of 132 multiprocessors.
+    let f32 = ModuleKey::recurrent(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
+    let small = Tile::Exact { rows: 4, warps: 4 };
+    let few = [8, 16, 17].map(|batch| tiled(&job(f32, &shape, batch), &H100, small).unwrap().ahead);
+    assert_eq!(few, [4, 4, 5]);
     // Four blocks of four warps on each of 132 multiprocessors, 64 blocks a sequence.
     assert_eq!(ahead(DType::Bf16, false, 4), 9);
     // 8 blocks of two warps, 128 a sequence.
