@@ -91,6 +91,9 @@ pub fn recurrent() -> Recurrent {
     }
 }
 
+/// The inputs that every call of the recurrence reads.
+pub const INPUTS: [&str; 7] = ["q", "k", "v", "decay.a", "decay.a_log", "decay.dt_bias", "beta.b"];
+
 /// Memory that no call above uses.
 pub fn elsewhere() -> Space {
     Space(0x7f80_0000_0000)

@@ -1,6 +1,6 @@
 //! Recurrent: tokens, options and the output. Its states are in `states.rs`, its inputs are decode's.
 
-use crate::calls::{self, BATCH, SHAPE, TOKENS, accepted, buffer, elsewhere, refused};
+use crate::calls::{self, BATCH, INPUTS, SHAPE, TOKENS, accepted, buffer, elsewhere, refused};
 use gdn_host::{CuSeqlens, DType, Operation, Recurrent, Source, Start, Table, Target, Tokens};
 
 fn valid() -> Recurrent {
@@ -124,25 +124,9 @@ fn every_argument_has_an_extent() {
     let extents = call.extents();
     let mut fields: Vec<&str> = extents.iter().map(|e| e.field).collect();
     fields.sort_unstable();
-    let mut all = vec![
-        "q",
-        "k",
-        "v",
-        "decay.a",
-        "decay.a_log",
-        "decay.dt_bias",
-        "beta.b",
-        "tokens.cu_seqlens",
-        "source",
-        "source.slots",
-        "source.accepted",
-        "start",
-        "target.slots",
-        "intermediate",
-        "intermediate.row",
-        "intermediate.parent",
-        "out",
-    ];
+    let tables = ["tokens.cu_seqlens", "source.slots", "source.accepted", "start", "target.slots"];
+    let states = ["source", "intermediate", "intermediate.row", "intermediate.parent"];
+    let mut all = [&INPUTS[..], &tables, &states, &["out"]].concat();
     all.sort_unstable();
     assert_eq!(fields, all);
     let span = |field| extents.iter().find(|e| e.field == field).unwrap().span();

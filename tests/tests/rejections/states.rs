@@ -1,6 +1,6 @@
 //! The states of recurrent: where they come from and go, and what must not be the same memory.
 
-use crate::calls::{self, BATCH, SHAPE, TOKENS, accepted, buffer, elsewhere, refused};
+use crate::calls::{self, BATCH, INPUTS, SHAPE, TOKENS, accepted, buffer, elsewhere, refused};
 use gdn_host::{DType, Intermediate, Layout, Operation, Recurrent, Source, Start, StatePool, Table, Target};
 
 fn valid() -> Recurrent {
@@ -212,21 +212,8 @@ fn final_states_share_no_memory() {
         };
         refused(with_all(), overlap)
     };
-    for field in [
-        "q",
-        "k",
-        "v",
-        "decay.a",
-        "decay.a_log",
-        "decay.dt_bias",
-        "beta.b",
-        "source",
-        "start",
-        "intermediate",
-        "intermediate.row",
-        "intermediate.parent",
-        "out",
-    ] {
+    let others = ["source", "start", "intermediate", "intermediate.row", "intermediate.parent", "out"];
+    for field in INPUTS.into_iter().chain(others) {
         assert_eq!(place(field), format!("target: shares memory with {field}"));
     }
 }

@@ -25,17 +25,17 @@ impl Roofs {
         let stream = OwnedStream::new(&gpu.context)?;
         let half = case.pools.len() / 2;
         let slots = case.slots.context("states without slots")?;
+        let block = block(vectors(case), case.spec.batch, gpu.gdn.caps().sms);
         let roofs = [
-            (RMW, self.graph(gpu, &stream, case, 0, FLIPPED, None)?),
-            (RMW_SLOTS, self.graph(gpu, &stream, case, 0, FLIPPED, Some(slots))?),
+            (RMW, self.graph(&stream, case, block, 0, FLIPPED, None)?),
+            (RMW_SLOTS, self.graph(&stream, case, block, 0, FLIPPED, Some(slots))?),
             // The target is not what the next launch reads: it would find it in L2.
-            (COPY, self.graph(gpu, &stream, case, half, 0, None)?),
+            (COPY, self.graph(&stream, case, block, half, 0, None)?),
         ];
         let (names, mut graphs): (Vec<_>, Vec<_>) = roofs.into_iter().unzip();
         graphs.insert(0, case.graph(gpu, &stream, launch)?);
         let times = interleaved(gpu, &stream, &graphs)?;
         let mut row = case.row(gpu, launch, &times[0])?;
-        let block = block(vectors(case), case.spec.batch, gpu.gdn.caps().sms);
         let roof = |(name, times): (&str, &Vec<f64>)| {
             let row = Row::new(&case.spec, name, times, case.pools.len(), 2 * case.spec.state_bytes());
             Row { tile: format!("{block} threads"), ..row }
@@ -47,18 +47,18 @@ impl Roofs {
         Ok([vec![row], roofs].concat())
     }
 
-    /// Every pool moved to the one `shift` behind it, in the order of its memory or of a table of slots.
+    /// Every pool moved by blocks of `block` threads to the one `shift` behind it, in the order of its memory or of a table of
+    /// slots.
     fn graph(
         &self,
-        gpu: &Gpu,
         stream: &OwnedStream,
         case: &Case,
+        block: u32,
         shift: usize,
         mask: u32,
         slots: Option<Table>,
     ) -> Result<Graph, DriverError> {
         let (vectors, pools) = (vectors(case), &case.pools);
-        let block = block(vectors, case.spec.batch, gpu.gdn.caps().sms);
         let blocks = blocks(vectors, block) as u32;
         let slot_blocks = blocks / case.spec.batch;
         let slots = slots.map_or(0, |slots| slots.address);
