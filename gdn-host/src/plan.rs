@@ -49,8 +49,8 @@ pub struct Job {
 }
 
 impl Job {
-    /// States that it works on.
-    fn states(&self) -> u64 {
+    /// States that it works on: one for each sequence and value head.
+    pub fn states(&self) -> u64 {
         u64::from(self.batch) * u64::from(self.shape.hv)
     }
 }
@@ -203,8 +203,9 @@ pub const MAX_WARPS: u32 = 16;
 
 /// Largest number of warps of a block of tiles of a height: the launch bound of its kernel. The small tile
 /// of decode with one decay in layout VK has few enough registers for larger blocks.
-fn max_warps(module: ModuleKey, kernels: &[u32], rows: u32) -> u32 {
-    let is_small = rows == kernels[0] && !(module.has_several_tokens() || module.is_kda() || module.is_kv());
+fn max_warps(module: ModuleKey, rows: u32) -> u32 {
+    let is_small =
+        rows == self::rows(module)[0] && !(module.has_several_tokens() || module.is_kda() || module.is_kv());
     if is_small { MAX_WARPS } else { MAX_WARPS / 2 }
 }
 
@@ -224,7 +225,7 @@ fn grid(x: u32, batch: u32) -> [u32; 3] {
 pub fn tiled(job: &Job, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
     let &Job { module, shape: HeadShape { hv, k, v, .. }, batch, .. } = job;
     let (rows, warps) = match tile {
-        Tile::Auto => choose(job, rows(module), caps),
+        Tile::Auto => choose(job, caps),
         Tile::Rows(bv) => with_bv(module, v, bv)?,
         Tile::Exact { rows, warps } => {
             if !exists(module, v, rows, warps) {
@@ -277,8 +278,7 @@ pub fn spread(
 
 /// Whether there is a kernel with tiles of that height whose blocks may have so many warps, and V is a multiple of its BV.
 fn exists(module: ModuleKey, v: u32, rows: u32, warps: u32) -> bool {
-    let kernels = self::rows(module);
-    let is_known = kernels.contains(&rows) && (1..=max_warps(module, kernels, rows)).contains(&warps);
+    let is_known = self::rows(module).contains(&rows) && (1..=max_warps(module, rows)).contains(&warps);
     is_known && warps.is_multiple_of(team(module, rows)) && v.is_multiple_of(block_rows(module, rows, warps))
 }
 

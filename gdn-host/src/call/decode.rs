@@ -39,6 +39,16 @@ pub struct Decode {
     pub out: Rows,
 }
 
+impl Decode {
+    /// What its plan follows from.
+    fn job(&self) -> Job {
+        let (inputs, state) = (&self.inputs, &self.state);
+        let (shape, types) = (inputs.shape, (state.tensor.dtype, inputs.io()));
+        let module = ModuleKey::decode(inputs.family, state.layout, types.0, types.1, shape.k);
+        Job { module, shape, batch: self.batch, stores_each: false }
+    }
+}
+
 impl Operation for Decode {
     fn check_arguments(&self) -> Result<(), CallError> {
         let inputs = &self.inputs;
@@ -76,15 +86,11 @@ impl Operation for Decode {
     }
 
     fn states(&self) -> Option<u64> {
-        Some(u64::from(self.batch) * u64::from(self.inputs.shape.hv))
+        Some(self.job().states())
     }
 
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
-        let (inputs, layout) = (&self.inputs, self.state.layout);
-        let types = (self.state.tensor.dtype, inputs.io());
-        let key = ModuleKey::decode(inputs.family, layout, types.0, types.1, inputs.shape.k);
-        let job = Job { module: key, shape: inputs.shape, batch: self.batch, stores_each: false };
-        plan::tiled(&job, caps, tile)
+        plan::tiled(&self.job(), caps, tile)
     }
 
     fn params(&self, plan: &Plan) -> Params {

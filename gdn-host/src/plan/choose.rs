@@ -1,6 +1,6 @@
 //! The measured choice of a tile.
 
-use super::{Caps, Job, max_warps, team, tile_rows};
+use super::{Caps, Job, max_warps, rows, team, tile_rows};
 use gdn_kernels::abi::DType;
 
 /// The measured choice (H100 and H200, `docs/BENCHMARKS.md`), by the number of states there are for each multiprocessor.
@@ -26,8 +26,9 @@ use gdn_kernels::abi::DType;
 ///   Of one token small tiles have the shortest way to a sum, large ones the longest runs of memory, which count from one or
 ///   two states on. Two teams share the decays per key where a state has the multiprocessors to itself, and read longer runs
 ///   side by side where a 16-bit state has many.
-pub(super) fn choose(job: &Job, kernels: &[u32], caps: &Caps) -> (u32, u32) {
+pub(super) fn choose(job: &Job, caps: &Caps) -> (u32, u32) {
     let &Job { module, shape, stores_each, .. } = job;
+    let kernels = rows(module);
     let (small, large) = (kernels[0], kernels[kernels.len() - 1]);
     let (states, sms) = (job.states(), u64::from(caps.sms.max(1)));
     let is_f32 = module.state == Some(DType::F32);
@@ -62,6 +63,6 @@ pub(super) fn choose(job: &Job, kernels: &[u32], caps: &Caps) -> (u32, u32) {
     };
     let team = team(module, rows);
     // A block has no more rows than a state, and no more threads than its kernel takes.
-    let most = max_warps(module, kernels, rows).min(shape.v / tile_rows(rows, shape.k) * team);
+    let most = max_warps(module, rows).min(shape.v / tile_rows(rows, shape.k) * team);
     (rows, (teams * team).min(most))
 }
