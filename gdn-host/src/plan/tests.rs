@@ -293,17 +293,21 @@ fn a_block_asks_for_the_state_that_follows_its_wave() {
 
 #[test]
 fn a_block_of_a_single_token_asks_nine_or_ten_megabytes_ahead() {
-    let ahead = |layout, state, hv, batch, caps: &Caps| {
-        let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, 128);
+    let ahead_of = |family, layout, state, hv, batch, caps: &Caps| {
+        let module = ModuleKey::decode(family, layout, state, DType::Bf16, 128);
         let shape = HeadShape { h: 2, hv, k: 128, v: 128 };
         tiled(&job(module, &shape, batch), caps, Tile::Auto).unwrap().ahead
     };
+    let ahead = |layout, state, hv, batch, caps: &Caps| ahead_of(Family::Gdn, layout, state, hv, batch, caps);
     let (f32, bf16) = (DType::F32, DType::Bf16);
-    // 132 * 80 KiB are five sequences of 2 MiB, ten of 1 MiB.
+    // 132 * 82 KiB are five sequences of 2 MiB, ten of 1 MiB.
     assert_eq!(ahead(Layout::Vk, f32, 32, 256, &H100), 5);
     assert_eq!(ahead(Layout::Vk, bf16, 32, 256, &H100), 10);
-    // From 32 states a multiprocessor on: 4224.
-    assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H100)), [0, 10]);
+    // From 32 states a multiprocessor on: 4224; a 16-bit state with a decay per head from the first on.
+    assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, f32, 32, batch, &H100)), [0, 5]);
+    assert_eq!([1, 16].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H100)), [10, 10]);
+    let kda = |batch| ahead_of(Family::Kda, Layout::Vk, bf16, 32, batch, &H100);
+    assert_eq!([131, 132].map(kda), [0, 10]);
     // 72 KiB in layout KV, from the first state on.
     assert_eq!([f32, bf16].map(|state| ahead(Layout::Kv, state, 32, 8, &H100)), [4, 9]);
     // A sequence of more than all that: the next one.
@@ -313,7 +317,7 @@ fn a_block_of_a_single_token_asks_nine_or_ten_megabytes_ahead() {
     // than 768 KiB a multiprocessor, 99 MiB.
     assert_eq!([49, 50].map(|batch| ahead(Layout::Kv, f32, 32, batch, &H200)), [4, 0]);
     assert_eq!([98, 99].map(|batch| ahead(Layout::Kv, bf16, 32, batch, &H200)), [9, 0]);
-    assert_eq!(ahead(Layout::Vk, f32, 32, 16, &H200), 0);
+    assert_eq!([f32, bf16].map(|state| ahead(Layout::Vk, state, 32, 16, &H200)), [0, 0]);
     for (layout, sequences) in [(Layout::Vk, 5), (Layout::Kv, 4)] {
         assert_eq!([395, 396].map(|batch| ahead(layout, f32, 32, batch, &H200)), [0, sequences]);
     }
