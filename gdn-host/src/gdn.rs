@@ -92,7 +92,8 @@ impl Gdn {
         // An ordinary launch looks its module up once, in `function`.
         let may_be_early = launch.early && self.launches_early;
         let loaded = if may_be_early { self.find(plan.module) } else { None };
-        let early = loaded.is_some_and(|l| launch.is_early(call.states(), l.embedded.arch, &self.caps));
+        let early =
+            loaded.is_some_and(|l| launch.is_early(&plan, call.states(), l.embedded.arch, &self.caps));
         Ok(Plan { early, ..plan })
     }
 
@@ -153,6 +154,21 @@ impl Gdn {
 }
 
 /// A checked and planned call.
+///
+/// Whoever repeats a call with the same addresses, outside a graph of the whole step, pays the least per launch with a graph of
+/// this launch alone: on an H100 the driver takes a third to a half as long to replay one as to launch a kernel
+/// (`docs/BENCHMARKS.md`). Such a launch is not early, and the graph must not outlive the [`Gdn`].
+///
+/// ```no_run
+/// # use gdn_host::{Prepared, driver::{DriverError, Graph, OwnedStream}};
+/// # unsafe fn steps(prepared: Prepared, stream: &OwnedStream) -> Result<(), DriverError> {
+/// let graph = Graph::capture(stream, |stream| unsafe { prepared.launch(stream) })?;
+/// for _ in 0..100 {
+///     unsafe { graph.launch(stream.as_stream())? };
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared<'a> {
     function: Function,

@@ -88,8 +88,9 @@ impl Sim {
             return Ok(());
         }
         let caps = self.caps();
-        let early = launch.is_early(call.states(), caps.compute, &caps);
-        let plan = Plan { early, ..call.plan(&caps, launch.tile)? };
+        let plan = call.plan(&caps, launch.tile)?;
+        let early = launch.is_early(&plan, call.states(), caps.compute, &caps);
+        let plan = Plan { early, ..plan };
         let entry = plan.entry();
         let kernel = gdn_kernels::KERNELS.iter().find(|k| k.name == entry);
         let kernel = kernel.with_context(|| format!("the table has no kernel {entry}"))?;

@@ -1,6 +1,7 @@
 //! How a call is launched, and when a launch is made early.
 
-use super::{Caps, Tile};
+use super::{Caps, Plan, Tile, rows};
+use gdn_kernels::abi::DType;
 
 /// How a call is launched. The result is the same bit for bit whatever is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -51,35 +52,73 @@ const LEAST_TARGET: u32 = 90;
 /// States a multiprocessor up to which an early launch pays, see [`early_pays`]. Raise it to measure beyond.
 const EARLY_STATES: u64 = 8;
 
+/// The same in layout KV.
+const EARLY_STATES_KV: u64 = 4;
+
 /// The same where memory is fast for its multiprocessors.
 const EARLY_STATES_FAST: u64 = 1;
 
-/// Whether an early launch pays for `states` matrices, `N * HV`.
+/// Whether an early launch of a plan pays for `states` matrices, `N * HV`.
 ///
 /// Measured on an H100 behind producers of 2 and of 5 us (`cargo xtask bench --chained`, `docs/BENCHMARKS.md`): what decode adds
 /// falls to 0.55 to 0.85 of a plain launch's for up to one state a multiprocessor, to 0.98 at most for eight; beyond, the gain
 /// (1 to 3 %) is near what repetitions differ by. On an H200, whose memory is faster ([`Caps::has_fast_memory`]), it falls to
 /// 0.60 to 0.90 for one state a multiprocessor, but two and more states in f32 took up to 1.03 behind 2 us.
-pub fn early_pays(states: u64, caps: &Caps) -> bool {
-    let most = if caps.has_fast_memory() { EARLY_STATES_FAST } else { EARLY_STATES };
-    states <= most * u64::from(caps.sms)
+///
+/// Two kinds of grid are left out:
+///
+/// - Small tiles of layout KV, whose many small blocks need more shared memory together than a multiprocessor has set apart
+///   for a predecessor that uses none. It is set anew only when the multiprocessor is empty, so nothing overlaps, and launches
+///   took 1.04 to 1.45 of a plain one's time. (Behind a predecessor with 40 KB of shared memory they took 0.65 to 0.95; but what
+///   stands in front is not known here.)
+/// - With a decay per key and an f32 state, one to two states a multiprocessor, whose blocks are a whole state each: early ones
+///   are not spread evenly, and some multiprocessors have two while others have none (up to 1.11).
+pub fn early_pays(plan: &Plan, states: u64, caps: &Caps) -> bool {
+    let (module, sms) = (plan.module, u64::from(caps.sms));
+    let is_small_kv = module.is_kv() && plan.rows == rows(module)[0];
+    let is_uneven = module.is_kda() && module.state == Some(DType::F32) && !module.is_kv();
+    if is_small_kv || is_uneven && states > sms && states < 2 * sms {
+        return false;
+    }
+    let most = match (caps.has_fast_memory(), module.is_kv()) {
+        (true, _) => EARLY_STATES_FAST,
+        (false, true) => EARLY_STATES_KV,
+        (false, false) => EARLY_STATES,
+    };
+    states <= most * sms
 }
 
 impl Launch {
-    /// Whether a call of `states` matrices (`None`: an operation without a recurrence) is launched early with a kernel of
-    /// PTX target `target`, by a driver that can.
-    pub fn is_early(&self, states: Option<u64>, target: u32, caps: &Caps) -> bool {
+    /// Whether a call of `states` matrices (`None`: an operation without a recurrence) with this plan is launched early with
+    /// a kernel of PTX target `target`, by a driver that can.
+    pub fn is_early(&self, plan: &Plan, states: Option<u64>, target: u32, caps: &Caps) -> bool {
         let possible = self.early && caps.compute >= LEAST_TARGET && target >= LEAST_TARGET;
-        possible && states.is_some_and(|states| early_pays(states, caps))
+        possible && states.is_some_and(|states| early_pays(plan, states, caps))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Job, tiled};
     use super::*;
+    use crate::artifact::ModuleKey;
+    use crate::call::{Family, Layout};
+    use crate::shape::HeadShape;
 
     const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
+    const H200: Caps = Caps { memory_gbps: 4814, ..H100 };
     const EARLY: Launch = Launch { tile: Tile::Auto, early: true };
+
+    /// Whether a decode of so many states is early, one head a sequence.
+    fn is_early(family: Family, layout: Layout, state: DType, states: u32, caps: &Caps) -> bool {
+        let module = ModuleKey::decode(family, layout, state, DType::Bf16, 128);
+        let shape = HeadShape { h: 1, hv: 1, k: 128, v: 128 };
+        let plan =
+            tiled(&Job { module, shape, batch: states, stores_each: false }, caps, Tile::Auto).unwrap();
+        let early = EARLY.is_early(&plan, Some(states.into()), 90, caps);
+        assert_eq!(early, early_pays(&plan, states.into(), caps));
+        early
+    }
 
     #[test]
     fn early_up_to_eight_states_a_multiprocessor() {
@@ -91,32 +130,64 @@ mod tests {
             (132, 34 * 32, false),
             (78, 624, true),
             (78, 625, false),
-            (132, u64::MAX, false),
+            (132, u32::MAX, false),
         ] {
             let caps = Caps { sms, memory_gbps: 25 * sms, ..H100 };
-            assert_eq!(early_pays(states, &caps), pays, "{states} states, {sms} multiprocessors");
-            assert_eq!(EARLY.is_early(Some(states), 90, &caps), pays);
+            for state in [DType::F32, DType::Bf16] {
+                let early = is_early(Family::Gdn, Layout::Vk, state, states, &caps);
+                assert_eq!(early, pays, "{states} states, {sms} multiprocessors");
+            }
         }
     }
 
     #[test]
     fn early_up_to_one_state_a_multiprocessor_where_memory_is_fast() {
-        let h200 = Caps { memory_gbps: 4814, ..H100 };
-        assert!(early_pays(132, &h200) && !early_pays(133, &h200));
+        let early = |states| is_early(Family::Gdn, Layout::Vk, DType::F32, states, &H200);
+        assert!(early(132) && !early(133));
+    }
+
+    /// Small tiles go up to 1.5 states a multiprocessor in f32, to one with KDA, and to two in 16 bits.
+    #[test]
+    fn layout_kv_is_early_with_large_tiles_only() {
+        let first_and_last = [
+            (Family::Gdn, DType::F32, 198),
+            (Family::Kda, DType::F32, 132),
+            (Family::Gdn, DType::Bf16, 265),
+            (Family::Kda, DType::F16, 265),
+        ];
+        for (family, state, first) in first_and_last {
+            let early = |states| is_early(family, Layout::Kv, state, states, &H100);
+            assert_eq!(
+                [1, first - 1, first, 528, 529].map(early),
+                [false, false, true, true, false],
+                "{state:?}"
+            );
+            assert!(!is_early(family, Layout::Kv, state, 1, &H200));
+        }
+    }
+
+    #[test]
+    fn f32_states_of_kda_are_not_early_where_blocks_are_uneven() {
+        let early = |state, states| is_early(Family::Kda, Layout::Vk, state, states, &H100);
+        assert_eq!(
+            [132, 133, 192, 263, 264].map(|states| early(DType::F32, states)),
+            [true, false, false, false, true]
+        );
+        assert_eq!([132, 192, 264, 1056].map(|states| early(DType::Bf16, states)), [true; 4]);
     }
 
     #[test]
     fn early_needs_device_and_ptx_that_can_wait() {
-        let early = |compute, target| EARLY.is_early(Some(32), target, &Caps { compute, ..H100 });
+        let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
+        let shape = HeadShape { h: 1, hv: 1, k: 128, v: 128 };
+        let plan = tiled(&Job { module, shape, batch: 32, stores_each: false }, &H100, Tile::Auto).unwrap();
+        let early = |compute, target| EARLY.is_early(&plan, Some(32), target, &Caps { compute, ..H100 });
         assert!(early(90, 90) && early(100, 90) && early(120, 120));
         assert!(!early(90, 80) && !early(89, 80) && !early(80, 90));
-        assert!(!EARLY.is_early(None, 90, &H100));
-    }
-
-    #[test]
-    fn nothing_is_early_unless_asked_for() {
+        assert!(!EARLY.is_early(&plan, None, 90, &H100));
+        // Nothing is unless asked for.
         for launch in [Launch::default(), Tile::Auto.into(), Tile::Rows(16).into()] {
-            assert!(!launch.early && !launch.is_early(Some(1), 90, &H100));
+            assert!(!launch.early && !launch.is_early(&plan, Some(1), 90, &H100));
         }
     }
 }

@@ -4,7 +4,10 @@ use crate::device::Device;
 use crate::problem::{Problem, Solution, Source, Tokens};
 use crate::random::{Plain, plain};
 use anyhow::{Result, ensure};
-use gdn_host::{DType, Family, HeadShape, Launch, Operation, Tile};
+use gdn_host::{DType, Family, HeadShape, Launch, Layout, Operation, Tile};
+
+const FAMILIES: [Family; 2] = [Family::Gdn, Family::Kda];
+const LAYOUTS: [Layout; 2] = [Layout::Vk, Layout::Kv];
 
 /// Steps in a row: each starts while the one before may still store the states that it reads.
 const STEPS: usize = 12;
@@ -27,15 +30,16 @@ fn same(p: &Problem, device: &mut dyn Device) -> Result<()> {
     Ok(())
 }
 
-/// Every type of state, both families, grids of one block to several a multiprocessor.
+/// Every type of state, both families and layouts, grids of one block to several a multiprocessor.
 pub fn early_steps_in_a_row_give_the_bits_of_plain_ones(device: &mut dyn Device) -> Result<()> {
     for state in [DType::F32, DType::Bf16, DType::F16] {
-        for family in [Family::Gdn, Family::Kda] {
+        for (family, layout) in FAMILIES.into_iter().flat_map(|family| LAYOUTS.map(|layout| (family, layout)))
+        {
             let shape = HeadShape { h: 1, hv: 2, k: 128, v: 128 };
-            same(
-                &Plain { family, ..Plain::new(shape, Tokens::One { batch: 2 }, state, 71) }.problem(),
-                device,
-            )?;
+            let plain = Plain::new(shape, Tokens::One { batch: 2 }, state, 71);
+            let mut p = Plain { family, ..plain }.problem();
+            p.pool.layout = layout;
+            same(&p, device)?;
         }
     }
     Ok(())
