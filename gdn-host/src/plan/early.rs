@@ -69,7 +69,7 @@ const EARLY_STATES_FAST: u64 = 1;
 ///
 /// - Small tiles of layout KV, whose many small blocks need more shared memory together than a multiprocessor has set apart
 ///   for a predecessor that uses none. It is set anew only when the multiprocessor is empty, so nothing overlaps, and launches
-///   took 1.04 to 1.45 of a plain one's time. (Behind a predecessor with 40 KB of shared memory they took 0.65 to 0.95; but what
+///   took 1.04 to 1.43 of a plain one's time. (Behind a predecessor with 40 KB of shared memory they took 0.66 to 1.07; but what
 ///   stands in front is not known here.)
 /// - With a decay per key and an f32 state, one to two states a multiprocessor, whose blocks are a whole state each: early ones
 ///   are not spread evenly, and some multiprocessors have two while others have none (up to 1.11).
