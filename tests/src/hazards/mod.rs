@@ -43,6 +43,7 @@ macro_rules! for_each_hazard {
                 batch_of_padded_rows_only,
                 null_slot_is_padding,
                 index_past_the_pool_is_padding,
+                padded_row_with_a_write_slot_touches_nothing,
                 no_sequence_at_all,
             }
             slots::{

@@ -1,10 +1,10 @@
 //! Padded rows: batches are padded to the sizes CUDA graphs were captured for.
 
 use crate::device::Device;
-use crate::problem::{Problem, Source};
+use crate::problem::{Problem, Source, Target};
 use crate::random::plain;
-use anyhow::{Result, ensure};
-use gdn_host::{DType, HeadShape, Tile};
+use anyhow::{Context as _, Result, ensure};
+use gdn_host::{DType, HeadShape, Layout, Tile};
 
 const SHAPE: HeadShape = HeadShape { h: 1, hv: 2, k: 128, v: 128 };
 
@@ -59,6 +59,23 @@ pub fn null_slot_is_padding(device: &mut dyn Device) -> Result<()> {
 pub fn index_past_the_pool_is_padding(device: &mut dyn Device) -> Result<()> {
     for index in [3, 4, 1 << 20, i32::MAX] {
         padded([false, true, false], index, 6).run_and_check(device, Tile::Auto)?;
+    }
+    Ok(())
+}
+
+/// A padded row whose write slot names a slot of the pool: nothing is stored there, whichever tile works on it. Small tiles
+/// have no branch around what they work out of a padded row.
+pub fn padded_row_with_a_write_slot_touches_nothing(device: &mut dyn Device) -> Result<()> {
+    for (state, layout) in [(DType::F32, Layout::Vk), (DType::F32, Layout::Kv), (DType::Bf16, Layout::Vk)] {
+        let mut p = padded([false, true, false], -1, 8);
+        (p.pool.dtype, p.pool.layout) = (state, layout);
+        p.fill_pool(5, 9);
+        p.target = Target::Slots(vec![0, 3, 4]);
+        let routes = p.routes();
+        ensure!(routes[1].is_padding() && routes[1].stores.is_empty(), "the row is no padding");
+        for tile in p.tiles() {
+            p.run_and_check(device, tile).with_context(|| format!("{tile:?}, {layout:?}"))?;
+        }
     }
     Ok(())
 }
