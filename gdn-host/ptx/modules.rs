@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c8254ec242feea0ce3f56b6bbcff8d55be19187a32c5e38eb1a7eedda47c648a",
+        sha256: "fb5e9e0d6f8fcca48395d046765b54cb478a8cd21df94634cdbb81d53bbfa4e1",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "240670712f73520cd118a3b211fd565a230c561c7f94c3d8512296d6978c5106",
+        sha256: "2e7e9bf88e15caf53065ed87d1b2048657a802bcb74ae978652fbd61898a9211",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a5bdb187acced37ea71e131920f06f98033af03b2f6e356e8b36c50118309a04",
+        sha256: "3cb641d477da0e59f684de5049dc42a1748e6fe1054e459e334e163ca3005b97",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "5dc6e1ec75fc3881eb07e5fa2192a814cc0da151442acf228d1327f5430556f1",
+        sha256: "a5a2c8c65d64a232ccfa3e97177c667c6918942f122d87b0288fae94816b90dd",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d2cf3725db07ec5c1c0640c4d0ecc1a52bc9b4249b482a7687937ee8e2e1c775",
+        sha256: "8b0d363fb9698c772eecd114cc9ea867af116e08d93af183af1aeaacb354eb35",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "a5c9e5fcf63c894d7475ace3d28f8df37de96901d61109668cc2c4d5cda9066f",
+        sha256: "7c74dde6b76981531d09969abf43d5af839e7303e6459369b32ac74c8f5e9ca0",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "fa11ff3a125da4084c6faf561f53282d61073d0d685a581536ef20a9d38c0635",
+        sha256: "f652cf3e9c0325a74d2f1440c13e210304ede798c0198b0b18304c9968b5272c",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "caa3c758c5f6903128e0497ccf9fd55b7c239979a6545398c230cd0646e982cc",
+        sha256: "88993535778f6d4ce7a0344ac99d0838792f710c846e9060516d9d9da240d04c",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "7372d6cf46f0780d3aa59e047a4f9d8d6df529ce22de26f590f34f680d4c1768",
+        sha256: "deae56538a13f2422bbf0abbba53121aae3e39d6a0b42dd06a8342fcd632b266",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "3d077d0bf56d45b10e14bdf15f8c050f64c7a39271d6326fc968841f64cd0820",
+        sha256: "1f6a85ee4c2918c091e1322dd22a26f2ce4f3639d7f87b1f70dd19ee9f43d39a",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b8c16af52793ffe26faef6d04a5d5c9a975520028f9087e50db2e61b8b41aed2",
+        sha256: "ea08683338ae113f675045bc8e018d6cf1dd0da366f82133d10044fc9437542e",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b3778b705c87c75f196af7f80db4a104b417a7d6abf0bbaa36881393cd85a3de",
+        sha256: "52eb3ea333faa682e80a00177dd3eb56f24c56d1a18d733f8248886c2c96c375",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "ab7f9ef6187c3357211b9141d1409ba0bad43f533d2def883fe41912108c0c4c",
+        sha256: "739fac8ece93c4e07506d13593ea6c09c7e6b2f4b58c9e00482d6326eda10dfc",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3dce8d30b80f7b00c7fae6cce4a6e22363bd1ef284f5d41e467a16cbc871a933",
+        sha256: "19670b529df171a00c2c47d20fba3e6db533bfd1c18c5120fca7ac7fa0f6eeb3",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "abf5472da254be79e4345ea0e7782b2564e0f963a8dc690f62f9102beb82d0cb",
+        sha256: "e0764d45402ba721f4fc19d55b75c7b8538538e4c4d493b321e512569020365e",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "b52c2bf69740198cba5b381f3f069ad76fa33691b8fc2d1ffb33844c09dadf74",
+        sha256: "57d3fd263c99d56ee5596284bfa69214761cf5145c43c995aaa8e932bb2e6e78",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b2e7994c05f390db651e38546806dac0339ebe3a1e919e3a6604afd06966718c",
+        sha256: "a79c10c8ac5078a3e8bc23b04ce538aa68dbac94a3a231ea104481efad8c08b5",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "f78bd4e14f76bb81d6746558f608154d7280cf3d656c7392a483a473b6709bc6",
+        sha256: "293bf470847a6eeb341e6fff22b2d00f83c2688daf1e571247417376bc92e888",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4ee47d173dcd4fa7e988efce9bf9ce10409b2d62afbeda65cb36f2632e75cb1e",
+        sha256: "9f345e219751f0452d3b96d5410f9dd80708b9940e73a3f9742f35a9960ba83c",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c94acd788130c38ad06b307b246fe50ff4408a4521c7d1e1760a534766bc5736",
+        sha256: "d535a39c4de54cb21a3bca7fc9c617946bf20a7600fe8c22dc3da468849ba7c8",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "70bfa6f2beb4987ed244a3734847f7df53542dbc666b84fbb757d3572b4417f3",
+        sha256: "2e6a292e68b33401024421d2cf366d7212ea73de1d1e24629f00ae44db8aaa1b",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5d8cbdc3f79eed2d91f9f36672b327788927929a21600c2be90fb9ae757dbefe",
+        sha256: "b396dd4769bf170c5f32e7ce68c0b0f3e1b833460ac479715114ec1d73f49414",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -300,7 +300,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a71a8235b5e86f2c4c7505c02a4c19b12ae220a9a356dacbced1e3a7b8eba55c",
+        sha256: "6b4d3a92df34fbd7e80be668503e65bf5489599e852fbbf738844d63882200af",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "8c83837c344068598476e3ec2abd0613f89c6180ea397671a0da0d6a8e34fce0",
+        sha256: "fe46818aba96ee595aab00769e7df87937fe007ce88688fa1dbe3d1564abc28a",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "932d9f7c515e9e9c3bca108628a8325ee8ff2ca4626eabd7f27d882c4008ff49",
+        sha256: "1093cd1c5b90bffe088aa3faf4e7ba1222d4f6501f6c61945f9ce58e76af4bda",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "56d96e8e3f74b4f019245adeee65517e3bb45bfb31a438bcdb8269d8457be3ae",
+        sha256: "f657323b9d5fac44eff8e5f329887130728d8fabad1ebfd5d11bc4ee5acb17ab",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "078bb156f5691f3c63df7dc3d3f887db3daa42c53a9ebeb4f5c0fd703a172e8c",
+        sha256: "b09e53d35d9d88e3c57a8d7f1a32a9347110ce4a8da2d75b77af217c7f98ccef",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "7bb7e741f9ba46da4abbf6a57fa10499215a8d94909241547df989889b38fdb2",
+        sha256: "43e9e4b1e2cb080a30496c4e7b4e7b4f8c0465c60e6ce202ec2627c4537fdb95",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "90bc03b0173ebee1414bfd44dc8dbe4271e5ef223c738d1e9942934963fe987d",
+        sha256: "2761144838fa807bfc79a8cbc905c20825bf967b74be1573af63da108cd6adf3",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "65ae32ab6ed1d83c786b453370478b9ffb9318831cc7168cdf9f6617c466f59a",
+        sha256: "c3cc1c01271257598c85e6e3082ab2d5842405f5cad172c42ffd1d237588600a",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ec7c12a11431a13a3c973199f62bf62f99b4056b95909c7366de337a433a8fdc",
+        sha256: "b7fd1fcb837d0ce693c6c3c08a98b532dd45e7d51c01e03201fa65840ec1b809",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "a0abe80b4c816131a4ae5494799dd8c132da8012263bffaeac133033e400599f",
+        sha256: "a4c736b3ab36676b99b6caf64722a5b840b1380cd13eeedfc3f184191939bb26",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "48c6a2a132f36af4b78fcb1a774dfde5a057476da640e334e0d5b626a3e6bb5d",
+        sha256: "d4dc864f01a59fbf3729f47a03566ab00c53cc029557609819007a57f3075c49",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "ffc5a9495443984c0de938da862f9fbac2333fa05067ed066afdc1ed00edd9ed",
+        sha256: "a52bcd3465c3dd6cf58adf1bfe7d95b4ee7c3f16dc225487f09303a3c81ef5e5",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e42a3c3dc26d971832da9a5cf14319968267c32994f45aa779b5918f5000dc1b",
+        sha256: "2e5a767330ec0c535facdb667709eedd21b904642d280efb2a32a63bbb311ae8",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "66904ccf7f3f7b890cf2ec5b55ee236d025b7cd07753c5c031996a95ee7c59fa",
+        sha256: "49c4ae6f5f244075da796baa193548523d4da15ddec9b6bb91dcafa6b001aa9a",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d8ab3392d4dcd4c47592b766548c1e17f8d67566cf6aeba4eba7c6595ca1144c",
+        sha256: "3d4d583a4291a696b419e524d70690464ff973dea06b714027d3041457896283",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "111934b442dac3106de7107448e560c3c91eaa338b8d8e05f068d6fa9da786c0",
+        sha256: "25b6c3e9fb9b41ebeca8b33f4ede87ae309d6a9af8024369d720d46ea0b2833f",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +508,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d5bf036dc8c1260108413f1e67ead992fc63574edea8e6613429b7d2401b3857",
+        sha256: "79e99612fcc24ececc61dc0f70603bd8be74e12f955822798f3cbd6c2d4754ea",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "bcc7bf67f67f3741b743cd97d7f24f56f1f274878e2e7102e0ba4f07f7a6745e",
+        sha256: "9089cc55435f8f8c8150d0e3ba5ea72db55a6c66e33c54f2fe90386f0ff789c8",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "75113acbcc2dbeed3901f3c47698e4e1026ba6b2cb4b6253a686d40f8fd19d99",
+        sha256: "37fb41afcab07b4371737dfe2b2e7751ed72ed61f02140cd5c8a2424f2ef2dc6",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,7 +547,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "40726f1cbaafcab5a3fff12d4512918740229ae9e1f2b24c4f00825ba605461c",
+        sha256: "8296a7a3eb22662e7e157a9dbc5c4db21a3ac82f284de2538b7f6b7d08087b72",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -560,7 +560,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "0df16939218b965682eb9ea52702d7159fb4ac9d1d526bf2ee7d7b5b857dcf7f",
+        sha256: "772b41d38102a168d8e4ddb865ff208a7777bffde75d058e695f8c0066614c3c",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "2de3273dd84d7c939bf4d363ff8b7b3aff9aa23cd80f5e099460a508ab1215fb",
+        sha256: "735d28a00098e29382d0f4113d61aca36f9dbded501b9bcec5c11110e2bd9fe5",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "090fc9fc45526ceb2f9ff0c72e9e903c814650626e71b362b01105eab02a501f",
+        sha256: "6f510290088e93df0ce19dca9ec93c4d6bf2da18d4d6325b9b1f78e38271c30a",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "1b4ff8f38cffd75a212d5fef2eecd710d8fe923257ef936634ab4e5c60a5df87",
+        sha256: "afba1b3694cc3436a6428b22be8651d3cf78f5dbc8eb27ad113053fc97fe3f41",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f00fda0d96e503291079c64da99bd2f225421622b0271ee2b4c993b85e32bf21",
+        sha256: "96c487a01ee487152052e1d79428339df669a68cfb2c3ba37300f8337c9230cf",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "e8aae8179fc04f899287e3aab0d466268d4c1708e2912194b85d9b7234eaf4f0",
+        sha256: "efad67b53a597f17be2c5f039739ce199ed244f8d639a76a08fe45540f7d4daa",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +638,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d872573517f4532fb076be42464ec35fabf561002973daed06bd788dee3730db",
+        sha256: "c0a6606703d86c64f09b23f0dcb3decb15a39c21b27b546471e68cc5217a381b",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e04eab20cfc9443f25e86d094152093def8edf5f0964bfdb9e5c758b0a913f4c",
+        sha256: "0d4359a4697873655e501f70d8e2b036f6e002971dc4b9597b820b8b1a678954",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "044db7975c8010877a40cc592a859e7218018e29c702806b7e9fa164f5fc3461",
+        sha256: "cefcc28186426b2f0f2e361228766adb64d554becc9317ff1eb30213e2a7467f",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "858bdd6933bd0214513e07b0c017bae02b78042f97867c7f55ad065683f5a484",
+        sha256: "707a4a4c8d79466eaef1bade956e5949d2a224823b43a84edbf3d3773266de7c",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "91c747486bd99455dfe97e08c441809d67ab8f58fdadd857fddf72d0d932580e",
+        sha256: "3a13931577d4348bc204bb66320bad31664bc67482d9fd4f5121d47f88ec1529",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +700,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "0581fb29ab06fc5827f9dd521b7bca33c4a0727d07362db8c60f675a8684a69a",
+        sha256: "604aef4c0b4f336e6ba90e9d2104c36bbf2c1f6a1abf6aff82f416c0e23bb6d8",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +712,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "218c331029ab7f81b0188670b26efdbb592a5cf4d56ba89aa9ceafb8a1726a35",
+        sha256: "0c715a2d3f838df33433d24d06365dbee5b1f125488d88969622bdba2e07922d",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "7191727b4c86a7087a4602e90679e5f1b1f7dfc540879547fb16a3728088a367",
+        sha256: "41421bc3ca3fe60c853ae53e2291536a102b744f015921341907e107c2d5c8d3",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b7a0793023216e1cfd4285c8544ca66193e3d41d3e33c5d9444f08915639113d",
+        sha256: "93d0ee7a5f7b4bf129ac53fc142b9b33985af8d1788e795cd39962a6f58c6cb2",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "17a01bf810b2857ae116eaa5985f9aafca3041b92d89b11d8739f442b0022dc8",
+        sha256: "ef6e572d0c11d92d14d98a5c083482388028f74eb7f2754da7da8795cf7a9e24",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7c93686299545c7d4c0fabd92cb7accea1c283de6ba12ed22bd1b9cee5769829",
+        sha256: "2a8163ab383fbef0b8b6e1114d28f5e78b9c946356bac445a785607ee5badcdb",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,7 +774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e73554fe1af371ad2072d16dd90287d630ec0a16de08141373e0c78a722783ba",
+        sha256: "ce5f0f7a74a68a01624824798af07e5d4ecfd44ccf5de9fea56c6c9949929ad2",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -787,7 +787,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "7ca7b261f9e8e41e8285c45f12166849d52359b78796274160968309ffa3e8fd",
+        sha256: "ce3088e65ec4e65ad343491c722c4dfe2be11470e6f8919c3c7dc24afc73559e",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -800,7 +800,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "fa40e9134dfe66cdcd6e9285d9af815482412243055016196eae96388706e49b",
+        sha256: "17b0c0d6ddcb33a80e98bf50a79968828734423f09f8900a24455cb2efc069d4",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -813,7 +813,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3141cb8df26e822df9d5f4af9786ef6a02a2621a2c3882efab264bd94fb8bc1d",
+        sha256: "daae89fa79f57327467e94a221b5d5f35993ad9b1da7d8443c1f99f8a6f02837",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -826,7 +826,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "de39a31bc50d85a8bc50bc38f1bac8697aa81bca48eaf233e429442bb19abf32",
+        sha256: "2c030fc8fb7474c8c8ac19d71742d8b0509dda7a216e9caa290be9bb9dea6ff0",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -838,7 +838,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d588c6427ce0707f951792d79849d2a77d50c97cf46c87036e0f39660079237a",
+        sha256: "431609444e69f1a37c917d5f50af1a325b9b55ae0790a617585336188f9fc7af",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -850,7 +850,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "77e182f5a7f4b2e30060e019d50c425f777e5d690f2c6d49ae3a47a4217ba377",
+        sha256: "3679113e3ad800b918c2034e66843ed3463e11422eae330c5b1ea6fe12ae9e81",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -862,7 +862,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ee55edb084df63dd010562e667c2d4fce7aa0fbd444807255645833d50d019e5",
+        sha256: "8c6c9227b5043d4a7ad1df66096263843f223ef4372c27ea56cfd8d477ab543d",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -874,7 +874,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "cf475512840d6355b217e30166684cbe5197347b02f2c0b092e96c91df46bb88",
+        sha256: "45aa0df60ee80d5a5256b5123557dde0086d2259a69e9987e1ccf63c1a26a1bf",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -886,7 +886,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "a86da39db3f34826d9b0167423798a87ede8d68943f99da3ed7acb548dd9ad92",
+        sha256: "d9249f03a4c78e8b0e7297b8a86970229d30f4a58fe9b238dd58d1ee1e59a43f",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -898,7 +898,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b4bc4bc424a228e2a538692010249d98f20779a6a5cbffe31679949cb0675c2d",
+        sha256: "558f2bb9e31216b161c1ba33a6c2e9cdf96c0a1607a7d5433ecd615d37471324",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -910,7 +910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "e9e8f8c5aee45131d82a42376b782b43e62e2a4400bc84f353def74b11acca01",
+        sha256: "52f9d733f9572f66d328a62db690eafe1bda92b4d7916a9ac1235d9da507c707",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -922,7 +922,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "56e88339c3b0cc8d5b6d26fce498c6accbbf10c3cb740459e107d8c370858261",
+        sha256: "e95502737d544b1b3ca3339d100ae4459e400238b624aa51b4aba0daa1128a81",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -935,7 +935,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a53eb844c655326550bad5c0185c26236f06db412ac2193e44011d74eb793b5f",
+        sha256: "a5e21bd64f2cf627cb471ddcc46948eb2fa0c098e7793704a9583c9038bb9680",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -948,7 +948,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "87251b379d33959afa1e5461a033d1d7afb47210e6d5d36381376cee926f29ed",
+        sha256: "c2f617c6aa280ded68e615b26f8e41acd5461b43e671f07ba606ea276aab6fad",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -960,7 +960,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "95f45ea5b2575fcc4a5d81fdf1a0ef7f943a339098e8012e36fe8892d1a32e4a",
+        sha256: "aa27b52dfd497fd43aad4ab71a805509102c42c98bb4a772f692d8e3613de208",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -972,7 +972,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d6efc8de553d99219393f0597592103b4340cb13c0d498fd65f3053617e90c50",
+        sha256: "ef8e73ceac1f0e92c86089b735475b4fba9fda508224f1b4c1ad2ae605ed2f07",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -984,7 +984,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f23bc3f025d7caf02f95ce544d4d84930ec6fa1706a1cefc3e1a8ce1120ec824",
+        sha256: "a2b379837ce8b6c3239090a00ba26fd52b28f91b3cc5cfc07abd5b8c358939e1",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -997,7 +997,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "5a071f69c372b4e68370f624abb27cad7d4016b982e2beb5a103029f91796baa",
+        sha256: "f8afb4bfc869ad031583cd66b191da920cb7374dafc31d0578132a2cb0c99681",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1010,7 +1010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "405d6b422be0a19f2c81cdea8523e85a397e22e68511dc5e824ba2c6a2fec18e",
+        sha256: "5ce9739ac6194a2205fd3c5a40e0606510112e4e873b5397fc52fc8d53324950",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1022,7 +1022,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "6cc72ca379eefb4f0cd4e7279f5bc52bf2e64a97a1e9fd02f8af0b8f60eea9bf",
+        sha256: "1aad29d105504a93250c4129e8a08e7d0102d16c44dd98ae6060f95b94642c67",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1035,7 +1035,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a84a0c6d7ff3455d5479df8b74e7f3c24e599f5a554d7f26e733d6c3c7aefdfc",
+        sha256: "9664fa0c615530ba505cd27085742b9c2d91402323cec2622878ba3e97978ef5",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1048,7 +1048,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "402497ac54f7226eae5c92ce9bbc80b78356ddd36dc644c91d03308e76cd3a06",
+        sha256: "2e59e41c9250ca2165f421cc6b52b81cb15ff41a98dad358bcbba5de585de1b7",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1061,7 +1061,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8374564679ae0d3d90b9fa740fc2ec4419df598a615287894da83e273662e5d1",
+        sha256: "b248b14c385f089cb3f46a8cfd8192938da28e971564086bb5050a5263fac3f0",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1074,7 +1074,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "de490d0956ef5d691f67b0bc178075fcc561d922490a3b3b1fb06ab00e94132d",
+        sha256: "bf01894b569801dfa668cac9b4fc6d125c7cbbebdcc97988567e0ba3a3ac494d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1086,7 +1086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "9534fb8d3dd10dccc414d176d985f1ca5cfe101f8e9d1b9a9f8c66f73e222bb9",
+        sha256: "cd1bafd307a64de5f182091f246b0d0b8eb3fe11a4bb7d4b8bad0579fe9c56dc",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1098,7 +1098,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "dff4b08c815d83635004a743d4fcbf50ef9000a443c32e3a4d87a81b08ad18a9",
+        sha256: "ef6f13cb17edb701c78ec61a62998b838a2326dda5550ef824cf570e86ab900b",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1110,7 +1110,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f0fa160bc69fbe5fe49ccf7657ebed59caef56c54edbedb979fec131cb2ed51e",
+        sha256: "f4e867ec4734cd047da272068cfb34fbb605706653195096617e043674069daa",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1122,7 +1122,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "4d5cbaab3fe60215c193763e94c1c21d9a1a50f35e24e22d4029a4bc13c2f887",
+        sha256: "da931dde96ef7108784bd7ad5c53f9f00478892b2402c71dfae900ea8f2849fa",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1134,7 +1134,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "a34fe0cadb6c8ff034f9eb91e5c2c6385d53d117628269731d567861fdeb092f",
+        sha256: "f5d8e86460729d685aaef1dc981f655f7f39204139c489e1ca11599c69962a6b",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1146,7 +1146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "4a77b1365b804f90f65a2e6e09693da4a1eb6948cb7185f05d84c9d2259587c4",
+        sha256: "e9b91e7cfb777013f4d4c3dbe0118f19f346dfe4c42956cc0b7dd671aa7979e6",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1158,7 +1158,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "5b0e3bb1dd161218c1934d4f5414a1ff576786491bb11cf635f3f0a17a720e1f",
+        sha256: "06364117fc1a51d05f71499b2575524183829b97bfbd47a7f89dc4a400cd9c11",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1170,7 +1170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "291e352ee86bd25b58cc144d25b52bc59a1ffe5914b070eae56120d80c58e617",
+        sha256: "80b8c2e0fc5ed9a228fa934a2ae18bbecec231dfd99fc785f3ac702636c28618",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1182,7 +1182,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "59af8f120e520a19a6a100bf391a5f59b1595fbc0521ed43f3d9bc33c19b1af7",
+        sha256: "48d7ec7b878fd8ce3d19310ac425bac4a62c0cd632c5fce50de5176c64404e76",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1194,7 +1194,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "e614b15ca08cef24225d9affaca3cf7ad4e0923f821598f4bb99391b0b7c0d74",
+        sha256: "2696b833cbb22d185bae45cf6ea9da4e07bea9648f636c67d5dd8c19f4da9268",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1206,7 +1206,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "ec7d5734c485142ce82a0a61a681dbbc49a0ac217bdf08230e2f06448fe4210c",
+        sha256: "166cad3a8a4f738770dd0559d8be11220264986475d98998c3acb367545d7661",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1218,7 +1218,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "9e8b0ce994f9ea88fe30f3f146cc5968d43c791344b0ca32825e1a76e1c200c4",
+        sha256: "b413184485f8991f1a8e801c26b44cb306dd6acd563c03efc45719e79fd6ff3a",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1230,7 +1230,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "fb60afc8906eadb41dfda7fbe14fbe17f9d428fbbf61ceb437fdf5c89c608236",
+        sha256: "0a8b74cef23a8a3476e32f7b7bddf1d872f872e89fd02c87ef2b11b73fa01e88",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1242,7 +1242,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "9551d0a1bd3d54e75368d5e70775da69e64f41c0017f58b3fba8fc885e967809",
+        sha256: "e1b5ed0b98a62d0ac8ee12ca02f238d0f28ef2498c9f360f035d3b78af1b225b",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1254,7 +1254,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "84b0883d100874ecabe6c03ce5e5637d46aeb381871bee63daba65553507291f",
+        sha256: "276434b781dfc7850f370cd59f9b83d220b4128407ed88114c51081bc2b21316",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1266,7 +1266,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d91c0f44687730f12d7fb6a6fe5c7e50ac65c046cd1442f4abd0037bae34a595",
+        sha256: "e2300642a616947b8ed3737210d8b283e6af2621c699897ec09329d501739295",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1278,7 +1278,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "bc83cae0020da2fe093f29c76a0e3833cfba9054a3ff869b538c3f5601d4883c",
+        sha256: "9d74839a2d8bd508451d53e20b6bb31d5c09f1f8bb0e7efad28e5d3262d8bcf8",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1290,7 +1290,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e016baa5b31c1e48c962451c92c64f07602af5cc8afb3ea6a33e25bd6d89c364",
+        sha256: "3d7ba150133b1a2278b61a463d629205e902cb85a47ad91f99e96b22fabedc18",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1302,7 +1302,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "946ba2c62c88f0547cdb78f97907c92cd7e0490ff7f8f8bbb85db812b4c5d0ae",
+        sha256: "4b736ffcd806643c334b434c0b19e2730f57fcd2d5fda87eeb38c4b948a2eaf4",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1314,7 +1314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b437931c6b613f586366e7c5aa48c1d1c6852754cce2880a33c2fc4410bd058e",
+        sha256: "d3f5d50bd5b43d586c2d5bbc03088c576d7e8518788f26d9366ddf7002ef2585",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1326,7 +1326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8ea42ab272bfbee2e6ad0c61ff3b4764cd4ee4666873afb0b2c32e87f78b0e69",
+        sha256: "d976d8ce0baaee9537f923681bd1c2003b2f6979016b6e5c52c043bb5efd7de2",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1338,7 +1338,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "223e27930ef1ee152b74485ecc66ba3be6743069b94eb3d46c845b56798a54ba",
+        sha256: "7302c03653a4ccac388bf97858a4f79c85abb7569db13fb1c59c6600fc34e0ba",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1350,7 +1350,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "162c910fdb4b2ba91f313cb15e1c9db4d247ddcb010646a1ab1c8a0c86c2b555",
+        sha256: "70a0c9bd64d2978864d5bbf869534799dfe918d84bcb1a66a4eb347baf4165a3",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1370,7 +1370,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "f6aa8a6f87e932a76c327316bc9bcc5087c7ce2d6b41628b80b97609d05a014c",
+        sha256: "5cb0e0a8f3013fdb93c58af9faba109662cf4d8b59cf4cd29331da63294aa261",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1390,7 +1390,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "44fe4034efcf7c4ccd121b86fa9e6c86d28a6a606a6bcf3dc28ac2dd060c55e4",
+        sha256: "b680935e43d03e33f3f4adf0afdbc7f473f5faa16ec3ec36305331e320ee0ccb",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1410,7 +1410,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "9a5fe7948b3fa80dcca6abc2cf07523e023f8638a140e257ffd7c9b75d931a5f",
+        sha256: "97ccadaab1540a01ed8fe91c8c83b32d67d334ba0d285a0cb5df994c297d503f",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1430,7 +1430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "8edf2c5121da04134516ee516c575148259bfdd0c628f3520f258bc68765770c",
+        sha256: "7a7ed4ec3d629aacd305107ff4bbde0b514fc6c07b5c63ef3fb60b352b735a77",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1450,7 +1450,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "34b7f1770f4aeae4da4d2bf33cb6217f481af53e006df7d1b878c38dc6482cba",
+        sha256: "b6047f0977926cc9a8506d89ef595f092bed3863cebb04630d65edf939aefa62",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1470,7 +1470,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "9209188c56771437a654d670c50e8e071ece054acd0bedd3b98645bcc35ef3d8",
+        sha256: "97f0ff26eb3027b033adcc5c12e368c78847ae1177dcc2e00d2caef4322a207a",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1490,7 +1490,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f1012aa6db43c4bda9bd8ab1b3afef7f37dad268daf158fcc2189d3071895797",
+        sha256: "297a8fba5dfefb8b09ec3cb077e5e15350b25c277ed15f8c9fb8db9dfb947783",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1510,7 +1510,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ad814ae16c440e0b9ddb2d8a20abf53749d1b437089c0f2d76245b107feb3b81",
+        sha256: "c17381eb609a119ffd19a83103b7e848f75ed0680a59675e7ee22d316568d32b",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1530,7 +1530,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e5476f107b398017af5396b718f0b2fad364326934d19816c7fa8b38608b864e",
+        sha256: "a1cf2896cf961ab65ffc74651a5d1e95b80b959edd4dc0948058de8c6d757019",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1550,7 +1550,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "66ebb1972601ff51e60243f5ab548edfef45c33369c34b01b5365358c43f975d",
+        sha256: "fd69c27cc281c696f352291e0d671965865b2d83fabbd029ca86626bdf969db4",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1570,7 +1570,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "1f76f919b7f5249d2ef835deb5d69f17ff7fb5177bec469c6bed9aa75544f17f",
+        sha256: "eb71d81accea472041d3ba44e9d510b54ae88cca79118caf472fbd20cf86238b",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1590,7 +1590,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "9fe7fa842a7b4b00941a4adc3cc6f476c6449d84d0e7345db4e836a234b64843",
+        sha256: "76a3cae2f47b68fa3039fd81248e4dacaf639ddaaf67d7ffee70157cb84ea538",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1610,7 +1610,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e11fd9d6387bd3eea864d6a8d824bcf7d85bb6d34151b88871bc91e1589e4615",
+        sha256: "cfb5bde6579dac66536b7bb0bcee649ea8d711621d8c8a77f10e5d7bd8bb0096",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1630,7 +1630,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "14e6f7d9bedf8eb665255d06f90ea5acd4da93450979a2377e7883f93a07d820",
+        sha256: "32011da41b995a2b6f3ac4f88e98d7668fcd080230f057384d0753a26184fac8",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1650,7 +1650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "c879066aefaf4ad883ebad0078029749ff7382bc9d4d876cca0faa449d0f7783",
+        sha256: "4fdde5530386a31aa3ff540fe82348ea6bef3c9653a11cb920857b9828b031cf",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1670,7 +1670,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f8ae443ca618473e1c0ab3606d22af69bb9b265eaf9e8b0ab2145cd077066b9b",
+        sha256: "4c58dcea55523488ff188b0ea035de768de309bd124f353ab957cd496a1b453f",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1690,7 +1690,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "16feecb12d08d325815bb30c5188d85a4cfc5a11852196901198518935c8177c",
+        sha256: "b2a6d6ddd0a8e7ff4ed91984b6210e32b79cd5cc93d5980a7237fbbce7bd5962",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1710,7 +1710,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "566f941f0b430ce6a91da65c393fe73ddd6ce391dd464c4a0c4c976c6a510bea",
+        sha256: "4b5af5468edfdd0d0ed41dc5de42330d8ba3229be10ad91b8e702db73eb0cca8",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1730,7 +1730,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7b93c0be205e9fdf981ebe304046104df905ab02dcac10358b6289f28ad03bd8",
+        sha256: "233ac3306ceb9001cfab2c2241f4f746e08f6dd027e8cbaf3aef258132177969",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1750,7 +1750,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "cdcd10e5b1034f1d8250d8a4ade02d58c060647d21fceb6091141c6a7cde0ee7",
+        sha256: "3b6ffe4e7e4d9befe6f62eda699a88c47a87eaa594b3ddcc9a4750e326a5f00b",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1770,7 +1770,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "6752b3d9f663585ee8befb7e567c81ca827f300540d8cd6ba939e6ecc6c9eb39",
+        sha256: "ac5276f72164689c19aa203e354f1409c4d809c69c31a800f241d961d7b817d3",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1790,7 +1790,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "f2e805cd55ce7a8a6423b92da872c39019ba5bbcd1f8fd98e95bb7636efa3f07",
+        sha256: "ced32bba02303331afd22f4c45c4563b0d785a6ee7ea715596268c58f5c67a83",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1810,7 +1810,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a752cf910a033d4fbc720dd7d1851ef15a9dc9191fd0b5deaec57da98a779186",
+        sha256: "29365377133d72c1e32196870c2b454e3c7b2778043a6ad514443b1c04b920fa",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1830,7 +1830,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "0274cba4426b20e5bede8437218dd8226a71df1e8863407749f6cce00cc96631",
+        sha256: "fe2d1d5c0b019dc38b88364bb6facde126827d6db5dfadb8e043c9ac821e64c2",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1850,7 +1850,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "2bebb5336f6dfbfbf8f74f940f9c7a00986030d9be0dd56dd9dad52bbfc82c44",
+        sha256: "e1bd12013b0d8a016d3b82f7d9c3dd8ff83a83c4793475d608db4f9415470209",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1870,7 +1870,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "bee98bd4e108019453ce3265a9aeeff9b7cd4f8d2cec83cc51f6bc8bccb5ab51",
+        sha256: "524518ef5328b9264b35883435a1a6acd09c2f7715a2df6947bd8a49ea397a61",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1890,7 +1890,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "32682c10fc290ec839d47af874b41af6cce1146dd276483aa8304987359bc639",
+        sha256: "b0647302076228d49ef9a46939befc37b50b0158cf5280f4bc75856ad2a11587",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1910,7 +1910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "5cb76d9049052f9516a1baff45cf5dc826eca40f2154bb4b2508bceeb0e170a5",
+        sha256: "65dc4b449f5edd6f43f7b56a76cf9a1758046fcd43f0c6189c1b6ae4964aaa7b",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1930,7 +1930,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0f55167e8915f3c31753f082414ce1076a77cec5d09c43264fd635c4633cc4ef",
+        sha256: "7c315221511d67e386467bbbe46558a2ebcd9b971c392fca22ad7537e3950b94",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1950,7 +1950,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a5ab5059bab50cc0a4a162af9d87242b36438a982e1f6a066aefc211ab342039",
+        sha256: "48526922a3e0cafe0704d088987f25b735d8d912e952ea30b339d3f764999fb8",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1970,7 +1970,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "54db9dcdc12b7026ea1dfeb7dac6ea919f9349123bccb1d245c78cd1177f145e",
+        sha256: "7b02100d538aa264b697c7b67fc6d833b15d3ffbdaa049142df86c5dac9a1c42",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1990,7 +1990,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "44861622b322f837d16420c5d1fe8ab38c62421fe6a94bdda069ced6226474e2",
+        sha256: "582cbff4996bc0ac03ce843c32c53dbf05a0b7179f2f98764c7b2b93931b5e85",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2010,7 +2010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "48f66f6f5b9ff8411e41c99b84f43fe4b7cf5869791989940ee4694bcaba17e2",
+        sha256: "86698dce6f8b81cc75d08dfea4c28ff2b542090cf27c0d8fc82ca01488e3e79b",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2030,7 +2030,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3a320b25b3cdf664fc965d1e1b877f8c489446c43a68bbf2639c81975142430d",
+        sha256: "1c0a3d45773fe60d503fb7ada565b5ea16e52f7e890b761f166c93c878456b4d",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2050,7 +2050,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a2705afbd0aed1cc9a7b8dcae638260dde6304de0d99b1cc4a740e5a57554b2b",
+        sha256: "bd46770c35424c70f44075f1e9883c2c69e5dba3cf4455a6223e7cad9e403b9d",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2070,7 +2070,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f2666d085f7cf83e4af913e9e1db589a994d38059f8c901cd92fb92ece7fd293",
+        sha256: "66b396b7a5958d4ed4ab5f854726191fd0b4ba939c4cd984c819ceaa1cb9eef2",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2090,7 +2090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "30eb4d453f060a08f784f92b73b279e38072e6cc86446bfed3235e43ace6575f",
+        sha256: "2fa1648f3ff22c278dad3cab219d66898656df7d1754060ed7db3511c2ce5bae",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2110,7 +2110,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "6c86a0c04a7297d592d68860cdd7b5529cb1727f17351e1202bf3fe899632fa1",
+        sha256: "f1a266f0fef1d64ebc09ba3837a6f3d46555897d00883527e0655f88aa6974b9",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2130,7 +2130,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c08b1d4b3d33d08f12ca19620998158354050f8bb42cfd85eeb8da232e42fe45",
+        sha256: "68e7b4ea01a1716658142b7f33700ed858a6330357987bf310b1c0e90a9b29ed",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2150,7 +2150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "3de0ca5a827bdac9fb87f8f6560eff39d51f1a4da06c0d62bea8a26f97487f85",
+        sha256: "ad4b1f10b53a52a8e0e94899c21c0384d038b710b4fb2a30a6fece851c5c1291",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2170,7 +2170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "506f5cb32b21daceafd5d7c48a04d6c089dff513f4e1ff9d8e54799509b1dd6b",
+        sha256: "21b62fd412bb743c65df2fa740c30225d30add8b6def071dca5dce510eb3fa27",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2190,7 +2190,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6b54bb407864767aa9d9f43b10ce387851f23508d24a1dfe0f33ebec11f0a176",
+        sha256: "93cf04a0fb9a09fec962e5c7d96a4eab61051734a0d47ea5f79fda22fdce4c4b",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2210,7 +2210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "859ff2b302e95127a7b3f65f6932d09aaf5df0cb2c7d39cf061d13f67d3e7299",
+        sha256: "69004791dfce9a9ec6e4c0d505ea1ac6baedcc2b1827f3757b8b3621d0e87c8d",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2230,7 +2230,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "096a34e43dec2a77465c1131f9b55f45b3407d28b3da922cc7fa1eb096c44312",
+        sha256: "fa94d602da4ccddd5863eb3000265c8810e16e6883a04651fd9322a0f4f46d8d",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2250,7 +2250,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "594a96679779503768a15a1455e3d3b2e63c85474769c2c3533447cc72326dca",
+        sha256: "277acf998a2df83c103cc3bfc8a3c10ed4b308eb2dd3af51f3a59257e189799c",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2270,7 +2270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c896749af5235cc456007c62d12f9868af050d5f539ef3a89c31983d6899c55c",
+        sha256: "02861bbdb6f9467dec515c4311830d82e595e97978171cc267117c0cd7fb4812",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2290,7 +2290,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "3acb6e09a0571cb1ace7c9316c1f65fa51ba9830a1d02b858a6461cf7e2230b5",
+        sha256: "88a1495d36f9186ee4c199aba32048a54748525c61f628c9a225e35b26d2b759",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2310,7 +2310,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "200d7fff05ae49817c06b96dfe76f2f342ae86a286e0c22245c5ce204a4129a7",
+        sha256: "2ff1f4c2d175ba04ece67331da3fdbfa90a053c506bb5b44fb4dcb794c18822e",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2329,7 +2329,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "8c57f0bf0d251fd576455d0e1cf5d3bda0baa51d105bf8acdbe8eb5b4c416b8e",
+        sha256: "dd91e247e0f1c0e789908b60510ac41a75213855fd64814d0d0a3f8a5cd3512c",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2348,7 +2348,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "7e8d91c09607e4ed1e04a0fe7029f4585cef14e16fc99db0858eab8798efa1bf",
+        sha256: "16359f56cc853055334cfdf25f9e26f79aa24e201758d77fa9242bc745950cc2",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2367,7 +2367,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "3b8263b6a3d779b5f53561e0d33706e167319747c1e43eed61a90fd2559242b3",
+        sha256: "fdfd874585201d96f76aea313231de58242d3e59f48bafdb532510447a6d3330",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2387,7 +2387,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ee667e102f430f6090ac2fe10df9947d14c3440a6ece15bff35fe3b83368f11e",
+        sha256: "80b4b61c20a3e4943440bd9bcfab1987bc997bdf9534786eed8eeaa6cd31d17a",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2407,7 +2407,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "8a5f253e7a9be5164debb7a65c3ecb0e297845657b105fcf6dc2268f0c1dd9a9",
+        sha256: "d957c896ef7e4c57085e641abf68f03118e8d2cbeec09211121e4438332b7db5",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2426,7 +2426,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "732dd66b1129ebb3b347ac13d3b399b7d58b62faddc6193cadf22ed763736547",
+        sha256: "bc22782adf57410814e58d7394941e8ebb2389c9876596a9c0aa9e5a7855c0d9",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2445,7 +2445,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "32188dcff840abc7d8ba4994c314f82dd1d4b75f73741bb5189ff544ac549464",
+        sha256: "eb9f2a78e90d0d6fb1110672a632e7e257a0d33c22930ae9168118755112e516",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2464,7 +2464,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "0038e7d354cda2ba995897e6e32faf15faba7f620b56ebaa5e45966e0781ef72",
+        sha256: "7a6e906afb4fad3cb12eedb34f89faffac72957e8856ff0c1cc59e75dbe85069",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2484,7 +2484,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b3d1dc5986ef4e9f48349ab395fb54ede623f86b1fdfc11a52b47f4584de2ed3",
+        sha256: "fc29779690566a63bb81402e46f3ce68d73cafc3ab022b7b9057d83fbbf80a6c",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2504,7 +2504,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f131449aadaa15fdd384d90fb2c2feb8c47c09a22423b03843ccf08937083d87",
+        sha256: "710e9773aa7997cb77746450ba107ae0aca9f0d03bf44984a6f979c1fd1a2548",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2523,7 +2523,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "6101e2cb9ae0524ba271af3690b1dbd904f25d28c19dd82490e05ff134407375",
+        sha256: "e11240a68bb3a851d37e8a6abb22b76ee9e91028d0386887ab9818412e7cdf7b",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2543,7 +2543,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2261e0cc258f04262d87d8e064a39300a6910f8053f5694dcd2addd5e391ffaa",
+        sha256: "0ba0741688a35c46a3202d21add120ca775e84701797a05dc1a6d0b8f3bcfb29",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2563,7 +2563,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e6386cb37ca8d15dd0410bb940db03afe246c3bc904f41b77256863addbe4b31",
+        sha256: "be4121b2b7bd8329b092aad062598621126e4042dd64ca2291a4a7cbc2591fbd",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2583,7 +2583,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a5c352e090c3346268fa9350190f31d94577395ca42bb2c32a77f9078d8ebf73",
+        sha256: "53e63f0e65714b903a4f95e2442b9ae43804863ff22f03d2201215983d51f3f9",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2603,7 +2603,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "8f9dc251e1e8363fd4bf7a7cc9a799d189d5603739aa7d911b0a9d6838bf470a",
+        sha256: "f75316f15bb33c510ace15a07b60551b87f02a1f1d281ff4379238dc8ba4a365",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2622,7 +2622,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "303756a5ccf5c4bf7b2f3bf3f0d60948d14c147b70c40b303598a7d2ba23bc9d",
+        sha256: "92cdad52136db2c192e48cca2b896d59ccde73c8b9845cdc78a815e4473c30fd",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2641,7 +2641,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "aaa167aadf57d24a991f30cd40a20b96ad8806584cdac71c6c4280bb15149b18",
+        sha256: "bc7b2cbda5cb3e603ed91b5329c8fb22953691d0a9fc0308a5ae986af66e7695",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2660,7 +2660,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "04b10f67e9313bfc464ba1d5c211bbc7cc8f86d768680b17e0c64b858a559f61",
+        sha256: "bdcad59790515d947c2e7e2cf1b7f3e8c50f5e3c2aac62d60a50c8542c69a0c8",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2679,7 +2679,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "e1e7965dd0646320e3dd9dd7fbfb96f3512dd11dddf21a6e94aa8c71f926e2c7",
+        sha256: "d61ba2fbc8982223c4bd063090e29fee785723c3bd4b315c1bb508bb4b49b1b7",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2698,7 +2698,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b071f16cd2b5dad58b913aec3fe9826f58f0dda8dc963cfc535cc665e4351dbc",
+        sha256: "af4bb1a1eacab2958276edac66a29c85a36574ea2e0539648d586833ddef7c1f",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2717,7 +2717,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "a511063fe079653ebcb3218f37ca369b5bcddcf59e7277691321a1859a647507",
+        sha256: "5d23ba2f949002e7340e3f017a597e94503e40ff7850a7dfac204ea26bf1ebb9",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2736,7 +2736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "85416fbabf6861c9713f250bd2299105b9cc81c7c760e1b3b201cd7a4b4a9310",
+        sha256: "8822923511431d598c19ede0c1d92d354f2cf653e08a0ed50e009186ce63832e",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2755,7 +2755,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "6e301f5f3dbe0f28d97641bf94f1fd2946cb0e7dd33704e7aec2daf44156da4a",
+        sha256: "bfdb7ab3999e2e3e8366c4832102f200e8557db94e3297a10a6a16764201c0b6",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2775,7 +2775,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "529d1510dd340726e4867d0e071e638b2a94445fa602f7e5f96d81d3530b4493",
+        sha256: "8f3d7471f7e8fb70efb897a4f082b229981729420f34a7294a8e98d342ce98bd",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2795,7 +2795,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e8a43f06e9c12629e78f4a80b0d2a090cb03a1b2197e045c4fd0ca5f73acb593",
+        sha256: "14f9af56182c8016c96a982619cc9cf12b0b89f757491b5fdf0cd44827ec4b2f",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2814,7 +2814,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "89abbfb1ab9389c2f46d179c9be1fa2b30489b79a99dbbc63b7cab8181c9c24e",
+        sha256: "bdc40792669c75b187301238653ac308c73d0e59e0e04b5e604c89477fa72d87",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2833,7 +2833,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "32676abb360549c49674e9f6a229b749c5c511ec4652b47f90d86f115cf4ac3a",
+        sha256: "a547d5a770ec75b75e8cf27b451bfabe6c55cd1ad9fe91391fa9fc7340cb4e42",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2852,7 +2852,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "7c5c7cefb6bc46c4523633d514083c0500fe8d9c7097890dcc8b9301eacbfe20",
+        sha256: "5e3b4ff6c5b88ed25f87d37e2f10e292769ffa13b975726e6989d46c9494db2f",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2872,7 +2872,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d148cfe75be80818200bdef89df889f285190b8094c858940cce2171ce087a9a",
+        sha256: "6e224872bed1b44b75aba8317a15733803c492acb746721456a1beaaadfa3a4d",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2892,7 +2892,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "588b55fc70889b725ce1ee94a1848ef595855d198220972cc51370e776766d87",
+        sha256: "b57a6becdf2e86517f72f43d44b3810fc9de6c4afde8d3814b608c27de2e7d10",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2911,7 +2911,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7e5d7514934b425c00fffd1822f6c39ea70550f54f2034aa815072dc3fd25537",
+        sha256: "b9487d12ce8aaa17b78be0ff9aed2f194ee605b21fd2c2aa864696cd0271088f",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2931,7 +2931,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "58f3c283f24d5591063b213c7c97c366bd1cab061d8ade2188f1397bd17347ca",
+        sha256: "d12465978074153bc3124ffc09694203a6ac9ca3631ac0aa0d9b5065c3d49dff",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2951,7 +2951,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "1f7ce06adc4ca7081858e71553e1b1e66709ebd517e557f487cbb5c69b68a7be",
+        sha256: "9b1e3e789fbdc16dea5b6dc469ab5a24f143c1a0c1616184dab0a3e01a23cae5",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2971,7 +2971,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6ba58d1ba1be242a1e1322a174e014b4924c61fd701935279529b2e0a9966991",
+        sha256: "c8babe0baf98f26fd3188ec1d67b196a78010fc284b69eebe7262a25826fbdfb",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2991,7 +2991,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "f38fb0ea15b6cbe8033c5bd8bd224250a7bccbe44eb2226c405a2497f409577b",
+        sha256: "b1ad1a97f3f2653e7673ac2d0ebc42cbd6f9960bbd0b57669d8f1c620beeccca",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3010,7 +3010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "9193e2b736a2b36db029787d5e51c2841cc06a51cb640a04a9057588048dc4c0",
+        sha256: "6a27744c85cc44ec882a2dee945751c50c5cef70e94b6aa447a3bc177df07abd",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3029,7 +3029,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d33425299a6e657523d9b36de514897f995c1d3f8ccaae518da16160b43b7c58",
+        sha256: "a3e4ce8c013ec21756b0ae90ceab96d2bce37ff186cd19f65cba62faf92ef9ed",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3048,7 +3048,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "892bf2f96ddcc8a54c0776a7a7dfc121d645645ed591ba0aaaac426a4a0d973d",
+        sha256: "c711d7a42c1a2cb9fc36947b0f4cf78fb2960df32e8f03cb0428cb4e8271aab6",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3067,7 +3067,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "cd01980ea6a9a7719de86bc7f5b0ebb06e7889b26901748cfa935d2247a2f739",
+        sha256: "ee9d21d08820363ea89958c0191cd5dfaf6b3285a1b3261f45c3951eebebe441",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3086,7 +3086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "965a43681955e8aea08b56bda7330d6405f74a2bc43def1ded1c67805e1adb36",
+        sha256: "16a33efaa9aa4a25a999a709046fe23d167b453b8c815c97a2bd71cc074bb827",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3105,7 +3105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "4bdb456b3ceecd8bcf46b40df649a8a296a2ccb36d9c31d8bcae2f997924a59f",
+        sha256: "9df5b800edae005b62ef09ed6c8d407816d942da6a8e7f74655c1361cd307324",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3124,7 +3124,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "a6579d6f7a6469cd83919d3fb94c470de811301ebbb6556546274b43e7402ac1",
+        sha256: "04e17fc9d1ebf36c852b67444ad332cea9720878195740db5069c6b14fe95fa0",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3143,7 +3143,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "64708ed2205f8cdf07c46ac1fc1bd8beba2cf2c46ea01a55bcf767d3cff74cf1",
+        sha256: "71f8c14f2387a4f2de94d78a1d786f4656edc800382b25b73ec50182334cccaf",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3162,13 +3162,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "a0a32116d0fbae3a520377066eed1bb6633805cee26530d22dd60a912078c543",
+        sha256: "63e73fa5772ed3590beef46a1ec4818bcf3aeec7ef37030a3b4ffc251869f779",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "unpack_qkvz.sm_90.cubin",
                 gpu: 90,
-                sha256: "78e487d10cc2fd6c44a4e3fc0698e9206baaee5c12da5808b4df5c09b82b0a9a",
+                sha256: "353fbf7b8ff79879584195d053d6cc30da36b2dc0c755cda4ee890158a2c13eb",
                 bytes: &Aligned(*include_bytes!("unpack_qkvz.sm_90.cubin")).0,
             },
         ],
@@ -3181,13 +3181,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "475b6759b28d4df633c9c625868cc57f1566540c6cc21b0066de078c09dadfa5",
+        sha256: "adbb348808704a8d78109768be83fb96626ff75ab7c6e6075b17dbd4d19f1d51",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f32.sm_90.cubin",
                 gpu: 90,
-                sha256: "4de1aaa8658c23d6965ed5b90c51405424f5a0d0cbfe9dfd3d44370ca5b90ac3",
+                sha256: "74e22e307ffc2bd0703fabccc2dd15173436be62e89ba8b4640098b09c948dcc",
                 bytes: &Aligned(*include_bytes!("conv1d_update_f32.sm_90.cubin")).0,
             },
         ],
@@ -3200,13 +3200,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "cbfcb2f73a0368519d9a35f4417d6c07453186e2e7c578635e42add4e6f318d7",
+        sha256: "82add2e875af18be35565da021267bad40d65e32c848ef8eef29314ce4a21d68",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "309602706569abba27a4e9fcc91206480f932a972948954fa0f7df1371bc1e04",
+                sha256: "2a30714d5b151787a575b53b259bba1d4b843f4f8867a75bc8eecdbaa0c7bd7f",
                 bytes: &Aligned(*include_bytes!("conv1d_update_bf16.sm_90.cubin")).0,
             },
         ],
@@ -3219,13 +3219,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "a023edb48411ab9d8c0f8c0137c8944500f58ec826d4ff2d27077a3c51f77e78",
+        sha256: "a4d94d1096e27e9a4066e7a87b52b0e42c6a799843470c84fe137c3bab8b14c8",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "ae68c6df8e8c92303df3221ed4f9a223a4de3e33d16a189b29189dceffc4f9fe",
+                sha256: "c1a7914a0a319aee65f5600d0704d917c3fcbaa0ac68ebd035db7b9352529b54",
                 bytes: &Aligned(*include_bytes!("conv1d_update_f16.sm_90.cubin")).0,
             },
         ],
@@ -3238,13 +3238,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7e368e232869b32836e889f927622509a18e1c60378a94ec60e943878d67eecf",
+        sha256: "077030d1945c452af614233430eb72f74730d57e9ce4f0f3356aa2fca052ca53",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "705269a77332255694d94d364db743b61014d17ddc813779806b4e755348fee0",
+                sha256: "2ccf857bc37efc23f6a695e4dc477a6a64eba7b299532fa02680948a585f5f6c",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -3257,13 +3257,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b04607e98baeb8ff97831977d3589db8f6794a7e91801fbd8f488967d7862c43",
+        sha256: "9b46851fecb15db0ff02951cd31bacfcd831431f95472b4a0ca6b57d110d5b00",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "47f1caf3369a6888fc0b8c536f28cd759d6f811266d5c39ecb485299c2e03fd4",
+                sha256: "5a2ffd0c8d0e6843c5774be71e08a7620c62a270a11ab88593cc05e4dbd6ad97",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -3276,13 +3276,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "984bf4078a3c82762040535586b2a36a39df0d8320ac1b1268ac083ea196a8bc",
+        sha256: "119c2d079db1384124ba62c5ed545c66fb535f6ba0278104de427cbbc9e51b82",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7ff6bc11a1cbe301db636e5c35a11ca038d04be2a391df700ba83d05225b87d3",
+                sha256: "5110c6fd0397cc1c50a1396a0d7f4a98f503578e109186043ff05889628e16c3",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -3295,13 +3295,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "7b6817989a96f6cc163c2449c28bf20d42cebf7956ff8e1f1bea71b8aeeceb24",
+        sha256: "45b74c07020b447e98b31de7da761faf754502bf0a4c932da404f5d222dd5cba",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a6223acb3dbd686e6258e473b41588d7ac3726ca87badcdc267694cd6fb3cb5b",
+                sha256: "924dda81cbb30740a0416941b46f973eb7358a04c4c71cb66d37ad13a8e1c8ee",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -3314,13 +3314,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c103886943b809805beafb1a2b32698e1052ef30af5a814804eb4fa876ec1ef3",
+        sha256: "4e0dadccb6c9be77c21f93882ee2c366872f353d741bbdf0e04d886cf45a9b64",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "74ddb9119d1c7c74cf60e6a78ad1d348e9c40736315aa9fb9ad93f2bc26692b1",
+                sha256: "ce17f45a64d00221667fe50acac25a85eed6b572d3bacccb26bafbd2877d4ddf",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -3333,13 +3333,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "169a8f7cd15f49257e869cb2fa53b35e3629e2d244d72c489ab20888c29066ef",
+        sha256: "9ad05c2cec446f0e7b16cbc07bab2beafb18ccfc2115cf93e969871140f5e42d",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c8de3abab3ece7e694c93e30f57d91cd704dd2c5db7567b12f1a83fa66bb5680",
+                sha256: "db9b53f51a40e553133608b2dd150d1e5ff62846eb96daeb6bfd8dd72126295c",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -3352,13 +3352,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d5b96900ad5bcafe03e8293f57d580db88e14ee857137daf895857f46d5efae7",
+        sha256: "2ac67ff9010945e15a45e95e5971e309ac4c54297234e24df2f78fe182ed39ed",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "bfe212b152dcd475f0bd6b4b10880d25dd2919ecf5c8ad2a9ed75e917f9b41f9",
+                sha256: "0df8780df4f5dd38ce40bfdd74ea6228fc717ded319583af84cef4f7474d4d17",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3371,13 +3371,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "29d89f1adf2df5e189fb047346e3283c72300bfd8417165396823ba6802ebf0d",
+        sha256: "07b829cbe485d0232a89adf16a948c2b068cce4414ac73b560fbcc15ee509d1e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "be839b46cba2c3086d145d0e549489af3bd3f4b7d6e56c73931f208a1653cb11",
+                sha256: "cda2abf3cb182b65a5f858f712f1c7edb2fcce7d3f8e1ad1ae294099b909a467",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3390,13 +3390,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e35d1af0951984a0c1667adc8cb7d40e5e559fe9cf61216e000d6fb1b500fae8",
+        sha256: "e1d7fa565c9ba964de6962d6bab3b3678ee61cd8b456b2e2b0aabe16017febbc",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0d5a9c6d036db62de4a8b4ebeecd5d5a4cc16099cd512b58bfd3677a7a2b9e08",
+                sha256: "41d3e579b797b9b9c6872b2ec17c624ecd288819265e38c3272194b4756c5889",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3409,13 +3409,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "42cecfaa5136419b76d2c26a89d0da2da5ee8e55b5bd873166cd40c8cf5d74df",
+        sha256: "05f00ab3086f9da7b4d90388e4d1b4535964c9cc1d78cbd27029dd42df8dcd08",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f0674f15c8c71d8d4d9a7f34fac7aaa19372dee3f1ad801aa263ba2af7260522",
+                sha256: "b3724f185a5ee1223152493761ce908b83ed598c3bc6155d80e92b3b7ad8ba23",
                 bytes: &Aligned(*include_bytes!("gated_rmsnorm_f16_f16_k64.sm_90.cubin")).0,
             },
         ],

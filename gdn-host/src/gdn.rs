@@ -93,7 +93,7 @@ impl Gdn {
         let may_be_early = launch.early && self.launches_early;
         let loaded = if may_be_early { self.find(plan.module) } else { None };
         let early =
-            loaded.is_some_and(|l| launch.is_early(&plan, call.states(), l.embedded.arch, &self.caps));
+            loaded.is_some_and(|l| launch.is_early(&plan, call.overlap(), l.embedded.arch, &self.caps));
         Ok(Plan { early, ..plan })
     }
 

@@ -15,7 +15,7 @@ mod choose;
 mod early;
 
 use choose::choose;
-pub use early::{Launch, early_pays};
+pub use early::{Launch, Overlap, early_pays};
 
 /// What is known of a device. Tiles depend on its multiprocessors and its memory, [`Plan::early`] on its compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -159,15 +159,15 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
                 tokens.get(n, 0)
             }
         };
-        let ask = |work: &Work| {
+        let ask = || {
             if later.is_some() {
                 // A shuffle stays where it is: the slot is not waited for before.
                 let slot = warp::broadcast(f32::from_bits(later_slot), 0, 32).to_bits() as i32;
-                prefetch::<L, S, K, R>(&p.pool, &p.layer, work, slot);
+                prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, slot);
             }
         };
         if !is_small {
-            ask(&work);
+            ask();
         }
         let exchange = shared + TOKEN_BYTES as u32;
         let (values, tile) = Tile::<S, L, K, R>::step_of(state, &token, v.map(T::widen), work.place, exchange);
@@ -179,7 +179,7 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
         let values = if is_there { values } else { [0.0; MOST_CARRIED] };
         out.store::<T>(n, work.row, values);
         if is_small {
-            ask(&work);
+            ask();
         }
     }
 }

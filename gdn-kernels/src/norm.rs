@@ -18,7 +18,7 @@ use crate::element::{Element, ROW, Spread};
 use crate::keys::{dot, reduce};
 use crate::layout::{Place, groups, lanes};
 use crate::math::{sigmoid, silu};
-use crate::token::{sequence, wide};
+use crate::token::{sequence, take_turn, wide};
 
 /// The factor on a row of K elements whose squares sum up to `squares`: `rsqrt(mean + eps)`.
 #[inline(always)]
@@ -38,6 +38,7 @@ pub(crate) fn gate(z: f32, is_silu: bool) -> f32 {
 /// `p` describes buffers as its documentation says, and the launch is shaped as it says.
 #[inline(always)]
 pub(crate) unsafe fn gated_rmsnorm<X: Element, T: Element, const K: u32>(p: &GatedRmsNormParams) {
+    take_turn();
     let (token, place) = (sequence(), Place::of_thread(thread::thread_idx_x(), lanes(K)));
     if token >= p.tokens {
         return;

@@ -16,7 +16,7 @@
 //!   instructions than the barrier costs.
 
 use crate::abi::{self, Layer, flags};
-use crate::arch::{compiler, memory, thread};
+use crate::arch::{compiler, grid, memory, thread};
 use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate, Heads};
 use crate::keys::{Factors, Keys, Token};
@@ -96,6 +96,18 @@ impl Work {
 #[inline(always)]
 pub(crate) fn sequence() -> u32 {
     thread::block_idx_y() + thread::block_idx_z() * thread::grid_dim_y()
+}
+
+/// What a kernel begins with that may be launched early but reads nothing before its predecessor is done: it waits for that, and
+/// lets its own successor start, which will wait in turn. Where neither launch is early this does nothing. A block comes here
+/// before any of its threads returns.
+#[inline(always)]
+pub(crate) fn take_turn() {
+    // SAFETY: neither touches memory.
+    unsafe {
+        grid::wait();
+        grid::launch_dependents();
+    }
 }
 
 /// A quotient, by multiplication with the [`abi::head_reciprocal`] of the divisor.

@@ -20,7 +20,7 @@
 
 use crate::abi::{self, DType, UnpackQkvzParams};
 use crate::arch::{memory, thread};
-use crate::token::{divide, sequence, wide};
+use crate::token::{divide, sequence, take_turn, wide};
 
 /// Vectors of a thread.
 const VECTORS: usize = abi::THREAD_VECTORS as usize;
@@ -117,6 +117,7 @@ unsafe fn move_element(p: &UnpackQkvzParams, n: u32, i: u32) {
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`UnpackQkvzParams`] says.
 #[inline(always)]
 pub(crate) unsafe fn unpack_qkvz(p: &UnpackQkvzParams) {
+    take_turn();
     let n = sequence();
     if n >= p.n {
         return;

@@ -89,7 +89,7 @@ impl Sim {
         }
         let caps = self.caps();
         let plan = call.plan(&caps, launch.tile)?;
-        let early = launch.is_early(&plan, call.states(), caps.compute, &caps);
+        let early = launch.is_early(&plan, call.overlap(), caps.compute, &caps);
         let plan = Plan { early, ..plan };
         let entry = plan.entry();
         let kernel = gdn_kernels::KERNELS.iter().find(|k| k.name == entry);

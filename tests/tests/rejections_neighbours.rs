@@ -1,6 +1,7 @@
 //! Every argument that conv1d update and gated RMSNorm refuse, with its message. Addresses are made up: nothing is
 //! launched.
 
+use gdn_host::plan::Overlap;
 use gdn_host::{
     Activation, Caps, Conv1dUpdate, ConvPool, CuSeqlens, DType, DraftWindows, GatedRmsNorm, Operation, Rows,
     Start, Table, Tensor, Tile, Tokens,
@@ -306,7 +307,7 @@ fn plans() {
     assert!(call.plan(&CAPS, Tile::Exact { rows: 0, warps: 16 }).is_err());
     assert!(call.plan(&CAPS, Tile::Exact { rows: 0, warps: 0 }).is_err());
 
-    assert_eq!((call.states(), norm().states()), (None, None));
+    assert_eq!([call.overlap(), norm().overlap()], [Overlap::Start; 2]);
     let plan = norm().plan(&CAPS, Tile::Auto).unwrap();
     assert_eq!(plan.to_string(), "gdn_gated_rmsnorm_f32_bf16_k128 grid 2x3x1 block 32");
 }

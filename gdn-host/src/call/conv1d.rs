@@ -5,7 +5,7 @@ use super::check::{
 };
 use super::{CallError, Extent, Extents, Operation, Params, Rows, Start, Table, Tensor, Tokens};
 use crate::artifact::ModuleKey;
-use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
 use gdn_kernels::abi::{self, flags};
 
 /// Channels of a thread, where memory is aligned to as many.
@@ -283,6 +283,10 @@ impl Operation for Conv1dUpdate {
     /// No sequence, or sequences without tokens.
     fn is_empty(&self) -> bool {
         self.tokens.batch() == 0 || self.tokens.total() == 0
+    }
+
+    fn overlap(&self) -> Overlap {
+        Overlap::Start
     }
 
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {

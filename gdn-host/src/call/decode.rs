@@ -5,7 +5,7 @@ use super::{
     CallError, Extent, Extents, Family, Inputs, Layout, Operation, Params, Rows, Start, StatePool, Table,
 };
 use crate::artifact::ModuleKey;
-use crate::plan::{self, Caps, Job, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Job, Overlap, Plan, PlanError, Tile};
 use gdn_kernels::abi;
 
 /// Single-token decode of a batch: the operation SGLang calls `fused_sigmoid_gating_delta_rule_update`, and in
@@ -85,8 +85,8 @@ impl Operation for Decode {
         self.batch == 0
     }
 
-    fn states(&self) -> Option<u64> {
-        Some(self.job().states())
+    fn overlap(&self) -> Overlap {
+        Overlap::States(self.job().states())
     }
 
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {

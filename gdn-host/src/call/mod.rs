@@ -33,7 +33,7 @@ pub use state::{Layout, SlotPool, Start, StatePool};
 pub use tokens::{CuSeqlens, Tokens};
 pub use unpack::{UnpackQkvz, split_ba, split_qkvz};
 
-use crate::plan::{Caps, Plan, PlanError, Tile};
+use crate::plan::{Caps, Overlap, Plan, PlanError, Tile};
 use bytemuck::Pod;
 use gdn_kernels::abi::DType;
 
@@ -94,10 +94,9 @@ pub trait Operation {
     /// Whether there is nothing to launch.
     fn is_empty(&self) -> bool;
 
-    /// State matrices that its recurrence goes through, `N * HV`: what decides about an early launch
-    /// ([`Launch::early`](crate::Launch::early)). `None` for an operation without a recurrence.
-    fn states(&self) -> Option<u64> {
-        None
+    /// What an early launch of it does before its predecessor has ended ([`Launch::early`](crate::Launch::early)).
+    fn overlap(&self) -> Overlap {
+        Overlap::Never
     }
 
     /// Which kernel, block and grid: [`crate::plan`].

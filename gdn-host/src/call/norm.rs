@@ -3,7 +3,7 @@
 use super::check::{VECTOR_BYTES, check_eps, check_rows, check_tensor, check_value};
 use super::{CallError, Extent, Extents, Operation, Params, Rows, Tensor};
 use crate::artifact::ModuleKey;
-use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
 use gdn_kernels::abi::{self, DType, flags};
 
 /// The function that a gate's input goes through.
@@ -87,6 +87,10 @@ impl Operation for GatedRmsNorm {
 
     fn is_empty(&self) -> bool {
         self.tokens == 0
+    }
+
+    fn overlap(&self) -> Overlap {
+        Overlap::Start
     }
 
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {

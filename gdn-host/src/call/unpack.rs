@@ -4,7 +4,7 @@ use super::check::{VECTOR_BYTES, check_rows};
 use super::copy::check_same_type;
 use super::{CallError, Extent, Extents, Operation, Params, Rows};
 use crate::artifact::ModuleKey;
-use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
 use crate::shape::HeadShape;
 use gdn_kernels::abi;
 
@@ -85,6 +85,10 @@ impl Operation for UnpackQkvz {
 
     fn is_empty(&self) -> bool {
         self.tokens == 0
+    }
+
+    fn overlap(&self) -> Overlap {
+        Overlap::Start
     }
 
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {

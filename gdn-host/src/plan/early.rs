@@ -8,35 +8,39 @@ use gdn_kernels::abi::DType;
 pub struct Launch {
     /// How the tile is chosen.
     pub tile: Tile,
-    /// Let the kernel start before its predecessor in the stream has ended (programmatic dependent launch): the states
-    /// come into the L2 while the predecessor still computes q, k and v. Off by default.
+    /// Let the kernel start before its predecessor in the stream has ended (programmatic dependent launch): its launch
+    /// costs no time behind the predecessor, and states come into the L2 while the predecessor still computes q, k and v.
+    /// Off by default.
     ///
     /// This is a wish. It is followed where all of this holds, and the launch is an ordinary one elsewhere;
     /// [`Plan::early`](super::Plan::early), as in `prepared.plan().early`, says which:
     ///
-    /// - the operation is [`Decode`](crate::Decode), of GDN or KDA (with several tokens it did not pay);
+    /// - the operation is [`Decode`](crate::Decode), of GDN or KDA (with several tokens it did not pay), or one of those
+    ///   around it in a step of a layer: [`UnpackQkvz`](crate::UnpackQkvz), [`Conv1dUpdate`](crate::Conv1dUpdate),
+    ///   [`GatedRmsNorm`](crate::GatedRmsNorm);
     /// - it pays for the shape: [`early_pays`];
     /// - the device has compute capability 9.0 or later, the PTX loaded, or that the machine code is from, is of a
     ///   target that has the instruction to wait (sm_90 or later; [`Gdn::load_code`](crate::Gdn::load_code) may have loaded
     ///   another), and the driver is one for CUDA 11.8 or later.
     ///
     /// It has an effect behind a kernel that triggers its dependents (`griddepcontrol.launch_dependents`,
-    /// `cudaTriggerProgrammaticLaunchCompletion`), and none behind any other. It works under stream capture; a driver
-    /// for CUDA 12.3 or later keeps the early start in the graph.
+    /// `cudaTriggerProgrammaticLaunchCompletion`), as these four do however they were launched, and none behind any other.
+    /// It works under stream capture; a driver for CUDA 12.3 or later keeps the early start in the graph.
     ///
     /// # What the caller guarantees
     ///
-    /// Before the kernel waits for its predecessor (`griddepcontrol.wait`) it reads the tables: slots, write slots and start
-    /// flags. So **neither the predecessor in the stream, nor any earlier kernel that can still be running when the
+    /// Before its kernel waits for its predecessor (`griddepcontrol.wait`) a decode reads the tables: slots, write slots
+    /// and start flags. So **neither the predecessor in the stream, nor any earlier kernel that can still be running when the
     /// predecessor itself was started early, writes one of these tables**. A copy or an update of the tables must not stand
     /// directly in front.
     ///
-    /// States, q, k, v and the inputs of the gate are read behind the wait, and outputs and states are written behind it
-    /// (before it, states are asked for into the L2, which is where every writer's data are): the predecessor may write any of
-    /// them. An *earlier* kernel that can still be running may not, for the wait is for the predecessor alone.
+    /// The other operations read nothing before they wait. States, q, k, v and the inputs of the gate are read behind the
+    /// wait, and outputs and states are written behind it (before it, states are asked for into the L2, which is where every
+    /// writer's data are): the predecessor may write any of them. An *earlier* kernel that can still be running may not, for
+    /// the wait is for the predecessor alone.
     ///
     /// An earlier kernel can still be running if the predecessor was started early and does not itself wait before it
-    /// triggers or ends. Behind a predecessor that was launched in the ordinary way there is none.
+    /// triggers or ends; those that are launched early here do. Behind a predecessor that was launched in the ordinary way there is none.
     pub early: bool,
 }
 
@@ -44,6 +48,17 @@ impl From<Tile> for Launch {
     fn from(tile: Tile) -> Launch {
         Launch { tile, early: false }
     }
+}
+
+/// What the kernel of an operation that is launched early does before its predecessor has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// The operation is never launched early.
+    Never,
+    /// It starts and waits, so that its launch takes no time behind the predecessor.
+    Start,
+    /// It reads its tables, asks for so many state matrices, `N * HV`, into the L2, and waits.
+    States(u64),
 }
 
 /// Least compute capability and PTX target with `griddepcontrol`.
@@ -58,12 +73,13 @@ const EARLY_STATES_KV: u64 = 4;
 /// The same where memory is fast for its multiprocessors.
 const EARLY_STATES_FAST: u64 = 1;
 
-/// Whether an early launch of a plan pays for `states` matrices, `N * HV`.
+/// Whether an early launch of a plan pays. Where only the start overlaps it does.
 ///
-/// Measured on an H100 behind producers of 2 and of 5 us (`cargo xtask bench --chained`, `docs/BENCHMARKS.md`): what decode adds
-/// falls to 0.55 to 0.85 of a plain launch's for up to one state a multiprocessor, to 0.98 at most for eight; beyond, the gain
-/// (1 to 3 %) is near what repetitions differ by. On an H200, whose memory is faster ([`Caps::has_fast_memory`]), it falls to
-/// 0.60 to 0.90 for one state a multiprocessor, but two and more states in f32 took up to 1.03 behind 2 us.
+/// For decode it was measured on an H100 behind producers of 2 and of 5 us (`cargo xtask bench --chained`,
+/// `docs/BENCHMARKS.md`): what it adds falls to 0.55 to 0.85 of a plain launch's for up to one state a multiprocessor, to 0.98
+/// at most for eight; beyond, the gain (1 to 3 %) is near what repetitions differ by. On an H200, whose memory is faster
+/// ([`Caps::has_fast_memory`]), it falls to 0.60 to 0.90 for one state a multiprocessor, but two and more states in f32 took up
+/// to 1.03 behind 2 us.
 ///
 /// Two kinds of grid are left out:
 ///
@@ -73,7 +89,12 @@ const EARLY_STATES_FAST: u64 = 1;
 ///   stands in front is not known here.)
 /// - With a decay per key and an f32 state, one to two states a multiprocessor, whose blocks are a whole state each: early ones
 ///   are not spread evenly, and some multiprocessors have two while others have none (up to 1.11).
-pub fn early_pays(plan: &Plan, states: u64, caps: &Caps) -> bool {
+pub fn early_pays(plan: &Plan, overlap: Overlap, caps: &Caps) -> bool {
+    let states = match overlap {
+        Overlap::Never => return false,
+        Overlap::Start => return true,
+        Overlap::States(states) => states,
+    };
     let (module, sms) = (plan.module, u64::from(caps.sms));
     let is_small_kv = module.is_kv() && plan.rows == rows(module)[0];
     let is_uneven = module.is_kda() && module.state == Some(DType::F32) && !module.is_kv();
@@ -89,11 +110,10 @@ pub fn early_pays(plan: &Plan, states: u64, caps: &Caps) -> bool {
 }
 
 impl Launch {
-    /// Whether a call of `states` matrices (`None`: an operation without a recurrence) with this plan is launched early with
-    /// a kernel of PTX target `target`, by a driver that can.
-    pub fn is_early(&self, plan: &Plan, states: Option<u64>, target: u32, caps: &Caps) -> bool {
+    /// Whether a call with this plan is launched early with a kernel of PTX target `target`, by a driver that can.
+    pub fn is_early(&self, plan: &Plan, overlap: Overlap, target: u32, caps: &Caps) -> bool {
         let possible = self.early && caps.compute >= LEAST_TARGET && target >= LEAST_TARGET;
-        possible && states.is_some_and(|states| early_pays(plan, states, caps))
+        possible && early_pays(plan, overlap, caps)
     }
 }
 
@@ -115,8 +135,9 @@ mod tests {
         let shape = HeadShape { h: 1, hv: 1, k: 128, v: 128 };
         let plan =
             tiled(&Job { module, shape, batch: states, stores_each: false }, caps, Tile::Auto).unwrap();
-        let early = EARLY.is_early(&plan, Some(states.into()), 90, caps);
-        assert_eq!(early, early_pays(&plan, states.into(), caps));
+        let states = Overlap::States(states.into());
+        let early = EARLY.is_early(&plan, states, 90, caps);
+        assert_eq!(early, early_pays(&plan, states, caps));
         early
     }
 
@@ -181,13 +202,18 @@ mod tests {
         let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
         let shape = HeadShape { h: 1, hv: 1, k: 128, v: 128 };
         let plan = tiled(&Job { module, shape, batch: 32, stores_each: false }, &H100, Tile::Auto).unwrap();
-        let early = |compute, target| EARLY.is_early(&plan, Some(32), target, &Caps { compute, ..H100 });
+        let early =
+            |compute, target| EARLY.is_early(&plan, Overlap::States(32), target, &Caps { compute, ..H100 });
         assert!(early(90, 90) && early(100, 90) && early(120, 120));
         assert!(!early(90, 80) && !early(89, 80) && !early(80, 90));
-        assert!(!EARLY.is_early(&plan, None, 90, &H100));
+        assert!(!EARLY.is_early(&plan, Overlap::Never, 90, &H100));
+        assert!(
+            EARLY.is_early(&plan, Overlap::Start, 90, &H100)
+                && !EARLY.is_early(&plan, Overlap::Start, 80, &H100)
+        );
         // Nothing is unless asked for.
         for launch in [Launch::default(), Tile::Auto.into(), Tile::Rows(16).into()] {
-            assert!(!launch.early && !launch.is_early(&plan, Some(1), 90, &H100));
+            assert!(!launch.early && !launch.is_early(&plan, Overlap::States(1), 90, &H100));
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) mod strip;
 use crate::abi::{Conv1dParams, flags};
 use crate::arch::{compiler, memory, thread};
 use crate::element::Element;
-use crate::token::{names_slot, sequence, tokens_of, wide};
+use crate::token::{names_slot, sequence, take_turn, tokens_of, wide};
 use core::marker::PhantomData;
 use filter::{Filter, Weights};
 use state::{Drafts, Entries, Shift, State};
@@ -103,6 +103,7 @@ impl<T: Element, A: Access> Tokens<'_, T, A> {
 /// `p` describes buffers as its documentation says, and the launch is shaped as it says.
 #[inline(always)]
 pub(crate) unsafe fn conv1d_update<T: Element>(p: &Conv1dParams) {
+    take_turn();
     let in_vectors = p.flags & flags::VECTORS != 0;
     let strip = thread::block_idx_x() * thread::block_dim_x() + thread::thread_idx_x();
     let channel = strip * if in_vectors { CHANNELS as u32 } else { 1 };

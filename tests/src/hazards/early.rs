@@ -1,10 +1,14 @@
 //! Early launches: a kernel that starts before its predecessor has ended gives the bits of one that does not.
 
 use crate::device::Device;
-use crate::problem::{Problem, Solution, Source, Tokens};
+use crate::movement::Bytes;
+use crate::movement::unpack::UnpackProblem;
+use crate::neighbours::layer::connect;
+use crate::neighbours::random::{plain_conv, plain_norm};
+use crate::problem::{Call, Problem, Solution, Source, Tokens};
 use crate::random::{Plain, plain};
-use anyhow::{Result, ensure};
-use gdn_host::{DType, Family, HeadShape, Launch, Layout, Operation, Tile};
+use anyhow::{Result, bail, ensure};
+use gdn_host::{Beta, DType, Decay, Family, HeadShape, Launch, Layout, Operation, Tile};
 
 const FAMILIES: [Family; 2] = [Family::Gdn, Family::Kda];
 const LAYOUTS: [Layout; 2] = [Layout::Vk, Layout::Kv];
@@ -51,5 +55,46 @@ pub fn early_padded_rows_stay_zero(device: &mut dyn Device) -> Result<()> {
     p.source = Source::Slots(vec![0, -1, 2]);
     let launch = Launch { tile: Tile::Auto, early: true };
     ensure!(steps(&p, device, launch)? == steps(&p, device, Launch::default())?, "padded rows differ; {p:?}");
+    Ok(())
+}
+
+/// The steps of a whole layer, every operation launched early behind the one whose output it reads: projections taken apart,
+/// convolution, decode, norm. The states, and what every operation wrote last, have the bits of plain launches.
+pub fn early_layer_steps_give_the_bits_of_plain_ones(device: &mut dyn Device) -> Result<()> {
+    let (shape, batch, io) = (HeadShape { h: 2, hv: 4, k: 128, v: 128 }, 3, DType::Bf16);
+    let dim = (2 * shape.key_elements() + shape.value_elements()) as usize;
+    let mut unpack = UnpackProblem::plain(shape, io, io, batch, 73);
+    // Numbers, where a problem that only moves bits has any.
+    unpack.qkvz = Bytes::states(io, batch, unpack.qkvz.width, 74);
+    unpack.ba = Bytes::states(io, batch, unpack.ba.width, 75);
+    let conv = plain_conv(dim, 4, batch, 1, io, 76);
+    let decode = plain(shape, batch, DType::F32, 77);
+    let norm = plain_norm(shape.hv as usize, shape.v as usize, batch, io, io, 78);
+    let mut run = |early: bool| {
+        device.reset();
+        let unpack = unpack.place(device)?;
+        let (mut conv_call, mut norm_call) = (conv.place(device)?, norm.place(device)?);
+        let mut placed = decode.place(device)?;
+        let Call::Decode(call) = &mut placed.call else { bail!("one token is no decode") };
+        conv_call.x = unpack.mixed_qkv;
+        connect(&conv_call, call, &mut norm_call);
+        let (Decay::Softplus { a, .. }, Beta::Logits { b, .. }) =
+            (&mut call.inputs.decay, &mut call.inputs.beta)
+        else {
+            bail!("the gate is not softplus of logits")
+        };
+        (*a, *b, norm_call.z) = (unpack.a, unpack.b, unpack.z);
+        let step: [&dyn Operation; 4] = [&unpack, &conv_call, call, &norm_call];
+        device.run_all(&[step; STEPS].concat(), Launch { tile: Tile::Auto, early })?;
+        let decoded = decode.collect(device, &placed)?;
+        Ok((conv.collect(device, &conv_call)?, decoded, norm.collect(device, &norm_call)?))
+    };
+    let plain = run(false)?;
+    ensure!(run(true)? == plain, "a layer's steps, launched early, give other bits");
+    let is_number = |x: &[f32]| x.iter().all(|x| x.is_finite()) && x.iter().any(|x| *x != 0.0);
+    ensure!(
+        is_number(&plain.0.out) && is_number(&plain.1.out) && is_number(&plain.2.out),
+        "an output says nothing"
+    );
     Ok(())
 }

@@ -11,7 +11,9 @@ use crate::problem::{self, Call, Out, Place, Pool, Problem, Source, StartFlags, 
 use crate::strided::{Strided, encode_values, round};
 use anyhow::{Context as _, Result, bail, ensure};
 use gdn_host::call::split_mixed_qkv;
-use gdn_host::{Beta, DType, Decay, Family, HeadMap, HeadShape, Layout, Rows, Tile};
+use gdn_host::{
+    Beta, Conv1dUpdate, DType, Decay, Decode, Family, GatedRmsNorm, HeadMap, HeadShape, Layout, Rows, Tile,
+};
 
 /// Successive tokens through the three operations on the same pools.
 pub struct LayerCase {
@@ -178,6 +180,13 @@ impl LayerCase {
     }
 }
 
+/// Lets each operation read what the one before it writes.
+pub fn connect(conv: &Conv1dUpdate, decode: &mut Decode, norm: &mut GatedRmsNorm) {
+    let inputs = &mut decode.inputs;
+    (inputs.q, inputs.k, inputs.v) = split_mixed_qkv(&conv.out, &inputs.shape);
+    norm.x = decode.out;
+}
+
 /// Runs a layer's steps, each operation reading what the one before it wrote.
 pub fn run_layer(case: &LayerCase, device: &mut dyn Device) -> Result<Outcome> {
     device.reset();
@@ -185,10 +194,9 @@ pub fn run_layer(case: &LayerCase, device: &mut dyn Device) -> Result<Outcome> {
     let mut placed = case.decode.place(device)?;
     let mut norm = case.norm.place(device)?;
     let Call::Decode(decode) = &mut placed.call else { bail!("the core is not a decode") };
-    let inputs = &mut decode.inputs;
-    (inputs.q, inputs.k, inputs.v) = split_mixed_qkv(&conv.out, &case.decode.shape);
-    norm.x = decode.out;
-    let (Decay::Softplus { a, .. }, Beta::Logits { b, .. }) = (&inputs.decay, &inputs.beta) else {
+    connect(&conv, decode, &mut norm);
+    let (Decay::Softplus { a, .. }, Beta::Logits { b, .. }) = (&decode.inputs.decay, &decode.inputs.beta)
+    else {
         bail!("the gate is not softplus of logits")
     };
     let (a, b, decode) = (*a, *b, *decode);

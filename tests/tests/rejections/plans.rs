@@ -1,7 +1,7 @@
 //! Tiles that calls refuse, and those that exist.
 
 use crate::calls::{self, BATCH, SHAPE, Space};
-use gdn_host::plan::Job;
+use gdn_host::plan::{Job, Overlap};
 use gdn_host::{
     Caps, DType, Family, HeadShape, Layout, ModuleKey, Operation, Plan, Recurrent, Source, Target, Tile,
     Tokens, plan,
@@ -122,7 +122,7 @@ fn early_flag_is_set_exactly_in_early_plans() {
     let check = |call: &dyn Operation, layer: usize| {
         let plan = call.plan(&CAPS, Tile::Auto).unwrap();
         assert!(!plan.early, "only Gdn::plan makes a plan early");
-        assert_eq!(call.states(), Some(BATCH * 4));
+        assert_eq!(call.overlap(), Overlap::States(BATCH * 4));
         let (plain, early) = (call.params(&plan), call.params(&Plan { early: true, ..plan }));
         let (plain, early) = (plain.as_bytes(), early.as_bytes());
         let at = layer + offset_of!(Layer, flags);
@@ -137,5 +137,5 @@ fn early_flag_is_set_exactly_in_early_plans() {
         check(&decode, offset_of!(DecodeParams, layer));
     }
     // With several tokens it does not pay.
-    assert_eq!(calls::recurrent().states(), None);
+    assert_eq!(calls::recurrent().overlap(), Overlap::Never);
 }
