@@ -41,6 +41,9 @@ pub struct Args {
     /// Time what a launch adds behind a kernel of 2 and of 5 us, launched plainly and early
     #[arg(long, conflicts_with = "sweep")]
     pub(super) chained: bool,
+    /// Time a layer's step, conv1d_update, then decode or kda_decode, then gated_rmsnorm, launched plainly and early
+    #[arg(long, conflicts_with_all = ["roofs", "sweep", "chained"])]
+    pub(super) layer: bool,
     /// Also time what a launch costs the host
     #[arg(long)]
     pub(super) host: bool,
@@ -51,13 +54,13 @@ pub struct Args {
     #[arg(long, hide = true)]
     pub(super) load_only: Option<Loads>,
     /// Take rows from a file that --json wrote instead of measuring
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["roofs", "sweep", "chained", "host", "load", "json"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["roofs", "sweep", "chained", "layer", "host", "load", "json"])]
     pub(super) from: Option<PathBuf>,
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
     /// Draw the rows as SVG plots into this folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["sweep", "chained"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["sweep", "chained", "layer"])]
     pub(super) plot: Option<PathBuf>,
     /// Plot the ratio to the best peer too, from the rows of the peers' benchmark on the same card
     #[arg(long, value_name = "FILE", requires = "plot")]
@@ -68,6 +71,12 @@ impl Args {
     /// How rows are launched.
     pub(super) fn launch(&self) -> Launch {
         Launch { tile: Tile::Auto, early: self.early }
+    }
+
+    /// The option that cannot do without early launches, if one was given.
+    pub(super) fn needs_early(&self) -> Option<&'static str> {
+        let options = [(self.chained, "--chained"), (self.layer, "--layer")];
+        options.into_iter().find_map(|(is_given, option)| is_given.then_some(option))
     }
 
     /// Every shape that was asked for.
@@ -87,12 +96,19 @@ impl Args {
             }
         }
         ensure!(!specs.is_empty(), "no shape to time");
-        let with_states = self.roofs || self.chained;
-        if let Some(spec) = specs.iter().find(|spec| with_states && !spec.op.is_recurrence()) {
-            let option = if self.roofs { "--roofs" } else { "--chained" };
-            anyhow::bail!("--ops {}: {option} is for decode, kda_decode, verify and update", spec.op.name());
-        }
+        self.ops.iter().try_for_each(|&op| self.check(op))?;
         Ok(specs)
+    }
+
+    /// Refuses an operation that the way of timing is not for.
+    fn check(&self, op: Op) -> Result<()> {
+        let (name, is_decode) = (op.name(), matches!(op, Op::Decode | Op::KdaDecode));
+        ensure!(!self.layer || is_decode, "--ops {name}: --layer is for decode and kda_decode");
+        for (is_given, option) in [(self.roofs, "--roofs"), (self.chained, "--chained")] {
+            let fits = !is_given || op.is_recurrence();
+            ensure!(fits, "--ops {name}: {option} is for decode, kda_decode, verify and update");
+        }
+        Ok(())
     }
 }
 
@@ -139,6 +155,17 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_has_every_shape_of_either_decode() {
+        let args = parse("--layer --ops decode,kda_decode --layouts vk,kv --heads 16:32,4:8 --batches 1,2");
+        assert_eq!(args.unwrap().specs().unwrap().len(), 2 * 2 * 2 * 2 * 2);
+        let option = |line| parse(line).unwrap().needs_early();
+        assert_eq!(
+            ["--layer", "--chained", "--early"].map(option),
+            [Some("--layer"), Some("--chained"), None]
+        );
+    }
+
+    #[test]
     fn what_does_not_go_together_is_refused() {
         for line in [
             "--sweep --chained",
@@ -147,12 +174,21 @@ mod tests {
             "--from a.json --roofs",
             "--peers b.json",
             "--chained --plot d",
+            "--layer --roofs",
+            "--layer --sweep",
+            "--layer --chained",
+            "--layer --plot d",
+            "--from a.json --layer",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
         let refused = |line| parse(line).unwrap().specs().unwrap_err().to_string();
         let text = "--ops copy_state: --roofs is for decode, kda_decode, verify and update";
         assert_eq!(refused("--roofs --ops copy_state"), text);
+        let text = "--ops conv1d_update: --chained is for decode, kda_decode, verify and update";
+        assert_eq!(refused("--chained --ops conv1d_update"), text);
+        let text = "--ops verify: --layer is for decode and kda_decode";
+        assert_eq!(refused("--layer --ops decode,verify"), text);
         assert!(refused("--heads 16").contains("--heads 16: it is H:HV"));
         assert!(refused("--states f64").contains("--states f64"));
     }

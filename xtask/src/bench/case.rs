@@ -90,3 +90,9 @@ pub(super) fn interleaved(gpu: &Gpu, stream: &OwnedStream, graphs: &[Graph]) -> 
     times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
     Ok(times)
 }
+
+/// The median of each graph's [`interleaved`] replays.
+pub(super) fn medians(gpu: &Gpu, stream: &OwnedStream, graphs: &[Graph]) -> Result<Vec<f64>> {
+    let times = interleaved(gpu, stream, graphs)?;
+    Ok(times.iter().map(|times| times[times.len() / 2]).collect())
+}

@@ -6,11 +6,11 @@
 //! with producers that are launched when the operation has ended, and with producers that are launched early too and wait
 //! for it before they work, as in a model all of whose kernels are launched early.
 
-use super::case::{Case, interleaved};
+use super::case::{Case, medians};
 use super::ops::Spec;
 use super::probe::{PRODUCER_BLOCK, Probe, ProducerParams};
-use super::row::layout_name;
-use super::{Gpu, report};
+use super::row::Shape;
+use super::{EARLY, Gpu, report};
 use anyhow::Result;
 use gdn_host::driver::{DeviceBuffer, DriverError, Graph, OwnedStream, Stream, launch, launch_early};
 use gdn_host::{Caps, Launch, Tile};
@@ -25,13 +25,8 @@ const CLOCK_RATE: u32 = 13;
 /// Marginal times of a shape behind one producer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Chained {
-    op: &'static str,
-    h: u32,
-    hv: u32,
-    state: &'static str,
-    io: &'static str,
-    layout: &'static str,
-    batch: u32,
+    #[serde(flatten)]
+    shape: Shape,
     tokens: u32,
     /// What the producer spins for.
     producer_us: f64,
@@ -83,8 +78,7 @@ impl Producer {
         let chains = PRODUCER_US.into_iter().flat_map(|us| Chain::ALL.map(|chain| (us, chain)));
         let graph = |(us, chain)| self.graph(gpu, &stream, case, us, chain);
         let graphs = chains.map(graph).collect::<Result<Vec<_>, _>>()?;
-        let times = interleaved(gpu, &stream, &graphs)?;
-        let medians: Vec<f64> = times.iter().map(|times| times[times.len() / 2]).collect();
+        let medians = medians(gpu, &stream, &graphs)?;
         let is_early = gpu.gdn.plan(case.first()?, EARLY)?.early;
         let launches = case.calls.len();
         let (of_producer, _) = medians.as_chunks();
@@ -113,9 +107,6 @@ impl Producer {
         })
     }
 }
-
-/// An early launch of the operation.
-const EARLY: Launch = Launch { tile: Tile::Auto, early: true };
 
 /// How the kernels of a graph are launched.
 #[derive(Clone, Copy)]
@@ -147,13 +138,7 @@ impl Chained {
         let (plain_us, early_us) = (marginal(plain, alone), marginal(behind_plain, alone));
         let all_early_us = marginal(all_early, alone_early);
         Chained {
-            op: spec.op.name(),
-            h: spec.shape.h,
-            hv: spec.shape.hv,
-            state: spec.state.name(),
-            io: spec.io.name(),
-            layout: layout_name(spec.layout),
-            batch: spec.batch,
+            shape: spec.into(),
             tokens: spec.tokens,
             producer_us,
             alone_us: alone / launches as f64,
@@ -199,11 +184,11 @@ pub(super) fn print(rows: &[Chained]) {
     ];
     let cells = rows.iter().map(|r| {
         [
-            r.op.into(),
-            format!("{}:{}", r.h, r.hv),
-            r.state.into(),
-            r.layout.into(),
-            r.batch.to_string(),
+            r.shape.op.into(),
+            r.shape.heads(),
+            r.shape.state.into(),
+            r.shape.layout.into(),
+            r.shape.batch.to_string(),
             r.tokens.to_string(),
             format!("{:.0}", r.producer_us),
             format!("{:.2}", r.alone_us),

@@ -3,10 +3,10 @@
 
 use super::case::Case;
 use super::probe::Probe;
-use super::{Gpu, Spec, report::say};
+use super::{EARLY, Gpu, Spec, report::say};
 use anyhow::Result;
 use gdn_host::driver::{Graph, OwnedStream, launch};
-use gdn_host::{HeadShape, Launch, Tile};
+use gdn_host::{HeadShape, Launch};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -47,9 +47,8 @@ pub(super) fn launch_costs(gpu: &Gpu, spec: Spec) -> Result<Costs> {
     let case = Case::new(gpu, Spec { shape: HeadShape::new(2, 4, 128, 128)?, batch: 1, ..spec })?;
     let stream = OwnedStream::new(&gpu.context)?;
     let plain = cost(gpu, &stream, &case, Launch::default())?;
-    let early = Launch { tile: Tile::Auto, early: true };
-    let is_early = gpu.gdn.plan(case.first()?, early)?.early;
-    let early = is_early.then(|| cost(gpu, &stream, &case, early)).transpose()?;
+    let is_early = gpu.gdn.plan(case.first()?, EARLY)?.early;
+    let early = is_early.then(|| cost(gpu, &stream, &case, EARLY)).transpose()?;
     let capture = |call: &_| {
         // SAFETY: the call's buffers are alive in case.
         Graph::capture(&stream, |stream| unsafe { gpu.gdn.run(call, stream) })

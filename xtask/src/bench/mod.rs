@@ -9,6 +9,7 @@ mod args;
 mod case;
 mod chained;
 mod host;
+mod layer;
 mod load;
 mod ops;
 mod plot;
@@ -24,13 +25,16 @@ use anyhow::{Context as _, Result};
 pub use args::Args;
 use case::Case;
 use gdn_host::driver::Context;
-use gdn_host::{Gdn, Launch, ModuleKey};
+use gdn_host::{Gdn, Launch, ModuleKey, Tile};
 pub use ops::{Op, Spec};
 pub use row::Row;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
+
+/// An early launch, of the tile that dispatch chooses.
+const EARLY: Launch = Launch { tile: Tile::Auto, early: true };
 
 /// A GPU with kernels loaded.
 pub struct Gpu {
@@ -46,11 +50,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return from_file(args, file);
     }
     let specs = args.specs()?;
+    // A layer's step needs more modules than the recurrence that names it.
+    let loaded = if args.layer { specs.iter().flat_map(layer::operations).collect() } else { specs.clone() };
     if let Some(code) = args.load_only {
-        load::only(&specs, code)?;
+        load::only(&loaded, code)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let gpu = open(&specs)?;
+    let gpu = open(&loaded)?;
     let device = gpu.context.device().name()?;
     let binaries = gpu.gdn.files().filter(|file| file.is_binary).count();
     let ptx = gpu.gdn.files().count() - binaries;
@@ -72,6 +78,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         }
         if args.chained {
             result["chained"] = json!(times.chained);
+        }
+        if args.layer {
+            result["layer"] = json!(times.layer);
         }
         if let Some(host) = &host {
             result["host_launch_us"] = host.to_json();
@@ -110,12 +119,13 @@ fn plot(args: &Args, device: &str, rows: &[Row]) -> Result<Vec<PathBuf>> {
     plot::draw(dir, device, rows, &peers)
 }
 
-/// What was measured: one of the three is filled.
+/// What was measured: one of the four is filled.
 #[derive(Default)]
 struct Times {
     rows: Vec<Row>,
     sweeps: Vec<sweep::Sweep>,
     chained: Vec<chained::Chained>,
+    layer: Vec<layer::Layer>,
 }
 
 impl Times {
@@ -123,6 +133,7 @@ impl Times {
         table::print(&self.rows);
         sweep::print(&self.sweeps);
         chained::print(&self.chained);
+        layer::print(&self.layer);
     }
 }
 
@@ -130,19 +141,18 @@ impl Times {
 fn measure(args: &Args, gpu: &Gpu, specs: &[Spec]) -> Result<Times> {
     let mut times = Times::default();
     let roofs = if args.roofs { Some(roofs::Roofs::new(gpu)?) } else { None };
-    let producer = match chained::unsupported(gpu.gdn.caps()) {
-        Some(why) if args.chained => {
-            say!("--chained: skipped, {why}");
-            return Ok(times);
-        }
-        None if args.chained => Some(chained::Producer::new(gpu)?),
-        _ => None,
-    };
+    if let (Some(option), Some(why)) = (args.needs_early(), chained::unsupported(gpu.gdn.caps())) {
+        say!("{option}: skipped, {why}");
+        return Ok(times);
+    }
+    let producer = if args.chained { Some(chained::Producer::new(gpu)?) } else { None };
     let bar = report::progress(specs.len(), "bench");
     for &spec in specs {
         let case = Case::new(gpu, spec)?;
         if let Some(producer) = &producer {
             times.chained.extend(producer.time(gpu, &case)?);
+        } else if args.layer {
+            times.layer.push(layer::Layer::time(gpu, case)?);
         } else if args.sweep {
             times.sweeps.extend(sweep::Sweep::time(gpu, &case, args.launch())?);
         } else if let Some(roofs) = &roofs {

@@ -62,6 +62,39 @@ pub(super) const COPY: &str = "copy_gdn";
 /// The peers' benchmark's own roof, which is no peer.
 pub(super) const PEERS_RMW: &str = "rmw";
 
+/// What was timed, in rows that are only written: the fields of [`Row`] of the same names.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Shape {
+    pub(super) op: &'static str,
+    pub(super) h: u32,
+    pub(super) hv: u32,
+    pub(super) state: &'static str,
+    pub(super) io: &'static str,
+    pub(super) layout: &'static str,
+    pub(super) batch: u32,
+}
+
+impl From<&Spec> for Shape {
+    fn from(spec: &Spec) -> Shape {
+        Shape {
+            op: spec.op.name(),
+            h: spec.shape.h,
+            hv: spec.shape.hv,
+            state: spec.state.name(),
+            io: spec.io.name(),
+            layout: layout_name(spec.layout),
+            batch: spec.batch,
+        }
+    }
+}
+
+impl Shape {
+    /// As [`Row::heads`].
+    pub(super) fn heads(&self) -> String {
+        format!("{}:{}", self.h, self.hv)
+    }
+}
+
 impl Row {
     /// A row for sorted times of `launches` launches each.
     pub(super) fn new(spec: &Spec, implementation: &str, times: &[f64], launches: usize, moved: u64) -> Row {
