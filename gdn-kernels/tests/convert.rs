@@ -47,6 +47,7 @@ fn convert(kernel: &str, size: u32, rows: u32, columns: u32) -> Vec<u8> {
         shared_bytes: 0,
         params: bytes_of(&params),
         extents: &extents,
+        early: None,
     };
     launch(&memory, &shape).unwrap();
     memory.read(extents[1].address, bytes as usize)

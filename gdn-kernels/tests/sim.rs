@@ -101,6 +101,7 @@ impl Decode {
             shared_bytes: 0,
             params: bytes_of(&self.params),
             extents: &self.extents,
+            early: None,
         }
     }
 

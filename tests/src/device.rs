@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, anyhow, bail};
 use gdn_host::call::Extent;
 use gdn_host::driver::{Context, DeviceBuffer, Driver, OwnedStream};
+use gdn_host::plan::Overlap;
 use gdn_host::{Caps, Code, Gdn, Launch, ModuleKey, Operation, Plan, Tile, all_modules};
 use gdn_kernels::arch::sim;
 
@@ -109,8 +110,17 @@ impl Sim {
             shared_bytes: 0,
             params: params.as_bytes(),
             extents: &extents,
+            early: plan.early.then(|| read_before_wait(call.overlap())),
         };
         sim::launch(&self.memory, &launch).map_err(|fault| anyhow!("{fault}"))
+    }
+}
+
+/// The arguments that a kernel launched early may read before its predecessor is done.
+fn read_before_wait(overlap: Overlap) -> &'static [&'static str] {
+    match overlap {
+        Overlap::States(_) => &["slots", "write_slots", "start"],
+        Overlap::Start | Overlap::Never => &[],
     }
 }
 

@@ -63,6 +63,16 @@ impl Access {
         Err(FaultKind::OutOfBounds { address, bytes, store, near: near() })
     }
 
+    /// Checks that a thread that has not waited for its predecessor may do this: read what lies in an extent of these names.
+    pub(super) fn check_before_wait(self, extents: &[Extent], readable: &[&str]) -> Result<(), FaultKind> {
+        let Access { address, bytes, store } = self;
+        let mut covering = extents.iter().filter(|extent| extent.covers(address, u64::from(bytes)));
+        if !store && covering.any(|extent| readable.contains(&extent.name)) {
+            return Ok(());
+        }
+        Err(FaultKind::BeforeWait { address, bytes, store, near: nearest(extents, address) })
+    }
+
     /// Checks, then loads up to 16 bytes.
     pub(super) fn load(self, memory: &Memory, extents: &[Extent]) -> Result<[u8; 16], FaultKind> {
         self.check(extents)?;

@@ -97,6 +97,17 @@ pub enum FaultKind {
         /// The extent.
         near: Option<Near>,
     },
+    /// In an early launch, an access before the thread waited for the predecessor, which may still write there or read.
+    BeforeWait {
+        /// First byte of the access.
+        address: u64,
+        /// Bytes of the access.
+        bytes: u32,
+        /// Whether it is a store.
+        store: bool,
+        /// The closest extent.
+        near: Option<Near>,
+    },
     /// A global access at an address that is not a multiple of its size.
     Misaligned {
         /// First byte of the access.
@@ -218,6 +229,11 @@ impl fmt::Display for FaultKind {
             }
             ReadOnly { address, bytes, near } => {
                 write!(f, "store of {bytes} bytes at {address:#x} to read-only memory")?;
+                tell_near(f, near)
+            }
+            BeforeWait { address, bytes, store, near } => {
+                let access = access(*store);
+                write!(f, "{access} of {bytes} bytes at {address:#x} before the wait for the predecessor")?;
                 tell_near(f, near)
             }
             Misaligned { address, bytes, store, near } => {

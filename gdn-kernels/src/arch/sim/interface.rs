@@ -67,8 +67,14 @@ pub(crate) mod warp {
 
 /// Programmatic dependent launch: here a kernel starts when its predecessor is done.
 pub(crate) mod grid {
-    pub(crate) unsafe fn wait() {}
+    use crate::arch::sim::lane::current;
 
+    /// Waits until the predecessor is done. Here it is; what an early launch must not do before is a fault.
+    pub(crate) unsafe fn wait() {
+        current(|lane| lane.wait());
+    }
+
+    /// Lets the successor start; here it does when this launch has ended.
     pub(crate) unsafe fn launch_dependents() {}
 }
 
@@ -121,6 +127,7 @@ pub(crate) mod memory {
     fn load<const N: usize>(address: u64, bytes: u32) -> [u32; N] {
         let value = current(|lane| {
             let access = Access { address, bytes, store: false };
+            lane.take_turn(access);
             lane.checked(access.load(lane.block.memory, lane.block.launch.extents))
         });
         std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|byte| value[4 * i + byte])))
@@ -134,6 +141,7 @@ pub(crate) mod memory {
         }
         current(|lane| {
             let access = Access { address, bytes, store: true };
+            lane.take_turn(access);
             lane.checked(access.store(lane.block.memory, lane.block.launch.extents, &value));
         });
     }
@@ -160,10 +168,13 @@ pub(crate) mod memory {
     }
 
     /// Asks for the line of an address into the L2, if the condition is true. Here there is none, but whoever asks for what
-    /// it may not read is told.
+    /// it may not read is told. An early launch may ask before its wait: whoever still writes there does so through the L2.
     pub(crate) unsafe fn prefetch_if(condition: bool, address: u64) {
         if condition {
-            load::<1>(address, 4);
+            current(|lane| {
+                let access = Access { address, bytes: 4, store: false };
+                lane.checked(access.load(lane.block.memory, lane.block.launch.extents))
+            });
         }
     }
 

@@ -12,6 +12,7 @@ use std::ptr;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
+use super::extent::Access;
 use super::fault::{FaultKind, Pattern};
 use super::scheduler::Block;
 
@@ -53,6 +54,8 @@ pub(super) struct Lane<'a> {
     pub(super) thread: u32,
     /// The way out of the coroutine; null before it starts.
     yielder: Cell<*const Yielder<u32, Stop>>,
+    /// Whether it has waited for the launch's predecessor.
+    waited: Cell<bool>,
 }
 
 thread_local! {
@@ -73,7 +76,7 @@ pub(super) fn current<R>(f: impl FnOnce(&Lane<'_>) -> R) -> R {
 
 impl<'a> Lane<'a> {
     pub(super) fn new(block: &'a Block<'a>, thread: u32) -> Lane<'a> {
-        Lane { block, thread, yielder: Cell::new(ptr::null()) }
+        Lane { block, thread, yielder: Cell::new(ptr::null()), waited: Cell::new(false) }
     }
 
     /// Leaves the coroutine until the scheduler resumes it, with the returned bits.
@@ -81,6 +84,19 @@ impl<'a> Lane<'a> {
         // SAFETY: kernel code runs inside the coroutine, whose yielder was set before the kernel was called
         // and lives as long as its stack.
         unsafe { &*self.yielder.get() }.suspend(stop)
+    }
+
+    /// Waits for the predecessor, which in the simulator has run.
+    pub(super) fn wait(&self) {
+        self.waited.set(true);
+    }
+
+    /// Ends the launch if it is early and this access of the thread must wait for the predecessor.
+    pub(super) fn take_turn(&self, access: Access) {
+        let launch = self.block.launch;
+        if let (Some(readable), false) = (launch.early, self.waited.get()) {
+            self.checked(access.check_before_wait(launch.extents, readable));
+        }
     }
 
     /// The value, or the end of the launch.

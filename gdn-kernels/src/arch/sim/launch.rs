@@ -35,6 +35,9 @@ pub struct Launch<'a> {
     pub params: &'a [u8],
     /// What the kernel may touch: one for each tensor that the parameters point to.
     pub extents: &'a [Extent],
+    /// In an early launch (programmatic dependent launch) the names of the extents that the kernel may read before it waits
+    /// for its predecessor; `None` in an ordinary one.
+    pub early: Option<&'a [&'a str]>,
 }
 
 /// Runs a kernel on every thread of a grid.

@@ -3,6 +3,7 @@
 //! Kernels here are closures over the same functions that real kernels call. A [`Case`] is the memory,
 //! extents and launch shape that one of them is given; its parameters are the addresses of its tensors.
 
+mod early;
 mod global;
 mod grid;
 mod shared;
@@ -28,6 +29,7 @@ mod gpu {
     }
     safe! {
         thread::sync_threads();
+        grid::wait();
         warp::shuffle_xor(value: f32, mask: u32) -> f32;
         warp::broadcast(value: f32, lane: u32, width: u32) -> f32;
         warp::sync_warp();
@@ -40,6 +42,7 @@ mod gpu {
         memory::load_u32x2(address: u64) -> [u32; 2];
         memory::load_u32x4(address: u64) -> [u32; 4];
         memory::load_u32x4_streaming(address: u64) -> [u32; 4];
+        memory::prefetch_if(condition: bool, address: u64);
         memory::store_u16(address: u64, value: u32);
         memory::store_u32(address: u64, value: u32);
         memory::store_u32x4_streaming(address: u64, value: [u32; 4]);
@@ -54,6 +57,7 @@ struct Case {
     grid: [u32; 3],
     block: u32,
     shared_bytes: u32,
+    early: Option<&'static [&'static str]>,
 }
 
 impl Case {
@@ -65,7 +69,14 @@ impl Case {
             grid: [1; 3],
             block: 32,
             shared_bytes: 0,
+            early: None,
         }
+    }
+
+    /// An early launch that may read these tensors before its wait.
+    fn early(mut self, readable: &'static [&'static str]) -> Case {
+        self.early = Some(readable);
+        self
     }
 
     fn grid(mut self, grid: [u32; 3]) -> Case {
@@ -124,6 +135,7 @@ impl Case {
             shared_bytes: self.shared_bytes,
             params: &self.params,
             extents: &self.extents,
+            early: self.early,
         }
     }
 
