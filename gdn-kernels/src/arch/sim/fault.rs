@@ -108,6 +108,9 @@ pub enum FaultKind {
         /// The closest extent.
         near: Option<Near>,
     },
+    /// In an early launch, a successor let start before the thread waited for the predecessor: the successor's own wait, which
+    /// is for this launch, would not reach that far back.
+    TriggerBeforeWait,
     /// A global access at an address that is not a multiple of its size.
     Misaligned {
         /// First byte of the access.
@@ -236,6 +239,7 @@ impl fmt::Display for FaultKind {
                 write!(f, "{access} of {bytes} bytes at {address:#x} before the wait for the predecessor")?;
                 tell_near(f, near)
             }
+            TriggerBeforeWait => write!(f, "the successor may start before the wait for the predecessor"),
             Misaligned { address, bytes, store, near } => {
                 let access = access(*store);
                 write!(f, "misaligned {access} of {bytes} bytes at {address:#x}")?;

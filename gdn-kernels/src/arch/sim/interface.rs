@@ -75,7 +75,9 @@ pub(crate) mod grid {
     }
 
     /// Lets the successor start; here it does when this launch has ended.
-    pub(crate) unsafe fn launch_dependents() {}
+    pub(crate) unsafe fn launch_dependents() {
+        current(|lane| lane.trigger());
+    }
 }
 
 /// Loads and stores of the block's shared memory, addressed in bytes from its start.

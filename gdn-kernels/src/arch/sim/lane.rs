@@ -91,11 +91,21 @@ impl<'a> Lane<'a> {
         self.waited.set(true);
     }
 
-    /// Ends the launch if it is early and this access of the thread must wait for the predecessor.
+    /// In an early launch whose predecessor the thread has not waited for: what it may read all the same.
+    fn readable_before_wait(&self) -> Option<&[&str]> {
+        self.block.launch.early.filter(|_| !self.waited.get())
+    }
+
+    /// Lets the successor start, or ends the launch if the thread has not waited.
+    pub(super) fn trigger(&self) {
+        let result = self.readable_before_wait().map_or(Ok(()), |_| Err(FaultKind::TriggerBeforeWait));
+        self.checked(result);
+    }
+
+    /// Ends the launch if this access of the thread must wait for the predecessor.
     pub(super) fn take_turn(&self, access: Access) {
-        let launch = self.block.launch;
-        if let (Some(readable), false) = (launch.early, self.waited.get()) {
-            self.checked(access.check_before_wait(launch.extents, readable));
+        if let Some(readable) = self.readable_before_wait() {
+            self.checked(access.check_before_wait(self.block.launch.extents, readable));
         }
     }
 

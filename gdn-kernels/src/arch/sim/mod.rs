@@ -9,7 +9,8 @@
 //! - a load of a byte that nobody wrote, in global or shared memory;
 //! - a shuffle or barrier that not all of its lanes reach, or reach with another exchange in mind;
 //! - two accesses to one word of shared memory that nothing orders, one of them a store;
-//! - in an early launch, an access before the wait for the predecessor, but to what it may read that early;
+//! - in an early launch, an access before the wait for the predecessor, but to what it may read that early, or a successor let
+//!   start before it;
 //! - a launch whose shape the kernel or the hardware does not take; a panic.
 //!
 //! Global memory is simulated as well ([`Memory`]): its addresses are not the host's, and a 20 GB pool costs

@@ -15,6 +15,7 @@ fn tables_may_be_read_and_states_asked_for_before_the_wait() {
         prefetch_if(true, param(p, 1));
         wait();
         load_u32(param(p, 1));
+        launch_dependents();
         store_u32(param(p, 2), 1);
     };
     assert_eq!(case().run(run), Ok(()));
@@ -38,6 +39,19 @@ fn load_of_an_input_before_the_wait() {
 fn store_before_the_wait() {
     let text = "store of 4 bytes at 0x7f0000200200 before the wait for the predecessor; byte 0 of `out` (64 bytes)";
     case().fault(|p| store_u32(param(p, 2), 1), 0, text);
+}
+
+#[test]
+fn successor_let_start_before_the_wait() {
+    let text = "the successor may start before the wait for the predecessor";
+    let trigger_first = |_: &[u8]| {
+        launch_dependents();
+        wait();
+    };
+    let kind = case().fault(trigger_first, 0, text);
+    assert_eq!(kind, FaultKind::TriggerBeforeWait);
+    let plain = Case { early: None, ..case() };
+    assert_eq!(plain.run(trigger_first), Ok(()));
 }
 
 /// Each thread waits for itself: that others have does not order its own accesses.

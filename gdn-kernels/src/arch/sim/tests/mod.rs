@@ -30,6 +30,7 @@ mod gpu {
     safe! {
         thread::sync_threads();
         grid::wait();
+        grid::launch_dependents();
         warp::shuffle_xor(value: f32, mask: u32) -> f32;
         warp::broadcast(value: f32, lane: u32, width: u32) -> f32;
         warp::sync_warp();
