@@ -26,12 +26,15 @@ pub(super) fn of_wave(job: &Job, blocks: u32, warps: u32, caps: &Caps) -> u32 {
 /// megabytes are on their way when a block asks: what lies nearer is asked for twice, what lies 14 MB off and more is driven
 /// out of the L2 before it is used.
 ///
-/// Measured (`docs/BENCHMARKS.md`): on an H100 in layout VK it pays from 32 states a multiprocessor on, below it costs up to
-/// 4 %; but a 16-bit state with a decay per head, whose wave of blocks is those ten megabytes, wants it throughout: in the second
-/// wave it takes up to 3 % less (1 % more where two waves just hold the batch, or where whole sequences come to 9 MB). In layout KV, where a block waits for all of its 16 to 32 KiB and then has all of it to store, it pays as soon as there
-/// is a second wave of blocks, 5 % with an f32 state. Where memory is fast ([`Caps::has_fast_memory`], an H200) it pays from 96
-/// states a multiprocessor on, 1 to 6 %, and in layout KV also in the first waves, 3 to 5 % up to 768 KiB a multiprocessor; in
-/// between it costs 1 to 2 %.
+/// Measured (`docs/BENCHMARKS.md`):
+///
+/// - On an H100 in layout VK it pays from 32 states a multiprocessor on, below it costs up to 7 %. But a 16-bit state with a decay
+///   per head, whose wave of blocks is those ten megabytes, wants it throughout: in the second wave it takes up to 3 % less (1 %
+///   more where two waves just hold the batch, or where whole sequences come to 9 MB).
+/// - In layout KV, where a block waits for all of its 16 to 32 KiB and then has all of it to store, it pays as soon as there is a
+///   second wave of blocks, 5 % with an f32 state.
+/// - Where memory is fast ([`Caps::has_fast_memory`], an H200) it pays from 96 states a multiprocessor on, 1 to 6 %, and in layout
+///   KV also in the first waves, 3 to 5 % up to 768 KiB a multiprocessor; in between it costs 1 to 2 %.
 pub(super) fn of_bytes(job: &Job, caps: &Caps) -> u32 {
     let (module, sms) = (job.module, u64::from(caps.sms));
     // Bytes of states for each multiprocessor.
