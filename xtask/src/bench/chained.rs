@@ -166,12 +166,7 @@ pub(super) fn print(rows: &[Chained]) {
     if rows.is_empty() {
         return;
     }
-    let headings = [
-        "op",
-        "heads",
-        "state",
-        "layout",
-        "batch",
+    let own = [
         "tokens",
         "producer us",
         "alone us",
@@ -182,13 +177,9 @@ pub(super) fn print(rows: &[Chained]) {
         "all early/plain",
         "planned",
     ];
+    let headings = [Shape::HEADINGS.as_slice(), &own].concat();
     let cells = rows.iter().map(|r| {
-        [
-            r.shape.op.into(),
-            r.shape.heads(),
-            r.shape.state.into(),
-            r.shape.layout.into(),
-            r.shape.batch.to_string(),
+        let own = [
             r.tokens.to_string(),
             format!("{:.0}", r.producer_us),
             format!("{:.2}", r.alone_us),
@@ -198,9 +189,10 @@ pub(super) fn print(rows: &[Chained]) {
             format!("{:.2}", r.all_early_us),
             format!("{:.2}", r.all_early_ratio),
             if r.early { "early" } else { "plain" }.into(),
-        ]
+        ];
+        r.shape.cells().into_iter().chain(own).collect()
     });
-    report::table(&headings, cells);
+    report::wide_table(&headings, cells.collect());
 }
 
 #[cfg(test)]

@@ -101,22 +101,17 @@ pub(super) fn print(rows: &[Layer]) {
     if rows.is_empty() {
         return;
     }
-    let headings =
-        ["op", "heads", "state", "layout", "batch", "plain us", "early us", "early/plain", "planned"];
+    let headings = [Shape::HEADINGS.as_slice(), &["plain us", "early us", "early/plain", "planned"]].concat();
     let cells = rows.iter().map(|r| {
-        [
-            r.shape.op.into(),
-            r.shape.heads(),
-            r.shape.state.into(),
-            r.shape.layout.into(),
-            r.shape.batch.to_string(),
+        let own = [
             format!("{:.2}", r.plain_us),
             format!("{:.2}", r.early_us),
             format!("{:.2}", r.ratio),
             r.planned(),
-        ]
+        ];
+        r.shape.cells().into_iter().chain(own).collect()
     });
-    report::table(&headings, cells);
+    report::wide_table(&headings, cells.collect());
 }
 
 #[cfg(test)]

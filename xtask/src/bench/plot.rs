@@ -39,13 +39,13 @@ pub(super) fn draw(dir: &Path, device: &str, rows: &[Row], peers: &[Row]) -> Res
     std::fs::create_dir_all(dir)?;
     let ours: Vec<&Row> = rows.iter().filter(|r| r.implementation == GDN).collect();
     ensure!(!ours.is_empty(), "no rows to plot");
-    let mut works: Vec<_> = ours.iter().map(|r| (r.op.as_str(), r.layout.as_str())).collect();
+    let mut works: Vec<_> = ours.iter().map(|r| (&*r.shape.op, &*r.shape.layout)).collect();
     works.sort_unstable();
     works.dedup();
     let mut files = Vec::new();
     for (op, layout) in works {
         let rows: Vec<&Row> =
-            ours.iter().copied().filter(|r| (r.op.as_str(), r.layout.as_str()) == (op, layout)).collect();
+            ours.iter().copied().filter(|r| (&*r.shape.op, &*r.shape.layout) == (op, layout)).collect();
         let values: [(&Kind, Value); 3] =
             [(&TIME, &|r| Some(r.us)), (&SHARE, &|r| r.share_of_roof), (&RATIO, &|r| r.ratio_to_best(peers))];
         for (kind, value) in values {
@@ -68,8 +68,8 @@ fn series(rows: &[&Row], value: Value) -> Vec<Series> {
     let mut lines: Vec<Series> = Vec::new();
     for row in rows {
         let Some(value) = value(row).filter(|v| v.is_finite() && *v > 0.0) else { continue };
-        let label = format!("{} {}", row.heads(), row.state);
-        let point = (f64::from(row.batch.max(1)), value);
+        let label = format!("{} {}", row.shape.heads(), row.shape.state);
+        let point = (f64::from(row.shape.batch.max(1)), value);
         match lines.iter_mut().find(|line| line.label == label) {
             Some(line) => line.points.push(point),
             None => lines.push(Series { label, points: vec![point] }),

@@ -3,27 +3,36 @@
 use super::ops::Spec;
 use gdn_host::Layout;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
-/// A timed shape.
+/// What was timed: these fields of every kind of row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct Shape {
     /// Operation.
-    pub op: String,
-    /// Whose kernel: `gdn`, [`RMW`] and [`COPY`] here, the peers' names in their files.
-    #[serde(rename = "impl")]
-    pub implementation: String,
+    pub op: Cow<'static, str>,
     /// Key heads.
     pub h: u32,
     /// Value heads.
     pub hv: u32,
     /// Type of the state.
-    pub state: String,
+    pub state: Cow<'static, str>,
     /// Type of q, k and v.
-    pub io: String,
+    pub io: Cow<'static, str>,
     /// Layout of the state.
-    pub layout: String,
+    pub layout: Cow<'static, str>,
     /// Sequences.
     pub batch: u32,
+}
+
+/// A timed shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Whose kernel: `gdn`, [`RMW`] and [`COPY`] here, the peers' names in their files.
+    #[serde(rename = "impl")]
+    pub implementation: String,
+    /// What of.
+    #[serde(flatten)]
+    pub shape: Shape,
     /// Tokens of each.
     pub tokens: u32,
     /// Microseconds a launch: the median of the replays.
@@ -62,35 +71,32 @@ pub(super) const COPY: &str = "copy_gdn";
 /// The peers' benchmark's own roof, which is no peer.
 pub(super) const PEERS_RMW: &str = "rmw";
 
-/// What was timed, in rows that are only written: the fields of [`Row`] of the same names.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Shape {
-    pub(super) op: &'static str,
-    pub(super) h: u32,
-    pub(super) hv: u32,
-    pub(super) state: &'static str,
-    pub(super) io: &'static str,
-    pub(super) layout: &'static str,
-    pub(super) batch: u32,
-}
-
 impl From<&Spec> for Shape {
     fn from(spec: &Spec) -> Shape {
         Shape {
-            op: spec.op.name(),
+            op: spec.op.name().into(),
             h: spec.shape.h,
             hv: spec.shape.hv,
-            state: spec.state.name(),
-            io: spec.io.name(),
-            layout: layout_name(spec.layout),
+            state: spec.state.name().into(),
+            io: spec.io.name().into(),
+            layout: layout_name(spec.layout).into(),
             batch: spec.batch,
         }
     }
 }
 
 impl Shape {
-    /// As [`Row::heads`].
-    pub(super) fn heads(&self) -> String {
+    /// Of [`Self::cells`].
+    pub(super) const HEADINGS: [&str; 5] = ["op", "heads", "state", "layout", "batch"];
+
+    /// What tables say of it; the type of q, k and v is always the same.
+    pub(super) fn cells(&self) -> [String; 5] {
+        let Shape { op, state, layout, batch, .. } = self;
+        [op.to_string(), self.heads(), state.to_string(), layout.to_string(), batch.to_string()]
+    }
+
+    /// `16:32`.
+    pub fn heads(&self) -> String {
         format!("{}:{}", self.h, self.hv)
     }
 }
@@ -101,14 +107,8 @@ impl Row {
         let each = |us: f64| us / launches as f64;
         let us = each(times.get(times.len() / 2).copied().unwrap_or(f64::NAN));
         Row {
-            op: spec.op.name().into(),
             implementation: implementation.into(),
-            h: spec.shape.h,
-            hv: spec.shape.hv,
-            state: spec.state.name().into(),
-            io: spec.io.name().into(),
-            layout: layout_name(spec.layout).into(),
-            batch: spec.batch,
+            shape: spec.into(),
             tokens: spec.tokens,
             us,
             us_min: times.first().copied().map(each),
@@ -121,17 +121,9 @@ impl Row {
         }
     }
 
-    /// `16:32`.
-    pub fn heads(&self) -> String {
-        format!("{}:{}", self.h, self.hv)
-    }
-
     /// Whether both rows time the same work.
     pub fn same_work(&self, other: &Row) -> bool {
-        let work = |r: &Row| (r.h, r.hv, r.batch, r.tokens);
-        work(self) == work(other)
-            && (&self.op, &self.state, &self.io, &self.layout)
-                == (&other.op, &other.state, &other.io, &other.layout)
+        (&self.shape, self.tokens) == (&other.shape, other.tokens)
     }
 
     /// Notes how near it comes to roofs that take so many microseconds: [`RMW`], and [`RMW_SLOTS`].
@@ -171,7 +163,7 @@ mod tests {
     fn times_are_per_launch_and_the_middle_one_counts() {
         let row = Row::new(&spec(), GDN, &[90.0, 100.0, 130.0], 10, 20_000);
         assert_eq!((row.us, row.us_min, row.us_max), (10.0, Some(9.0), Some(13.0)));
-        assert_eq!((row.gbps, row.tokens, row.heads().as_str()), (2.0, 1, "16:32"));
+        assert_eq!((row.gbps, row.tokens, row.shape.heads().as_str()), (2.0, 1, "16:32"));
     }
 
     #[test]
@@ -185,7 +177,7 @@ mod tests {
     fn best_peer_is_the_fastest_on_the_same_work() {
         let ours = Row::new(&spec(), GDN, &[100.0], 10, 1);
         let peer = |name: &str, us| Row { implementation: name.into(), us, ..ours.clone() };
-        let other = Row { batch: 8, us: 1.0, ..peer("a", 1.0) };
+        let other = Row { shape: Shape { batch: 8, ..ours.shape.clone() }, us: 1.0, ..peer("a", 1.0) };
         let peers = [peer("a", 15.0), peer("b", 12.0), peer(PEERS_RMW, 7.0), other];
         assert_eq!(ours.ratio_to_best(&peers), Some(1.2));
         assert_eq!(ours.ratio_to_best(&peers[2..]), None);

@@ -51,7 +51,7 @@ mod tests {
         let known = ["gdn", "rmw_gdn", "rmw_slots_gdn", "copy_gdn"];
         assert!(ours.rows.iter().all(|row| known.contains(&row.implementation.as_str()) && row.us > 0.0));
         let peers = Saved::peers(&committed("h100-peers.json"), &ours.device).unwrap();
-        let decode = ours.rows.iter().find(|r| r.op == "decode" && r.batch == 1).unwrap();
+        let decode = ours.rows.iter().find(|r| r.shape.op == "decode" && r.shape.batch == 1).unwrap();
         assert!(decode.ratio_to_best(&peers).unwrap() > 0.5);
         let error = Saved::peers(&committed("h100-peers.json"), "NVIDIA H200").unwrap_err().to_string();
         assert!(error.contains("its card is NVIDIA H100 80GB HBM3, ours NVIDIA H200"), "{error}");

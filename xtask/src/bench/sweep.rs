@@ -37,7 +37,7 @@ impl Sweep {
     }
 
     fn name(&self) -> String {
-        let c = &self.chosen;
+        let c = &self.chosen.shape;
         format!("{} {} {} {:4} batch {:4}", c.op, c.heads(), c.layout, c.state, c.batch)
     }
 }

@@ -7,11 +7,11 @@ use super::row::{GDN, Row};
 type Column = (&'static str, fn(&Row) -> String);
 
 const COLUMNS: [Column; 10] = [
-    ("op", |r| r.op.clone()),
-    ("heads", Row::heads),
-    ("state", |r| r.state.clone()),
-    ("layout", |r| r.layout.clone()),
-    ("batch", |r| r.batch.to_string()),
+    ("op", |r| r.shape.op.to_string()),
+    ("heads", |r| r.shape.heads()),
+    ("state", |r| r.shape.state.to_string()),
+    ("layout", |r| r.shape.layout.to_string()),
+    ("batch", |r| r.shape.batch.to_string()),
     ("tokens", |r| r.tokens.to_string()),
     ("tile", |r| r.tile.clone()),
     ("us", |r| format!("{:.2}", r.us)),
