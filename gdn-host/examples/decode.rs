@@ -8,10 +8,8 @@ use common::{Host, Tensors};
 use gdn_host::driver::{Context, DeviceBuffer, DriverError, Graph, OwnedStream};
 use gdn_host::{DType, Family, Gdn, Launch, Layout, ModuleKey, Table, Tensor};
 use half::bf16;
-
-fn bits(values: &[bf16]) -> Vec<u16> {
-    values.iter().map(|x| x.to_bits()).collect()
-}
+use half::slice::HalfFloatSliceExt as _;
+use half::vec::HalfBitsVecExt as _;
 
 fn download<T: Pod>(buffer: &DeviceBuffer) -> Result<Vec<T>, DriverError> {
     let bytes = buffer.read(0, buffer.len())?;
@@ -32,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let host = Host::new();
     let upload = |bytes: &[u8]| DeviceBuffer::from_slice(&context, bytes);
-    let upload_bf16 = |values: &[bf16]| upload(cast_slice(&bits(values)));
+    let upload_bf16 = |values: &[bf16]| upload(cast_slice(values.reinterpret_cast()));
     let (q, k, v) = (upload_bf16(&host.q)?, upload_bf16(&host.k)?, upload_bf16(&host.v)?);
     let (a, b) = (upload_bf16(&host.a)?, upload_bf16(&host.b)?);
     let (a_log, dt_bias) = (upload(cast_slice(&host.a_log))?, upload(cast_slice(&host.dt_bias))?);
@@ -51,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         out: tensor(&out, DType::Bf16),
     });
     let judge = |what: &str| -> Result<(), DriverError> {
-        let got_out: Vec<bf16> = download(&out)?.into_iter().map(bf16::from_bits).collect();
+        let got_out = download::<u16>(&out)?.reinterpret_into::<bf16>();
         common::judge(what, &host, &got_out, &download::<f32>(&state)?);
         Ok(())
     };

@@ -11,14 +11,12 @@ use cust::stream::{Stream, StreamFlags};
 use gdn_host::interop::cust as interop;
 use gdn_host::{DType, Family, Gdn, Layout, ModuleKey, Tile, artifact};
 use half::bf16;
+use half::slice::HalfFloatSliceExt as _;
+use half::vec::HalfBitsVecExt as _;
 
 /// bf16 values as the bits cust copies; the element type is named again when the tensor is made.
 fn upload<T: DeviceCopy>(values: &[T]) -> Result<DeviceBuffer<T>, cust::error::CudaError> {
     DeviceBuffer::from_slice(values)
-}
-
-fn bits(values: &[bf16]) -> Vec<u16> {
-    values.iter().map(|x| x.to_bits()).collect()
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,10 +26,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gdn = Gdn::load(&[key])?;
 
     let host = Host::new();
-    let (q, k, v) = (upload(&bits(&host.q))?, upload(&bits(&host.k))?, upload(&bits(&host.v))?);
-    let (a, b) = (upload(&bits(&host.a))?, upload(&bits(&host.b))?);
+    let (q, k, v) = (
+        upload(host.q.reinterpret_cast())?,
+        upload(host.k.reinterpret_cast())?,
+        upload(host.v.reinterpret_cast())?,
+    );
+    let (a, b) = (upload(host.a.reinterpret_cast())?, upload(host.b.reinterpret_cast())?);
     let (a_log, dt_bias, slots) = (upload(&host.a_log)?, upload(&host.dt_bias)?, upload(&host.slots)?);
-    let (mut state, out) = (upload(&host.state)?, upload(&bits(&host.out))?);
+    let (mut state, out) = (upload(&host.state)?, upload(host.out.reinterpret_cast())?);
     let call = common::call(&Tensors {
         q: interop::tensor_of(&q, DType::Bf16),
         k: interop::tensor_of(&k, DType::Bf16),
@@ -45,11 +47,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         out: interop::tensor_of(&out, DType::Bf16),
     });
     let judge = |what: &str, state: &DeviceBuffer<f32>| -> Result<(), cust::error::CudaError> {
-        let (mut got_out, mut got_state) = (bits(&host.out), host.state.clone());
+        let (mut got_out, mut got_state) = (host.out.reinterpret_cast().to_vec(), host.state.clone());
         out.copy_to(&mut got_out)?;
         state.copy_to(&mut got_state)?;
-        let got_out: Vec<bf16> = got_out.into_iter().map(bf16::from_bits).collect();
-        common::judge(what, &host, &got_out, &got_state);
+        common::judge(what, &host, &got_out.reinterpret_into::<bf16>(), &got_state);
         Ok(())
     };
 
