@@ -40,7 +40,8 @@ pub struct Launch {
     /// the wait is for the predecessor alone.
     ///
     /// An earlier kernel can still be running if the predecessor was started early and does not itself wait before it
-    /// triggers or ends; those that are launched early here do. Behind a predecessor that was launched in the ordinary way there is none.
+    /// triggers or ends; those that are launched early here do. Behind a predecessor that was launched in the ordinary way
+    /// there is none.
     pub early: bool,
 }
 
@@ -129,12 +130,16 @@ mod tests {
     const H200: Caps = Caps { memory_gbps: 4814, ..H100 };
     const EARLY: Launch = Launch { tile: Tile::Auto, early: true };
 
-    /// Whether a decode of so many states is early, one head a sequence.
-    fn is_early(family: Family, layout: Layout, state: DType, states: u32, caps: &Caps) -> bool {
+    /// A decode of so many states, one head a sequence.
+    fn plan(family: Family, layout: Layout, state: DType, states: u32, caps: &Caps) -> Plan {
         let module = ModuleKey::decode(family, layout, state, DType::Bf16, 128);
         let shape = HeadShape { h: 1, hv: 1, k: 128, v: 128 };
-        let plan =
-            tiled(&Job { module, shape, batch: states, stores_each: false }, caps, Tile::Auto).unwrap();
+        tiled(&Job { module, shape, batch: states, stores_each: false }, caps, Tile::Auto).unwrap()
+    }
+
+    /// Whether it is early.
+    fn is_early(family: Family, layout: Layout, state: DType, states: u32, caps: &Caps) -> bool {
+        let plan = plan(family, layout, state, states, caps);
         let states = Overlap::States(states.into());
         let early = EARLY.is_early(&plan, states, 90, caps);
         assert_eq!(early, early_pays(&plan, states, caps));
@@ -199,9 +204,7 @@ mod tests {
 
     #[test]
     fn early_needs_device_and_ptx_that_can_wait() {
-        let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
-        let shape = HeadShape { h: 1, hv: 1, k: 128, v: 128 };
-        let plan = tiled(&Job { module, shape, batch: 32, stores_each: false }, &H100, Tile::Auto).unwrap();
+        let plan = plan(Family::Gdn, Layout::Vk, DType::F32, 32, &H100);
         let early =
             |compute, target| EARLY.is_early(&plan, Overlap::States(32), target, &Caps { compute, ..H100 });
         assert!(early(90, 90) && early(100, 90) && early(120, 120));

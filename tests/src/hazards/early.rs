@@ -3,12 +3,12 @@
 use crate::device::Device;
 use crate::movement::Bytes;
 use crate::movement::unpack::UnpackProblem;
-use crate::neighbours::layer::connect;
+use crate::neighbours::layer::{connect, gate_rows};
 use crate::neighbours::random::{plain_conv, plain_norm};
 use crate::problem::{Call, Problem, Solution, Source, Tokens};
 use crate::random::{Plain, plain};
 use anyhow::{Result, bail, ensure};
-use gdn_host::{Beta, DType, Decay, Family, HeadShape, Launch, Layout, Operation, Tile};
+use gdn_host::{DType, Family, HeadShape, Launch, Layout, Operation, Tile};
 
 const FAMILIES: [Family; 2] = [Family::Gdn, Family::Kda];
 const LAYOUTS: [Layout; 2] = [Layout::Vk, Layout::Kv];
@@ -78,11 +78,7 @@ pub fn early_layer_steps_give_the_bits_of_plain_ones(device: &mut dyn Device) ->
         let Call::Decode(call) = &mut placed.call else { bail!("one token is no decode") };
         conv_call.x = unpack.mixed_qkv;
         connect(&conv_call, call, &mut norm_call);
-        let (Decay::Softplus { a, .. }, Beta::Logits { b, .. }) =
-            (&mut call.inputs.decay, &mut call.inputs.beta)
-        else {
-            bail!("the gate is not softplus of logits")
-        };
+        let (a, b) = gate_rows(call)?;
         (*a, *b, norm_call.z) = (unpack.a, unpack.b, unpack.z);
         let step: [&dyn Operation; 4] = [&unpack, &conv_call, call, &norm_call];
         device.run_all(&[step; STEPS].concat(), Launch { tile: Tile::Auto, early })?;

@@ -187,6 +187,14 @@ pub fn connect(conv: &Conv1dUpdate, decode: &mut Decode, norm: &mut GatedRmsNorm
     norm.x = decode.out;
 }
 
+/// Where a decode of GDN reads its gate: the rows of a and of b.
+pub fn gate_rows(decode: &mut Decode) -> Result<(&mut Rows, &mut Rows)> {
+    match (&mut decode.inputs.decay, &mut decode.inputs.beta) {
+        (Decay::Softplus { a, .. }, Beta::Logits { b, .. }) => Ok((a, b)),
+        _ => bail!("the gate is not softplus of logits"),
+    }
+}
+
 /// Runs a layer's steps, each operation reading what the one before it wrote.
 pub fn run_layer(case: &LayerCase, device: &mut dyn Device) -> Result<Outcome> {
     device.reset();
@@ -195,11 +203,8 @@ pub fn run_layer(case: &LayerCase, device: &mut dyn Device) -> Result<Outcome> {
     let mut norm = case.norm.place(device)?;
     let Call::Decode(decode) = &mut placed.call else { bail!("the core is not a decode") };
     connect(&conv, decode, &mut norm);
-    let (Decay::Softplus { a, .. }, Beta::Logits { b, .. }) = (&decode.inputs.decay, &decode.inputs.beta)
-    else {
-        bail!("the gate is not softplus of logits")
-    };
-    let (a, b, decode) = (*a, *b, *decode);
+    let (&mut a, &mut b) = gate_rows(decode)?;
+    let decode = *decode;
 
     let io = case.conv.io();
     let limit = Tolerance::recorded(io, case.decode.pool.dtype);

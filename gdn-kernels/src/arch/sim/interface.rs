@@ -129,7 +129,7 @@ pub(crate) mod memory {
     fn load<const N: usize>(address: u64, bytes: u32) -> [u32; N] {
         let value = current(|lane| {
             let access = Access { address, bytes, store: false };
-            lane.take_turn(access);
+            lane.check_order(access);
             lane.checked(access.load(lane.block.memory, lane.block.launch.extents))
         });
         std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|byte| value[4 * i + byte])))
@@ -143,7 +143,7 @@ pub(crate) mod memory {
         }
         current(|lane| {
             let access = Access { address, bytes, store: true };
-            lane.take_turn(access);
+            lane.check_order(access);
             lane.checked(access.store(lane.block.memory, lane.block.launch.extents, &value));
         });
     }

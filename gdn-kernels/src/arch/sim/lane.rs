@@ -103,7 +103,7 @@ impl<'a> Lane<'a> {
     }
 
     /// Ends the launch if this access of the thread must wait for the predecessor.
-    pub(super) fn take_turn(&self, access: Access) {
+    pub(super) fn check_order(&self, access: Access) {
         if let Some(readable) = self.readable_before_wait() {
             self.checked(access.check_before_wait(self.block.launch.extents, readable));
         }
