@@ -106,7 +106,7 @@ impl Args {
         ensure!(!self.layer || is_decode, "--ops {name}: --layer is for decode and kda_decode");
         for (is_given, option) in [(self.roofs, "--roofs"), (self.chained, "--chained")] {
             let fits = !is_given || op.is_recurrence();
-            ensure!(fits, "--ops {name}: {option} is for decode, kda_decode, verify and update");
+            ensure!(fits, "--ops {name}: {option} is for decode, verify and update, of GDN and KDA");
         }
         Ok(())
     }
@@ -183,9 +183,9 @@ mod tests {
             assert!(parse(line).is_err(), "{line}");
         }
         let refused = |line| parse(line).unwrap().specs().unwrap_err().to_string();
-        let text = "--ops copy_state: --roofs is for decode, kda_decode, verify and update";
+        let text = "--ops copy_state: --roofs is for decode, verify and update, of GDN and KDA";
         assert_eq!(refused("--roofs --ops copy_state"), text);
-        let text = "--ops conv1d_update: --chained is for decode, kda_decode, verify and update";
+        let text = "--ops conv1d_update: --chained is for decode, verify and update, of GDN and KDA";
         assert_eq!(refused("--chained --ops conv1d_update"), text);
         let text = "--ops verify: --layer is for decode and kda_decode";
         assert_eq!(refused("--layer --ops decode,verify"), text);

@@ -1,7 +1,8 @@
 //! A shape in device memory, and the timing of launches on it.
 
 use super::Gpu;
-use super::ops::{self, Spec};
+use super::calls::{self, Work};
+use super::ops::Spec;
 use super::row::{GDN, Row};
 use anyhow::{Context as _, Result};
 use gdn_host::driver::{DeviceBuffer, Event, Graph, OwnedStream};
@@ -28,7 +29,7 @@ impl Case {
     pub(super) fn new(gpu: &Gpu, spec: Spec) -> Result<Case> {
         let launches =
             ((COLD_BYTES / spec.cold_bytes() as f64).ceil() as usize).clamp(6, spec.most_launches());
-        let ops::Work { calls, pools, slots, buffers } = ops::calls(gpu, &spec, launches)?;
+        let Work { calls, pools, slots, buffers } = calls::calls(gpu, &spec, launches)?;
         Ok(Case { spec, calls, pools, slots, _buffers: buffers })
     }
 

@@ -6,6 +6,7 @@
 //! to do a shape's work are timed, their replays take turns.
 
 mod args;
+mod calls;
 mod case;
 mod chained;
 mod host;

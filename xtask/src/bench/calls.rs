@@ -1,0 +1,261 @@
+//! Calls of the operations that are timed, and their inputs in device memory.
+
+use super::Gpu;
+use super::ops::{CONV_WIDTH, Op, Spec};
+use anyhow::Result;
+use gdn_host::driver::{DeviceBuffer, OwnedStream};
+use gdn_host::{
+    Activation, Beta, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, DType, Decay, Decode, Family,
+    GatedRmsNorm, HeadMap, Inputs, Intermediate, Layout, Operation, Recurrent, Rows, Source, Start,
+    StatePool, Table, Target, Tensor, Tokens,
+};
+use gdn_tests::random::Noise;
+use gdn_tests::strided::encode_values;
+
+/// Device memory as it is filled.
+struct Memory<'a> {
+    gpu: &'a Gpu,
+    noise: Noise,
+    /// The states that calls start from, and the slots of their sequences.
+    pools: Vec<Tensor>,
+    slots: Option<Table>,
+    buffers: Vec<DeviceBuffer>,
+}
+
+impl Memory<'_> {
+    fn rows(&mut self, values: &[f32], dtype: DType, width: u64) -> Result<Rows> {
+        let buffer = DeviceBuffer::from_slice(&self.gpu.context, &encode_values(values, dtype))?;
+        let tensor = Tensor { address: buffer.address(), dtype, len: values.len() as u64 };
+        self.buffers.push(buffer);
+        Ok(Rows { tensor, stride: width })
+    }
+
+    fn normal(&mut self, rows: u64, width: u64, dtype: DType) -> Result<Rows> {
+        let values = self.noise.normals((rows * width) as usize, 1.0);
+        self.rows(&values, dtype, width)
+    }
+
+    /// The numbers below `n` in a random order.
+    fn shuffled(&mut self, n: u32) -> Result<Table> {
+        let mut order: Vec<(u32, u32)> = (0..n).map(|i| (self.noise.uniform().to_bits(), i)).collect();
+        order.sort_unstable();
+        let bytes: Vec<u8> = order.iter().flat_map(|(_, slot)| slot.to_le_bytes()).collect();
+        let buffer = DeviceBuffer::from_slice(&self.gpu.context, &bytes)?;
+        let table = Table { address: buffer.address(), len: n.into() };
+        self.buffers.push(buffer);
+        Ok(table)
+    }
+
+    /// `count` tensors of random states: one block of values, copied as often as it takes.
+    fn states(&mut self, dtype: DType, bytes: u64, count: usize) -> Result<Vec<Tensor>> {
+        const BLOCK: usize = 4 << 20;
+        let bytes = bytes as usize;
+        let values = self.noise.normals(BLOCK.min(bytes) / dtype.size(), 1.0);
+        let block = DeviceBuffer::from_slice(&self.gpu.context, &encode_values(&values, dtype))?;
+        let stream = OwnedStream::new(&self.gpu.context)?;
+        let mut tensors = Vec::new();
+        for _ in 0..count {
+            let pool = DeviceBuffer::alloc(&self.gpu.context, bytes)?;
+            for offset in (0..bytes).step_by(block.len()) {
+                let len = block.len().min(bytes - offset);
+                // SAFETY: both buffers live until the stream was waited for below.
+                unsafe { pool.copy_from_async(offset, &block, 0, len, stream.as_stream())? };
+            }
+            tensors.push(Tensor { address: pool.address(), dtype, len: (bytes / dtype.size()) as u64 });
+            self.buffers.push(pool);
+        }
+        stream.synchronize()?;
+        Ok(tensors)
+    }
+
+    fn inputs(&mut self, spec: &Spec) -> Result<Inputs> {
+        let Spec { shape, io, .. } = *spec;
+        let tokens = u64::from(spec.batch) * u64::from(spec.tokens);
+        let (keys, values, hv) = (shape.key_elements(), shape.value_elements(), u64::from(shape.hv));
+        let gate = if spec.op.family() == Family::Kda { hv * u64::from(shape.k) } else { hv };
+        // The decay rates of a trained layer: log of uniform in (0, 16).
+        let rates: Vec<f32> = (0..hv).map(|_| (16.0 * self.noise.uniform()).max(1e-3).ln()).collect();
+        Ok(Inputs {
+            shape,
+            family: spec.op.family(),
+            q: self.normal(tokens, keys, io)?,
+            k: self.normal(tokens, keys, io)?,
+            v: self.normal(tokens, values, io)?,
+            decay: Decay::Softplus {
+                a: self.normal(tokens, gate, io)?,
+                a_log: self.rows(&rates, DType::F32, hv)?.tensor,
+                dt_bias: self.normal(1, gate, DType::F32)?.tensor,
+                threshold: 20.0,
+            },
+            beta: Beta::Logits { b: self.normal(tokens, hv, io)?, rounded: false },
+            l2norm: Some(1e-6),
+            scale: None,
+            heads: HeadMap::Grouped,
+        })
+    }
+}
+
+/// Calls of one operation.
+type Calls = Vec<Box<dyn Operation>>;
+
+/// Calls of one operation, and the memory they live in.
+pub(super) struct Work {
+    /// One a set of states.
+    pub(super) calls: Calls,
+    /// The states that each call of a recurrence starts from.
+    pub(super) pools: Vec<Tensor>,
+    /// The slots of its sequences.
+    pub(super) slots: Option<Table>,
+    /// All memory.
+    pub(super) buffers: Vec<DeviceBuffer>,
+}
+
+/// A call for each of `launches` sets of states.
+pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<Work> {
+    let mut memory =
+        Memory { gpu, noise: Noise::new(7), pools: Vec::new(), slots: None, buffers: Vec::new() };
+    let calls = match spec.op {
+        Op::Decode | Op::KdaDecode => recurrence(&mut memory, spec, launches)?,
+        Op::Verify | Op::Update | Op::KdaVerify | Op::KdaUpdate => recurrence(&mut memory, spec, launches)?,
+        Op::Conv1dUpdate => conv1d(&mut memory, spec, launches)?,
+        Op::GatedRmsNorm => norm(&mut memory, spec, launches)?,
+        Op::CopyState | Op::ConvertLayout => movement(&mut memory, spec, launches)?,
+    };
+    Ok(Work { calls, pools: memory.pools, slots: memory.slots, buffers: memory.buffers })
+}
+
+fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
+    let Spec { shape, batch, tokens, state, .. } = *spec;
+    let inputs = memory.inputs(spec)?;
+    let slots = memory.shuffled(batch)?;
+    let out = memory.normal(u64::from(batch) * u64::from(tokens), shape.value_elements(), spec.io)?;
+    let pools = memory.states(state, spec.state_bytes(), launches)?;
+    memory.pools.clone_from(&pools);
+    memory.slots = Some(slots);
+    let buffers = match spec.op.is_verification() {
+        true => memory.states(state, spec.state_bytes() * u64::from(tokens), launches)?,
+        false => Vec::new(),
+    };
+    let pool =
+        |tensor| StatePool { tensor, slots: batch, pitch: shape.state_elements(), layout: spec.layout };
+    let calls = pools.iter().enumerate().map(|(i, &tensor)| -> Box<dyn Operation> {
+        if !spec.op.has_several_tokens() {
+            return Box::new(Decode {
+                inputs,
+                batch,
+                state: pool(tensor),
+                slots,
+                write_slots: None,
+                null_slot: None,
+                start: Start::FromSlot,
+                out,
+            });
+        }
+        let buffer = buffers.get(i).map(|&tensor| Intermediate {
+            tensor,
+            rows: batch,
+            steps: tokens,
+            pitch: u64::from(tokens) * shape.state_elements(),
+            row: None,
+            parent: None,
+        });
+        Box::new(Recurrent {
+            inputs,
+            tokens: Tokens::Each { batch, tokens },
+            source: Source::Slots { pool: pool(tensor), slots },
+            start: Start::FromSlot,
+            target: if buffer.is_some() { Target::Nowhere } else { Target::InPlace },
+            null_slot: None,
+            intermediate: buffer,
+            round_state: false,
+            out: Some(out),
+        })
+    });
+    Ok(calls.collect())
+}
+
+fn conv1d(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
+    let (batch, dim, io) = (spec.batch, spec.channels(), spec.io);
+    let len = CONV_WIDTH - 1;
+    let (x, out) = (memory.normal(batch.into(), dim, io)?, memory.normal(batch.into(), dim, io)?);
+    let weight = memory.normal(dim, CONV_WIDTH, io)?.tensor;
+    let slots = memory.shuffled(batch)?;
+    let pools = memory.states(io, spec.cold_bytes(), launches)?;
+    let call = |tensor| -> Box<dyn Operation> {
+        Box::new(Conv1dUpdate {
+            dim: dim as u32,
+            width: CONV_WIDTH as u32,
+            tokens: Tokens::Each { batch, tokens: 1 },
+            x,
+            weight,
+            bias: None,
+            silu: true,
+            round_products: false,
+            state: ConvPool {
+                tensor,
+                slots: batch,
+                pitch: dim * len,
+                len: len as u32,
+                channel_stride: len,
+                tap_stride: 1,
+            },
+            slots,
+            write_slots: None,
+            null_slot: None,
+            start: Start::FromSlot,
+            accepted: None,
+            parent: None,
+            intermediate: None,
+            update: true,
+            out,
+        })
+    };
+    Ok(pools.into_iter().map(call).collect())
+}
+
+fn norm(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
+    let (width, io, shape) = (spec.shape.value_elements(), spec.io, spec.shape);
+    let weight = memory.normal(1, shape.v.into(), DType::F32)?.tensor;
+    let bytes = u64::from(spec.batch) * width * io.size() as u64;
+    let tensors = memory.states(io, bytes, 3 * launches)?;
+    let rows = |tensor| Rows { tensor, stride: width };
+    let call = |set: &[Tensor]| -> Box<dyn Operation> {
+        Box::new(GatedRmsNorm {
+            hv: shape.hv,
+            v: shape.v,
+            tokens: spec.batch,
+            x: rows(set[0]),
+            z: rows(set[1]),
+            weight,
+            activation: Activation::Silu,
+            eps: 1e-6,
+            out: rows(set[2]),
+        })
+    };
+    Ok(tensors.chunks_exact(3).map(call).collect())
+}
+
+fn movement(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
+    let (shape, copies, pitch) = (spec.shape, spec.batch, spec.shape.state_elements());
+    let source_slots = Some(memory.shuffled(copies)?);
+    let tensors = memory.states(spec.state, spec.state_bytes(), 2 * launches)?;
+    let call = |pair: &[Tensor]| -> Box<dyn Operation> {
+        let pool = |tensor, layout| StatePool { tensor, slots: copies, pitch, layout };
+        let (source, target_slots, null_slot) = (pool(pair[0], Layout::Vk), None, None);
+        if spec.op == Op::ConvertLayout {
+            let target = pool(pair[1], Layout::Kv);
+            return Box::new(ConvertLayout {
+                shape,
+                copies,
+                source,
+                source_slots,
+                target,
+                target_slots,
+                null_slot,
+            });
+        }
+        let (source, target) = (source.into(), pool(pair[1], Layout::Vk).into());
+        Box::new(CopyState { copies, elements: pitch, source, source_slots, target, target_slots, null_slot })
+    };
+    Ok(tensors.chunks_exact(2).map(call).collect())
+}
