@@ -33,19 +33,28 @@ pub(super) fn of_wave(job: &Job, blocks: u32, warps: u32, caps: &Caps) -> u32 {
 ///   more where two waves just hold the batch, or where whole sequences come to 9 MB).
 /// - In layout KV, where a block waits for all of its 16 to 32 KiB and then has all of it to store, it pays as soon as there is a
 ///   second wave of blocks, 5 % with an f32 state.
-/// - Where memory is fast ([`Caps::has_fast_memory`], an H200) it pays from 96 states a multiprocessor on, 1 to 6 %, and in layout
-///   KV also in the first waves, 3 to 5 % up to 768 KiB a multiprocessor; in between it costs 1 to 2 %.
+/// - Where memory is fast ([`Caps::has_fast_memory`], an H200) it pays in layout VK from the same 32 states on with a decay per
+///   head (1 to 4 %; an f32 state wants 13 MB, as more is on its way), from 96 on with one per key. In KV it pays for a 16-bit
+///   state throughout, 5 %; for an f32 one in the first waves, up to 600 KiB a multiprocessor (2 to 6 %), and from 64 states
+///   on (up to 9 %): in between it costs 1 to 2 %.
 pub(super) fn of_bytes(job: &Job, caps: &Caps) -> u32 {
     let (module, sms) = (job.module, u64::from(caps.sms));
+    let (is_kv, is_kda, is_f32) = (module.is_kv(), module.is_kda(), module.state == Some(DType::F32));
+    let is_fast = caps.has_fast_memory();
     // Bytes of states for each multiprocessor.
-    let bytes = if module.is_kv() { 72 << 10 } else { 82 << 10 };
+    let bytes = match is_kv {
+        true => 72 << 10,
+        false if is_fast && is_f32 => 96 << 10,
+        false => 82 << 10,
+    };
     let of_sequence = job.shape.state_elements() * module.state.map_or(0, |state| state.size() as u64);
-    let is_first_waves = of_sequence * u64::from(job.batch) < (768 << 10) * sms;
-    let is_16_bit_gdn = module.state != Some(DType::F32) && !module.is_kda();
-    let pays = match (caps.has_fast_memory(), module.is_kv()) {
-        (true, is_kv) => job.states() >= 96 * sms || is_kv && is_first_waves,
+    let is_first_waves = of_sequence * u64::from(job.batch) < (600 << 10) * sms;
+    let has_states = |least: u64| job.states() >= least * sms;
+    let pays = match (is_fast, is_kv) {
+        (true, true) => !is_f32 || is_first_waves || has_states(64),
+        (true, false) => has_states(if is_kda { 96 } else { 32 }),
         (false, true) => true,
-        (false, false) => is_16_bit_gdn || job.states() >= 32 * sms,
+        (false, false) => !(is_f32 || is_kda) || has_states(32),
     };
     if !pays {
         return 0;

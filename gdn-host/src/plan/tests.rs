@@ -37,7 +37,7 @@ fn choices_for_qwen3_next_on_h100_and_h200() {
     let bv = |state, caps| [1, 4, 8, 16, 64, 512].map(|batch| auto(&shape, batch, state, caps).bv);
     assert_eq!(bv(DType::F32, &H100), [16, 64, 64, 64, 64, 64]);
     assert_eq!(bv(DType::Bf16, &H100), [16, 64, 64, 64, 64, 128]);
-    assert_eq!(bv(DType::F32, &H200), [16, 64, 64, 64, 8, 8]);
+    assert_eq!(bv(DType::F32, &H200), [16, 64, 64, 64, 8, 64]);
     assert_eq!(bv(DType::Bf16, &H200), [16, 64, 64, 64, 64, 64]);
     let plan = auto(&shape, 8, DType::F32, &H100);
     assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128");
@@ -163,10 +163,10 @@ Qwen3-Next-80B-A3B over 8, H100
   verify bf16 vk         4x4 4x4 4x4 4x8 4x8
   verify bf16 kv         16x2 16x2 16x4 16x4 32x8
 Qwen3-Next-80B-A3B over 1, H200
-  decode f32 vk          2x4 8x4 8x4 2x2 2x2
+  decode f32 vk          2x4 8x4 8x4 2x2 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
   decode bf16 vk         2x4 8x4 8x4 8x4 8x4
-  decode bf16 kv         16x2 16x2 32x4 32x4 32x8
+  decode bf16 kv         16x2 16x2 32x4 32x4 32x4
   update f32 vk          4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 8x4 8x4 8x4
@@ -204,7 +204,7 @@ Kimi-Linear-48B-A3B over 2, H100
 Kimi-Linear-48B-A3B over 2, H200
   decode f32 vk          2x8 2x8 8x8 2x8 2x8
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x8 2x8 8x8 8x8 8x8
+  decode bf16 vk         2x8 2x8 8x8 8x8 8x4
   decode bf16 kv         16x4 16x2 16x2 32x4 32x4
   update f32 vk          4x4 4x4 4x8 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
@@ -313,12 +313,13 @@ fn a_block_of_a_single_token_asks_nine_or_ten_megabytes_ahead() {
     // A sequence of more than all that: the next one.
     assert_eq!(ahead(Layout::Vk, f32, 32_768, 1, &H100), 1);
     assert_eq!(ahead(Layout::Kv, f32, 32, 8, &Caps { sms: 1, memory_gbps: 25, ..H100 }), 1);
-    // Where memory is fast, from 96 states a multiprocessor on in either layout: 12,672. In layout KV also while there are less
-    // than 768 KiB a multiprocessor, 99 MiB.
-    assert_eq!([49, 50].map(|batch| ahead(Layout::Kv, f32, 32, batch, &H200)), [4, 0]);
-    assert_eq!([98, 99].map(|batch| ahead(Layout::Kv, bf16, 32, batch, &H200)), [9, 0]);
-    assert_eq!([f32, bf16].map(|state| ahead(Layout::Vk, state, 32, 16, &H200)), [0, 0]);
-    for (layout, sequences) in [(Layout::Vk, 5), (Layout::Kv, 4)] {
-        assert_eq!([395, 396].map(|batch| ahead(layout, f32, 32, batch, &H200)), [0, sequences]);
-    }
+    // Where memory is fast: 96 KiB for an f32 state in VK, from 32 states a multiprocessor on, with a decay per key from 96 on.
+    assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, f32, 32, batch, &H200)), [0, 6]);
+    assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H200)), [0, 10]);
+    let kda = |batch| ahead_of(Family::Kda, Layout::Vk, bf16, 32, batch, &H200);
+    assert_eq!([395, 396].map(kda), [0, 10]);
+    // In layout KV a 16-bit state throughout, an f32 one below 600 KiB a multiprocessor (77 MiB), and from 64 states on.
+    assert_eq!([1, 98].map(|batch| ahead(Layout::Kv, bf16, 32, batch, &H200)), [9, 9]);
+    let f32_kv = |batch| ahead(Layout::Kv, f32, 32, batch, &H200);
+    assert_eq!([1, 38, 39, 263, 264].map(f32_kv), [4, 4, 0, 0, 4]);
 }
