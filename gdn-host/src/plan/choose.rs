@@ -16,7 +16,10 @@ use gdn_kernels::abi::DType;
 ///   16-bit one no larger blocks than four warps.
 /// - With a decay per key blocks of eight warps from the first: preparing a token is more work to share. An f32 state goes
 ///   back to small tiles earlier, from eight states a multiprocessor on (two where memory is fast).
-/// - Several tokens, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks just holds the
+/// - Several tokens with a decay per key have eight warps as well: with four, update of a 16-bit state takes a fourth more. The
+///   smallest grids have four, up to a quarter of a state a multiprocessor in f32, and in KV up to half a one in 16 bits. Large
+///   tiles pay for a 16-bit state only, from one state a multiprocessor on, in KV where each token's state is stored, from two.
+/// - Several tokens with a decay per head, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks just holds the
 ///   batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose warps
 ///   have the fewest instructions for a row. Where each token's state is stored, those stores hide the instructions, and
 ///   small tiles store sooner (but not in fast memory).
@@ -38,6 +41,12 @@ pub(super) fn choose(job: &Job, caps: &Caps) -> (u32, u32) {
     let is_fast = caps.has_fast_memory();
     let is_kv = module.is_kv();
     let (rows, teams) = match states / sms {
+        _ if is_recurrent && is_kda => {
+            let pays = if is_kv { stores_each && states > 2 * sms } else { states > sms };
+            let rows = if pays && !is_f32 { large } else { small };
+            let is_few = (is_kv || is_f32) && states * bytes < sms;
+            (rows, if is_few { 4 } else { 8 } / if is_kv { team(module, rows) } else { 1 })
+        }
         _ if is_kv && is_recurrent && is_f32 => (if stores_each && states > sms { large } else { small }, 1),
         _ if is_kv && is_recurrent && 4 * states < sms => (small, 1),
         _ if is_kv && is_recurrent => (if stores_each && states > 2 * sms { large } else { small }, 2),
