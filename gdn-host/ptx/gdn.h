@@ -7,6 +7,9 @@
 // Conventions: device addresses are `uint64_t` (0 means "not given" where the field says so), strides and pitches
 // count elements, not bytes (where only bits are moved, vectors of 16 bytes: the field says so), and all sizes
 // are per tensor-parallel rank.
+//
+// With the target sm_90 a launch of `GdnUnpackQkvzParams`, `GdnConv1dParams` or `GdnGatedRmsNormParams` may have programmatic stream
+// serialization: these kernels wait for their predecessor before they read anything. A decode's has a flag of its own.
 
 #ifndef GDN_H
 #define GDN_H
@@ -362,9 +365,6 @@ typedef struct GdnConvertLayoutParams {
 ///
 /// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(vectors / (128 * warps)), min(n, 65535), ceil(n / 65535))` where
 /// `vectors = 2 * (H << k_log2) + 2 * (HV << v_log2)` and `v_log2` is at least 3. No dynamic shared memory.
-///
-/// With the target sm_90 a launch may have programmatic stream serialization: the kernel waits for its predecessor before it
-/// reads anything.
 typedef struct GdnUnpackQkvzParams {
   /// `[n, H, (q K | k K | v r V | z r V)]`.
   uint64_t qkvz;
@@ -425,9 +425,6 @@ typedef struct GdnUnpackQkvzParams {
 ///
 /// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(dim / (c * 32 * warps)), min(N, 65535),
 /// ceil(N / 65535))` where c, the channels of a thread, is 1, or 4 with `VECTORS`. No dynamic shared memory.
-///
-/// With the target sm_90 a launch may have programmatic stream serialization: the kernel waits for its predecessor before it
-/// reads anything.
 typedef struct GdnConv1dParams {
   /// Conv states: `state` is entry 0 of channel 0 of slot 0, of the type of `x`, and aligned to an element.
   struct GdnPool pool;
@@ -478,9 +475,6 @@ typedef struct GdnConv1dParams {
 ///
 /// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(HV * V / (8 * 32 * warps)), min(tokens, 65535),
 /// ceil(tokens / 65535))` where V is the `_kN` of the entry's name. No dynamic shared memory.
-///
-/// With the target sm_90 a launch may have programmatic stream serialization: the kernel waits for its predecessor before it
-/// reads anything.
 typedef struct GdnGatedRmsNormParams {
   /// `[tokens, HV, V]`, of the first type in the entry's name.
   uint64_t x;

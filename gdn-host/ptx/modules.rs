@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "fb5e9e0d6f8fcca48395d046765b54cb478a8cd21df94634cdbb81d53bbfa4e1",
+        sha256: "d9d4d787f87fcbe98d8f5822c7d441e4c9eb59fbba39868e17048b63405ecd27",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "2e7e9bf88e15caf53065ed87d1b2048657a802bcb74ae978652fbd61898a9211",
+        sha256: "7978b9cc9afe2ad5db105f32b037c8ab7eaf83961dc18487391faeff7fcf9810",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "3cb641d477da0e59f684de5049dc42a1748e6fe1054e459e334e163ca3005b97",
+        sha256: "33f4a98603d65dd7c36605b4540d9e7d2317baf584e98baad4276fef69035415",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "a5a2c8c65d64a232ccfa3e97177c667c6918942f122d87b0288fae94816b90dd",
+        sha256: "1ab3c6cbb4acadb11de70227f0aed58dce5bf3ba36627134affeb2fe5c027005",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "8b0d363fb9698c772eecd114cc9ea867af116e08d93af183af1aeaacb354eb35",
+        sha256: "537daf68d2070cc7bc83817d73c1673a7825f8f0d3df3be1c84fb6c990a99ad0",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "7c74dde6b76981531d09969abf43d5af839e7303e6459369b32ac74c8f5e9ca0",
+        sha256: "5d29584a9990fa23cd37949aec548663fd6fd1a92650f8510398008164fae371",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "f652cf3e9c0325a74d2f1440c13e210304ede798c0198b0b18304c9968b5272c",
+        sha256: "a4f3c7d607873d1052080e839130a98e5a5555c2d87bef0ea39278504ba0ab3c",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "88993535778f6d4ce7a0344ac99d0838792f710c846e9060516d9d9da240d04c",
+        sha256: "72c3f6c570a124e29e9696f85fd5454a68cdcb0f4d166f8e579766574388bd2c",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "deae56538a13f2422bbf0abbba53121aae3e39d6a0b42dd06a8342fcd632b266",
+        sha256: "ee200b90fcbf00dc7dba9433b5d856bbe28205a735ffb3608542ceaa0621f4dc",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "1f6a85ee4c2918c091e1322dd22a26f2ce4f3639d7f87b1f70dd19ee9f43d39a",
+        sha256: "5cfd00104ee36e85e2fabfafb345c5aa550d3b42479b9b73c299320409a15a18",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "ea08683338ae113f675045bc8e018d6cf1dd0da366f82133d10044fc9437542e",
+        sha256: "a597ad1e11ac66ab5cd37339fbfeddfd267d75b8be90ed83b611ffba818e9060",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "52eb3ea333faa682e80a00177dd3eb56f24c56d1a18d733f8248886c2c96c375",
+        sha256: "e2cff1a9326f34a7d0b0a5392dcd1fe732081f05507382b826272afa843b1b0b",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "739fac8ece93c4e07506d13593ea6c09c7e6b2f4b58c9e00482d6326eda10dfc",
+        sha256: "1f71ee764ca4cd6aa29c623c9d3412750477eb35f29f24ebd9d29ade211e4eab",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "19670b529df171a00c2c47d20fba3e6db533bfd1c18c5120fca7ac7fa0f6eeb3",
+        sha256: "be6a22ac63fa2002f77560ce920367367ae0f303d0774f324d0c14ded2481c43",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "e0764d45402ba721f4fc19d55b75c7b8538538e4c4d493b321e512569020365e",
+        sha256: "67d2d5b95b2c448e6f622d105c007a34f2545a3c08d4153b8e5a6a3a786bdcb9",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "57d3fd263c99d56ee5596284bfa69214761cf5145c43c995aaa8e932bb2e6e78",
+        sha256: "af53d48efc2e47ce162e9472a696eece936874c99e9c1cdae90e47d199c928ec",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a79c10c8ac5078a3e8bc23b04ce538aa68dbac94a3a231ea104481efad8c08b5",
+        sha256: "6a5e56b6235c2834f47c666d99f11de24e4b27eeccecf460d2d4d623755be2d9",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "293bf470847a6eeb341e6fff22b2d00f83c2688daf1e571247417376bc92e888",
+        sha256: "5ccccccc79df13295454d6bff2191607f115e210ed50f1b3c14cafdb618474e1",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,11 +248,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "9f345e219751f0452d3b96d5410f9dd80708b9940e73a3f9742f35a9960ba83c",
+        sha256: "4083b2b5a442a99a5945d0fb7514a30e21a7da1cea190d08354822a6d80e4f0b",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -261,11 +261,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d535a39c4de54cb21a3bca7fc9c617946bf20a7600fe8c22dc3da468849ba7c8",
+        sha256: "fa30927b5286a53d910462065aaeb4e4104b50832b1f79d9d3cc3af4d20fa6a2",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -274,11 +274,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2e6a292e68b33401024421d2cf366d7212ea73de1d1e24629f00ae44db8aaa1b",
+        sha256: "df767bd117af34cf25d1fab2e3f038473c99f61f363e800a828a70cebb812c73",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -287,11 +287,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b396dd4769bf170c5f32e7ce68c0b0f3e1b833460ac479715114ec1d73f49414",
+        sha256: "97760d63a5b5f32be30881c0ca120558e91415a2ccf7ab0412229e242d7bb0a3",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -300,11 +300,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6b4d3a92df34fbd7e80be668503e65bf5489599e852fbbf738844d63882200af",
+        sha256: "b5304c70e2b03a069b80bba274bf8c1b5087944178e15fc757d3965afe694baa",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "fe46818aba96ee595aab00769e7df87937fe007ce88688fa1dbe3d1564abc28a",
+        sha256: "cb387603376e073d655caa5c8d38ab13819c6edb0c74e1ef7cacf401c976fdfb",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "1093cd1c5b90bffe088aa3faf4e7ba1222d4f6501f6c61945f9ce58e76af4bda",
+        sha256: "6e7020c472d83521da1a8d45441c1c87f4a2cc61cebb71459ff795785f01ecf8",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f657323b9d5fac44eff8e5f329887130728d8fabad1ebfd5d11bc4ee5acb17ab",
+        sha256: "251429079dc1a394b66e25fbb2d7863eb41b49aafe0ecf1d0379b2dff55f7aab",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b09e53d35d9d88e3c57a8d7f1a32a9347110ce4a8da2d75b77af217c7f98ccef",
+        sha256: "20f64ca527b95ad2fd1d20c1a4f8fbd92276a66baa473fb73c59f954a2617643",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "43e9e4b1e2cb080a30496c4e7b4e7b4f8c0465c60e6ce202ec2627c4537fdb95",
+        sha256: "3ee8165e3b4506ce5771087a2086a4f52f9f5319a0aec65735a7926219b0559f",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2761144838fa807bfc79a8cbc905c20825bf967b74be1573af63da108cd6adf3",
+        sha256: "518b5ab5be3417933fa2cb552081afe3b22f39e70f9143c5e6d2b804cf70040e",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c3cc1c01271257598c85e6e3082ab2d5842405f5cad172c42ffd1d237588600a",
+        sha256: "4e49d9a3b5701c2dd13cf363a8f1ee10912fa2b3daca33e8ca0cef12f27b64d3",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "b7fd1fcb837d0ce693c6c3c08a98b532dd45e7d51c01e03201fa65840ec1b809",
+        sha256: "4c6f7d83e7a3820362e1f20a12319ccfcdd8d8811a0fdad39dc5b9fc56efe1bd",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "a4c736b3ab36676b99b6caf64722a5b840b1380cd13eeedfc3f184191939bb26",
+        sha256: "11f62b04ecf079abd88485abd79468f8b9d0170460f60ad4e4a157b4e1aae854",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d4dc864f01a59fbf3729f47a03566ab00c53cc029557609819007a57f3075c49",
+        sha256: "3bbc37d8a50c0171326d1fa28ed004d6167b546972c07abdfeac6452d1c6ab7e",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a52bcd3465c3dd6cf58adf1bfe7d95b4ee7c3f16dc225487f09303a3c81ef5e5",
+        sha256: "9a61a2d004ba7f76ea7b80a19cc2744f3577dd06510237990e48a1684c17cb1b",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2e5a767330ec0c535facdb667709eedd21b904642d280efb2a32a63bbb311ae8",
+        sha256: "064d99f98185542c42e54066b71a2a09bc3f3371b5e22768010ad9330ada6365",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "49c4ae6f5f244075da796baa193548523d4da15ddec9b6bb91dcafa6b001aa9a",
+        sha256: "3ee7ce721f675dda6a7b4eb4e717dbb66ebcb2241805e40c329045c82ad8488c",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3d4d583a4291a696b419e524d70690464ff973dea06b714027d3041457896283",
+        sha256: "865be2fbafc970504a6ea3617a8efff24094ec72c817e2c802bb1c9731f25a50",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "25b6c3e9fb9b41ebeca8b33f4ede87ae309d6a9af8024369d720d46ea0b2833f",
+        sha256: "591786cb5a3dd6c31d9b79702f88d1862f439aa43b878b584f48c80b4beacc41",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,11 +508,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "79e99612fcc24ececc61dc0f70603bd8be74e12f955822798f3cbd6c2d4754ea",
+        sha256: "9e644e3c8fb660d38b853145fd16cfce5710cb689cd1947aa573b66ae65a7ca5",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -521,11 +521,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "9089cc55435f8f8c8150d0e3ba5ea72db55a6c66e33c54f2fe90386f0ff789c8",
+        sha256: "ee2bc00f3cca5a438e8ab3bf3b7a9fa664b73c0fc091637ba99f63c63f4ad8ae",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -534,11 +534,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "37fb41afcab07b4371737dfe2b2e7751ed72ed61f02140cd5c8a2424f2ef2dc6",
+        sha256: "f3c6f0cf4ca593c7c9cf496e1949318ee8da0d1c9a4659abb225aff2a9238641",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -547,11 +547,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "8296a7a3eb22662e7e157a9dbc5c4db21a3ac82f284de2538b7f6b7d08087b72",
+        sha256: "f0db8b52f49ac2042e44b3269aedd73ce96b78f64a096f5cdb4a343bb187d723",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -560,11 +560,11 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "772b41d38102a168d8e4ddb865ff208a7777bffde75d058e695f8c0066614c3c",
+        sha256: "54c03f4da5f322213b9459df24b08cab346bb68f81dc4a0a7957f67be07a6e57",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "735d28a00098e29382d0f4113d61aca36f9dbded501b9bcec5c11110e2bd9fe5",
+        sha256: "87b9216f39fa88411bfdcb3f3a3ae882c6b6d6d62cff946cdd10713c26aa0c65",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "6f510290088e93df0ce19dca9ec93c4d6bf2da18d4d6325b9b1f78e38271c30a",
+        sha256: "4f489dd6ea650bd49f770002b433607d1f1d2f3e4cbcea097ee6f14921b828cb",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "afba1b3694cc3436a6428b22be8651d3cf78f5dbc8eb27ad113053fc97fe3f41",
+        sha256: "88e1fecf23c19c021cabe3589a1180e19e7ebe530def314fefbe256b11c94484",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "96c487a01ee487152052e1d79428339df669a68cfb2c3ba37300f8337c9230cf",
+        sha256: "00f7d5fbc879dc8c1cf17868e959fea59d650bd55df5d73cf487f59a2ef5d99f",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "efad67b53a597f17be2c5f039739ce199ed244f8d639a76a08fe45540f7d4daa",
+        sha256: "6f69cd99fc511462db999731de617e5ea042da425e98461ceb822b74fbafe64a",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +638,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c0a6606703d86c64f09b23f0dcb3decb15a39c21b27b546471e68cc5217a381b",
+        sha256: "a0711bcedd9903867f20acf9a1cb599d4a2e0d8883544153314d94998ba6f869",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0d4359a4697873655e501f70d8e2b036f6e002971dc4b9597b820b8b1a678954",
+        sha256: "0b115155bfcf36e921548b89330f7d6c5509d82ab3926a2962034c582470d613",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "cefcc28186426b2f0f2e361228766adb64d554becc9317ff1eb30213e2a7467f",
+        sha256: "a5daa9b54a0620d75b0634d3f66ac94a5250e87c6828140be9b384b1eb950818",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "707a4a4c8d79466eaef1bade956e5949d2a224823b43a84edbf3d3773266de7c",
+        sha256: "d9c60acdab37cf71607b4a22b9c29137a63940c1be75f16a0e95765d6e846fed",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3a13931577d4348bc204bb66320bad31664bc67482d9fd4f5121d47f88ec1529",
+        sha256: "31be18f949ee7b9f2092f84c94f8fe539d3930395f9e56796b0d95f40357875d",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +700,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "604aef4c0b4f336e6ba90e9d2104c36bbf2c1f6a1abf6aff82f416c0e23bb6d8",
+        sha256: "da26f11cb43a9d915ade2f1996dc7e04b29e3c1999c0e6e9fb19a4e690fa6f73",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +712,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "0c715a2d3f838df33433d24d06365dbee5b1f125488d88969622bdba2e07922d",
+        sha256: "429f604140cedee46026fafa7844121198b04d1c5180bd2d0a37a1bb95f1c7b3",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "41421bc3ca3fe60c853ae53e2291536a102b744f015921341907e107c2d5c8d3",
+        sha256: "495cdc1e4c47a562df34fccb329456a8b32554f8f9fb52345f9caa581e34fa3c",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "93d0ee7a5f7b4bf129ac53fc142b9b33985af8d1788e795cd39962a6f58c6cb2",
+        sha256: "c4061bd7dfe2b0b9f9a71049ffc9f26cf4fda93d9736c17e428aa4c8621c5d18",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ef6e572d0c11d92d14d98a5c083482388028f74eb7f2754da7da8795cf7a9e24",
+        sha256: "ce4fe5649055e9495724b0bb3d598340490fd89b6f46ddc0562f84fb1eebc4f8",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2a8163ab383fbef0b8b6e1114d28f5e78b9c946356bac445a785607ee5badcdb",
+        sha256: "105fe2e017c983825dc3810879ecfaa3a3063da90f2cfa19f27e76652b5536a1",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,7 +774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "ce5f0f7a74a68a01624824798af07e5d4ecfd44ccf5de9fea56c6c9949929ad2",
+        sha256: "b276d8387c31b664e785485b5cea9a4bf924af7f9e41362a348049c914f7bf05",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -787,7 +787,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ce3088e65ec4e65ad343491c722c4dfe2be11470e6f8919c3c7dc24afc73559e",
+        sha256: "e37ee80d2e708b72e861f9f58c7c475e66ed335682084d5e2a9c0160661819cc",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -800,7 +800,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "17b0c0d6ddcb33a80e98bf50a79968828734423f09f8900a24455cb2efc069d4",
+        sha256: "e3edb48d19dfeb3e6c62c28c133be7aae655dfd7a793ed9d60c46112091e9502",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -813,7 +813,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "daae89fa79f57327467e94a221b5d5f35993ad9b1da7d8443c1f99f8a6f02837",
+        sha256: "b8123439a9180718ff2d15ad47d1e8522d3e2f31576d41d25ab370b2a6d831fc",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -826,7 +826,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "2c030fc8fb7474c8c8ac19d71742d8b0509dda7a216e9caa290be9bb9dea6ff0",
+        sha256: "f9cf320ff6b0e3fee1353e6704c865e0bf5109d437141a7158565a184c27aad7",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -838,7 +838,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "431609444e69f1a37c917d5f50af1a325b9b55ae0790a617585336188f9fc7af",
+        sha256: "3de9f3418a1bab32fc1a82c0d00ed16654f751209d2d178142be5d0cbae2a148",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -850,7 +850,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "3679113e3ad800b918c2034e66843ed3463e11422eae330c5b1ea6fe12ae9e81",
+        sha256: "b6351b60a7da5fe300bf1c6fd4f0089588e7a7ea9759e8183013b7fa392868d7",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -862,7 +862,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8c6c9227b5043d4a7ad1df66096263843f223ef4372c27ea56cfd8d477ab543d",
+        sha256: "11a55f53d285e473bc35acd6ad68794ee4db1fda9c791475b82edc3c9052a60b",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -874,7 +874,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "45aa0df60ee80d5a5256b5123557dde0086d2259a69e9987e1ccf63c1a26a1bf",
+        sha256: "0247e11b70bbea17323a3a928d885ab9ca44c0f9266c7860db5ca94fac1575c1",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -886,7 +886,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d9249f03a4c78e8b0e7297b8a86970229d30f4a58fe9b238dd58d1ee1e59a43f",
+        sha256: "f1b4789fb40dd307a3d4ac83973fdd895924b813dac4d727d8779d45adefcedb",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -898,7 +898,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "558f2bb9e31216b161c1ba33a6c2e9cdf96c0a1607a7d5433ecd615d37471324",
+        sha256: "0f5bdcbf37961da6a88cdfaafb7ea932c2515ccb5368bf633011e0ce8626ae7d",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -910,7 +910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "52f9d733f9572f66d328a62db690eafe1bda92b4d7916a9ac1235d9da507c707",
+        sha256: "d6503dddf1c20ecc252a5aa27aa5ebb219b47c0bcee4a7186c0ab3f72bf49ed2",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -922,7 +922,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e95502737d544b1b3ca3339d100ae4459e400238b624aa51b4aba0daa1128a81",
+        sha256: "06967d82bdf462fa95e5a1c9f6146c3952e83b31dfd3f308773eef3faab3b281",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -935,7 +935,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a5e21bd64f2cf627cb471ddcc46948eb2fa0c098e7793704a9583c9038bb9680",
+        sha256: "0acd013da085bcb9d234d11691d9b016a9dbcf916b44e97cee2882978ae77699",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -948,7 +948,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "c2f617c6aa280ded68e615b26f8e41acd5461b43e671f07ba606ea276aab6fad",
+        sha256: "edf3f0f7991bf4c6002878137398405d31fe510fa78c09bb643d39636aba3af3",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -960,7 +960,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "aa27b52dfd497fd43aad4ab71a805509102c42c98bb4a772f692d8e3613de208",
+        sha256: "7faf620a28a5cc617cacc64ee25419cbd95b07f9e7c10b77612abbdeb68b136f",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -972,7 +972,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "ef8e73ceac1f0e92c86089b735475b4fba9fda508224f1b4c1ad2ae605ed2f07",
+        sha256: "1b96d94f806045496c9c162cf51c216c159aec5df1fdb05a8fac9ed902f1cf25",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -984,7 +984,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a2b379837ce8b6c3239090a00ba26fd52b28f91b3cc5cfc07abd5b8c358939e1",
+        sha256: "a3f4e18717b97d9ca2f9f20d01963d360c93951b20391ed3a9b6b44c20dbda48",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -997,7 +997,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "f8afb4bfc869ad031583cd66b191da920cb7374dafc31d0578132a2cb0c99681",
+        sha256: "361f12855d02de7651b9ad6e671057f72f0879cf37ded4440f8178983227d289",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1010,7 +1010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "5ce9739ac6194a2205fd3c5a40e0606510112e4e873b5397fc52fc8d53324950",
+        sha256: "784639058dffc10e578d60a8d8850eaa1ca824ac3e30ab2f3a1af51cf662ee43",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1022,7 +1022,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "1aad29d105504a93250c4129e8a08e7d0102d16c44dd98ae6060f95b94642c67",
+        sha256: "2da0fce59fc762f79448dfedd04a3532d6916ae054ba5bcb9c5ee4f2947b7667",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1035,7 +1035,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "9664fa0c615530ba505cd27085742b9c2d91402323cec2622878ba3e97978ef5",
+        sha256: "750b02fadf86bc992fedf66f474e2b9b8f4099e6a2e324fa4f0dfc45f58eb674",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1048,7 +1048,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "2e59e41c9250ca2165f421cc6b52b81cb15ff41a98dad358bcbba5de585de1b7",
+        sha256: "3bade869f93f8988423be67756fb8e089ee2a486a4c0aba9d5324fd0bbe4a2f9",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1061,7 +1061,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b248b14c385f089cb3f46a8cfd8192938da28e971564086bb5050a5263fac3f0",
+        sha256: "d1d959ca07239bdc69e4cde09fc43089e8724d598a4e1ef4ed5fe3d635f8823c",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1074,7 +1074,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "bf01894b569801dfa668cac9b4fc6d125c7cbbebdcc97988567e0ba3a3ac494d",
+        sha256: "69212fad8bcb6d240d7b2bad3ae095bf3b44e904a8e94b004e4b64464a087734",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1086,7 +1086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "cd1bafd307a64de5f182091f246b0d0b8eb3fe11a4bb7d4b8bad0579fe9c56dc",
+        sha256: "507f07b7ae9ba6352c6c95fac4f2feed9023ad3df89eae263724f6f0fb0a9400",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1098,7 +1098,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "ef6f13cb17edb701c78ec61a62998b838a2326dda5550ef824cf570e86ab900b",
+        sha256: "48b0652df97f1a306e4401fc00d4c4b556f726dec771548f448e8adfe462d23a",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1110,7 +1110,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f4e867ec4734cd047da272068cfb34fbb605706653195096617e043674069daa",
+        sha256: "7ff709c8a36401fc853af80e72f59efa2602c6fc598bf470f036be815a54ac84",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1122,7 +1122,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "da931dde96ef7108784bd7ad5c53f9f00478892b2402c71dfae900ea8f2849fa",
+        sha256: "a06292578466827397fd3c3d96481af2b15ad64255d73108ee2d297f87edb7e0",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1134,7 +1134,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "f5d8e86460729d685aaef1dc981f655f7f39204139c489e1ca11599c69962a6b",
+        sha256: "5f79c7ce176749ec7b0ecae5ece006c1f1396d57c1c3e8eaae370a166f8d2963",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1146,7 +1146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "e9b91e7cfb777013f4d4c3dbe0118f19f346dfe4c42956cc0b7dd671aa7979e6",
+        sha256: "d592d6f3449cb933b82dee84732ac26f4e686c681820f86de66e6ca856911b43",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1158,7 +1158,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "06364117fc1a51d05f71499b2575524183829b97bfbd47a7f89dc4a400cd9c11",
+        sha256: "4918f87fc50c131566884c547453552ec6e8e7da6d5335734e7d9d2228fc05c7",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1170,7 +1170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "80b8c2e0fc5ed9a228fa934a2ae18bbecec231dfd99fc785f3ac702636c28618",
+        sha256: "5377ad0e8944252a56c3a5f3378746fdd9ca13b101dc38b125a05caa076ff229",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1182,7 +1182,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "48d7ec7b878fd8ce3d19310ac425bac4a62c0cd632c5fce50de5176c64404e76",
+        sha256: "7365c84e9cc855be8622763b0dfb656dc16115a52f10be3d94cf65af2a54008e",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1194,7 +1194,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "2696b833cbb22d185bae45cf6ea9da4e07bea9648f636c67d5dd8c19f4da9268",
+        sha256: "dfaec025fbc56ee0a6d1cee78b898b93c5e406f882798c53018f0bebf892ac23",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1206,7 +1206,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "166cad3a8a4f738770dd0559d8be11220264986475d98998c3acb367545d7661",
+        sha256: "59bb743d51e395f23259943fa6fe51bc8bc1b85915d13f2fdfde2f08c59b4851",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1218,7 +1218,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "b413184485f8991f1a8e801c26b44cb306dd6acd563c03efc45719e79fd6ff3a",
+        sha256: "aa933a45f47158fa69628f93a2771a28b88771150b3ce3d6617ab16ac43c3581",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1230,7 +1230,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "0a8b74cef23a8a3476e32f7b7bddf1d872f872e89fd02c87ef2b11b73fa01e88",
+        sha256: "b428dad358c0f60f06e9cd347eed4ead2c29a0adf9007ae4996ff57c0b37e9d9",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1242,7 +1242,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e1b5ed0b98a62d0ac8ee12ca02f238d0f28ef2498c9f360f035d3b78af1b225b",
+        sha256: "f91437b85461cbe9194a3007661e7d0a35bf8edbaeaf6a2fbc00bb827e34eaaa",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1254,7 +1254,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "276434b781dfc7850f370cd59f9b83d220b4128407ed88114c51081bc2b21316",
+        sha256: "5f4dd4630c71ea71ec0259f38ba305fcf081443444819bcccc3bf6a34b0537d0",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1266,7 +1266,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e2300642a616947b8ed3737210d8b283e6af2621c699897ec09329d501739295",
+        sha256: "fb1a9c7b9b8eecf3e5f530068d30b80b150515b51f909391f16308e0d8f8bbe7",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1278,7 +1278,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "9d74839a2d8bd508451d53e20b6bb31d5c09f1f8bb0e7efad28e5d3262d8bcf8",
+        sha256: "1bd512f4a33329a380346ceec4c8ab9cda07947ca91629f422fff611648ed476",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1290,7 +1290,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "3d7ba150133b1a2278b61a463d629205e902cb85a47ad91f99e96b22fabedc18",
+        sha256: "43044fa6e81e6ce1d13537d96eda6f5d3d2f65e3efc66a32e80182337834a601",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1302,7 +1302,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "4b736ffcd806643c334b434c0b19e2730f57fcd2d5fda87eeb38c4b948a2eaf4",
+        sha256: "3a7b9c4494773dff33b13a0f5271b28c0227d2f2e86f9537644cdeec59ad85bb",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1314,7 +1314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d3f5d50bd5b43d586c2d5bbc03088c576d7e8518788f26d9366ddf7002ef2585",
+        sha256: "82d8c3f6e5e790d99321d5efd06f49c513ed8bb26894fe1ef2fbb553e0d07568",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1326,7 +1326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d976d8ce0baaee9537f923681bd1c2003b2f6979016b6e5c52c043bb5efd7de2",
+        sha256: "31dcb63efcc48f1b83a2b198993e90a1f149a4747d5aaf5f4967ef4f689b39b1",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1338,7 +1338,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "7302c03653a4ccac388bf97858a4f79c85abb7569db13fb1c59c6600fc34e0ba",
+        sha256: "3495185783d4aa36b15a048a627d5d657395fe5a344ae7eff839efad9a9a6373",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1350,7 +1350,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "70a0c9bd64d2978864d5bbf869534799dfe918d84bcb1a66a4eb347baf4165a3",
+        sha256: "233938bda9eb27a98624f8f2fde0f1cc3830c2a30eea950c544a1f75f0a69ed7",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1370,7 +1370,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "5cb0e0a8f3013fdb93c58af9faba109662cf4d8b59cf4cd29331da63294aa261",
+        sha256: "8ba50e358e1b2bfbae1fa2c57077776e5a33ebc26dac608442ddce107c81c8d8",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1390,7 +1390,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "b680935e43d03e33f3f4adf0afdbc7f473f5faa16ec3ec36305331e320ee0ccb",
+        sha256: "13b2f47c1ce048dd2401fce0f63f79edc22355ba6c07d0cdd248ca044647b5e9",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1410,7 +1410,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "97ccadaab1540a01ed8fe91c8c83b32d67d334ba0d285a0cb5df994c297d503f",
+        sha256: "23885cdea0c8e6a00eb6f5d28ab0332d642962ab9210dd26a3579b0782a2b436",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1430,7 +1430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "7a7ed4ec3d629aacd305107ff4bbde0b514fc6c07b5c63ef3fb60b352b735a77",
+        sha256: "0489ca82bc915997d5701833fd313a638fed92bbdaf26f62060ffccf3ad0ac9e",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1450,7 +1450,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "b6047f0977926cc9a8506d89ef595f092bed3863cebb04630d65edf939aefa62",
+        sha256: "aed9a2161c99195625345713af4ced4771ef4efab4247262c7bcda0e33ec01dc",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1470,7 +1470,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "97f0ff26eb3027b033adcc5c12e368c78847ae1177dcc2e00d2caef4322a207a",
+        sha256: "9b6590ebb3e8425e8d64cf2545df4f9472c96e6981f9fb876295b1071a45d06d",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1490,7 +1490,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "297a8fba5dfefb8b09ec3cb077e5e15350b25c277ed15f8c9fb8db9dfb947783",
+        sha256: "6ade280720b33215f42876c253fc0c59c0656a7acfd419164cb3170cf97b0bdf",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1510,7 +1510,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c17381eb609a119ffd19a83103b7e848f75ed0680a59675e7ee22d316568d32b",
+        sha256: "2318e72d492115fb0fedf02cc44d89fa0209a494767f896cc55dc629d4cf8ab3",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1530,7 +1530,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a1cf2896cf961ab65ffc74651a5d1e95b80b959edd4dc0948058de8c6d757019",
+        sha256: "4c575fb2625305f1d7fad8132da1955e0d4a1dc2946da9c59b3da1e50ce76e6f",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1550,7 +1550,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "fd69c27cc281c696f352291e0d671965865b2d83fabbd029ca86626bdf969db4",
+        sha256: "8404702c0c4308171d5ef094f0f8a405d1b136567cd8414b8cbee355204a20c1",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1570,7 +1570,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "eb71d81accea472041d3ba44e9d510b54ae88cca79118caf472fbd20cf86238b",
+        sha256: "154033bbaf4ba99778a1d20fb5c01319f57a35bfc3d725f9ee1039748af22544",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1590,7 +1590,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "76a3cae2f47b68fa3039fd81248e4dacaf639ddaaf67d7ffee70157cb84ea538",
+        sha256: "b28f290b0c8549172bb7f8c947d818312bcbc53781641e69374c6a72c80418c9",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1610,7 +1610,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "cfb5bde6579dac66536b7bb0bcee649ea8d711621d8c8a77f10e5d7bd8bb0096",
+        sha256: "99fc9f19e3a8c016259973b79df84bfe17ca7de7143bc6cf309ec5bccb5da414",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1630,7 +1630,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "32011da41b995a2b6f3ac4f88e98d7668fcd080230f057384d0753a26184fac8",
+        sha256: "ae8c4e771ccfaa9edd5980914437b36be244b325d91e0a1123130b71cbd27f97",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1650,7 +1650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "4fdde5530386a31aa3ff540fe82348ea6bef3c9653a11cb920857b9828b031cf",
+        sha256: "0c8b381ccc9abacc3a022ad74c64b56bdc7a974487a959ff6458dc04b61fb124",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1670,7 +1670,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "4c58dcea55523488ff188b0ea035de768de309bd124f353ab957cd496a1b453f",
+        sha256: "d47c60c92b1e9b7c0795de213f9e81815a578d504e91f9b6ead4144641bd3086",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1690,7 +1690,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b2a6d6ddd0a8e7ff4ed91984b6210e32b79cd5cc93d5980a7237fbbce7bd5962",
+        sha256: "669bf69480ec5866aa0e76ceec327ef16db9bfa0e3ef640eee82cb765d9b199d",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1710,18 +1710,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4b5af5468edfdd0d0ed41dc5de42330d8ba3229be10ad91b8e702db73eb0cca8",
+        sha256: "e9a5ece36585902efc460e4fb81b3b406aa3ed5ccd2d95da47a5ee43bdbfa19a",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6bc034b21d6962dda2f4d6c3b59e97317270ce07f984678862fd89a0bdcee681",
+                sha256: "737cfc1cc3b0c30ba8bef74c69b7c50400bb0302d6d2e202b671873a7397b3e4",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -1730,18 +1730,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "233ac3306ceb9001cfab2c2241f4f746e08f6dd027e8cbaf3aef258132177969",
+        sha256: "369930fee58a6ccc5b50193356ba464337b705bb99c4bf80f9dd044b5392039c",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "716f276e8326abed3968daceba96348b53f3fc5461b5ab59443c7020ff7956a1",
+                sha256: "6b68e02e6f2245be7599b0d446a76bac8a714a252649539c34221f51e082012a",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -1750,18 +1750,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "3b6ffe4e7e4d9befe6f62eda699a88c47a87eaa594b3ddcc9a4750e326a5f00b",
+        sha256: "e27055c0b8e947b28c14393df4a399b9da00be959f369cd014b2c36851d38071",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "800f94190f3b0a3a8ac8007d77c498082121b74de3ba8eabd5582d78f8f39a10",
+                sha256: "b1a30e959d20b1fe41df23d7f26ddea4c5ffb71ac9038e224fb14ac12c42a5ae",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -1770,18 +1770,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "ac5276f72164689c19aa203e354f1409c4d809c69c31a800f241d961d7b817d3",
+        sha256: "1629ea00aedafa72262dfd740060c5ce71bbe4d3809ee2f5a865aefae1497560",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "17cd7c848e90197546d657a5bccd74ae08d3180bcb813b6fbbc8dd003c354a67",
+                sha256: "a83388978f67e2fbc61c5c54a65032f4cec006e157dd24af6c30c222a84be321",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -1790,18 +1790,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ced32bba02303331afd22f4c45c4563b0d785a6ee7ea715596268c58f5c67a83",
+        sha256: "8dcbc0cfa4ebfee7c140ae42d71ab72e1a5b64fac983b75e0f905ce7eb8324e0",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9472110add3464e260a2729670fc1021d8bbd92decc67024803a83ae2017dd26",
+                sha256: "d413c4a941720278eccb9872f42bdf2b11f428f290567ed8bbe7b5b80386f2b5",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -1810,13 +1810,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "29365377133d72c1e32196870c2b454e3c7b2778043a6ad514443b1c04b920fa",
+        sha256: "d3e66f29808d3bc496f93f3437dfe830481fbc77f46408cc91f52ca61dffca95",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b923052d6113de8c8829744ab75cc115c202f5ec33c1d75142fb224543c6c636",
+                sha256: "7303630e2c5138acadd5b1fa78fe9c315f1530bdf0498b6f42f19aa54d1016b6",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1830,13 +1830,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "fe2d1d5c0b019dc38b88364bb6facde126827d6db5dfadb8e043c9ac821e64c2",
+        sha256: "b72dc76ea5de0e766b5e4be2fd974cdb6538f9661068bcc867259c0ac3f837c3",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "39cb171be19b34c82d68acad7ec81f1eafed4c253f70c6056c85bd2bc7dd8488",
+                sha256: "d1fb49049de3d705317b6c29cf8e7f8a53197075ae141cfdd820d33514375bfc",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1850,13 +1850,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e1bd12013b0d8a016d3b82f7d9c3dd8ff83a83c4793475d608db4f9415470209",
+        sha256: "e05976d4de42e0329e3a5160c4e90d5fb15c36d8ed8c0ce8bd835a27d77221f6",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5d2f58b99fc3a6698081615d08e5c4f5000c1673fd46b4ac9fd92a1dbc0d7a76",
+                sha256: "d56701af93f1959cfaacc58e667c09dff3c37d18c328f4855160238cff18489f",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1870,13 +1870,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "524518ef5328b9264b35883435a1a6acd09c2f7715a2df6947bd8a49ea397a61",
+        sha256: "fa41d8472428b2be70099f693fcd5e6f8c02e932d78faa18ed515a79a882425e",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c69e1466d828b91c8aa05c7a56f41aa6e2efb44ef4bbc2ba1262a2b584fe0345",
+                sha256: "98c055f09c2e0173c08c92961b575e627f404dc882a7a6807b7a10f58a713458",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1890,13 +1890,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b0647302076228d49ef9a46939befc37b50b0158cf5280f4bc75856ad2a11587",
+        sha256: "db10bd934aab2c4c0c723cb4eabb2aa33d74dc46d11fee8113cc2e1d00078f50",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b7dc15df2a783ab5403da8588ca048fb99316d0a52866c438280c8630ad27aee",
+                sha256: "f0ad942c171cdf729e0446f2b2134a3cd58a53a677d68ffc05228f32739a9a08",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1910,7 +1910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "65dc4b449f5edd6f43f7b56a76cf9a1758046fcd43f0c6189c1b6ae4964aaa7b",
+        sha256: "c66bef7502b3e57ad02e12d1330deacb29aa28b717c805a71c00ded52c7107d7",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1930,7 +1930,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7c315221511d67e386467bbbe46558a2ebcd9b971c392fca22ad7537e3950b94",
+        sha256: "4f518bcaf6112104e54a0ae82a17d9f29b7f65403d115fc54a1d0bed2ff32cd3",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1950,7 +1950,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "48526922a3e0cafe0704d088987f25b735d8d912e952ea30b339d3f764999fb8",
+        sha256: "0727efefb33531567d153160b765997893f7b22a6f83ce9dbb913d1be1cfc377",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1970,7 +1970,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "7b02100d538aa264b697c7b67fc6d833b15d3ffbdaa049142df86c5dac9a1c42",
+        sha256: "ca2248e33814973a8d1460ddff87070fd53bffa2383102cca48015fb5d38a554",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1990,7 +1990,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "582cbff4996bc0ac03ce843c32c53dbf05a0b7179f2f98764c7b2b93931b5e85",
+        sha256: "c1622dcb3479de7640d5eadf4ac9aea76bd5408f6d9fe38e577bf0334fd8d0c0",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2010,7 +2010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "86698dce6f8b81cc75d08dfea4c28ff2b542090cf27c0d8fc82ca01488e3e79b",
+        sha256: "839c5cb7f7bfcc584d652ee4e9e1fc4d9f27829f002bea560d43bc0614acae1c",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2030,7 +2030,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "1c0a3d45773fe60d503fb7ada565b5ea16e52f7e890b761f166c93c878456b4d",
+        sha256: "e39855a5964dd1f17e12997d229a84384ea65dfb60eb8bc37243cc26f2a54b59",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2050,7 +2050,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "bd46770c35424c70f44075f1e9883c2c69e5dba3cf4455a6223e7cad9e403b9d",
+        sha256: "9f445fd09b99a296b84ba49652262c7fd8c4a10b2e772d26c3d13defce52b3c4",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2070,7 +2070,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "66b396b7a5958d4ed4ab5f854726191fd0b4ba939c4cd984c819ceaa1cb9eef2",
+        sha256: "f0c4ac9841769d7a212bf6cc4b053c6b5052ea269c04d91e007a9fb35b88c26d",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2090,7 +2090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "2fa1648f3ff22c278dad3cab219d66898656df7d1754060ed7db3511c2ce5bae",
+        sha256: "4f4a9dcc93bad1909a937a62672a43dfb878ca9b55c73df20e1491320c29e811",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2110,18 +2110,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f1a266f0fef1d64ebc09ba3837a6f3d46555897d00883527e0655f88aa6974b9",
+        sha256: "09915038c213d8da12c85468bdd999433b97495806c34c5e7a67472212607b94",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9ff4d3f62d56997c80ffe42869abb7455ff7693872d329e33a57a811624fa2bf",
+                sha256: "87b398634ca469304629a351c3bacb3b3bc14269209eb4b9e30c7ecac3701589",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -2130,18 +2130,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "68e7b4ea01a1716658142b7f33700ed858a6330357987bf310b1c0e90a9b29ed",
+        sha256: "7e4a7637761d2fcf191741fcf9040998eac7f5f3d873c37a30d338f08a202258",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4b36e4b5d8d08e00a64fa18a5dbb325338370932f0148c249fc3f2b9b547bb2d",
+                sha256: "859497d9e9df2b586e3d6ddb275d1f4de42e9c4513748b0b5db6e1406ffc6ed3",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -2150,18 +2150,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ad4b1f10b53a52a8e0e94899c21c0384d038b710b4fb2a30a6fece851c5c1291",
+        sha256: "01781287bbc86e92a1add509901cafd32728bb17927eede421ecd84b08aa9819",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "46538e0408e7ce4062efd5091a6d95b8f9e9c2fa0f638d820413c161eac08e16",
+                sha256: "04b43c4875188bddb8e1beb5c63c316b45b9fcea8519b64fca14d5c66fbf1100",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -2170,18 +2170,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "21b62fd412bb743c65df2fa740c30225d30add8b6def071dca5dce510eb3fa27",
+        sha256: "417a7e5115c1be4d80d7f849b4ebdf63fc297027789cd43d9355a1e931b84f8a",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a4ba4739061891627e9334960872ab05312a428cf4e65775e35727503ee7046b",
+                sha256: "52f54e7c0034813ef0c80403acd04b5c114d07cdac2735254f8fc7181fad24ef",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -2190,18 +2190,18 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "93cf04a0fb9a09fec962e5c7d96a4eab61051734a0d47ea5f79fda22fdce4c4b",
+        sha256: "c5df19736f55f462e270d5be5bf079ee20e5353ed77f571a3b3b9aae460383d9",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fe647dbe33ef82b568624a9b91ade7f5a3dd902485d29bc2c5f943c34ce45e98",
+                sha256: "fc1c9163289d4b43b550728e4dc4408e450a72540a57df2cdca958f348678e71",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
         ],
     },
@@ -2210,13 +2210,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "69004791dfce9a9ec6e4c0d505ea1ac6baedcc2b1827f3757b8b3621d0e87c8d",
+        sha256: "db03994b7e83d9ce6c58d06ec824f5283c6e13c4c94ea6939639da0a2663b234",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0bd9179d510d6172cdaaaba352e0698f2e22e14cef5764355881f25b3ad537cd",
+                sha256: "d7e528de674c37aa234bf2f2a8778ac587c74c5348b9d5092cb5916445c59213",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2230,13 +2230,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "fa94d602da4ccddd5863eb3000265c8810e16e6883a04651fd9322a0f4f46d8d",
+        sha256: "31d7f25f09ef89a1558716d0686f68f994c69d09bac447167e50baa43a5e8f89",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "adac5a06ddb8e0c64e8b7a8b1b2c1ef680b12a4de95927501eddb3f181e52d23",
+                sha256: "2847017cb242cce505746dc27ecdcaf2626fdafbd57970316ad257a836d30f6a",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2250,13 +2250,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "277acf998a2df83c103cc3bfc8a3c10ed4b308eb2dd3af51f3a59257e189799c",
+        sha256: "fb2a4f9dcbf7742635ffd18a4a40d25accc78d71b2d76fd9696dfe819cd3387f",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "495b317d51824d377bac55f86a955d9276aab4146e528a865d8bd31d90b1970e",
+                sha256: "ad005f56baf4d4a264b1984193f286599e83596364497ec3d80d0d911ba44e22",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2270,13 +2270,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "02861bbdb6f9467dec515c4311830d82e595e97978171cc267117c0cd7fb4812",
+        sha256: "1071760d355614649029bfb14e4497d63fd3d51e4a1a134038df8d4144fab24b",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9aee9e87b18ca2e7f66a8e6f57815e3aa78fb912464fa478ca72e672ad984dfa",
+                sha256: "d0e4e9ca2405acaeefc71d4c8ec156128976231f832ac1e3b76a0dfb0f87dfc7",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2290,13 +2290,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "88a1495d36f9186ee4c199aba32048a54748525c61f628c9a225e35b26d2b759",
+        sha256: "f6c20f4fdd3feeb219d30273dd55485a902fa5a05dbb34bbc29619c6c28635d6",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0ace235f145501ac42811194ace648e64f4e1ff072288f4c05fa767db40757f5",
+                sha256: "dd78c5ff2a9f2fd9edc81e1037f5c133d432340da229cedbff150181ad4f2986",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2310,7 +2310,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2ff1f4c2d175ba04ece67331da3fdbfa90a053c506bb5b44fb4dcb794c18822e",
+        sha256: "c9bb8470a715f030a47c2be7076ac5ef9d70ebe1a6e6da6d4cce74abc1330669",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2329,7 +2329,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "dd91e247e0f1c0e789908b60510ac41a75213855fd64814d0d0a3f8a5cd3512c",
+        sha256: "62ed66c7cf66df266e9ea0b978c7d30e81bbc5289e2fd0cd1170c4728f782d9e",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2348,7 +2348,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "16359f56cc853055334cfdf25f9e26f79aa24e201758d77fa9242bc745950cc2",
+        sha256: "194bda556b95994929e333aa92e7f99d0f2bd63c2bdd0eeda5177252eefd3395",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2367,7 +2367,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "fdfd874585201d96f76aea313231de58242d3e59f48bafdb532510447a6d3330",
+        sha256: "91fd4d2c8698963aa853bb6d991908357c3640445492a3197c0ce99aa1d780f3",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2387,7 +2387,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "80b4b61c20a3e4943440bd9bcfab1987bc997bdf9534786eed8eeaa6cd31d17a",
+        sha256: "29615064cf1811f6eab7a12d8426d9db5a327f16190e89256206ab40b491815e",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2407,7 +2407,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d957c896ef7e4c57085e641abf68f03118e8d2cbeec09211121e4438332b7db5",
+        sha256: "140850b01a193510fdd75e4db79102beef7e1b4f6215ea7e7082dfce215d6402",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2426,7 +2426,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "bc22782adf57410814e58d7394941e8ebb2389c9876596a9c0aa9e5a7855c0d9",
+        sha256: "18a65c576e568aea1e3009675ccb0e9ee5629149fe323ff90d5fddedf3228279",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2445,7 +2445,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "eb9f2a78e90d0d6fb1110672a632e7e257a0d33c22930ae9168118755112e516",
+        sha256: "3740317ae795ff54c92c13f9585e1c919b26590e340d231b074b7619aff8d7f8",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2464,7 +2464,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "7a6e906afb4fad3cb12eedb34f89faffac72957e8856ff0c1cc59e75dbe85069",
+        sha256: "77f680d37fae76c1ce0b38117dbb01d2752e869fa65c8c0ee103c3a64a5b952b",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2484,7 +2484,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "fc29779690566a63bb81402e46f3ce68d73cafc3ab022b7b9057d83fbbf80a6c",
+        sha256: "d8c44650e130cf6091a9af41de52a564e308498de9a75768b2123c98ab67c43e",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2504,13 +2504,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "710e9773aa7997cb77746450ba107ae0aca9f0d03bf44984a6f979c1fd1a2548",
+        sha256: "8e789251deefe34b781b0ab64cb4e48e06ea9c5454b73f877799250176865a76",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "281daa73b52008f8a9c3e2ff158d06cd1343c9c5e3d96d915c82aeb6c45b3636",
+                sha256: "1939fb9e251266d5e848cda6c9937adc76b2bbd7152812308260c64d3b8fdbce",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2523,13 +2523,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e11240a68bb3a851d37e8a6abb22b76ee9e91028d0386887ab9818412e7cdf7b",
+        sha256: "35fecddd943802d6281280f66a59f5bf73f15c511d91fcd9ab92fa4ecfb77bf5",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c470b4f77a75daae2a493b0e54b4df707d84fa2766fb44a2c073e62ec4de4385",
+                sha256: "50ecb9f2c66955f6675e8930c3fb2eeaaa24fad2764617dc3b3017c79f3aa1f6",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2543,13 +2543,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "0ba0741688a35c46a3202d21add120ca775e84701797a05dc1a6d0b8f3bcfb29",
+        sha256: "c72edb1e82ba725e08f10a82fd1b7c1572b18dc92db64bffed5450b5e883696f",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "be52981a1e06cf951c0d5c1aa09be01c01b82639b7b1c2cd6cce9dcc527f16b5",
+                sha256: "61c2ebdd1cc0a37662f10c141f4202362de14eab29d54f86b78e8f2c9f33c4c0",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2563,13 +2563,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "be4121b2b7bd8329b092aad062598621126e4042dd64ca2291a4a7cbc2591fbd",
+        sha256: "008164301b86a82feb4a512df24f26a4e5cf0efdb893828c79e86cbf998b9d81",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fbdf93610b68abe7f9500074f1fe41f1b06872857cc4e1c8628f7284af2bd6cc",
+                sha256: "8638f7587cbad6dc733c8a93816788132470eb4769e333418529a2c202d544da",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2583,13 +2583,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "53e63f0e65714b903a4f95e2442b9ae43804863ff22f03d2201215983d51f3f9",
+        sha256: "68d5e3bd6803463a576a34e612078132acd351a606a0f9b088ef0cbe0e7f2b56",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0372d8626a0e11b19dc62225bcc70b8d4cf13fc1d9e9ee0c0c28cda44b97ab0c",
+                sha256: "8b5a5ddf6b37b11e02697a782846c24ada02aeadb9516e31157f6f6389f0f679",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2603,13 +2603,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "f75316f15bb33c510ace15a07b60551b87f02a1f1d281ff4379238dc8ba4a365",
+        sha256: "d4e3ce4319a1bc6fab4357073c8d208b3959c4500da68d2c95eb8e081819cd9d",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ea35d182127aa01840b182440a8cd426945987cd794c5eba5e4c9898536d7add",
+                sha256: "b4969628a9a86686f4cd20787eac7785eb6d311518820bc331a59485a73aca2c",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2622,13 +2622,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "92cdad52136db2c192e48cca2b896d59ccde73c8b9845cdc78a815e4473c30fd",
+        sha256: "c64f5b762d04c16ada4427c81905f473b188422095043fd83fde5bfc55657bef",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "01b50ae63f4881b1a976c9d938b8ddc93642b50446eae80eee6e0337ab5b35c2",
+                sha256: "cdf6449b04fb1e43b3c15d05b982d863f320768e18a210fd0bddf7cdc3334aeb",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2641,13 +2641,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "bc7b2cbda5cb3e603ed91b5329c8fb22953691d0a9fc0308a5ae986af66e7695",
+        sha256: "12194fb7f363ef4369c4533d5622aea45bf8a7a917345437e376009d27515647",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7d071fd3022f0d041affa6836d7dfae5a697ab7645dbd94b0b253ecc542dcca4",
+                sha256: "6c11f93f247eeb3ea28c8b28bf010a34ba750b0d334b6818219bde4cc1470dab",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2660,13 +2660,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "bdcad59790515d947c2e7e2cf1b7f3e8c50f5e3c2aac62d60a50c8542c69a0c8",
+        sha256: "8e1cbe10334c9aa3d6f2605d303ae62ce03be4960001c80246e19c7197f67527",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8ad6776e534bafcc0c72e593f80c2fd6a220fa809a6dba87058f483bdfe61a1a",
+                sha256: "2bca2bc9333e6bfac848b5223b0ed08366b0f24990bf35ba567320b3b796ac1e",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2679,13 +2679,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d61ba2fbc8982223c4bd063090e29fee785723c3bd4b315c1bb508bb4b49b1b7",
+        sha256: "063efa37e21d6c7893b90ddab36027184d3c31a50da5c9abdf6992f3673dd42a",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f521b52d4eadd37b153809e72f9e8f6331d54bfe3b01c9d121c9da19ddee12ce",
+                sha256: "5bf3345e31e4679737fcaf122c86d9f1a904dc50c4ec62d2824233036f34772d",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2698,7 +2698,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "af4bb1a1eacab2958276edac66a29c85a36574ea2e0539648d586833ddef7c1f",
+        sha256: "4e1996369c9fc22bf3a3a889f4f33f4ad29c513404c3c6e65cb1336d1a4f67b3",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2717,7 +2717,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "5d23ba2f949002e7340e3f017a597e94503e40ff7850a7dfac204ea26bf1ebb9",
+        sha256: "bf758f241da08a5a33ab88a6029d8b5572e63305592d64b01156757288a79baf",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2736,7 +2736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "8822923511431d598c19ede0c1d92d354f2cf653e08a0ed50e009186ce63832e",
+        sha256: "90b742c2b927cc15758453fb437dfd69d798730ad73c2d7701d27605a32f9eae",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2755,13 +2755,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "bfdb7ab3999e2e3e8366c4832102f200e8557db94e3297a10a6a16764201c0b6",
+        sha256: "d805b6d0a752ac650128d36bf28ce360dcbd979e101cba02281f1e95112d01e8",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "baa209b77398ade02e7e4f015fef5575250f058650d86dd14695e2ca8b87ff75",
+                sha256: "1115b0cc1e44e9a25163dba4a2a0172ca01f4440492d3b765a3b9bee28deb158",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2775,13 +2775,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8f3d7471f7e8fb70efb897a4f082b229981729420f34a7294a8e98d342ce98bd",
+        sha256: "c908fb6be652dc18a64503442f84bd71e59126494a7b6ecfb7bfaf09046ccce2",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b04c224c7991dda18771b5304f018ba6f7a0d86149e5309f7d81d5c3d748931d",
+                sha256: "453a84bad1d5150857ff25f27ed3f477490c6d0bb6e81b96c93382a68d8bd7f8",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2795,7 +2795,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "14f9af56182c8016c96a982619cc9cf12b0b89f757491b5fdf0cd44827ec4b2f",
+        sha256: "6178c855f48b1f1f51faf339fdb038a27f9de33f700ae0cdde4896983bb64901",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2814,7 +2814,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "bdc40792669c75b187301238653ac308c73d0e59e0e04b5e604c89477fa72d87",
+        sha256: "93d6254288d0b788c8a06df8fd1372c1094428e45c8a54e96f956ca3a94b894e",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2833,7 +2833,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a547d5a770ec75b75e8cf27b451bfabe6c55cd1ad9fe91391fa9fc7340cb4e42",
+        sha256: "c2c7e6284cc0d090b1096a1766a9f223f437fbedfbed9271b9afdfc693db1217",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2852,7 +2852,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5e3b4ff6c5b88ed25f87d37e2f10e292769ffa13b975726e6989d46c9494db2f",
+        sha256: "4730c45bd8d354e60207a0fd72b74e715635c5a61dbba24d53f8631d550166f6",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2872,7 +2872,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "6e224872bed1b44b75aba8317a15733803c492acb746721456a1beaaadfa3a4d",
+        sha256: "e7493e0ea1d1c5702697c520548cd3741af4d2f68238a493529c4d6c6c0846b5",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2892,13 +2892,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b57a6becdf2e86517f72f43d44b3810fc9de6c4afde8d3814b608c27de2e7d10",
+        sha256: "7b63538b78a71bf0f72b8ec6c54d59e1f218ad657341d69760bfa8033e662b4a",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "48977fb0cbcc99f0cd86b5f174bcda67466606a404368787df734dfed6088a22",
+                sha256: "524d070d9fc72c5117bced0b14625726212cbffc0700ea29574f4b4d185dfa31",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2911,13 +2911,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b9487d12ce8aaa17b78be0ff9aed2f194ee605b21fd2c2aa864696cd0271088f",
+        sha256: "913855ea4cc5195617df95edef367d6088d3546e8d36fce5685cc1862ca28974",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d7a2021fd8357ecb8341b43eba284126bf8b609bfd8028ee222baa2af2a7e940",
+                sha256: "b58638281560e7c9fcd41229c6cf519096c26a4001f5f724faa61c96c2162955",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2931,13 +2931,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d12465978074153bc3124ffc09694203a6ac9ca3631ac0aa0d9b5065c3d49dff",
+        sha256: "ea021ece7d930bada2c34fa035ea4ed8a04d17e5d1851ed0ea16e8a9ef92e3f7",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d3010ed50f9844b12132bcd40264b2d6bd58620d07caab606d9131c47fe779e8",
+                sha256: "430a08c1717b700665c9931a79f26237e52a6e11e3f742e40b56bccc0b87a3a6",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2951,13 +2951,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "9b1e3e789fbdc16dea5b6dc469ab5a24f143c1a0c1616184dab0a3e01a23cae5",
+        sha256: "98a4f40bf0ebddebd1f23ae3733c2f46a61bbfc2d25b3fb3bed0cb9e078788b9",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6187d589a81c72232b8e4ec21c164e6460313c96e01135a92f4ba0a1cbfeee13",
+                sha256: "46df50d9f5c4c1614203717257d136fd0cc1ec8dfcc362ec0898fecf458927a9",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2971,13 +2971,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c8babe0baf98f26fd3188ec1d67b196a78010fc284b69eebe7262a25826fbdfb",
+        sha256: "cd87888856e222bd63ee18113b4fa7601fd3d7a2b196ce28227e2ce61a34a8ed",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "da3b6996a6f9a2bd6052870d0fe81795300f134e2f278afc9184e42eb8e1584f",
+                sha256: "b7cf46ae051865319da40ea11022bc509491fbbe189611f45ee8f25f1125cfcb",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2991,13 +2991,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b1ad1a97f3f2653e7673ac2d0ebc42cbd6f9960bbd0b57669d8f1c620beeccca",
+        sha256: "b50e305c0c93030476263913e591e6b2473bdef2b8abe9cada13013ab7a4cd99",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "04bac02e8f69abe87072106152fd98525818a7a7c6f263e476fdc410c1fbeb69",
+                sha256: "d91af9b4d4db1b9b4297140ccc623ab3a46dd90885698cf83a58c8f1432c4389",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -3010,13 +3010,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "6a27744c85cc44ec882a2dee945751c50c5cef70e94b6aa447a3bc177df07abd",
+        sha256: "0edd1cb2ab2e7761c6168ab6f853a6091138c0a0f7dd093845fbec3c9c9328ab",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "82b76ace30c515dd43281c3ae6b1aa1a446ccd1ee5d3a0945e0bd3e650a30371",
+                sha256: "d35d86e8b216fbc1e7528a25a85c19cd0c6b041cf3c62fd2e4d819024fee7640",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3029,13 +3029,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a3e4ce8c013ec21756b0ae90ceab96d2bce37ff186cd19f65cba62faf92ef9ed",
+        sha256: "b27dc96153345abfe89c12f7a5984240e913f6f7411cd109a88675e28ff05c91",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "3d5dcd2eb89866c137dc1831cca67dd8d5c2fa330d7cc0e3b1f531bab5afd321",
+                sha256: "fa2283fb65755c803e73013f8e91b0b677df4ff4e061ba0267f82c252f515344",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3048,13 +3048,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c711d7a42c1a2cb9fc36947b0f4cf78fb2960df32e8f03cb0428cb4e8271aab6",
+        sha256: "a74d3790ac90f97f2dfe27ef3ca5ea8bd9dd878e440e9c153a140c52f914a535",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "23b82fb8faf13ed69429148a2d99f6328ab085ac094ebe7be8a6e168119c282a",
+                sha256: "6abfb2a39337b23d176b1a9264db0f49b0a194adf81479faed6a5e81c292e284",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3067,13 +3067,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ee9d21d08820363ea89958c0191cd5dfaf6b3285a1b3261f45c3951eebebe441",
+        sha256: "3530cb23de7caf32da86eabc964debe074a44d0b9a6d316e957a67cec7c4aac5",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "079a4352086d74c6d67ba6ddd291d86a0e01cd85e3894eed915100a4da2eaca3",
+                sha256: "3b393790367c941d06d784b1d6cf2f7168250f54ea1a4c106f97e1b1b9cf49de",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3086,7 +3086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "16a33efaa9aa4a25a999a709046fe23d167b453b8c815c97a2bd71cc074bb827",
+        sha256: "1af33a80bade9997f3730ffa50b8e6998d56854881a2a39f65089f5b3d63c4e8",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3105,7 +3105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "9df5b800edae005b62ef09ed6c8d407816d942da6a8e7f74655c1361cd307324",
+        sha256: "bac37258c0301265a50ae9da6ddd8b3b27c57a012538501afd7edb3983cf884b",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3124,7 +3124,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "04e17fc9d1ebf36c852b67444ad332cea9720878195740db5069c6b14fe95fa0",
+        sha256: "cb6ddd77fa7287b32f5e6721feccc860510befa5a41a4f627f0d9fd7d0c4543a",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3143,7 +3143,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "71f8c14f2387a4f2de94d78a1d786f4656edc800382b25b73ec50182334cccaf",
+        sha256: "754044ffe456d61421571fdd095934e82f287467b909ba62db5aae873084e56d",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3162,7 +3162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "63e73fa5772ed3590beef46a1ec4818bcf3aeec7ef37030a3b4ffc251869f779",
+        sha256: "2f4bc5eaba3589ed767dfc4c0fc030a1b060053d698596e86f7b60edff65c8ee",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3181,7 +3181,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "adbb348808704a8d78109768be83fb96626ff75ab7c6e6075b17dbd4d19f1d51",
+        sha256: "f4b2d6e7ac954fa7e476304dde516f87643d823dd2bc9d7a79a21ca2360e8d71",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3200,7 +3200,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "82add2e875af18be35565da021267bad40d65e32c848ef8eef29314ce4a21d68",
+        sha256: "016cb5e97c82c9be3854e80f71313b396d16ce8272122e18c563f6b9ff677473",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3219,7 +3219,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "a4d94d1096e27e9a4066e7a87b52b0e42c6a799843470c84fe137c3bab8b14c8",
+        sha256: "64864f3721adcf4ec6350c5204cc8047fad7cac83d65d00e34e64afa9d857f49",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3238,7 +3238,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "077030d1945c452af614233430eb72f74730d57e9ce4f0f3356aa2fca052ca53",
+        sha256: "4396a1f0f199e57e5091e7ddf5a5090871eb8e8ef4596c374834544984ac6ab4",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3257,7 +3257,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "9b46851fecb15db0ff02951cd31bacfcd831431f95472b4a0ca6b57d110d5b00",
+        sha256: "efd0de5792d2f997b1b7606751d1a50eb54a06bbb6650cf4ea70109d403e9947",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3276,7 +3276,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "119c2d079db1384124ba62c5ed545c66fb535f6ba0278104de427cbbc9e51b82",
+        sha256: "55d4eea453ee41814b5fa7b6f99905d97bcd42ea23755d93fa5c7240c584784b",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3295,7 +3295,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "45b74c07020b447e98b31de7da761faf754502bf0a4c932da404f5d222dd5cba",
+        sha256: "297667257fe671a913756557acecebe0babc7e1a3e9c8f3246f7100bb363c72e",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3314,7 +3314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "4e0dadccb6c9be77c21f93882ee2c366872f353d741bbdf0e04d886cf45a9b64",
+        sha256: "b53fd8c40793a79b21867cb5f33bc9f5b8ea2a722c5c39122d21530828c1a810",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3333,7 +3333,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "9ad05c2cec446f0e7b16cbc07bab2beafb18ccfc2115cf93e969871140f5e42d",
+        sha256: "71e38b4a09dd27e1487580438065af1ff60e25edbb61293b31539203318f0186",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3352,7 +3352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2ac67ff9010945e15a45e95e5971e309ac4c54297234e24df2f78fe182ed39ed",
+        sha256: "d2e7a16146a94ce53ea91b2f43a89d2979a9ce7ef7847c52a33f38cd65482b63",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3371,7 +3371,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "07b829cbe485d0232a89adf16a948c2b068cce4414ac73b560fbcc15ee509d1e",
+        sha256: "ef6e17450e224a9ee8c45c5d3cfbbc1b22a7885755c77ff9e25ee4baf6bb683e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3390,7 +3390,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "e1d7fa565c9ba964de6962d6bab3b3678ee61cd8b456b2e2b0aabe16017febbc",
+        sha256: "0040e1843f32ab38895afab14ac9efa752755e5d3329fb1f26f7de3e281af314",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3409,7 +3409,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "05f00ab3086f9da7b4d90388e4d1b4535964c9cc1d78cbd27029dd42df8dcd08",
+        sha256: "a5945f93b5c59cd542771c27ec24560fbdd66ac58e5e81b701f31340cd0bffb2",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

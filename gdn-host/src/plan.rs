@@ -201,12 +201,19 @@ fn block_rows(module: ModuleKey, rows: u32, warps: u32) -> u32 {
 /// Warps of a block that tile sweeps go up to.
 pub const MAX_WARPS: u32 = 16;
 
-/// Largest number of warps of a block of tiles of a height: the launch bound of its kernel. The small tile
-/// of decode with one decay in layout VK has few enough registers for larger blocks.
+/// Largest number of warps of a block of tiles of a height: the launch bound of its kernel. The small tile of decode with one
+/// decay in layout VK has few enough registers for larger blocks. In KV it is made for few teams, whose sums take so little
+/// shared memory that an early launch overlaps.
 fn max_warps(module: ModuleKey, rows: u32) -> u32 {
-    let is_small =
-        rows == self::rows(module)[0] && !(module.has_several_tokens() || module.is_kda() || module.is_kv());
-    if is_small { MAX_WARPS } else { MAX_WARPS / 2 }
+    let is_small = rows == self::rows(module)[0] && !module.has_several_tokens();
+    let is_f32 = module.state == Some(DType::F32);
+    match (module.is_kv(), module.is_kda()) {
+        (false, false) if is_small => MAX_WARPS,
+        (true, is_kda) if is_small && module.k == 128 => {
+            team(module, rows) * if is_kda || is_f32 { 2 } else { 1 }
+        }
+        _ => MAX_WARPS / 2,
+    }
 }
 
 /// Sequences along y; further ones go along z.

@@ -41,26 +41,34 @@
 //! instructions of a warp counts as well.
 
 use crate::abi::{DecodeParams, flags};
-use crate::arch::{compiler, grid, memory, shared, thread, warp};
+use crate::arch::{Piece, compiler, grid, memory, shared, thread, warp};
 use crate::element::Element;
 use crate::gate::Gate;
-use crate::layout::{Kv, Layout, Vk};
+use crate::layout::Layout;
 use crate::prepare::{Loads, TOKEN_BYTES, Tokens};
-use crate::tile::{EXCHANGE_BYTES, MOST_CARRIED, Tile};
+use crate::tile::{MOST_CARRIED, Tile};
 use crate::token::{Block, Output, Own, Work, later, names_slot, prefetch, slot_at};
+use core::marker::PhantomData;
 
-/// Shared memory of a block: one token, and the sums of teams.
-pub(crate) const fn shared_bytes<L: Layout>() -> usize {
-    TOKEN_BYTES + if L::ALONG_V { EXCHANGE_BYTES } else { 0 }
+/// Shared memory of a block: one token, and behind it the sums of teams.
+struct Shared<L, S, const K: u32, const R: usize, const THREADS: u32>(PhantomData<(L, S)>);
+
+impl<L: Layout, S: Element, const K: u32, const R: usize, const THREADS: u32> Piece for Shared<L, S, K, R, THREADS> {
+    const BYTES: usize = TOKEN_BYTES + Tile::<S, L, K, R>::exchange_bytes(THREADS) as usize;
 }
 
-/// The block's shared memory.
-#[inline(always)]
-fn shared_memory<L: Layout>() -> u32 {
-    match L::ALONG_V {
-        true => shared::block::<{ shared_bytes::<Kv>() }>(),
-        false => shared::block::<{ shared_bytes::<Vk>() }>(),
-    }
+/// Bytes of shared memory of the kernel with these parameters of [`decode`].
+#[cfg(not(target_arch = "nvptx64"))]
+pub(crate) const fn shared_bytes<
+    L: Layout,
+    G: Gate,
+    S: Element,
+    T: Element,
+    const K: u32,
+    const R: usize,
+    const THREADS: u32,
+>() -> usize {
+    Shared::<L, S, K, R, THREADS>::BYTES
 }
 
 /// The token's inputs, asked for: by each warp for itself, or for the block ([`crate::token`] says which when).
@@ -70,12 +78,20 @@ enum Asked {
 }
 
 /// The kernel body. `L` and `S` are layout and type of the state, `G` says how many decays a head has, `T` is the
-/// type of q, k and v.
+/// type of q, k and v, a block has at most `THREADS` threads.
 ///
 /// # Safety
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`DecodeParams`] says.
 #[inline(always)]
-pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize>(
+pub(crate) unsafe fn decode<
+    L: Layout,
+    G: Gate,
+    S: Element,
+    T: Element,
+    const K: u32,
+    const R: usize,
+    const THREADS: u32,
+>(
     p: &DecodeParams,
 ) {
     let work = Work::of_thread::<S, L, K, R>(&p.layer, thread::thread_idx_x());
@@ -114,7 +130,7 @@ pub(crate) unsafe fn decode<L: Layout, G: Gate, S: Element, T: Element, const K:
             grid::wait();
         }
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-        let shared = if own { 0 } else { shared_memory::<L>() };
+        let shared = if own { 0 } else { shared::block::<Shared<L, S, K, R, THREADS>>() };
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), false);
         let asked = match own {
             true => Asked::Own(block.load_own(n, if S::VECTOR == 4 { zero } else { 0 })),

@@ -49,13 +49,13 @@ use {
     layout::{Kv, Vk},
 };
 
-// An operation, its function with the arguments that all its kernels share, its parameter struct and its shared
-// memory; then a kernel a line: entry name, (type of the state, type of q, k and v, K, rows of a lane group), threads
+// An operation, its function with the arguments that all its kernels share, its parameter struct and the function that
+// says how much shared memory it has; then a kernel a line: entry name, (type of the state, type of q, k and v, K, rows of a lane group), threads
 // of a block at most. An operation without tiles has fewer columns: (type of the inputs), or (type of x, type of z
 // and out, V), or none.
 #[cfg(any(target_arch = "nvptx64", feature = "sim"))]
 table::kernels! {
-    decode = decode::decode(Vk, PerHead) (DecodeParams, decode::shared_bytes::<Vk>()) {
+    decode = decode::decode(Vk, PerHead) (DecodeParams, shared_bytes) {
         gdn_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 512;
         gdn_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 512;
@@ -93,16 +93,16 @@ table::kernels! {
         gdn_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 512;
         gdn_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    decode_kv = decode::decode(Kv, PerHead) (DecodeParams, decode::shared_bytes::<Kv>()) {
-        gdn_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+    decode_kv = decode::decode(Kv, PerHead) (DecodeParams, shared_bytes) {
+        gdn_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
         gdn_decode_kv_f32_f32_k128_r32: (f32, f32, 128, 32) 256;
-        gdn_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 128;
         gdn_decode_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
-        gdn_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 128;
         gdn_decode_kv_f32_f16_k128_r32: (f32, f16, 128, 32) 256;
-        gdn_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
+        gdn_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 64;
         gdn_decode_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
-        gdn_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
+        gdn_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 64;
         gdn_decode_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
         gdn_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
         gdn_decode_kv_f32_f32_k64_r16: (f32, f32, 64, 16) 256;
@@ -115,7 +115,7 @@ table::kernels! {
         gdn_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
         gdn_decode_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    kda_decode = decode::decode(Vk, PerKey) (DecodeParams, decode::shared_bytes::<Vk>()) {
+    kda_decode = decode::decode(Vk, PerKey) (DecodeParams, shared_bytes) {
         gdn_kda_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
         gdn_kda_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_kda_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
@@ -137,16 +137,16 @@ table::kernels! {
         gdn_kda_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
         gdn_kda_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, decode::shared_bytes::<Kv>()) {
-        gdn_kda_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+    kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, shared_bytes) {
+        gdn_kda_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
         gdn_kda_decode_kv_f32_f32_k128_r32: (f32, f32, 128, 32) 256;
-        gdn_kda_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_kda_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 128;
         gdn_kda_decode_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
-        gdn_kda_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_kda_decode_kv_f32_f16_k128_r8: (f32, f16, 128, 8) 128;
         gdn_kda_decode_kv_f32_f16_k128_r32: (f32, f16, 128, 32) 256;
-        gdn_kda_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 256;
+        gdn_kda_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 128;
         gdn_kda_decode_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
-        gdn_kda_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 256;
+        gdn_kda_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 128;
         gdn_kda_decode_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
         gdn_kda_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
         gdn_kda_decode_kv_f32_f32_k64_r16: (f32, f32, 64, 16) 256;
@@ -159,7 +159,7 @@ table::kernels! {
         gdn_kda_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
         gdn_kda_decode_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, recurrent::shared_bytes::<Vk>()) {
+    recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, shared_bytes) {
         gdn_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
         gdn_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
         gdn_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
@@ -175,7 +175,7 @@ table::kernels! {
         gdn_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, recurrent::shared_bytes::<Kv>()) {
+    recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, shared_bytes) {
         gdn_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
         gdn_recurrent_kv_f32_bf16_k128_r16: (f32, bf16, 128, 16) 256;
         gdn_recurrent_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
@@ -191,7 +191,7 @@ table::kernels! {
         gdn_recurrent_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
         gdn_recurrent_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, recurrent::shared_bytes::<Vk>()) {
+    kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, shared_bytes) {
         gdn_kda_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
         gdn_kda_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
         gdn_kda_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
@@ -207,7 +207,7 @@ table::kernels! {
         gdn_kda_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_kda_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, recurrent::shared_bytes::<Kv>()) {
+    kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, shared_bytes) {
         gdn_kda_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
         gdn_kda_recurrent_kv_f32_bf16_k128_r16: (f32, bf16, 128, 16) 256;
         gdn_kda_recurrent_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
@@ -223,23 +223,23 @@ table::kernels! {
         gdn_kda_recurrent_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
         gdn_kda_recurrent_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    copy_state = copy::copy_state() (CopyStateParams, 0) {
+    copy_state = copy::copy_state() (CopyStateParams, none) {
         gdn_copy_state: () 256;
     }
-    convert_layout = convert::convert_layout() (ConvertLayoutParams, 0) {
+    convert_layout = convert::convert_layout() (ConvertLayoutParams, none) {
         gdn_convert_layout_f32: (f32) 256;
         gdn_convert_layout_bf16: (bf16) 256;
         gdn_convert_layout_f16: (f16) 256;
     }
-    unpack_qkvz = unpack::unpack_qkvz() (UnpackQkvzParams, 0) {
+    unpack_qkvz = unpack::unpack_qkvz() (UnpackQkvzParams, none) {
         gdn_unpack_qkvz: () 256;
     }
-    conv1d_update = conv::conv1d_update() (Conv1dParams, 0) {
+    conv1d_update = conv::conv1d_update() (Conv1dParams, none) {
         gdn_conv1d_update_f32: (f32) 256;
         gdn_conv1d_update_bf16: (bf16) 256;
         gdn_conv1d_update_f16: (f16) 256;
     }
-    gated_rmsnorm = norm::gated_rmsnorm() (GatedRmsNormParams, 0) {
+    gated_rmsnorm = norm::gated_rmsnorm() (GatedRmsNormParams, none) {
         gdn_gated_rmsnorm_f32_f32_k128: (f32, f32, 128) 256;
         gdn_gated_rmsnorm_f32_bf16_k128: (f32, bf16, 128) 256;
         gdn_gated_rmsnorm_f32_f16_k128: (f32, f16, 128) 256;

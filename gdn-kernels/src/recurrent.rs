@@ -34,29 +34,37 @@
 //! are done (`Pool::ahead`); on an H100 this took a sixth off a batch of 256 with a bf16 state.
 
 use crate::abi::{RecurrentParams, flags};
-use crate::arch::{compiler, memory, shared, thread};
+use crate::arch::{Piece, compiler, memory, shared, thread};
 use crate::element::Element;
 use crate::gate::Gate;
-use crate::layout::{Kv, Layout, Vk};
+use crate::layout::Layout;
 use crate::prepare::{CHUNK, TOKEN_BYTES, Tokens, VALUE_BYTES};
-use crate::tile::{EXCHANGE_BYTES, MOST_CARRIED, Tile};
+use crate::tile::{MOST_CARRIED, Tile};
 use crate::token::{Block, Output, Work, later, names_slot, prefetch, slot_at, tokens_of, wide};
+use core::marker::PhantomData;
 
 /// Bytes of prepared tokens and their values.
 const PREPARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
 
-/// Shared memory of a block: prepared tokens, and the sums of teams, of two tokens in turn.
-pub(crate) const fn shared_bytes<L: Layout>() -> usize {
-    PREPARED_BYTES + if L::ALONG_V { 2 * EXCHANGE_BYTES } else { 0 }
+/// Shared memory of a block: prepared tokens, and behind them the sums of teams, of two tokens in turn.
+struct Shared<L, S, const K: u32, const R: usize, const THREADS: u32>(PhantomData<(L, S)>);
+
+impl<L: Layout, S: Element, const K: u32, const R: usize, const THREADS: u32> Piece for Shared<L, S, K, R, THREADS> {
+    const BYTES: usize = PREPARED_BYTES + 2 * Tile::<S, L, K, R>::exchange_bytes(THREADS) as usize;
 }
 
-/// The block's shared memory.
-#[inline(always)]
-fn shared_memory<L: Layout>() -> u32 {
-    match L::ALONG_V {
-        true => shared::block::<{ shared_bytes::<Kv>() }>(),
-        false => shared::block::<{ shared_bytes::<Vk>() }>(),
-    }
+/// Bytes of shared memory of the kernel with these parameters of [`recurrent`].
+#[cfg(not(target_arch = "nvptx64"))]
+pub(crate) const fn shared_bytes<
+    L: Layout,
+    G: Gate,
+    S: Element,
+    T: Element,
+    const K: u32,
+    const R: usize,
+    const THREADS: u32,
+>() -> usize {
+    Shared::<L, S, K, R, THREADS>::BYTES
 }
 
 /// The slot that a sequence starts from, or one that is none.
@@ -99,7 +107,15 @@ unsafe fn later_slot(p: &RecurrentParams, n: u32) -> i32 {
 /// # Safety
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`RecurrentParams`] says.
 #[inline(always)]
-pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize>(
+pub(crate) unsafe fn recurrent<
+    L: Layout,
+    G: Gate,
+    S: Element,
+    T: Element,
+    const K: u32,
+    const R: usize,
+    const THREADS: u32,
+>(
     p: &RecurrentParams,
 ) {
     let work = Work::of_thread::<S, L, K, R>(&p.layer, compiler::opaque(thread::thread_idx_x()));
@@ -123,7 +139,7 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
         let from_zeros = p.pool.state == 0;
         let slot = start_slot(p, n);
         let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + n as u64);
-        let shared = shared_memory::<L>();
+        let shared = shared::block::<Shared<L, S, K, R, THREADS>>();
         let null_slot = if p.pool.slot == 0 { -1 } else { p.pool.null_slot };
         if !from_zeros && !names_slot(slot, p.pool.slots, null_slot) {
             let mut t = 0;
@@ -206,7 +222,7 @@ pub(crate) unsafe fn recurrent<L: Layout, G: Gate, S: Element, T: Element, const
                 let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
                 let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), true);
                 let token = tokens.get(begin + t, t % CHUNK);
-                let exchange = shared + (PREPARED_BYTES + t as usize % 2 * EXCHANGE_BYTES) as u32;
+                let exchange = shared + PREPARED_BYTES as u32 + t % 2 * Tile::<S, L, K, R>::exchange_bytes(THREADS);
                 let values = tile.step(&token, tokens.values(t % CHUNK), work.place, exchange);
                 out.store::<T>(begin + t, work.row, values);
                 if !is_plain {

@@ -41,10 +41,23 @@ pub struct Columns {
     pub rows: u32,
 }
 
-/// A kernel's body: the function with the arguments that the section gives, then those of the line.
+/// A function of a kernel's module with the arguments that the section gives, then those of the line. A kernel of tiles is told
+/// as well how many threads its blocks have at most.
 macro_rules! call {
-    ($module:ident $function:ident ($($fixed:ty),*) ($($column:tt),*) $p:expr) => {
-        $crate::$module::$function::<$($fixed,)* $($column),*>($p)
+    ($module:ident $function:ident ($($fixed:ty),*) ($state:tt, $io:tt, $k:tt, $rows:tt) $threads:literal ($($p:expr)?)) => {
+        $crate::$module::$function::<$($fixed,)* $state, $io, $k, $rows, $threads>($($p)?)
+    };
+    ($module:ident $function:ident ($($fixed:ty),*) ($($column:tt),*) $threads:literal ($($p:expr)?)) => {
+        $crate::$module::$function::<$($fixed,)* $($column),*>($($p)?)
+    };
+}
+
+/// Bytes of shared memory of a kernel: none, or what the function of its module says.
+#[cfg(not(target_arch = "nvptx64"))]
+macro_rules! shared {
+    (none $($of_kernel:tt)*) => { 0 };
+    ($function:ident $module:ident $($of_kernel:tt)*) => {
+        $crate::table::call!($module $function $($of_kernel)* ())
     };
 }
 
@@ -70,7 +83,7 @@ macro_rules! dtype {
 
 #[cfg(target_arch = "nvptx64")]
 macro_rules! kernels {
-    ($($op:ident = $module:ident::$function:ident $fixed:tt ($params:ident, $shared:expr) {
+    ($($op:ident = $module:ident::$function:ident $fixed:tt ($params:ident, $shared:ident) {
         $($name:ident: ($($column:tt),*) $threads:literal;)*
     })*) => {$($(
         /// # Safety
@@ -78,14 +91,14 @@ macro_rules! kernels {
         #[unsafe(no_mangle)]
         pub unsafe extern "ptx-kernel" fn $name(p: $crate::abi::$params) {
             // SAFETY: the host's promise.
-            unsafe { $crate::table::call!($module $function $fixed ($($column),*) &p) }
+            unsafe { $crate::table::call!($module $function $fixed ($($column),*) $threads (&p)) }
         }
     )*)*};
 }
 
 #[cfg(not(target_arch = "nvptx64"))]
 macro_rules! kernels {
-    ($($op:ident = $module:ident::$function:ident $fixed:tt ($params:ident, $shared:expr) {
+    ($($op:ident = $module:ident::$function:ident $fixed:tt ($params:ident, $shared:ident) {
         $($name:ident: ($($column:tt),*) $threads:literal;)*
     })*) => {
         /// Every kernel, in the order of the table.
@@ -97,12 +110,12 @@ macro_rules! kernels {
                 params: stringify!($params),
                 params_size: size_of::<$crate::abi::$params>(),
                 max_threads: $threads,
-                shared_bytes: $shared as u32,
+                shared_bytes: $crate::table::shared!($shared $module $fixed ($($column),*) $threads) as u32,
                 run: {
                     unsafe fn run(bytes: &[u8]) {
                         let p: $crate::abi::$params = bytemuck::pod_read_unaligned(bytes);
                         // SAFETY: the host's promise.
-                        unsafe { $crate::table::call!($module $function $fixed ($($column),*) &p) }
+                        unsafe { $crate::table::call!($module $function $fixed ($($column),*) $threads (&p)) }
                     }
                     run
                 },
@@ -112,7 +125,7 @@ macro_rules! kernels {
 }
 pub(crate) use {call, kernels};
 #[cfg(not(target_arch = "nvptx64"))]
-pub(crate) use {columns, dtype};
+pub(crate) use {columns, dtype, shared};
 
 /// Kernels neither panic nor call: the build lints the PTX for it, and drops this function.
 #[cfg(target_arch = "nvptx64")]

@@ -43,20 +43,19 @@
 //! warps, nor the layout, nor the row's place in a tile enters, so a row's bits are the same for every BV, batch size and
 //! position.
 
-use crate::arch::{compiler, float, memory, shared, thread, warp};
+use crate::arch::{compiler, float, memory, warp};
 use crate::element::{Element, ROW};
 use crate::keys::{Decay, Token, dot};
 use crate::layout::{Form, Layout, MOST_ROWS, Place, lanes};
 use core::marker::PhantomData;
+
+mod exchange;
 
 /// Rows that a lane carries at most.
 pub(crate) const MOST_CARRIED: usize = 2;
 
 /// A value for each row that a lane carries, and zeros behind them.
 pub(crate) type Carried = [f32; MOST_CARRIED];
-
-/// Bytes of shared memory in which the teams of a block add up the sums of a token: 16 a thread, of 256 threads.
-pub(crate) const EXCHANGE_BYTES: usize = 16 * 256;
 
 /// A lane's vectors of a tile as they are in memory, and zeros behind them.
 pub(crate) type Raw = [[u32; 4]; 2 * MOST_ROWS];
@@ -261,43 +260,11 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         Self::each_carried(|c| values[c as usize])
     }
 
-    /// Adds up two sums of each carried row over the warps of the team, through the shared memory at `exchange`.
-    #[inline(always)]
-    fn add_up([x, y]: [Carried; 2], exchange: u32) -> [Carried; 2] {
-        let thread = thread::thread_idx_x();
-        let first = exchange + 16 * (thread / 32 / Self::WARPS * Self::WARPS * 32 + thread % 32);
-        // SAFETY: every thread has 16 bytes of its own there, nobody reads what a token before left there any more (see
-        // `step`), and whole blocks come here.
-        unsafe {
-            shared::store_f32x4(exchange + 16 * thread, [x[0], x[1], y[0], y[1]]);
-            thread::sync_threads();
-        }
-        // A butterfly over the warps, in an order in which few of its sums wait for others: `sums[i]` is one of 2^i warps.
-        let levels = Self::WARPS.ilog2();
-        let mut sums = [[0.0; 4]; 4];
-        let mut i = 0u32;
-        while i < Self::WARPS {
-            let warp = i.reverse_bits() >> (32 - levels);
-            // SAFETY: as above, behind the barrier.
-            let mut sum = unsafe { shared::load_f32x4(first + 16 * 32 * warp) };
-            let mut level = 0;
-            while i >> level & 1 == 1 {
-                let [a, b, c, d] = sums[level];
-                sum = [a + sum[0], b + sum[1], c + sum[2], d + sum[3]];
-                level += 1;
-            }
-            sums[level] = sum;
-            i += 1;
-        }
-        let [a, b, c, d] = sums[levels as usize];
-        [[a, b], [c, d]]
-    }
-
     /// One token: decays the rows, corrects them towards v, and returns the outputs of the rows that this lane
     /// carries; `v` is those rows'.
     ///
     /// Where teams have several warps, all threads of the block call it together, and `exchange` is the address of
-    /// [`EXCHANGE_BYTES`] of shared memory, not those that the call before had: a warp may be a barrier behind.
+    /// [`Self::exchange_bytes`] of shared memory, not those that the call before had: a warp may be a barrier behind.
     #[inline(always)]
     pub(crate) fn step<D: Decay>(
         &mut self,

@@ -82,14 +82,14 @@ const EARLY_STATES_FAST: u64 = 1;
 /// ([`Caps::has_fast_memory`]), it falls to 0.60 to 0.90 for one state a multiprocessor, but two and more states in f32 took up
 /// to 1.03 behind 2 us.
 ///
-/// Two kinds of grid are left out:
+/// Small tiles of layout KV, measured on an H200, fall to 0.68 to 0.95 up to one state a multiprocessor (three quarters of one for
+/// an f32 state with a decay per key); beyond, in f32, they take as long as plain ones.
 ///
-/// - Small tiles of layout KV, whose many small blocks need more shared memory together than a multiprocessor has set apart
-///   for a predecessor that uses none. It is set anew only when the multiprocessor is empty, so nothing overlaps, and launches
-///   took 1.04 to 1.43 of a plain one's time. (Behind a predecessor with 40 KB of shared memory they took 0.66 to 1.07; but what
-///   stands in front is not known here.)
-/// - With a decay per key and an f32 state, one to two states a multiprocessor, whose blocks are a whole state each: early ones
-///   are not spread evenly, and some multiprocessors have two while others have none (up to 1.11).
+/// One kind of grid is left out: with a decay per key and an f32 state, one to two states a multiprocessor, whose blocks are a
+/// whole state each. Early ones are not spread evenly, and some multiprocessors have two while others have none (up to 1.11).
+///
+/// A kernel overlaps only if the shared memory of as many blocks as fit a multiprocessor is no more than what that has set apart
+/// for a predecessor without any, 32 KB: it is set anew only when the multiprocessor is empty.
 pub fn early_pays(plan: &Plan, overlap: Overlap, caps: &Caps) -> bool {
     let states = match overlap {
         Overlap::Never => return false,
@@ -97,17 +97,16 @@ pub fn early_pays(plan: &Plan, overlap: Overlap, caps: &Caps) -> bool {
         Overlap::States(states) => states,
     };
     let (module, sms) = (plan.module, u64::from(caps.sms));
-    let is_small_kv = module.is_kv() && plan.rows == rows(module)[0];
-    let is_uneven = module.is_kda() && module.state == Some(DType::F32) && !module.is_kv();
-    if is_small_kv || is_uneven && states > sms && states < 2 * sms {
-        return false;
+    let is_f32_kda = module.is_kda() && module.state == Some(DType::F32);
+    let is_small = plan.rows == rows(module)[0];
+    match (caps.has_fast_memory(), module.is_kv()) {
+        (_, true) if is_small && is_f32_kda => 4 * states <= 3 * sms,
+        (_, true) if is_small => states <= sms,
+        (_, false) if is_f32_kda && states > sms && states < 2 * sms => false,
+        (true, _) => states <= EARLY_STATES_FAST * sms,
+        (false, true) => states <= EARLY_STATES_KV * sms,
+        (false, false) => states <= EARLY_STATES * sms,
     }
-    let most = match (caps.has_fast_memory(), module.is_kv()) {
-        (true, _) => EARLY_STATES_FAST,
-        (false, true) => EARLY_STATES_KV,
-        (false, false) => EARLY_STATES,
-    };
-    states <= most * sms
 }
 
 impl Launch {
@@ -172,23 +171,29 @@ mod tests {
         assert!(early(132) && !early(133));
     }
 
-    /// Small tiles go up to 1.5 states a multiprocessor in f32, to one with KDA, and to two in 16 bits.
+    /// The last state of small tiles that is early, and the first of large ones: small ones go up to 1.5 states a multiprocessor
+    /// in f32, to one with KDA, and to two in 16 bits.
     #[test]
-    fn layout_kv_is_early_with_large_tiles_only() {
-        let first_and_last = [
-            (Family::Gdn, DType::F32, 198),
-            (Family::Kda, DType::F32, 132),
-            (Family::Gdn, DType::Bf16, 265),
-            (Family::Kda, DType::F16, 265),
+    fn layout_kv_is_early_with_few_states_and_with_large_tiles() {
+        let last_and_first = [
+            (Family::Gdn, DType::F32, 132, 198),
+            (Family::Kda, DType::F32, 99, 132),
+            (Family::Gdn, DType::Bf16, 132, 265),
+            (Family::Kda, DType::F16, 132, 265),
         ];
-        for (family, state, first) in first_and_last {
+        for (family, state, last, first) in last_and_first {
             let early = |states| is_early(family, Layout::Kv, state, states, &H100);
             assert_eq!(
-                [1, first - 1, first, 528, 529].map(early),
-                [false, false, true, true, false],
+                [1, last, last + 1, first - 1, first, 528, 529].map(early),
+                [true, true, false, false, true, true, false],
                 "{state:?}"
             );
-            assert!(!is_early(family, Layout::Kv, state, 1, &H200));
+            let early = |states| is_early(family, Layout::Kv, state, states, &H200);
+            assert_eq!(
+                [1, last, 133, first, 528].map(early),
+                [true, true, false, first == 132, false],
+                "{state:?}"
+            );
         }
     }
 

@@ -8,6 +8,9 @@
 //! Conventions: device addresses are `u64` (0 means "not given" where the field says so), strides and pitches
 //! count elements, not bytes (where only bits are moved, vectors of 16 bytes: the field says so), and all sizes
 //! are per tensor-parallel rank.
+//!
+//! With the target sm_90 a launch of `UnpackQkvzParams`, `Conv1dParams` or `GatedRmsNormParams` may have programmatic stream
+//! serialization: these kernels wait for their predecessor before they read anything. A decode's has a flag of its own.
 
 // In the order in which `xtask build-kernels` reads them: a file stands behind those whose structs it uses.
 mod parts;

@@ -95,9 +95,6 @@ pub struct ConvertLayoutParams {
 ///
 /// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(vectors / (128 * warps)), min(n, 65535), ceil(n / 65535))` where
 /// `vectors = 2 * (H << k_log2) + 2 * (HV << v_log2)` and `v_log2` is at least 3. No dynamic shared memory.
-///
-/// With the target sm_90 a launch may have programmatic stream serialization: the kernel waits for its predecessor before it
-/// reads anything.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct UnpackQkvzParams {

@@ -25,9 +25,6 @@ use bytemuck::{Pod, Zeroable};
 ///
 /// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(dim / (c * 32 * warps)), min(N, 65535),
 /// ceil(N / 65535))` where c, the channels of a thread, is 1, or 4 with `VECTORS`. No dynamic shared memory.
-///
-/// With the target sm_90 a launch may have programmatic stream serialization: the kernel waits for its predecessor before it
-/// reads anything.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Conv1dParams {
@@ -80,9 +77,6 @@ pub struct Conv1dParams {
 ///
 /// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(HV * V / (8 * 32 * warps)), min(tokens, 65535),
 /// ceil(tokens / 65535))` where V is the `_kN` of the entry's name. No dynamic shared memory.
-///
-/// With the target sm_90 a launch may have programmatic stream serialization: the kernel waits for its predecessor before it
-/// reads anything.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct GatedRmsNormParams {

@@ -129,16 +129,16 @@ pub(crate) mod warp {
 
 /// Shared memory of the block.
 pub(crate) mod shared {
+    use crate::arch::Piece;
     use core::arch::asm;
 
-    /// The address of `BYTES` bytes of the block's own, 16-byte aligned. A kernel has one such piece: another call
-    /// would be another piece.
+    /// The address of the block's own piece, 16-byte aligned. A kernel has one: another call would be another piece.
     #[inline(always)]
-    pub(crate) fn block<const BYTES: usize>() -> u32 {
+    pub(crate) fn block<P: Piece>() -> u32 {
         let address: u32;
         // SAFETY: a declaration and its address.
         unsafe {
-            asm!("{{ .shared .align 16 .b8 gdn_block[{n}]; mov.u32 {a}, gdn_block; }}", n = const BYTES,
+            asm!("{{ .shared .align 16 .b8 gdn_block[{n}]; mov.u32 {a}, gdn_block; }}", n = const P::BYTES,
                  a = out(reg32) address, options(nomem, nostack));
         }
         address
@@ -163,6 +163,28 @@ pub(crate) mod shared {
                  options(readonly, nostack));
         }
         value
+    }
+
+    /// Eight bytes as two f32; 8-byte aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn store_f32x2(address: u32, [x, y]: [f32; 2]) {
+        // SAFETY: as above.
+        unsafe {
+            asm!("st.shared.v2.f32 [{p}], {{{x}, {y}}};", p = in(reg32) address, x = in(reg32) x,
+                 y = in(reg32) y, options(nostack));
+        }
+    }
+
+    /// Eight bytes as two f32; 8-byte aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn load_f32x2(address: u32) -> [f32; 2] {
+        let (x, y): (f32, f32);
+        // SAFETY: as above.
+        unsafe {
+            asm!("ld.shared.v2.f32 {{{x}, {y}}}, [{p}];", x = out(reg32) x, y = out(reg32) y,
+                 p = in(reg32) address, options(readonly, nostack));
+        }
+        [x, y]
     }
 
     /// Sixteen bytes as four f32; 16-byte aligned.

@@ -51,13 +51,17 @@ fn tiles_that_do_not_exist_in_kv() {
     assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(8)), refused(8, 128, "16..=64"));
     assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(128)), refused(128, 128, "16..=64"));
     assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(16)), Ok((8, 2, 16)));
-    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(64)), Ok((8, 8, 64)));
+    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(32)), Ok((8, 4, 32)));
+    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(64)), Ok((32, 8, 64)));
     assert_eq!(kv(recurrent, DType::F32, 128, Tile::Rows(4)), refused(4, 128, "32..=64"));
     assert_eq!(kv(recurrent, DType::F32, 64, Tile::Rows(16)), refused(16, 64, "32..=128"));
     assert_eq!(kv(recurrent, DType::Bf16, 128, Tile::Rows(16)), refused(16, 128, "32..=128"));
     assert_eq!(kv(recurrent, DType::Bf16, 64, Tile::Rows(64)), Ok((16, 2, 64)));
     let half_a_team = kv(decode, DType::F32, 128, Tile::Exact { rows: 32, warps: 4 }).unwrap_err();
     assert!(half_a_team.contains("32 rows with 4 warps"), "{half_a_team}");
+    // Small tiles have few teams, as many as their shared memory is for.
+    let too_many = kv(decode, DType::Bf16, 128, Tile::Exact { rows: 16, warps: 4 }).unwrap_err();
+    assert!(too_many.contains("16 rows with 4 warps"), "{too_many}");
 }
 
 /// Every kernel that a call may name is in the table.

@@ -114,23 +114,32 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
     Ok(text)
 }
 
-/// The directive that bounds the registers of a thread, where ptxas needs one.
+/// The directives that bound a block's threads and a thread's registers, where they are needed.
 ///
-/// Blocks of more than 256 threads would not fit 255 registers a thread. Below that ptxas left to itself is best, but where
-/// more warps a multiprocessor are worth more than what it does with more registers: a single token with K = 128 and a decay
-/// per head (16 warps with an f32 state, 20 with a 16-bit one), a single token with a decay per key in small tiles (32 warps),
-/// and several tokens (16 warps where a lane holds 64 elements or a team is large, 17 to 20 where it holds 32). Registers are
-/// given in steps of eight, but what ptxas spills depends on the very number: the numbers below are those near 64, 96 and 128
-/// with which it spills nothing, or one or two registers once a block, on any device that is built for.
+/// Blocks of more than 256 threads would not fit 255 registers a thread, and one of more threads than a small tile in layout KV
+/// is made for would not fit its shared memory.
 pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
-    let Kernel { params, module, rows, max_threads, .. } = kernel;
-    if *max_threads > 256 {
-        return Some(format!(".maxntid {max_threads}, 1, 1"));
-    }
+    let Kernel { max_threads, .. } = kernel;
+    let threads = (*max_threads != 256).then(|| format!(".maxntid {max_threads}, 1, 1"));
+    let registers = if *max_threads > 256 { None } else { most_registers(kernel) };
+    let registers = registers.map(|registers| format!(".maxnreg {registers}"));
+    let bounds: Vec<String> = threads.into_iter().chain(registers).collect();
+    (!bounds.is_empty()).then(|| bounds.join("\n"))
+}
+
+/// Registers of a thread at most, where ptxas left to itself takes too many.
+///
+/// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a single
+/// token with K = 128 and a decay per head (16 warps with an f32 state, 20 with a 16-bit one), a single token with a decay per
+/// key in small tiles (32 warps), and several tokens (16 warps where a lane holds 64 elements or a team is large, 17 to 20 where
+/// it holds 32). Registers are given in steps of eight, but what ptxas spills depends on the very number: the numbers below are
+/// those near 64, 96 and 128 with which it spills nothing, or one or two registers once a block, on any device that is built for.
+fn most_registers(kernel: &Kernel) -> Option<u32> {
+    let Kernel { params, module, rows, .. } = kernel;
     // Elements of the state that a lane holds.
     let (held, is_kv) = (rows * 8, module.is_kv());
     let (is_f32, is_kda) = (module.state == Some(DType::F32), module.is_kda());
-    let registers = match (*params, module.k) {
+    Some(match (*params, module.k) {
         ("DecodeParams", 64) if is_kda && held == 8 => 64,
         ("DecodeParams", 128) if is_kda && held == 16 && !is_f32 => 64,
         ("DecodeParams", 128) if !(is_f32 || is_kda) => 96,
@@ -142,14 +151,12 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
         },
         ("RecurrentParams", _) if is_kv && is_f32 => return None,
         ("RecurrentParams", _) if is_kv => 128,
-        ("RecurrentParams", _) if held > 32 && is_kda => 130,
         ("RecurrentParams", _) if held > 32 => 128,
         ("RecurrentParams", 128) if is_f32 && is_kda => 100,
         ("RecurrentParams", 128) if is_f32 => 96,
         ("RecurrentParams", _) => 120,
         _ => return None,
-    };
-    Some(format!(".maxnreg {registers}"))
+    })
 }
 
 /// Drops the number of the function from its labels, `$L__BB7_2`: labels are local to a body, and a

@@ -82,11 +82,26 @@ pub(crate) mod grid {
 
 /// Loads and stores of the block's shared memory, addressed in bytes from its start.
 pub(crate) mod shared {
+    use crate::arch::Piece;
     use crate::arch::sim::lane::current;
 
     /// The address of the block's own piece: its start. How many bytes there are is the launch's.
-    pub(crate) fn block<const BYTES: usize>() -> u32 {
+    pub(crate) fn block<P: Piece>() -> u32 {
         0
+    }
+
+    /// Eight bytes as two f32; 8-byte aligned.
+    pub(crate) unsafe fn load_f32x2(byte: u32) -> [f32; 2] {
+        // SAFETY: the caller's promise.
+        [0, 4].map(|i| unsafe { load_f32(byte + i) })
+    }
+
+    /// Eight bytes as two f32; 8-byte aligned.
+    pub(crate) unsafe fn store_f32x2(byte: u32, values: [f32; 2]) {
+        for (i, value) in (0..).zip(values) {
+            // SAFETY: the caller's promise.
+            unsafe { store_f32(byte + 4 * i, value) };
+        }
     }
 
     /// Sixteen bytes as four f32; 16-byte aligned.
