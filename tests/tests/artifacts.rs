@@ -118,6 +118,31 @@ fn nothing_of_weight_spills_on_any_gpu() {
     }
 }
 
+/// A launch starts early only beside a predecessor on the same multiprocessor, which has set apart 32 KB of shared memory if it
+/// uses none. All blocks of a small tile in layout KV that fit, one team each, need no more, with the kilobyte each that is the
+/// system's.
+#[test]
+fn small_tiles_in_kv_start_beside_a_kernel_without_shared_memory() {
+    let (manifest, mut count) = (manifest(), 0);
+    for module in manifest["modules"].as_array().unwrap().iter().filter(|module| module["arch"] == "sm_90") {
+        let small = match (module["op"].as_str().unwrap(), module["state"].as_str()) {
+            ("decode_kv" | "kda_decode_kv", Some("f32")) => "_k128_r8",
+            ("decode_kv" | "kda_decode_kv", _) => "_k128_r16",
+            _ => continue,
+        };
+        let entries = module["entries"].as_array().unwrap().iter();
+        for entry in entries.filter(|entry| entry["name"].as_str().unwrap().ends_with(small)) {
+            let resource = |name: &str| entry["resources"]["sm_90"][name].as_u64().unwrap();
+            let registers = 64 * resource("registers").next_multiple_of(8);
+            let blocks = (65_536 / registers).min(32);
+            let shared = blocks * (resource("shared_bytes") + 1024);
+            assert!(shared <= 32 << 10, "{}: {blocks} blocks, {shared} bytes", entry["name"]);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 10);
+}
+
 #[test]
 fn device_gets_the_highest_target_it_runs() {
     let key = artifact::modules()[0].key;

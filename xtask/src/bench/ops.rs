@@ -19,6 +19,8 @@ pub enum Op {
     KdaVerify,
     /// Update with a decay per key.
     KdaUpdate,
+    /// Interleaved projections taken apart.
+    UnpackQkvz,
     /// Causal convolution of one token, width 4, SiLU, over the channels of q, k and v.
     Conv1dUpdate,
     /// Gated RMSNorm of a decode's outputs.
@@ -40,6 +42,7 @@ impl Op {
             Op::KdaDecode => "kda_decode",
             Op::KdaVerify => "kda_verify",
             Op::KdaUpdate => "kda_update",
+            Op::UnpackQkvz => "unpack_qkvz",
             Op::Conv1dUpdate => "conv1d_update",
             Op::GatedRmsNorm => "gated_rmsnorm",
             Op::CopyState => "copy_state",
@@ -107,6 +110,7 @@ impl Spec {
         let key = match self.op {
             Op::Decode | Op::KdaDecode => ModuleKey::decode,
             Op::Verify | Op::Update | Op::KdaVerify | Op::KdaUpdate => ModuleKey::recurrent,
+            Op::UnpackQkvz => return ModuleKey::unpack_qkvz(),
             Op::Conv1dUpdate => return ModuleKey::conv1d_update(self.io),
             Op::GatedRmsNorm => return ModuleKey::gated_rmsnorm(self.io, self.io, self.shape.v),
             Op::CopyState => return ModuleKey::copy_state(),
@@ -139,6 +143,10 @@ impl Spec {
         match self.op {
             Op::Decode | Op::KdaDecode | Op::Update | Op::KdaUpdate => self.state_bytes(),
             Op::Verify | Op::KdaVerify => self.state_bytes() * (1 + u64::from(self.tokens)),
+            Op::UnpackQkvz => {
+                let z = self.shape.value_elements();
+                2 * rows * (self.channels() + z + 2 * u64::from(self.shape.hv))
+            }
             Op::Conv1dUpdate => rows * self.channels() * (CONV_WIDTH - 1),
             Op::GatedRmsNorm => 3 * rows * self.shape.value_elements(),
             Op::CopyState | Op::ConvertLayout => 2 * self.state_bytes(),
@@ -147,7 +155,7 @@ impl Spec {
 
     /// Launches of a graph at most: operations on small inputs take more of them to leave the L2.
     pub fn most_launches(&self) -> usize {
-        if matches!(self.op, Op::Conv1dUpdate | Op::GatedRmsNorm) { 512 } else { 48 }
+        if matches!(self.op, Op::UnpackQkvz | Op::Conv1dUpdate | Op::GatedRmsNorm) { 512 } else { 48 }
     }
 
     /// Bytes that a launch has to read and write: of states, or where there are none of its inputs and outputs.
@@ -158,9 +166,8 @@ impl Spec {
                 let rows = u64::from(self.batch) * self.channels() * self.io.size() as u64;
                 2 * self.cold_bytes() + 2 * rows
             }
-            Op::Verify | Op::KdaVerify | Op::GatedRmsNorm | Op::CopyState | Op::ConvertLayout => {
-                self.cold_bytes()
-            }
+            Op::Verify | Op::KdaVerify => self.cold_bytes(),
+            Op::UnpackQkvz | Op::GatedRmsNorm | Op::CopyState | Op::ConvertLayout => self.cold_bytes(),
         }
     }
 }
