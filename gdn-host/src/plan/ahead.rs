@@ -36,7 +36,7 @@ pub(super) fn of_wave(job: &Job, blocks: u32, warps: u32, caps: &Caps) -> u32 {
 /// - Where memory is fast ([`Caps::has_fast_memory`], an H200) it pays in layout VK from the same 32 states on with a decay per
 ///   head (1 to 4 %; an f32 state wants 13 MB, as more is on its way), from 96 on with one per key. In KV it pays for a 16-bit
 ///   state throughout, 5 %; for an f32 one in the first waves, up to 600 KiB a multiprocessor (2 to 6 %), and from 64 states
-///   on (up to 9 %): in between it costs 1 to 2 %.
+///   on (up to 8 %): in between it costs 1 to 2 %.
 pub(super) fn of_bytes(job: &Job, caps: &Caps) -> u32 {
     let (module, sms) = (job.module, u64::from(caps.sms));
     let (is_kv, is_kda, is_f32) = (module.is_kv(), module.is_kda(), module.state == Some(DType::F32));

@@ -82,7 +82,7 @@ const EARLY_STATES_FAST: u64 = 1;
 /// ([`Caps::has_fast_memory`]), it falls to 0.60 to 0.90 for one state a multiprocessor, but two and more states in f32 took up
 /// to 1.03 behind 2 us.
 ///
-/// Small tiles of layout KV, measured on an H200, fall to 0.68 to 0.95 up to one state a multiprocessor (three quarters of one for
+/// Small tiles of layout KV, measured on an H200, fall to 0.66 to 0.96 up to one state a multiprocessor (three quarters of one for
 /// an f32 state with a decay per key); beyond, in f32, they take as long as plain ones.
 ///
 /// One kind of grid is left out: with a decay per key and an f32 state, one to two states a multiprocessor, whose blocks are a
