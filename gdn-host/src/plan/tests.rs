@@ -1,6 +1,7 @@
 //! Plans are complete, and pinned for named models and parts.
 
 use super::*;
+use crate::artifact;
 use crate::call::{Family, Layout};
 use crate::shape::MODELS;
 
@@ -106,6 +107,19 @@ fn every_bv_is_made_of_kernels_that_exist() {
             }
         }
     }
+}
+
+/// A block has no more threads than its kernel takes, and tiles go as far as that.
+#[test]
+fn largest_blocks_are_the_launch_bounds_of_the_kernels() {
+    let mut count = 0;
+    for module in artifact::modules().iter().filter(|module| module.key.state.is_some() && module.key.k > 0) {
+        for entry in module.entries {
+            assert_eq!(32 * max_warps(module.key, entry.rows), entry.max_threads, "{:?}", entry.name);
+            count += 1;
+        }
+    }
+    assert!(count > 0);
 }
 
 /// What is pinned: model, tensor-parallel size, part, its multiprocessors and the GB/s of its memory.
