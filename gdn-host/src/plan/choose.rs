@@ -19,14 +19,14 @@ use gdn_kernels::abi::DType;
 /// - Several tokens with a decay per key have eight warps as well: with four, update of a 16-bit state takes a fourth more. The
 ///   smallest grids have four, up to a quarter of a state a multiprocessor in f32, and in KV up to half a one in 16 bits. Large
 ///   tiles pay for a 16-bit state only, from one state a multiprocessor on, in KV where each token's state is stored, from two.
-/// - Several tokens with a decay per head, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks just holds the
-///   batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose warps
-///   have the fewest instructions for a row. Where each token's state is stored, those stores hide the instructions, and
+/// - Several tokens with a decay per head, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks
+///   just holds the batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose
+///   warps have the fewest instructions for a row. Where each token's state is stored, those stores hide the instructions, and
 ///   small tiles store sooner (but not in fast memory).
 /// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large (one
-///   again below a quarter of a state a multiprocessor). Several tokens have small tiles, whose sums have the shorter way; but
-///   where each token's state is stored, the length of the runs counts, and large tiles are up to 6 % faster from one (f32) or
-///   two states a multiprocessor on.
+///   again up to half a state a multiprocessor, up to one where memory is fast). Several tokens have small tiles, whose sums have
+///   the shorter way; but where each token's state is stored, the length of the runs counts, and large tiles are up to 6 % faster
+///   from one (f32) or two states a multiprocessor on.
 ///   Of one token small tiles have the shortest way to a sum, large ones the longest runs of memory, which count from one or
 ///   two states on. Two teams share the decays per key where a state has the multiprocessors to itself, and read longer runs
 ///   side by side where a 16-bit state has many.
@@ -48,7 +48,7 @@ pub(super) fn choose(job: &Job, caps: &Caps) -> (u32, u32) {
             (rows, if is_few { 4 } else { 8 } / if is_kv { team(module, rows) } else { 1 })
         }
         _ if is_kv && is_recurrent && is_f32 => (if stores_each && states > sms { large } else { small }, 1),
-        _ if is_kv && is_recurrent && 4 * states < sms => (small, 1),
+        _ if is_kv && is_recurrent && states <= if is_fast { sms } else { sms / 2 } => (small, 1),
         _ if is_kv && is_recurrent => (if stores_each && states > 2 * sms { large } else { small }, 2),
         0 if is_kv && is_kda && states * bytes * 4 < sms => (small, 2),
         _ if is_kv && is_f32 && is_kda => (if states < sms { small } else { large }, 1),

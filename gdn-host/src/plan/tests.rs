@@ -171,11 +171,11 @@ Qwen3-Next-80B-A3B over 8, H100
   update f32 vk          4x4 4x4 4x4 4x8 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 4x4 8x4 8x4
-  update bf16 kv         16x2 16x2 16x4 16x4 16x4
+  update bf16 kv         16x2 16x2 16x2 16x4 16x4
   verify f32 vk          4x4 4x4 4x4 4x8 4x4
   verify f32 kv          16x4 16x4 16x4 32x8 32x8
   verify bf16 vk         4x4 4x4 4x4 4x8 4x8
-  verify bf16 kv         16x2 16x2 16x4 16x4 32x8
+  verify bf16 kv         16x2 16x2 16x2 16x4 32x8
 Qwen3-Next-80B-A3B over 1, H200
   decode f32 vk          2x4 8x4 8x4 2x2 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
@@ -184,11 +184,11 @@ Qwen3-Next-80B-A3B over 1, H200
   update f32 vk          4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 8x4 8x4 8x4
-  update bf16 kv         16x2 16x4 16x4 16x4 16x4
+  update bf16 kv         16x2 16x2 16x4 16x4 16x4
   verify f32 vk          4x4 4x4 4x4 4x4 4x4
   verify f32 kv          16x4 16x4 32x8 32x8 32x8
   verify bf16 vk         4x4 4x4 8x4 8x4 8x4
-  verify bf16 kv         16x2 16x4 32x8 32x8 32x8
+  verify bf16 kv         16x2 16x2 32x8 32x8 32x8
 Qwen3.5-397B-A17B over 4, A100
   decode f32 vk          2x4 8x4 8x4 8x4 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
