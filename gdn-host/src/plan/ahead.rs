@@ -34,9 +34,10 @@ pub(super) fn of_wave(job: &Job, blocks: u32, warps: u32, caps: &Caps) -> u32 {
 /// - In layout KV, where a block waits for all of its 16 to 32 KiB and then has all of it to store, it pays as soon as there is a
 ///   second wave of blocks, 5 % with an f32 state.
 /// - Where memory is fast ([`Caps::has_fast_memory`], an H200) it pays in layout VK from the same 32 states on with a decay per
-///   head (1 to 4 %; an f32 state wants 13 MB, as more is on its way), from 96 on with one per key. In KV it pays for a 16-bit
-///   state throughout, 5 %; for an f32 one in the first waves, up to 600 KiB a multiprocessor (2 to 6 %), and from 64 states
-///   on (up to 8 %): in between it costs 1 to 2 %.
+///   head (1 to 4 %; an f32 state wants 13 MB, as more is on its way), from 96 on with one per key; and for a 16-bit state where
+///   two waves of blocks hold the batch, three to four states (1 to 3 % at 512 states, but 2 % the other way at 768). In KV it
+///   pays for a 16-bit state throughout, 5 %; for an f32 one in the first waves, up to 600 KiB a multiprocessor (2 to 6 %), and
+///   from 64 states on (up to 8 %): in between it costs 1 to 2 %.
 pub(super) fn of_bytes(job: &Job, caps: &Caps) -> u32 {
     let (module, sms) = (job.module, u64::from(caps.sms));
     let (is_kv, is_kda, is_f32) = (module.is_kv(), module.is_kda(), module.state == Some(DType::F32));
@@ -50,9 +51,11 @@ pub(super) fn of_bytes(job: &Job, caps: &Caps) -> u32 {
     let of_sequence = job.shape.state_elements() * module.state.map_or(0, |state| state.size() as u64);
     let is_first_waves = of_sequence * u64::from(job.batch) < (600 << 10) * sms;
     let has_states = |least: u64| job.states() >= least * sms;
+    let is_two_waves = has_states(3) && job.states() <= 4 * sms;
     let pays = match (is_fast, is_kv) {
         (true, true) => !is_f32 || is_first_waves || has_states(64),
-        (true, false) => has_states(if is_kda { 96 } else { 32 }),
+        (true, false) if is_kda => has_states(96),
+        (true, false) => has_states(32) || is_two_waves && !is_f32,
         (false, true) => true,
         (false, false) => !(is_f32 || is_kda) || has_states(32),
     };

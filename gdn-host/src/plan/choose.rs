@@ -12,7 +12,7 @@ use gdn_kernels::abi::DType;
 ///   and end less often, and those of an f32 state small tiles: it has twice the memory traffic to hide their instructions
 ///   behind, and they spread it best.
 /// - Fast memory ([`Caps::has_fast_memory`]) leaves less time for each instruction. There an f32 state wants small tiles
-///   earlier, in many small blocks from six states a multiprocessor on (until, from 32 on, states are asked for ahead), and a
+///   earlier, in many small blocks from five states a multiprocessor on (until, from 32 on, states are asked for ahead), and a
 ///   16-bit one no larger blocks than four warps.
 /// - With a decay per key blocks of eight warps from the first: preparing a token is more work to share. An f32 state goes
 ///   back to small tiles earlier, from eight states a multiprocessor on (two where memory is fast).
@@ -67,7 +67,7 @@ pub(super) fn choose(job: &Job, caps: &Caps) -> (u32, u32) {
         _ if is_kda => (large, 8),
         0 if is_f32 && 8 * states < 3 * sms => (small, 4),
         0 if !is_f32 && 2 * states < sms => (small, 4),
-        6..32 if is_f32 && is_fast => (small, 2),
+        5..32 if is_f32 && is_fast => (small, 2),
         24.. if is_f32 => (small, 16),
         24.. if !is_fast => (large, 8),
         _ => (large, 4),

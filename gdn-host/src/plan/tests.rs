@@ -330,6 +330,9 @@ fn a_block_of_a_single_token_asks_nine_or_ten_megabytes_ahead() {
     // Where memory is fast: 96 KiB for an f32 state in VK, from 32 states a multiprocessor on, with a decay per key from 96 on.
     assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, f32, 32, batch, &H200)), [0, 6]);
     assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H200)), [0, 10]);
+    // Two waves of blocks of a 16-bit state: 396 to 528.
+    assert_eq!([12, 13, 16, 17].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H200)), [0, 10, 10, 0]);
+    assert_eq!(ahead(Layout::Vk, f32, 32, 16, &H200), 0);
     let kda = |batch| ahead_of(Family::Kda, Layout::Vk, bf16, 32, batch, &H200);
     assert_eq!([395, 396].map(kda), [0, 10]);
     // In layout KV a 16-bit state throughout, an f32 one below 600 KiB a multiprocessor (77 MiB), and from 64 states on.
