@@ -16,7 +16,7 @@ use gdn_kernels::abi::DType;
 ///   16-bit one no larger blocks than four warps.
 /// - With a decay per key blocks of eight warps from the first: preparing a token is more work to share. An f32 state goes
 ///   back to small tiles earlier, from eight states a multiprocessor on (two where memory is fast).
-/// - Several tokens with a decay per key have eight warps as well: with four, update of a 16-bit state takes a fourth more. The
+/// - Several tokens with a decay per key have eight warps as well: with four, update takes up to 12 % more. The
 ///   smallest grids have four, up to a quarter of a state a multiprocessor in f32, and in KV up to half a one in 16 bits. Large
 ///   tiles pay for a 16-bit state only, from one state a multiprocessor on, in KV where each token's state is stored, from two.
 /// - Several tokens with a decay per head, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks
@@ -44,8 +44,8 @@ pub(super) fn choose(job: &Job, caps: &Caps) -> (u32, u32) {
         _ if is_recurrent && is_kda => {
             let pays = if is_kv { stores_each && states > 2 * sms } else { states > sms };
             let rows = if pays && !is_f32 { large } else { small };
-            let is_few = (is_kv || is_f32) && states * bytes < sms;
-            (rows, if is_few { 4 } else { 8 } / if is_kv { team(module, rows) } else { 1 })
+            let warps = if (is_kv || is_f32) && states * bytes < sms { 4 } else { 8 };
+            (rows, warps / team(module, rows))
         }
         _ if is_kv && is_recurrent && is_f32 => (if stores_each && states > sms { large } else { small }, 1),
         _ if is_kv && is_recurrent && states <= if is_fast { sms } else { sms / 2 } => (small, 1),

@@ -115,8 +115,9 @@ pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<Work> {
     let mut memory =
         Memory { gpu, noise: Noise::new(7), pools: Vec::new(), slots: None, buffers: Vec::new() };
     let calls = match spec.op {
-        Op::Decode | Op::KdaDecode => recurrence(&mut memory, spec, launches)?,
-        Op::Verify | Op::Update | Op::KdaVerify | Op::KdaUpdate => recurrence(&mut memory, spec, launches)?,
+        Op::Decode | Op::Verify | Op::Update | Op::KdaDecode | Op::KdaVerify | Op::KdaUpdate => {
+            recurrence(&mut memory, spec, launches)?
+        }
         Op::UnpackQkvz => unpack(&mut memory, spec, launches)?,
         Op::Conv1dUpdate => conv1d(&mut memory, spec, launches)?,
         Op::GatedRmsNorm => norm(&mut memory, spec, launches)?,
@@ -178,12 +179,12 @@ fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls
 fn unpack(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
     let (shape, z, heads) = (spec.shape, spec.shape.value_elements(), u64::from(spec.shape.hv));
     let widths = [spec.channels() + z, 2 * heads, spec.channels(), z, heads, heads];
-    let mut of_width = |width: u64| -> Result<Vec<Rows>> {
+    let of_width = |width: u64| -> Result<Vec<Rows>> {
         let bytes = u64::from(spec.batch) * width * spec.io.size() as u64;
         let tensors = memory.states(spec.io, bytes, launches)?;
         Ok(tensors.into_iter().map(|tensor| Rows { tensor, stride: width }).collect())
     };
-    let rows = widths.into_iter().map(&mut of_width).collect::<Result<Vec<_>>>()?;
+    let rows = widths.into_iter().map(of_width).collect::<Result<Vec<_>>>()?;
     let call = |i: usize| -> Box<dyn Operation> {
         let [qkvz, ba, mixed_qkv, z, b, a] = [0, 1, 2, 3, 4, 5].map(|argument| rows[argument][i]);
         Box::new(UnpackQkvz { shape, tokens: spec.batch, qkvz, ba, mixed_qkv, z, b, a })

@@ -161,13 +161,12 @@ impl Spec {
     /// Bytes that a launch has to read and write: of states, or where there are none of its inputs and outputs.
     pub fn moved_bytes(&self) -> u64 {
         match self.op {
-            Op::Decode | Op::KdaDecode | Op::Update | Op::KdaUpdate => 2 * self.state_bytes(),
+            op if op.is_read_modify_write() => 2 * self.state_bytes(),
             Op::Conv1dUpdate => {
                 let rows = u64::from(self.batch) * self.channels() * self.io.size() as u64;
                 2 * self.cold_bytes() + 2 * rows
             }
-            Op::Verify | Op::KdaVerify => self.cold_bytes(),
-            Op::UnpackQkvz | Op::GatedRmsNorm | Op::CopyState | Op::ConvertLayout => self.cold_bytes(),
+            _ => self.cold_bytes(),
         }
     }
 }

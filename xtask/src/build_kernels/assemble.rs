@@ -24,7 +24,7 @@ pub(crate) struct Resources {
 }
 
 /// Bytes of local memory that an entry may have on the stack of a thread: a register or two that ptxas puts there at the
-/// register caps of `launch_bound`, on some of the devices. An array would need more.
+/// register caps of `most_registers`, on some of the devices. An array would need more.
 pub(crate) const MOST_STACK: u32 = 8;
 
 /// Assembles the staged file of `module` for `gpu`. The resources of every entry and the machine code, or what is
