@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d9d4d787f87fcbe98d8f5822c7d441e4c9eb59fbba39868e17048b63405ecd27",
+        sha256: "677ad0fe6f4f54fe769cad5451e0263757a1f24f2ba556c481123734cbaeae85",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7978b9cc9afe2ad5db105f32b037c8ab7eaf83961dc18487391faeff7fcf9810",
+        sha256: "aa32e95e1065a6127c5cb96a93e903cc350e446cc31e1ae673a3a3f8c832692e",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "33f4a98603d65dd7c36605b4540d9e7d2317baf584e98baad4276fef69035415",
+        sha256: "3e0bbe4c53bcbbcc25a4e938c39ce104e720d3918add48ff8daec0082a7cb157",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "1ab3c6cbb4acadb11de70227f0aed58dce5bf3ba36627134affeb2fe5c027005",
+        sha256: "fe00955694266c136ef76de9be92977883c51006e45e1393f53eeda73f89694f",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "537daf68d2070cc7bc83817d73c1673a7825f8f0d3df3be1c84fb6c990a99ad0",
+        sha256: "86c21690bf975007686bef7267518d9fa50398948e6296a4cdea8f311f5a826e",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "5d29584a9990fa23cd37949aec548663fd6fd1a92650f8510398008164fae371",
+        sha256: "da48c559a3e968695f2a250335e85603e1f1c3d42350ea268dcbf3327e491121",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "a4f3c7d607873d1052080e839130a98e5a5555c2d87bef0ea39278504ba0ab3c",
+        sha256: "fb0495807a77ae42b4c583bedae0b43e3dd5ffb9907bd5398db504bf38e9466e",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "72c3f6c570a124e29e9696f85fd5454a68cdcb0f4d166f8e579766574388bd2c",
+        sha256: "cb3e55c1cf18ba3dc1279000b11f40b0fbaed028fca04df541342fcb5065ac2e",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ee200b90fcbf00dc7dba9433b5d856bbe28205a735ffb3608542ceaa0621f4dc",
+        sha256: "96c245c148f78a4d2e239963117553d6a8ef882cf4deb76ae176ad91ed818b03",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "5cfd00104ee36e85e2fabfafb345c5aa550d3b42479b9b73c299320409a15a18",
+        sha256: "b63e60d2d82997db3eb6bd305196ff4ff6a5ebb0829c760bc1d3aaf996ec458a",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "a597ad1e11ac66ab5cd37339fbfeddfd267d75b8be90ed83b611ffba818e9060",
+        sha256: "b6e3ccf081aa7517c36121d593392754ee33ad2b17d0b12be6d6e596bc9fde9d",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e2cff1a9326f34a7d0b0a5392dcd1fe732081f05507382b826272afa843b1b0b",
+        sha256: "098032dd94aa05673963a1fc6d588263bc5804c68562461d918aacc46209297f",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "1f71ee764ca4cd6aa29c623c9d3412750477eb35f29f24ebd9d29ade211e4eab",
+        sha256: "c177db1259867e481169b09d03dba69e4de64f416e2f256e3e4275566cd19e04",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "be6a22ac63fa2002f77560ce920367367ae0f303d0774f324d0c14ded2481c43",
+        sha256: "d7347ce87f3dac24db51ceb9e6e1479e48864c1ea4644b6c9384e7857f1ebb34",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "67d2d5b95b2c448e6f622d105c007a34f2545a3c08d4153b8e5a6a3a786bdcb9",
+        sha256: "f885086f65ef6851a54135a1b3cc18f780157f90c14b520c9774d57f64eb8f1a",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "af53d48efc2e47ce162e9472a696eece936874c99e9c1cdae90e47d199c928ec",
+        sha256: "640856bd1cf2f585733b34eefc2c1d975bdd5cdc8166e60b8151bcfdfc7c53aa",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "6a5e56b6235c2834f47c666d99f11de24e4b27eeccecf460d2d4d623755be2d9",
+        sha256: "4c9953df0125519fa39e6462754b4139681530ff5bb21e506b171aa32bd59190",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "5ccccccc79df13295454d6bff2191607f115e210ed50f1b3c14cafdb618474e1",
+        sha256: "174cb4b8537e856a8c9e3428bb8c8edd6eab254c2e33b9fe46b8633c666a1312",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4083b2b5a442a99a5945d0fb7514a30e21a7da1cea190d08354822a6d80e4f0b",
+        sha256: "0bf820e69224fa00f09989818bcc3843c2febaa608500cffd9669cfcd403ec11",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "fa30927b5286a53d910462065aaeb4e4104b50832b1f79d9d3cc3af4d20fa6a2",
+        sha256: "4caa11f9070e0131e9e1cb3d49376b8969c50287c9d99eb5f7e64616319b1b80",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "df767bd117af34cf25d1fab2e3f038473c99f61f363e800a828a70cebb812c73",
+        sha256: "0d7aab2c4a439edd87fcaec13c3991747279da2356dee077c6bf0ca7a91cd648",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "97760d63a5b5f32be30881c0ca120558e91415a2ccf7ab0412229e242d7bb0a3",
+        sha256: "57a087469236c56e7d7e1481a08fe4c72f54321c02da9ede4444c8ad93139e31",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -300,7 +300,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b5304c70e2b03a069b80bba274bf8c1b5087944178e15fc757d3965afe694baa",
+        sha256: "72417d309cd0b6587bd10ed530ebc8817fa0cd0a1f7f8c83203811837967d36c",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "cb387603376e073d655caa5c8d38ab13819c6edb0c74e1ef7cacf401c976fdfb",
+        sha256: "bdc73ca19c013d4a036ec31f510774ffce05b47cbd14675eda4a800046a9ac3d",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "6e7020c472d83521da1a8d45441c1c87f4a2cc61cebb71459ff795785f01ecf8",
+        sha256: "4c75e10dd93b5f6df49585c3136a48f96acc31446758e8655259d4fdafc402c7",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "251429079dc1a394b66e25fbb2d7863eb41b49aafe0ecf1d0379b2dff55f7aab",
+        sha256: "cfb2b035334b56c68d4c03a41595f4a56ef698fe87dbf8fe43fcdbf8abc15cb3",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "20f64ca527b95ad2fd1d20c1a4f8fbd92276a66baa473fb73c59f954a2617643",
+        sha256: "2c731ead82387db6113369b7267e5e0573f7501a1db9b13f6bd779b5acf4a396",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "3ee8165e3b4506ce5771087a2086a4f52f9f5319a0aec65735a7926219b0559f",
+        sha256: "43a9819ea5d0207560c04b1488a35990fed13784f4369e38ffe3949d5abd2a7a",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "518b5ab5be3417933fa2cb552081afe3b22f39e70f9143c5e6d2b804cf70040e",
+        sha256: "2d7239909ecd3a83f66430d87af27b30ec6134ab7b648fcaf05101b0b0beb84e",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "4e49d9a3b5701c2dd13cf363a8f1ee10912fa2b3daca33e8ca0cef12f27b64d3",
+        sha256: "19c995654d66ab3486a445b44adb1f1b5afd15a244b770011678f3e2b261baa0",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "4c6f7d83e7a3820362e1f20a12319ccfcdd8d8811a0fdad39dc5b9fc56efe1bd",
+        sha256: "e14084828f17a22891435ee91417bf766f1ee128e83d114b4455579b21d65f43",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "11f62b04ecf079abd88485abd79468f8b9d0170460f60ad4e4a157b4e1aae854",
+        sha256: "f54afbce7d3ba46d4a68979061ffde918d02595dfc06cbe9eaab6ca866ee7f5a",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3bbc37d8a50c0171326d1fa28ed004d6167b546972c07abdfeac6452d1c6ab7e",
+        sha256: "847f583525f61056e6c3cfe538768f9751297e16e0f86d2d4f03cf06e464acce",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "9a61a2d004ba7f76ea7b80a19cc2744f3577dd06510237990e48a1684c17cb1b",
+        sha256: "2b72d9ab409ac75006ba3cd02fdbdc2a652c4d556f9a82b9bc8713c77eeda455",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "064d99f98185542c42e54066b71a2a09bc3f3371b5e22768010ad9330ada6365",
+        sha256: "a0e8869d22825b820d18addf401283aa696a2ceaf93d3ac611339727f869c391",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "3ee7ce721f675dda6a7b4eb4e717dbb66ebcb2241805e40c329045c82ad8488c",
+        sha256: "051a8b8eeb0a811fc2c305f946567e1f8715af5f96e907da438264d515849831",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "865be2fbafc970504a6ea3617a8efff24094ec72c817e2c802bb1c9731f25a50",
+        sha256: "ac69259b8f8da485de18b5fcf0a587549c89c904a787cc6d8b551f3c46df4497",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "591786cb5a3dd6c31d9b79702f88d1862f439aa43b878b584f48c80b4beacc41",
+        sha256: "4e383c5848dfc28dfe80cd531180436fc15b18677b00886576c0957f189c7459",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +508,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "9e644e3c8fb660d38b853145fd16cfce5710cb689cd1947aa573b66ae65a7ca5",
+        sha256: "4a6a08cef91dd93dbb1d72c9fdee91470f09dbf7db136fe774ed7b261e5b9e55",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "ee2bc00f3cca5a438e8ab3bf3b7a9fa664b73c0fc091637ba99f63c63f4ad8ae",
+        sha256: "7b884ab540aeac37ff006b040302a8f53995016089f5371029c4f22a2cbe7006",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "f3c6f0cf4ca593c7c9cf496e1949318ee8da0d1c9a4659abb225aff2a9238641",
+        sha256: "21d80bedd36ebe3bec3349eb3cdcf1c49fefaa3dd760a558cf1a6cd0c6231980",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,7 +547,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f0db8b52f49ac2042e44b3269aedd73ce96b78f64a096f5cdb4a343bb187d723",
+        sha256: "e77b155fd48b892b0802965b4eb6944a0888a86ad2e6f024b48f2de5fbd292b4",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -560,7 +560,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "54c03f4da5f322213b9459df24b08cab346bb68f81dc4a0a7957f67be07a6e57",
+        sha256: "4a721a7d15d1ae59fd1863c6c730cac3e881fa6741d062af23b96928cd67fdb9",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "87b9216f39fa88411bfdcb3f3a3ae882c6b6d6d62cff946cdd10713c26aa0c65",
+        sha256: "22a8f5981f76f7bdcc9d73b673eee35e62bd401fa470c733be434e6999ed2cc9",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "4f489dd6ea650bd49f770002b433607d1f1d2f3e4cbcea097ee6f14921b828cb",
+        sha256: "d51d84eea100dd31412a4dc4a93f68c78969d3183391521d49884da39dc2a9bc",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "88e1fecf23c19c021cabe3589a1180e19e7ebe530def314fefbe256b11c94484",
+        sha256: "e1d9d9b685cf466dcde4a6b374134cc44cf799db05e077cf4890c17635acf2af",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "00f7d5fbc879dc8c1cf17868e959fea59d650bd55df5d73cf487f59a2ef5d99f",
+        sha256: "b8614bdc4055bed23011760bf981258d03ba3d30141f3ed9a169434096a33f05",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "6f69cd99fc511462db999731de617e5ea042da425e98461ceb822b74fbafe64a",
+        sha256: "113617ceb8153a665e49f0871176452f7a1d3a1950d882560f7dd5cc72658ee4",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +638,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "a0711bcedd9903867f20acf9a1cb599d4a2e0d8883544153314d94998ba6f869",
+        sha256: "b1cce6c2d41d02a4ebd5dd71f951e4cd747b7356b7b4dfc5342cf529694cce47",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0b115155bfcf36e921548b89330f7d6c5509d82ab3926a2962034c582470d613",
+        sha256: "9b6ae920d0be0bbcb384be0cc019bc761bfadb18625dc4b929450e5fa4bd116f",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a5daa9b54a0620d75b0634d3f66ac94a5250e87c6828140be9b384b1eb950818",
+        sha256: "5f97bf38266774d3ad32d44f55b7b1ed371cf2d3870fd59c7d4057e44ac09956",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d9c60acdab37cf71607b4a22b9c29137a63940c1be75f16a0e95765d6e846fed",
+        sha256: "2132a2c5099c45341610701841f66c882d21fd1aa1f71f640da4c2b7c1bb9f81",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "31be18f949ee7b9f2092f84c94f8fe539d3930395f9e56796b0d95f40357875d",
+        sha256: "d69963bb2a2448f993e176fe684bc54a42528f0d883afbe4ae28083213b54e7d",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +700,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "da26f11cb43a9d915ade2f1996dc7e04b29e3c1999c0e6e9fb19a4e690fa6f73",
+        sha256: "573460882c7e0edab513c5784284b060022fb56f5d658443028520cd413d55ba",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +712,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "429f604140cedee46026fafa7844121198b04d1c5180bd2d0a37a1bb95f1c7b3",
+        sha256: "04fc05dc847e93d56c8150a7954e42b75d181a064205eff6c1ad51d181cd13ba",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "495cdc1e4c47a562df34fccb329456a8b32554f8f9fb52345f9caa581e34fa3c",
+        sha256: "eb274195dc8ab9002915119a9da09c95121d0681b09dfbfedf04dfe6b610bfa9",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c4061bd7dfe2b0b9f9a71049ffc9f26cf4fda93d9736c17e428aa4c8621c5d18",
+        sha256: "d2c714960dcadbdef601b84d64806338b0a756330b9dba0b6b0e5b5d3ade3dee",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ce4fe5649055e9495724b0bb3d598340490fd89b6f46ddc0562f84fb1eebc4f8",
+        sha256: "bc9b5e4f82a47d102bce86b1650a62c223fed6b4981c246d072b400f081933f8",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "105fe2e017c983825dc3810879ecfaa3a3063da90f2cfa19f27e76652b5536a1",
+        sha256: "2c4e8af599497a28fbe53ac7dc1ac72a309464607795c96cfec8975b8179b951",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,7 +774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b276d8387c31b664e785485b5cea9a4bf924af7f9e41362a348049c914f7bf05",
+        sha256: "9a6c7d82f3900087ed608ff0fccf5f18fe89275850bffc8cb42c15a5e7a6903a",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -787,7 +787,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "e37ee80d2e708b72e861f9f58c7c475e66ed335682084d5e2a9c0160661819cc",
+        sha256: "68015537fda3e637aa82c77bd743d96358b56410c6d14e97e90da25526f0bd35",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -800,7 +800,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e3edb48d19dfeb3e6c62c28c133be7aae655dfd7a793ed9d60c46112091e9502",
+        sha256: "07036149282259757d81aeb9b207c4552c9a61a8eb77f5fd35fe7800c8723b50",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -813,7 +813,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b8123439a9180718ff2d15ad47d1e8522d3e2f31576d41d25ab370b2a6d831fc",
+        sha256: "0a393050615c7f3ea416ceb9c029a69c673fc577dd49458eaeac86da625a276c",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -826,7 +826,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "f9cf320ff6b0e3fee1353e6704c865e0bf5109d437141a7158565a184c27aad7",
+        sha256: "cd7086907496c772fb9d5a7190d3d6f738e14f1e5e36107aed89f258acba3e9c",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -838,7 +838,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3de9f3418a1bab32fc1a82c0d00ed16654f751209d2d178142be5d0cbae2a148",
+        sha256: "47f5b10f37c48cf82eb953f2326752a9fe0889e9bcecd5aa44930df62011aa33",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -850,7 +850,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b6351b60a7da5fe300bf1c6fd4f0089588e7a7ea9759e8183013b7fa392868d7",
+        sha256: "c946b493f4eb5c3bcec5fe469bf7317ca18f8bb398fe778867a9ab1bc734940a",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -862,7 +862,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "11a55f53d285e473bc35acd6ad68794ee4db1fda9c791475b82edc3c9052a60b",
+        sha256: "2b388ac32961f3681ff80f1a54c37be6c985c1e79c91eb855c27f0690bb0490a",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -874,7 +874,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "0247e11b70bbea17323a3a928d885ab9ca44c0f9266c7860db5ca94fac1575c1",
+        sha256: "3c825ac7ca6346785c922b127fbddaf10adf42d7cdbd40531c3ce66ea24e2b84",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -886,7 +886,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f1b4789fb40dd307a3d4ac83973fdd895924b813dac4d727d8779d45adefcedb",
+        sha256: "500ccd736fa9f3f4a1e3cc2a229c74e1387e4b66df9af8b7298d4889b03b94bd",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -898,7 +898,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0f5bdcbf37961da6a88cdfaafb7ea932c2515ccb5368bf633011e0ce8626ae7d",
+        sha256: "8d090a7747db3611d2af478f3d190e2e0ef19d2bc1b0c818f4c13ee26893686a",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -910,7 +910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d6503dddf1c20ecc252a5aa27aa5ebb219b47c0bcee4a7186c0ab3f72bf49ed2",
+        sha256: "b9ed8958b9d5da35df297d0b1369295464fa6d8133e1c3304962dd0fb8827dff",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -922,7 +922,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "06967d82bdf462fa95e5a1c9f6146c3952e83b31dfd3f308773eef3faab3b281",
+        sha256: "35408c341c669dc502d0f0959d9e404b50dbc341aa5c54c9d738ea7db559d766",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -935,7 +935,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "0acd013da085bcb9d234d11691d9b016a9dbcf916b44e97cee2882978ae77699",
+        sha256: "cfbb41895c2593473e40c03fb18151e4b411989d999c57ea5f4ce7aea210780c",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -948,7 +948,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "edf3f0f7991bf4c6002878137398405d31fe510fa78c09bb643d39636aba3af3",
+        sha256: "cf4fc7b40a133e9719e6869774b7af51ff84c4cc3a79e4890a826263aef0cbbe",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -960,7 +960,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "7faf620a28a5cc617cacc64ee25419cbd95b07f9e7c10b77612abbdeb68b136f",
+        sha256: "38ae59935c1569199dab626c1416e15122b838eb475865ff25d833e8c3b4b990",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -972,7 +972,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "1b96d94f806045496c9c162cf51c216c159aec5df1fdb05a8fac9ed902f1cf25",
+        sha256: "492bad9f9a8feb2945b40c05d62b24625bda93aeea90d06a27e7f3b62721f237",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -984,7 +984,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a3f4e18717b97d9ca2f9f20d01963d360c93951b20391ed3a9b6b44c20dbda48",
+        sha256: "ebc38d3d1da9393fbdcd1e3cfd789526cafcf94d6ad3e3fdfe07f2813d6efbf3",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -997,7 +997,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "361f12855d02de7651b9ad6e671057f72f0879cf37ded4440f8178983227d289",
+        sha256: "f687da804845ada2c4d5c8e5632353dc2d719d0e28a0f849f0677733b1c279a4",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1010,7 +1010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "784639058dffc10e578d60a8d8850eaa1ca824ac3e30ab2f3a1af51cf662ee43",
+        sha256: "f6350df74aefda61e35b593ad3d2e8c212195489076f935ee1bf7252d1c4ea27",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1022,7 +1022,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "2da0fce59fc762f79448dfedd04a3532d6916ae054ba5bcb9c5ee4f2947b7667",
+        sha256: "50382338a3753aeb24c5d107680df47b6144dcbb0d412fbea5614bf102de3488",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1035,7 +1035,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "750b02fadf86bc992fedf66f474e2b9b8f4099e6a2e324fa4f0dfc45f58eb674",
+        sha256: "74341e3bc51e4d9bb136e447be05b69f0a8b08e6a83afed6f0334ca2ee08eae0",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1048,7 +1048,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "3bade869f93f8988423be67756fb8e089ee2a486a4c0aba9d5324fd0bbe4a2f9",
+        sha256: "289687a02e779d02313ade35dc3579539b5035c3427f4926b84ab5a64bcaabe2",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1061,7 +1061,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d1d959ca07239bdc69e4cde09fc43089e8724d598a4e1ef4ed5fe3d635f8823c",
+        sha256: "92b0a724c2d682c1243e0411e55b7f998bf69e1d16020ddd4c5c7d98ad069ae2",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1074,7 +1074,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "69212fad8bcb6d240d7b2bad3ae095bf3b44e904a8e94b004e4b64464a087734",
+        sha256: "189c9bad5f5afca614758c8ad7bc261040a33dcc1e6f74f3411c2bc264538f2e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1086,7 +1086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "507f07b7ae9ba6352c6c95fac4f2feed9023ad3df89eae263724f6f0fb0a9400",
+        sha256: "f33318b044bfb60d37429ab17968e63d54ed011a036114522f50e4a487c56832",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1098,7 +1098,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "48b0652df97f1a306e4401fc00d4c4b556f726dec771548f448e8adfe462d23a",
+        sha256: "ae44da1f6913d163d5aa593e34fdd045b4363f400f2a160cecf3108af5dbb3a7",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1110,7 +1110,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "7ff709c8a36401fc853af80e72f59efa2602c6fc598bf470f036be815a54ac84",
+        sha256: "ea41eb8c408a6f896fc716e0f1b396ac9feb0f41b6bcd226850d494a6e330b9c",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1122,7 +1122,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a06292578466827397fd3c3d96481af2b15ad64255d73108ee2d297f87edb7e0",
+        sha256: "11a6a0a2e2afe21a952ee80dd5b3bfa2dfc4bef3e5a26faccb2e2a71ee662b1a",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1134,7 +1134,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "5f79c7ce176749ec7b0ecae5ece006c1f1396d57c1c3e8eaae370a166f8d2963",
+        sha256: "69ad8b7983e6a50e2327d494ef02042a9cefaa3606d81cd1f452e019d2d5c015",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1146,7 +1146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "d592d6f3449cb933b82dee84732ac26f4e686c681820f86de66e6ca856911b43",
+        sha256: "1e7360a7140d75987cc79922fafc2a52a2ca566c410e18fd3d7ea4dbc264657c",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1158,7 +1158,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "4918f87fc50c131566884c547453552ec6e8e7da6d5335734e7d9d2228fc05c7",
+        sha256: "d1f8316743912002ba8dd60d22632fa4230aca985d057e0f5cfdbf7fc156c185",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1170,7 +1170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "5377ad0e8944252a56c3a5f3378746fdd9ca13b101dc38b125a05caa076ff229",
+        sha256: "e446a6b7647a5808efb7661204f3ccc59dda8ffbb77446ae73fed669ce549f8c",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1182,7 +1182,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "7365c84e9cc855be8622763b0dfb656dc16115a52f10be3d94cf65af2a54008e",
+        sha256: "52974c2b2d4e7ecc7d57a87cd3e62f269ddb2bf3b8b264f49f413464bb4f7b35",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1194,7 +1194,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "dfaec025fbc56ee0a6d1cee78b898b93c5e406f882798c53018f0bebf892ac23",
+        sha256: "5a7e8c8a01d6fe0329588cacfd111b06569ef48240a97b7fd3a0045429836c96",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1206,7 +1206,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "59bb743d51e395f23259943fa6fe51bc8bc1b85915d13f2fdfde2f08c59b4851",
+        sha256: "e74d941b11978d721468526f67bc5b4b75011ec303ed78bc5eca2ca15aa8fee6",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1218,7 +1218,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "aa933a45f47158fa69628f93a2771a28b88771150b3ce3d6617ab16ac43c3581",
+        sha256: "a67b23a5fcfac69a87f70d7419eb5c15710ce5104dc80faa1498ce1ece6bdc64",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1230,7 +1230,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b428dad358c0f60f06e9cd347eed4ead2c29a0adf9007ae4996ff57c0b37e9d9",
+        sha256: "0da715c3867649836918852a8a6c50263efef4ff4f5fdff447bbc7fe889fe18d",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1242,7 +1242,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "f91437b85461cbe9194a3007661e7d0a35bf8edbaeaf6a2fbc00bb827e34eaaa",
+        sha256: "4b765f0e0c4d72c26ac58f1b25b54ec3740861d3d0560c7e944a9cff7f32fdec",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1254,7 +1254,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "5f4dd4630c71ea71ec0259f38ba305fcf081443444819bcccc3bf6a34b0537d0",
+        sha256: "a30aad00384ec15aa995bb4f13b65e1b581d1ec7f7d02dd8fb29befcc7ff4d48",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1266,7 +1266,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "fb1a9c7b9b8eecf3e5f530068d30b80b150515b51f909391f16308e0d8f8bbe7",
+        sha256: "1c458cb3d844edfef5a1ab90ec8de04c8760a4c7fe7096592c222f7e73f80ff3",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1278,7 +1278,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "1bd512f4a33329a380346ceec4c8ab9cda07947ca91629f422fff611648ed476",
+        sha256: "74663bb3a1daf73d61a9143b7f07907358f8459856391cd2bcf27737f4e346b1",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1290,7 +1290,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "43044fa6e81e6ce1d13537d96eda6f5d3d2f65e3efc66a32e80182337834a601",
+        sha256: "6af4cdc27872ded86db893d6bc65a759d72f83d82b32a74c04a8ba49068b8362",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1302,7 +1302,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3a7b9c4494773dff33b13a0f5271b28c0227d2f2e86f9537644cdeec59ad85bb",
+        sha256: "6c8d236d0df1a42694542ef000f73ce434380517939f138851c59fb1abb7db5d",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1314,7 +1314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "82d8c3f6e5e790d99321d5efd06f49c513ed8bb26894fe1ef2fbb553e0d07568",
+        sha256: "c419253775c0471108daaedfe8d79b3f0c4e6c6190c3cf7ab7afe32730b0909e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1326,7 +1326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "31dcb63efcc48f1b83a2b198993e90a1f149a4747d5aaf5f4967ef4f689b39b1",
+        sha256: "b39a66720139d5693e77298b50de675a9fb1fd58d5c934a6943f31b6dfed1f6c",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1338,7 +1338,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "3495185783d4aa36b15a048a627d5d657395fe5a344ae7eff839efad9a9a6373",
+        sha256: "109f03f9581de0a1171689747f964419457e29bfa359d78c076339f24fcc3bd8",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1350,7 +1350,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "233938bda9eb27a98624f8f2fde0f1cc3830c2a30eea950c544a1f75f0a69ed7",
+        sha256: "e8a7325c00f10d41dae6c71d80760a453d359c5accb7948531d10462eccbd82e",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1370,7 +1370,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "8ba50e358e1b2bfbae1fa2c57077776e5a33ebc26dac608442ddce107c81c8d8",
+        sha256: "3e72c168b96ef6c40badec8f52c7a1cfecde1dc599ceba02371ebce6ad427c53",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1390,7 +1390,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "13b2f47c1ce048dd2401fce0f63f79edc22355ba6c07d0cdd248ca044647b5e9",
+        sha256: "64da455cb17c402686731723c225c65c2dae43f924bf18a576196dc9dc9ac2c6",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1410,7 +1410,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "23885cdea0c8e6a00eb6f5d28ab0332d642962ab9210dd26a3579b0782a2b436",
+        sha256: "6f96b441cdd66c37d709c378474a9bf4167da66f0122abfbde26098c8eab4158",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1430,7 +1430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "0489ca82bc915997d5701833fd313a638fed92bbdaf26f62060ffccf3ad0ac9e",
+        sha256: "950bf5992acf83e017721f5549b86a9f10024ace40f9cbabc0601468de240292",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1450,7 +1450,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "aed9a2161c99195625345713af4ced4771ef4efab4247262c7bcda0e33ec01dc",
+        sha256: "6166d0ca467fb5697a1dc70a2541d0a5b895f5426114ed3d550c9f0e2c12fbc8",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1470,7 +1470,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "9b6590ebb3e8425e8d64cf2545df4f9472c96e6981f9fb876295b1071a45d06d",
+        sha256: "d9390a20b54b2c1a4b5cd77b364316dde90caddbdef09edb80ac08908f8b7c5d",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1490,7 +1490,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "6ade280720b33215f42876c253fc0c59c0656a7acfd419164cb3170cf97b0bdf",
+        sha256: "577c3df4328a7f7093c9ed89aba7fcd1abe8633c462e737d3e22ace5f16a89a6",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1510,7 +1510,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "2318e72d492115fb0fedf02cc44d89fa0209a494767f896cc55dc629d4cf8ab3",
+        sha256: "f6efc615cbed0d473a0abcb9b73f27a718e9dc42a343bc893ab7e58a7495d1ab",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1530,7 +1530,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "4c575fb2625305f1d7fad8132da1955e0d4a1dc2946da9c59b3da1e50ce76e6f",
+        sha256: "e192098b30caa51b19aead3ce8dd956af195280562d2ed61e3b66ae70431edd3",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1550,7 +1550,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8404702c0c4308171d5ef094f0f8a405d1b136567cd8414b8cbee355204a20c1",
+        sha256: "7bd28dbb504b51e7bf40a191d770990d3d1aa9beb2c53e89ad4373f7e1381306",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1570,7 +1570,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "154033bbaf4ba99778a1d20fb5c01319f57a35bfc3d725f9ee1039748af22544",
+        sha256: "06c5fe3acf7f08e32018980910af619fc0579009758100ddbadb424c2a5fc0fe",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1590,7 +1590,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "b28f290b0c8549172bb7f8c947d818312bcbc53781641e69374c6a72c80418c9",
+        sha256: "fce433926624fe070e48c4421b9b0550e3173fc4ae9abf6acda6052f6a5e75d9",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1610,7 +1610,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "99fc9f19e3a8c016259973b79df84bfe17ca7de7143bc6cf309ec5bccb5da414",
+        sha256: "bc546cfbad3501a42f3b5864d18b80e5bfe4dfc9529ac289f2783b2f907e03f2",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1630,7 +1630,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "ae8c4e771ccfaa9edd5980914437b36be244b325d91e0a1123130b71cbd27f97",
+        sha256: "735144a37929c09b0ca4ea24b56784cce26f25117c70f599004bd312cab8aa56",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1650,7 +1650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "0c8b381ccc9abacc3a022ad74c64b56bdc7a974487a959ff6458dc04b61fb124",
+        sha256: "5411b4e28262f8d4cf5b36a6fee4616125482ce556e9ac645e4a1fc97b0d827b",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1670,7 +1670,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d47c60c92b1e9b7c0795de213f9e81815a578d504e91f9b6ead4144641bd3086",
+        sha256: "7990de2cc988a708f1293526a0a9c8db642cad70412bf8c1523f3b1bfcaaacad",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1690,7 +1690,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "669bf69480ec5866aa0e76ceec327ef16db9bfa0e3ef640eee82cb765d9b199d",
+        sha256: "588268a417f1642f4be425dee925822cd744a47111fafec5c52dcd9aefb2df7c",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1710,7 +1710,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "e9a5ece36585902efc460e4fb81b3b406aa3ed5ccd2d95da47a5ee43bdbfa19a",
+        sha256: "d95552ec342efc6ef8358ebb7c9672052a8404ed4e69935efe3ee766a9fa2f86",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1730,7 +1730,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "369930fee58a6ccc5b50193356ba464337b705bb99c4bf80f9dd044b5392039c",
+        sha256: "1d25f63e18f156864a256cd2e7c63d32acd4ec9fca99928425a86ba7f908fe9f",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1750,7 +1750,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "e27055c0b8e947b28c14393df4a399b9da00be959f369cd014b2c36851d38071",
+        sha256: "95728480c808283059588916880918141348aae0bd074f0ef995b2cc5e8843dc",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1770,7 +1770,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "1629ea00aedafa72262dfd740060c5ce71bbe4d3809ee2f5a865aefae1497560",
+        sha256: "d4361a09d863a747da269d325a525ba179b112924f2b1970043d2a4cdb3d0bbe",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1790,7 +1790,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8dcbc0cfa4ebfee7c140ae42d71ab72e1a5b64fac983b75e0f905ce7eb8324e0",
+        sha256: "0cd558e76c95b0c9e57d768808b9bb2bd69f267394aaa6613e56d4f01a369a97",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1810,7 +1810,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d3e66f29808d3bc496f93f3437dfe830481fbc77f46408cc91f52ca61dffca95",
+        sha256: "6066e280c7447c245d264db6d84e640f203966d7e910cc932dca8c7beff6e472",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1830,7 +1830,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b72dc76ea5de0e766b5e4be2fd974cdb6538f9661068bcc867259c0ac3f837c3",
+        sha256: "790f09a49d7d96a0f47067e2fa83a7db151afb28126634493dbda13719f7e883",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1850,7 +1850,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e05976d4de42e0329e3a5160c4e90d5fb15c36d8ed8c0ce8bd835a27d77221f6",
+        sha256: "421eed5f2d98aa4964f75274ace2332b644844cc1b717cae9fdb66bf983dca4e",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1870,7 +1870,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "fa41d8472428b2be70099f693fcd5e6f8c02e932d78faa18ed515a79a882425e",
+        sha256: "fe4d8e2efc8a111bc74eb7543dfde1bdbe14c46225fad1b35c7ce0c39d270122",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1890,7 +1890,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "db10bd934aab2c4c0c723cb4eabb2aa33d74dc46d11fee8113cc2e1d00078f50",
+        sha256: "95e330e44368fad5a488d26a87e7aa980c7e2dce4dbaaa743ee1a574efa67e36",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1910,7 +1910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c66bef7502b3e57ad02e12d1330deacb29aa28b717c805a71c00ded52c7107d7",
+        sha256: "1c5b6e008e068c39eb1ba979fd724e9f7d25237e264b2c22f570a1c0b9306ede",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1930,7 +1930,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "4f518bcaf6112104e54a0ae82a17d9f29b7f65403d115fc54a1d0bed2ff32cd3",
+        sha256: "d4d352ea11b0e878b4071148d00f87d34f03033bf49beaf7118263fc7b5134ea",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1950,7 +1950,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "0727efefb33531567d153160b765997893f7b22a6f83ce9dbb913d1be1cfc377",
+        sha256: "bb57a6443263d7dbec41841d2e40588c6530a2dc821f09ec43740d1845248e6d",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1970,7 +1970,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "ca2248e33814973a8d1460ddff87070fd53bffa2383102cca48015fb5d38a554",
+        sha256: "b02567e8423a42b354c80007baa1699446a2e68fbe2b37a940bdb6bbdaa7dddf",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1990,7 +1990,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c1622dcb3479de7640d5eadf4ac9aea76bd5408f6d9fe38e577bf0334fd8d0c0",
+        sha256: "6c30abc8a03317a7275bf834705ded7ffe642a6b59410bc6567dae4f38e40453",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2010,7 +2010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "839c5cb7f7bfcc584d652ee4e9e1fc4d9f27829f002bea560d43bc0614acae1c",
+        sha256: "849dc5666e9dc474abd5ad0396838382ba173b512848d73621e5297d1552dc5a",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2030,7 +2030,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e39855a5964dd1f17e12997d229a84384ea65dfb60eb8bc37243cc26f2a54b59",
+        sha256: "8a1816a96737434d60bd98de8240e108037f6539de0931824d1428a86b46b683",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2050,7 +2050,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "9f445fd09b99a296b84ba49652262c7fd8c4a10b2e772d26c3d13defce52b3c4",
+        sha256: "aa9c4e486687a331dc5bd3c618ade925b6e446a6cd3b11266acee7dc9dfe529c",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2070,7 +2070,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "f0c4ac9841769d7a212bf6cc4b053c6b5052ea269c04d91e007a9fb35b88c26d",
+        sha256: "a0bd2e3c3281027e4d0d1448ebd4ce78442aedd0d59471d52c4b8691179d96cd",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2090,7 +2090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "4f4a9dcc93bad1909a937a62672a43dfb878ca9b55c73df20e1491320c29e811",
+        sha256: "6a892367f139baea1c11929c459f898728a43ae9facfd8288cd312e9641e763f",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2110,7 +2110,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "09915038c213d8da12c85468bdd999433b97495806c34c5e7a67472212607b94",
+        sha256: "bc239d897bb19ca9eea18f912a8694d5a7f8384c86e54ddd5755a1cb6629714b",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2130,7 +2130,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7e4a7637761d2fcf191741fcf9040998eac7f5f3d873c37a30d338f08a202258",
+        sha256: "a310044213ab0cd95a7f3bdff6336d3988874c346bb36680fb279309444c9b2c",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2150,7 +2150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "01781287bbc86e92a1add509901cafd32728bb17927eede421ecd84b08aa9819",
+        sha256: "9884e21b92588d311c6984efe4aa72e85a967863b95770d7835e69f199297120",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2170,7 +2170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "417a7e5115c1be4d80d7f849b4ebdf63fc297027789cd43d9355a1e931b84f8a",
+        sha256: "288e323219c433d9e8c3627986a21daf1571a82a9c6184871a2a5c26d61b2a65",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2190,7 +2190,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c5df19736f55f462e270d5be5bf079ee20e5353ed77f571a3b3b9aae460383d9",
+        sha256: "bf584dd0f41c6bdebf93a7af26c3e0b722dec8aa437a6ce20507d7992a5eb437",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2210,7 +2210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "db03994b7e83d9ce6c58d06ec824f5283c6e13c4c94ea6939639da0a2663b234",
+        sha256: "b9b0ac960f34e182c29018a521f5cfae37dd24550737117ee354aee7217ab0ab",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2230,7 +2230,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "31d7f25f09ef89a1558716d0686f68f994c69d09bac447167e50baa43a5e8f89",
+        sha256: "8eda660ede8dcef1c2c132441d55d48fcf59c8fc79f41d075e5945fc732cd65f",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2250,7 +2250,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "fb2a4f9dcbf7742635ffd18a4a40d25accc78d71b2d76fd9696dfe819cd3387f",
+        sha256: "f1b676bb59385183be1bf2a6c952a04255c6a30078e1c5d566087bf07f9f3c6e",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2270,7 +2270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "1071760d355614649029bfb14e4497d63fd3d51e4a1a134038df8d4144fab24b",
+        sha256: "2db29c63cedd14bde321705b0fad48d627a31b188791690b63fe556518c20e0a",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2290,7 +2290,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "f6c20f4fdd3feeb219d30273dd55485a902fa5a05dbb34bbc29619c6c28635d6",
+        sha256: "ecfd37a490cee1eadf02958d8d859ac80e081a359c46698d5d4442ed0ad0c7bd",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2310,13 +2310,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c9bb8470a715f030a47c2be7076ac5ef9d70ebe1a6e6da6d4cce74abc1330669",
+        sha256: "7ad895f4b1513212c95cf6275e41892ec5959770329e4429e5bbe05f4391d458",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "00b0b8a5f3c2b7bb481066b2e608b4039079f11a9ba75575cd890f76944a9fd2",
+                sha256: "e422901ee7455dc83d87f1d77632ac90179f740f6dd3b5a4d0a85f3a38f95082",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2329,13 +2329,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "62ed66c7cf66df266e9ea0b978c7d30e81bbc5289e2fd0cd1170c4728f782d9e",
+        sha256: "478ed6ec759c7934ed06a93b7442d09e3088dd8b0133d99a06fb83ae9d1e761e",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fa3300b291298431c44ad1c310fb6082fc17b3d0e90dfe9d3ecf973d1df57172",
+                sha256: "4346a7c6d102a4bac25d4ff987ff5b108c5829c520b4a5695c05f69e9f1867c4",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2348,13 +2348,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "194bda556b95994929e333aa92e7f99d0f2bd63c2bdd0eeda5177252eefd3395",
+        sha256: "afb6ba2630cf7ec47ae0bc080a99855c11addd57ef00ad15841d6ca4e9788752",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7a7a3a3a7ce19f86bbacf7f41b6a87698c64f5def3c0c76821f3f811a2c26480",
+                sha256: "4c325b7f9485b073f975bf165d131eecf43dbe64e73cbe87e7644440e345fb63",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2367,13 +2367,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "91fd4d2c8698963aa853bb6d991908357c3640445492a3197c0ce99aa1d780f3",
+        sha256: "d14da1d4cbd49166d737e10ea0ca786d1ac73d0809afa1ff55e294936537a67b",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5856562d52c1ef46e862861e719006cfdd5a07335cf34eb9c9fa5a6dedf7bf0c",
+                sha256: "6e74b02b9a065f1ab2cfc1fa1e2b3d35ad38d336e2926a1869b73e091c40eb6e",
                 bytes: &Aligned(*include_bytes!("recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2387,13 +2387,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "29615064cf1811f6eab7a12d8426d9db5a327f16190e89256206ab40b491815e",
+        sha256: "6d09272b020174dd56148a5cdb2213044128b0875adaab9c78ad1f2321e2777d",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4520639804b662eff13c08d52f15106feb0884c986b90a7906b612e08fb8e70d",
+                sha256: "bf4c1ab5dbcb6b1b3e144b4c4205da5796b97afa2939740308dfd17c83aa997d",
                 bytes: &Aligned(*include_bytes!("recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2407,13 +2407,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "140850b01a193510fdd75e4db79102beef7e1b4f6215ea7e7082dfce215d6402",
+        sha256: "e61dbccb1737315a0b11c66c8f3a7bb51c374d4407684a7621a2bd10ed4a039f",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "951aee7491487ec0c52eee9867bfe9a86b93f03cdae17b3c3689a86847cf48b9",
+                sha256: "0e1a5ce796b20c1d4e0692ee035c5dbdbc5d08f606de440432d1553fd3446fe9",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2426,13 +2426,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "18a65c576e568aea1e3009675ccb0e9ee5629149fe323ff90d5fddedf3228279",
+        sha256: "2016492e35ffc32c29dc89da3bd21fa4d165ec36e520177fe516c02ae8a0433b",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cb4da77012f04ebee97bdd7b481d7fbc83fb09845c0cac32fd292d6757cdd4b8",
+                sha256: "2af96c43b32b781f4c2fcc2759b62ab11607beb4039b314ef72b21ba2ed64847",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2445,13 +2445,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "3740317ae795ff54c92c13f9585e1c919b26590e340d231b074b7619aff8d7f8",
+        sha256: "92a1780e99398d3002d272419f73478c566b9f607b5974b87bf4659dfbc16096",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ed3430276a5e427e22da08b5391aa8decf7db0c9368184ce1406ae7aa5fcbbd4",
+                sha256: "33028cc6119c3b52ce1db873aebc32e63a38799906e738b7111f8fdb0efeeb9e",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2464,13 +2464,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "77f680d37fae76c1ce0b38117dbb01d2752e869fa65c8c0ee103c3a64a5b952b",
+        sha256: "9a1b5ab7b2cf54be7e260bb9db4e6ab26c1a0d644ea5542b9a6ba883baf8ccc5",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b0ec9e368b69669442722f1f42c82c008693e68e63dd999c9f9aa1b3432a4a4a",
+                sha256: "a0525a285df122c57d4ab4a62d0364f4efd115b265253277c796703c78dc4f90",
                 bytes: &Aligned(*include_bytes!("recurrent_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2484,13 +2484,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d8c44650e130cf6091a9af41de52a564e308498de9a75768b2123c98ab67c43e",
+        sha256: "1247ed5923b372f0af864be4146c6b06fae1edda39b0689df117b6d8321c1a3b",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "337552856d77f6b175ae12175d308c7e564230494c90f8b2c9c0a701e3cb036d",
+                sha256: "e8309c68c1791e480158a4839b7353d02b347d90c399382ee6737e22c4514ec1",
                 bytes: &Aligned(*include_bytes!("recurrent_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2504,13 +2504,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "8e789251deefe34b781b0ab64cb4e48e06ea9c5454b73f877799250176865a76",
+        sha256: "06f66f64d19cf14b3f3b4e3fe3e2580f63362ccbb4e473a9040bf833ad93caea",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1939fb9e251266d5e848cda6c9937adc76b2bbd7152812308260c64d3b8fdbce",
+                sha256: "c51924ad50e12bd98cb1d3a02ecbc141b6171c346c1e25a96b23f2a573a70158",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2523,13 +2523,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "35fecddd943802d6281280f66a59f5bf73f15c511d91fcd9ab92fa4ecfb77bf5",
+        sha256: "816a54b30c5511b37faffbe7e9e7c9ef2c0f2f68e7b4a34097b2413e66ed3641",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "50ecb9f2c66955f6675e8930c3fb2eeaaa24fad2764617dc3b3017c79f3aa1f6",
+                sha256: "74b07afed6d0255e8f819ddde4283106d272bbb31f6cbd98ca39e6b602da666d",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2543,13 +2543,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "c72edb1e82ba725e08f10a82fd1b7c1572b18dc92db64bffed5450b5e883696f",
+        sha256: "1de41b168ca1b19b239f15a8765caf5aea3eb6eb975a8c944eae704bd0a951f5",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "61c2ebdd1cc0a37662f10c141f4202362de14eab29d54f86b78e8f2c9f33c4c0",
+                sha256: "b91973e8bf9c46e8f307acb1cfd71fa55b20b3461f9491e826a30668b4a87991",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2563,13 +2563,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "008164301b86a82feb4a512df24f26a4e5cf0efdb893828c79e86cbf998b9d81",
+        sha256: "0d342def90f0a03df62c1d3755600635f4df89b9e4e7b3aaa869094363985e0d",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8638f7587cbad6dc733c8a93816788132470eb4769e333418529a2c202d544da",
+                sha256: "4761b2dddc232bcc1dc5debadacc4056ccbbdfec63f1da6e349795c4a99aa990",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2583,13 +2583,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "68d5e3bd6803463a576a34e612078132acd351a606a0f9b088ef0cbe0e7f2b56",
+        sha256: "7f23db8abb8b158efe7b341e48920d921c362b9c176e00e191701e238a4ac30b",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8b5a5ddf6b37b11e02697a782846c24ada02aeadb9516e31157f6f6389f0f679",
+                sha256: "d539ea27b11e3024267c1a5cf6b40e0b9890f2755719b2d923d8965851b09069",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2603,13 +2603,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d4e3ce4319a1bc6fab4357073c8d208b3959c4500da68d2c95eb8e081819cd9d",
+        sha256: "bfe2af44bd61bf50517fccafc2fd99634b42ab7c481eebac5934da376cb6296a",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b4969628a9a86686f4cd20787eac7785eb6d311518820bc331a59485a73aca2c",
+                sha256: "69ab6b9f69fde4b9ce26ff80acd7352aa78f857c99f5673ca4e7764aa838903c",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2622,13 +2622,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "c64f5b762d04c16ada4427c81905f473b188422095043fd83fde5bfc55657bef",
+        sha256: "a38e48d7d32ddaecd4494cf3072f6c5778b31461b6a6bbe914f2ba708188c517",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cdf6449b04fb1e43b3c15d05b982d863f320768e18a210fd0bddf7cdc3334aeb",
+                sha256: "43e044a53f4567aff8ca5d10bc236e0467616e37547f44d1a23d22ee4ae287cb",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2641,13 +2641,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "12194fb7f363ef4369c4533d5622aea45bf8a7a917345437e376009d27515647",
+        sha256: "c2f385b0586d3a64dc5caa16e12b03c8c68ab9844808c3a7475a9b76c92fe28b",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6c11f93f247eeb3ea28c8b28bf010a34ba750b0d334b6818219bde4cc1470dab",
+                sha256: "74738d22180c4a14b388568df7119c9084bc92c35fec9a93e01730fbe7c92ec1",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2660,13 +2660,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8e1cbe10334c9aa3d6f2605d303ae62ce03be4960001c80246e19c7197f67527",
+        sha256: "c043ce9bc348fb90015ddbb4f03b2e19b46a09c1cef2a44664f495e4e7c24397",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2bca2bc9333e6bfac848b5223b0ed08366b0f24990bf35ba567320b3b796ac1e",
+                sha256: "71035cd75a3bd11aa70ce00946fc52a41fa8743dc88904cf940619e4f8cf7c64",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2679,13 +2679,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "063efa37e21d6c7893b90ddab36027184d3c31a50da5c9abdf6992f3673dd42a",
+        sha256: "e031fd66806fb59711fbeea668014b15bb6bd10bc6739aafa49e500860b5d5c5",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5bf3345e31e4679737fcaf122c86d9f1a904dc50c4ec62d2824233036f34772d",
+                sha256: "b7f15d513d2ab2ef3ff3e488a9044eac838f8d77ebf183754bca24489718b234",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2698,13 +2698,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4e1996369c9fc22bf3a3a889f4f33f4ad29c513404c3c6e65cb1336d1a4f67b3",
+        sha256: "efb6247e5e3d6b110b49f131e4e8c300f506dcaac10edcc08cd67bc9aa3d8e06",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "59b9efbb458c7e15dce9868486c06029362b53583f4c6d47337cf8558ef99a0f",
+                sha256: "6b41c49f2e8d375d9b9c547dbea57a07ab4dd8e23a3173d842a15b8e9c8365f8",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2717,13 +2717,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "bf758f241da08a5a33ab88a6029d8b5572e63305592d64b01156757288a79baf",
+        sha256: "a6219b3fe66872c887799238002774b9a0547b42acafa204e5a0fd3460b2b28f",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "52c73061fab0ede15a88b2168ad491a2a72805a08acc0166c904b8e1d0f6c726",
+                sha256: "d0fdbbbbf9108b0060bc7a6153d7b35c1d36b6fb55b0790944784756d52a22b4",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2736,13 +2736,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "90b742c2b927cc15758453fb437dfd69d798730ad73c2d7701d27605a32f9eae",
+        sha256: "559b431f2ac44a766aff4eec486efefaaf28c22f9709c8cfdd808d1914103387",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ec571dc5970b403055264e2d9f3911a3b5ec24472b60d6726b20cbfc434cf71c",
+                sha256: "6ec79503ac7f57085fb123939c987a1d7b29454c0301e5c5ea02c8ab9aa12118",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2755,13 +2755,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d805b6d0a752ac650128d36bf28ce360dcbd979e101cba02281f1e95112d01e8",
+        sha256: "ad7fdeb5d357390cb1545a701a69928158eab7fb4ebbfdd0cc3cd5cd5aa46231",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1115b0cc1e44e9a25163dba4a2a0172ca01f4440492d3b765a3b9bee28deb158",
+                sha256: "a9e14e859560f8be61a588c39b526ba9d4d6e7176eb54cd987f9f12abe8c8c63",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2775,13 +2775,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "c908fb6be652dc18a64503442f84bd71e59126494a7b6ecfb7bfaf09046ccce2",
+        sha256: "865ea60909c4fb3f567d502b7e3b1772491ee19fa294e3d9370a2c7900194c8f",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "453a84bad1d5150857ff25f27ed3f477490c6d0bb6e81b96c93382a68d8bd7f8",
+                sha256: "83f182008b4d0a81e8ffdf646915af831166a482fa72abf3e4377062b90b9960",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2795,13 +2795,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "6178c855f48b1f1f51faf339fdb038a27f9de33f700ae0cdde4896983bb64901",
+        sha256: "da82a54209dd616089628d6871c513531034873768833a786da8e73b86873e7f",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f8f5271d245a0d911baa85adf52208bfa95a324dc91e67d3cff104bde68bf49b",
+                sha256: "cc7e532f6c3825476179c308d0b06c125ada968ba87a091739e19cb96a6904a9",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2814,13 +2814,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "93d6254288d0b788c8a06df8fd1372c1094428e45c8a54e96f956ca3a94b894e",
+        sha256: "2430fbb99e181906b5a49b9068ee8f0bb2cc0b3e1bff9d040824b6274ca7ef23",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "349c63542a7e7d74258e6c884b53e36e49423a9a1098054b701b29b366752446",
+                sha256: "8c62ab8224be73a3ef1548b721bcacc7ad077b102ac1625065b6f2c22b4f2a97",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2833,13 +2833,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "c2c7e6284cc0d090b1096a1766a9f223f437fbedfbed9271b9afdfc693db1217",
+        sha256: "08f273f52d0fced949f354f7da802e2e914db3be72e258704fdbe29229a3e6d4",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9fbc5bb765bb6bb96b240f1d18d1c85037cddca344547dbe2b6dd68c0a0c91f4",
+                sha256: "4ba21648f1ad5d56dc22bf7a8fb52fcc3c6e57d83015337febb599ef57855aee",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2852,13 +2852,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "4730c45bd8d354e60207a0fd72b74e715635c5a61dbba24d53f8631d550166f6",
+        sha256: "7d3d55557edacd9a4b868663fb8116a0a37b4fb234a4e0b19d88351502f92d02",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "30afa66475bd92164b57d351c8432d9f1aee6e7f6f1603407294f3300582082d",
+                sha256: "f3cc3994b375f4c3e60d37a2623762939a2ab9532520f47a7409b3b468980dd5",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2872,13 +2872,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "e7493e0ea1d1c5702697c520548cd3741af4d2f68238a493529c4d6c6c0846b5",
+        sha256: "c4f7dd7d8a48452968855f5697a616c51b01f603d330eff05976559f3f83e375",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f23daa68a93a57c3c028ed4bc4a1a5c3e10027b7e4611431d6684b6372de619d",
+                sha256: "9c0c3c28f44de0942e2676c6395d6e1412e70b8b515173257bdb872e671804f0",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2892,13 +2892,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7b63538b78a71bf0f72b8ec6c54d59e1f218ad657341d69760bfa8033e662b4a",
+        sha256: "8460c8257b4734aef9171bab38fff6d81cf4b35c205d1310b0d15ca28f7717cc",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "524d070d9fc72c5117bced0b14625726212cbffc0700ea29574f4b4d185dfa31",
+                sha256: "18a3ecf68c971461c341579effaceed15d3b3736dfeee817783023a958a53a68",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2911,13 +2911,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "913855ea4cc5195617df95edef367d6088d3546e8d36fce5685cc1862ca28974",
+        sha256: "7d394c302a2e1642b0001adb8b661d94ce1164cf8ec49e29c14e7248c8e123ca",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b58638281560e7c9fcd41229c6cf519096c26a4001f5f724faa61c96c2162955",
+                sha256: "cefa25669e9b15a8b1c410520f374264f83143067bead348e6184fd2c0d12fd4",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2931,13 +2931,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ea021ece7d930bada2c34fa035ea4ed8a04d17e5d1851ed0ea16e8a9ef92e3f7",
+        sha256: "494632f0bb276fbe16776ea82aaac9b3ca6542650d80fcc331e4739c2693954d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "430a08c1717b700665c9931a79f26237e52a6e11e3f742e40b56bccc0b87a3a6",
+                sha256: "e54faad8537882bab3948b93435d98d9145767939b24a49a471655c5b19c0f7f",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2951,13 +2951,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "98a4f40bf0ebddebd1f23ae3733c2f46a61bbfc2d25b3fb3bed0cb9e078788b9",
+        sha256: "3a810942f803d7b9c9dcba67536ff412deb6202e60d07f18b8811b8598f7456e",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "46df50d9f5c4c1614203717257d136fd0cc1ec8dfcc362ec0898fecf458927a9",
+                sha256: "b9ea1986a8da4f425128b9fd74e43cc29ebf0d87aaccc7da6c65acd3afae6069",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2971,13 +2971,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "cd87888856e222bd63ee18113b4fa7601fd3d7a2b196ce28227e2ce61a34a8ed",
+        sha256: "46e73121b3cb5a28c6f0b4eae04f86faefece8563833d30c1034ddd8cd9b2349",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b7cf46ae051865319da40ea11022bc509491fbbe189611f45ee8f25f1125cfcb",
+                sha256: "d750ad9b1ebda4262c7895f0adee11c6d38a3ee779f6464ccbbcee41bb43b333",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2991,13 +2991,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b50e305c0c93030476263913e591e6b2473bdef2b8abe9cada13013ab7a4cd99",
+        sha256: "64b30c336a2f33ca17430065b945f9c4bd80338ad63dcf2883538fb8f8fcac84",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d91af9b4d4db1b9b4297140ccc623ab3a46dd90885698cf83a58c8f1432c4389",
+                sha256: "2e25368600864f001913c87dfa0dbd123190e8c6af627a04e25ede25d935767b",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -3010,13 +3010,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "0edd1cb2ab2e7761c6168ab6f853a6091138c0a0f7dd093845fbec3c9c9328ab",
+        sha256: "d83f4dcd6d7454e5a74bda07efcfac3f23ed82ac03ba9e261f2c934cda5bee52",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d35d86e8b216fbc1e7528a25a85c19cd0c6b041cf3c62fd2e4d819024fee7640",
+                sha256: "8694e7a3c420e654cb557d6b7616f859dfd6344c341d1e189108afef8b1173b0",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3029,13 +3029,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b27dc96153345abfe89c12f7a5984240e913f6f7411cd109a88675e28ff05c91",
+        sha256: "d7d00ca662e67a2d4d6351d0c9e7df92b80f130b127715db0f6e36dffb13be19",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "fa2283fb65755c803e73013f8e91b0b677df4ff4e061ba0267f82c252f515344",
+                sha256: "5821877a3e8544fecf191cc82779eee507f7a733569bf587dc30098331558b92",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3048,13 +3048,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a74d3790ac90f97f2dfe27ef3ca5ea8bd9dd878e440e9c153a140c52f914a535",
+        sha256: "0e894147d077f42edba5e7e470eec58eb57f7a1b301c12076317257aba65d6bd",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6abfb2a39337b23d176b1a9264db0f49b0a194adf81479faed6a5e81c292e284",
+                sha256: "e6322b6d0ea49b268a3e9bd35e5fde33d069afecfe57eacedc18ddd695e2f00f",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3067,13 +3067,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "3530cb23de7caf32da86eabc964debe074a44d0b9a6d316e957a67cec7c4aac5",
+        sha256: "42bebb83689d69b480761115fcc402dbac8dd978728cbc4950a1b7cec416aaca",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "3b393790367c941d06d784b1d6cf2f7168250f54ea1a4c106f97e1b1b9cf49de",
+                sha256: "336dea1ece3078d5417ff5bd49b5a6659acbe8b615a0a9cb7ec543c422004bcb",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3086,7 +3086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "1af33a80bade9997f3730ffa50b8e6998d56854881a2a39f65089f5b3d63c4e8",
+        sha256: "48e81638ac718b80a996665d893f8a0fc88e257861af9c67628556b29527cc23",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3105,7 +3105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "bac37258c0301265a50ae9da6ddd8b3b27c57a012538501afd7edb3983cf884b",
+        sha256: "34ef4e8101f8626580bc049898e00bd4d3c7ab6281aa681e60dcdb038a0773ff",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3124,7 +3124,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "cb6ddd77fa7287b32f5e6721feccc860510befa5a41a4f627f0d9fd7d0c4543a",
+        sha256: "97774fa68ca5fa27da701350c132e45dd8a67521d8c952d7adb75bfd30433e52",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3143,7 +3143,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "754044ffe456d61421571fdd095934e82f287467b909ba62db5aae873084e56d",
+        sha256: "d06872129de8f320ffb08cab010cd0fb4494f5272ae0511526b995792d35357f",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3162,7 +3162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "2f4bc5eaba3589ed767dfc4c0fc030a1b060053d698596e86f7b60edff65c8ee",
+        sha256: "017ef47399966abe350419b0069a6571889dc7555ab776e1f84603ffdad59cb3",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3181,7 +3181,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "f4b2d6e7ac954fa7e476304dde516f87643d823dd2bc9d7a79a21ca2360e8d71",
+        sha256: "8811ae8bef1813c324a93f8025edf0fcd4f8135b349f0997222354c0052fab3e",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3200,7 +3200,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "016cb5e97c82c9be3854e80f71313b396d16ce8272122e18c563f6b9ff677473",
+        sha256: "78d0a217073090040b3b0ce0bfc4b9539b3c84298ec4fee36ef283af34aa3f1e",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3219,7 +3219,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "64864f3721adcf4ec6350c5204cc8047fad7cac83d65d00e34e64afa9d857f49",
+        sha256: "c9daba97259409537ff4c51a561c4579aa63c6dc35d342e2373fc62288a3dbfe",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3238,7 +3238,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4396a1f0f199e57e5091e7ddf5a5090871eb8e8ef4596c374834544984ac6ab4",
+        sha256: "77f55e645f9593f1d1edfc5a3f12c55ea125b3e373eee235d15cbf8416781517",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3257,7 +3257,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "efd0de5792d2f997b1b7606751d1a50eb54a06bbb6650cf4ea70109d403e9947",
+        sha256: "ff484c3a2f50f9b3da5d7154895676118463c11049b34fc63edb70e749e0734e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3276,7 +3276,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "55d4eea453ee41814b5fa7b6f99905d97bcd42ea23755d93fa5c7240c584784b",
+        sha256: "d080c861da8e9d6a51a9f883f8d9e87ef506b98d2d814dc1317f90ac9a513e8a",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3295,7 +3295,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "297667257fe671a913756557acecebe0babc7e1a3e9c8f3246f7100bb363c72e",
+        sha256: "17af42c6b06622ccb41399c4d44ab64c0bb72e0d328ea41a9f02b6bccb912421",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3314,7 +3314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b53fd8c40793a79b21867cb5f33bc9f5b8ea2a722c5c39122d21530828c1a810",
+        sha256: "8e76a0762a01254aca86f107c6f2e895fd2d5daafefd73d5ef7e5ea254bfd8d2",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3333,7 +3333,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "71e38b4a09dd27e1487580438065af1ff60e25edbb61293b31539203318f0186",
+        sha256: "5ffdefbdcc8975f633ed9660e9e8e2ac469be00a18a487abe9b128e05c0fb667",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3352,7 +3352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d2e7a16146a94ce53ea91b2f43a89d2979a9ce7ef7847c52a33f38cd65482b63",
+        sha256: "c5ac441db854bb5e7f8b29e0f981a3c3bb3c90d02b329a1ce89b20f7995b2361",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3371,7 +3371,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "ef6e17450e224a9ee8c45c5d3cfbbc1b22a7885755c77ff9e25ee4baf6bb683e",
+        sha256: "b901968b77257634835c6ba841c3d1d29b16644562dc9e5b4ddeaeb59482015e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3390,7 +3390,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "0040e1843f32ab38895afab14ac9efa752755e5d3329fb1f26f7de3e281af314",
+        sha256: "a70b930593f4c493dd3e65d1d31286646f20dfc021b08a3e50600bbf23f27697",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3409,7 +3409,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a5945f93b5c59cd542771c27ec24560fbdd66ac58e5e81b701f31340cd0bffb2",
+        sha256: "1997eef811b6e4f019d451b37e5f51aad9587360f8b384983ec6697bc0b1210f",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

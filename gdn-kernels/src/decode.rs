@@ -41,35 +41,19 @@
 //! instructions of a warp counts as well.
 
 use crate::abi::{DecodeParams, flags};
-use crate::arch::{Piece, compiler, grid, memory, shared, thread, warp};
+use crate::arch::{grid, memory, shared, thread, warp};
 use crate::element::Element;
 use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::prepare::{Loads, TOKEN_BYTES, Tokens};
-use crate::tile::{MOST_CARRIED, Tile};
-use crate::token::{Block, Output, Own, Work, later, names_slot, prefetch, slot_at};
-use core::marker::PhantomData;
+use crate::tile::{MOST_CARRIED, Shared, Tile};
+use crate::token::{Block, Output, Own, Work, lane_zero, later, names_slot, prefetch, slot_at};
 
-/// Shared memory of a block: one token, and behind it the sums of teams.
-struct Shared<L, S, const K: u32, const R: usize, const THREADS: u32>(PhantomData<(L, S)>);
+/// Bytes of shared memory in front of the sums of teams: one token.
+pub(crate) const FRONT: usize = TOKEN_BYTES;
 
-impl<L: Layout, S: Element, const K: u32, const R: usize, const THREADS: u32> Piece for Shared<L, S, K, R, THREADS> {
-    const BYTES: usize = TOKEN_BYTES + Tile::<S, L, K, R>::exchange_bytes(THREADS) as usize;
-}
-
-/// Bytes of shared memory of the kernel with these parameters of [`decode`].
-#[cfg(not(target_arch = "nvptx64"))]
-pub(crate) const fn shared_bytes<
-    L: Layout,
-    G: Gate,
-    S: Element,
-    T: Element,
-    const K: u32,
-    const R: usize,
-    const THREADS: u32,
->() -> usize {
-    Shared::<L, S, K, R, THREADS>::BYTES
-}
+/// Tokens whose sums have shared memory of their own.
+pub(crate) const TURNS: u32 = 1;
 
 /// The token's inputs, asked for: by each warp for itself, or for the block ([`crate::token`] says which when).
 enum Asked {
@@ -112,10 +96,6 @@ pub(crate) unsafe fn decode<
     unsafe {
         let is_small = !L::ALONG_V && Tile::<S, L, K, R>::TEAM_ROWS < 16;
         let own = is_small && G::decays(K) == 1;
-        // What is plainly the same for the whole block ptxas may move to a uniform register, and wait for, before the loads
-        // behind it are issued. A zero of the lane's own (threads are below 1024) takes that from it: in the address of
-        // what is loaded, or in what was loaded.
-        let lane_zero = || compiler::opaque(thread::thread_idx_x()) >> 10;
         let zero = lane_zero();
         let at = if own { n } else { n + zero };
         let separate = p.pool.write_slot != 0;
@@ -130,7 +110,7 @@ pub(crate) unsafe fn decode<
             grid::wait();
         }
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-        let shared = if own { 0 } else { shared::block::<Shared<L, S, K, R, THREADS>>() };
+        let shared = if own { 0 } else { shared::block::<Shared<L, S, K, R, THREADS, FRONT, TURNS>>() };
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), false);
         let asked = match own {
             true => Asked::Own(block.load_own(n, if S::VECTOR == 4 { zero } else { 0 })),
@@ -185,7 +165,7 @@ pub(crate) unsafe fn decode<
         if !is_small {
             ask();
         }
-        let exchange = shared + TOKEN_BYTES as u32;
+        let exchange = shared + FRONT as u32;
         let (values, tile) = Tile::<S, L, K, R>::step_of(state, &token, v.map(T::widen), work.place, exchange);
         grid::launch_dependents();
         let write_slot = if separate { write_slot } else { slot };

@@ -49,13 +49,13 @@ use {
     layout::{Kv, Vk},
 };
 
-// An operation, its function with the arguments that all its kernels share, its parameter struct and the function that
-// says how much shared memory it has; then a kernel a line: entry name, (type of the state, type of q, k and v, K, rows of a lane group), threads
-// of a block at most. An operation without tiles has fewer columns: (type of the inputs), or (type of x, type of z
+// An operation, its function with the arguments that all its kernels share, its parameter struct and whether it works on tiles,
+// which have shared memory; then a kernel a line: entry name, (type of the state, type of q, k and v, K, rows of a lane group),
+// threads of a block at most. An operation without tiles has fewer columns: (type of the inputs), or (type of x, type of z
 // and out, V), or none.
 #[cfg(any(target_arch = "nvptx64", feature = "sim"))]
 table::kernels! {
-    decode = decode::decode(Vk, PerHead) (DecodeParams, shared_bytes) {
+    decode = decode::decode(Vk, PerHead) (DecodeParams, tiles) {
         gdn_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 512;
         gdn_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 512;
@@ -93,7 +93,7 @@ table::kernels! {
         gdn_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 512;
         gdn_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    decode_kv = decode::decode(Kv, PerHead) (DecodeParams, shared_bytes) {
+    decode_kv = decode::decode(Kv, PerHead) (DecodeParams, tiles) {
         gdn_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
         gdn_decode_kv_f32_f32_k128_r32: (f32, f32, 128, 32) 256;
         gdn_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 128;
@@ -115,7 +115,7 @@ table::kernels! {
         gdn_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
         gdn_decode_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    kda_decode = decode::decode(Vk, PerKey) (DecodeParams, shared_bytes) {
+    kda_decode = decode::decode(Vk, PerKey) (DecodeParams, tiles) {
         gdn_kda_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
         gdn_kda_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
         gdn_kda_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
@@ -137,7 +137,7 @@ table::kernels! {
         gdn_kda_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
         gdn_kda_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, shared_bytes) {
+    kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, tiles) {
         gdn_kda_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
         gdn_kda_decode_kv_f32_f32_k128_r32: (f32, f32, 128, 32) 256;
         gdn_kda_decode_kv_f32_bf16_k128_r8: (f32, bf16, 128, 8) 128;
@@ -159,7 +159,7 @@ table::kernels! {
         gdn_kda_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
         gdn_kda_decode_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, shared_bytes) {
+    recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, tiles) {
         gdn_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
         gdn_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
         gdn_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
@@ -175,7 +175,7 @@ table::kernels! {
         gdn_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, shared_bytes) {
+    recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, tiles) {
         gdn_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
         gdn_recurrent_kv_f32_bf16_k128_r16: (f32, bf16, 128, 16) 256;
         gdn_recurrent_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;
@@ -191,7 +191,7 @@ table::kernels! {
         gdn_recurrent_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
         gdn_recurrent_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
     }
-    kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, shared_bytes) {
+    kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, tiles) {
         gdn_kda_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
         gdn_kda_recurrent_f32_bf16_k128_r4: (f32, bf16, 128, 4) 256;
         gdn_kda_recurrent_f32_f16_k128_r4: (f32, f16, 128, 4) 256;
@@ -207,7 +207,7 @@ table::kernels! {
         gdn_kda_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_kda_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
     }
-    kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, shared_bytes) {
+    kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, tiles) {
         gdn_kda_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
         gdn_kda_recurrent_kv_f32_bf16_k128_r16: (f32, bf16, 128, 16) 256;
         gdn_kda_recurrent_kv_f32_bf16_k128_r32: (f32, bf16, 128, 32) 256;

@@ -24,48 +24,34 @@
 //! whose parent is not its predecessor reads its parent's state back: the same lane stored it, so program order
 //! suffices.
 //!
+//! At the start of a block loads are issued in this order: the tables (where the state is, where drafts go), the first
+//! tokens' inputs, and when those are there the state. So slot and inputs are waited for together, and the tokens are
+//! prepared while the state is on its way. It takes some care (ptxas waits for a table's entry where it stands if it is the
+//! same for all lanes, and for a load together with all others that are used behind a branch), and is worth 4 to 12 % of a
+//! launch.
+//!
 //! Registers decide how many warps hide each other's latencies. What the loop seldom comes to (the preparation, stores of
 //! drafts, a beta per row) would have its addresses worked out once, before the loop, and kept; [`Work::anew`] takes
 //! that from the compiler. So a tile of 64 elements a lane fits 128 registers, 16 warps a multiprocessor, and one of 32
 //! elements 96 to 120.
 //!
-//! In large batches the start of a block is the longest wait: slot, then state. While its tokens' inputs are on their
-//! way, a block asks for the state of a later sequence into the L2, of the one that follows when the blocks now running
-//! are done (`Pool::ahead`); on an H100 this took a sixth off a batch of 256 with a bf16 state.
+//! In large batches a block also asks for the state of a later sequence into the L2, of the one that follows when the
+//! blocks now running are done (`Pool::ahead`); on an H100 this took a sixth off a batch of 256 with a bf16 state.
 
 use crate::abi::{RecurrentParams, flags};
-use crate::arch::{Piece, compiler, memory, shared, thread};
+use crate::arch::{compiler, memory, shared, thread, warp};
 use crate::element::Element;
 use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::prepare::{CHUNK, TOKEN_BYTES, Tokens, VALUE_BYTES};
-use crate::tile::{MOST_CARRIED, Tile};
-use crate::token::{Block, Output, Work, later, names_slot, prefetch, slot_at, tokens_of, wide};
-use core::marker::PhantomData;
+use crate::tile::{MOST_CARRIED, Shared, Tile};
+use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, tokens_of, wide};
 
-/// Bytes of prepared tokens and their values.
-const PREPARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
+/// Bytes of shared memory in front of the sums of teams: prepared tokens and their values.
+pub(crate) const FRONT: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
 
-/// Shared memory of a block: prepared tokens, and behind them the sums of teams, of two tokens in turn.
-struct Shared<L, S, const K: u32, const R: usize, const THREADS: u32>(PhantomData<(L, S)>);
-
-impl<L: Layout, S: Element, const K: u32, const R: usize, const THREADS: u32> Piece for Shared<L, S, K, R, THREADS> {
-    const BYTES: usize = PREPARED_BYTES + 2 * Tile::<S, L, K, R>::exchange_bytes(THREADS) as usize;
-}
-
-/// Bytes of shared memory of the kernel with these parameters of [`recurrent`].
-#[cfg(not(target_arch = "nvptx64"))]
-pub(crate) const fn shared_bytes<
-    L: Layout,
-    G: Gate,
-    S: Element,
-    T: Element,
-    const K: u32,
-    const R: usize,
-    const THREADS: u32,
->() -> usize {
-    Shared::<L, S, K, R, THREADS>::BYTES
-}
+/// Tokens whose sums have shared memory of their own.
+pub(crate) const TURNS: u32 = 2;
 
 /// The slot that a sequence starts from, or one that is none.
 ///
@@ -137,9 +123,34 @@ pub(crate) unsafe fn recurrent<
     unsafe {
         let (begin, len) = tokens_of(p.cu_seqlens, options, p.tokens, n);
         let from_zeros = p.pool.state == 0;
-        let slot = start_slot(p, n);
-        let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + n as u64);
-        let shared = shared::block::<Shared<L, S, K, R, THREADS>>();
+        let draft = &p.intermediate;
+        let lists_rows = draft.state != 0 && draft.row != 0;
+        let zero = lane_zero();
+        let at = n + zero;
+        let slot = start_slot(p, at);
+        let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + at as u64);
+        let row = memory::load_u32_if(lists_rows, draft.row + 4 * at as u64);
+
+        let shared = shared::block::<Shared<L, S, K, R, THREADS, FRONT, TURNS>>();
+        let chunk = |t: u32| if len - t < CHUNK { len - t } else { CHUNK };
+        // All that follows from the thread is worked out anew.
+        let new_thread = || compiler::opaque(thread::thread_idx_x());
+        let ask = |work: &Work, t: u32| {
+            let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, work);
+            let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, new_thread(), true);
+            (tokens.load(begin + t, chunk(t)), tokens.load_values(begin + t, chunk(t)))
+        };
+        let prepare = |work: &Work, (loads, values), t: u32| {
+            let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, work);
+            let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, new_thread(), true);
+            tokens.prepare_values(values);
+            tokens.prepare(loads, begin + t, chunk(t));
+        };
+        let asked = ask(&work, 0);
+        let later = later_slot(p, n);
+        // What was loaded is the block's again, now that all is asked for.
+        let [slot, reset, row] = [slot as u32, reset, row].map(|bits| warp::reduce_or(bits));
+        let slot = slot as i32;
         let null_slot = if p.pool.slot == 0 { -1 } else { p.pool.null_slot };
         if !from_zeros && !names_slot(slot, p.pool.slots, null_slot) {
             let mut t = 0;
@@ -149,29 +160,24 @@ pub(crate) unsafe fn recurrent<
             }
             return;
         }
-        let fresh =
-            from_zeros || p.pool.reset != 0 && (reset != 0) != has(flags::RESET_INVERTED);
-        let state = match fresh {
-            true => Tile::<S, L, K, R>::ZEROS,
-            false => {
-                let at = slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch);
-                Tile::<S, L, K, R>::load(at + work.state_offset::<S, L, K>(&p.layer), v)
-            }
-        };
+        let fresh = from_zeros || p.pool.reset != 0 && (reset != 0) != has(flags::RESET_INVERTED);
+        // The state is asked for when the inputs are there, so that what waits for them does not wait for the state.
+        let there = (asked.0.last() & zero) as u64;
+        let from = slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + work.state_offset::<S, L, K>(&p.layer);
+        let state = Tile::<S, L, K, R>::load_if(!fresh, from + there, v);
 
         // A sequence without tokens has no inputs to load.
         if len > 0 {
-            let draft = &p.intermediate;
-            let has_buffer = draft.state != 0;
-            let listed = memory::load_u32_if(has_buffer && draft.row != 0, draft.row + 4 * n as u64);
-            let draft_row = if draft.row != 0 { listed } else { n };
-            let keeps = has_buffer && draft_row < draft.rows;
+            let draft_row = if draft.row != 0 { row } else { n };
+            let keeps = draft.state != 0 && draft_row < draft.rows;
             let each = has(flags::WRITE_PER_TOKEN);
             let is_plain = !(keeps || each || has(flags::ROUND_STATE));
 
-            // The state is on its way while the first tokens are prepared.
-            let mut tile = Tile::<S, L, K, R>::pending(state);
-            let (mut t, mut prepared) = (0, 0);
+            prepare(&work, asked, 0);
+            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, later);
+            thread::sync_threads();
+            let mut tile = Tile::<S, L, K, R>::unpack(state);
+            let mut t = 0;
             while t < len {
                 t = compiler::opaque(t);
                 let work = work.anew::<S, L, K, R>();
@@ -182,27 +188,6 @@ pub(crate) unsafe fn recurrent<
                     buffer + wide(t, step) * S::SIZE + in_slot()
                 };
                 let state_at = |slot: i32| slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + in_slot();
-                if t == prepared {
-                    if t > 0 {
-                        // Everyone is through with the tokens of the last time.
-                        thread::sync_threads();
-                    }
-                    let count = if len - t < CHUNK { len - t } else { CHUNK };
-                    let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-                    let thread = compiler::opaque(thread::thread_idx_x());
-                    let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread, true);
-                    let loads = tokens.load(begin + t, count);
-                    let values = tokens.load_values(begin + t, count);
-                    tokens.prepare_values(values);
-                    let later = if t == 0 { later_slot(p, work.n) } else { -1 };
-                    tokens.prepare(loads, begin + t, count);
-                    prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, later);
-                    prepared += count;
-                    thread::sync_threads();
-                    if t == 0 {
-                        tile.settle();
-                    }
-                }
                 if keeps && draft.parent != 0 && t > 0 && t < draft.steps {
                     let parents = draft.parent + 4 * wide(work.n, draft.parent_stride);
                     let parent = memory::load_u32(parents + 4 * t as u64);
@@ -222,7 +207,7 @@ pub(crate) unsafe fn recurrent<
                 let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
                 let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), true);
                 let token = tokens.get(begin + t, t % CHUNK);
-                let exchange = shared + PREPARED_BYTES as u32 + t % 2 * Tile::<S, L, K, R>::exchange_bytes(THREADS);
+                let exchange = shared + FRONT as u32 + t % TURNS * Tile::<S, L, K, R>::exchange_bytes(THREADS);
                 let values = tile.step(&token, tokens.values(t % CHUNK), work.place, exchange);
                 out.store::<T>(begin + t, work.row, values);
                 if !is_plain {
@@ -242,8 +227,14 @@ pub(crate) unsafe fn recurrent<
                     }
                 }
                 t += 1;
+                if t % CHUNK == 0 && t < len {
+                    // Everyone is through with the tokens of the last time.
+                    thread::sync_threads();
+                    prepare(&work, ask(&work, t), t);
+                    thread::sync_threads();
+                }
             }
-            finish(p, &work, slot, &tile);
+            finish(p, &work.anew::<S, L, K, R>(), slot, &tile);
         } else if p.target.slot == 0 && !has(flags::WRITE_IN_PLACE | flags::WRITE_PER_TOKEN) {
             // The final state of a sequence without tokens is its initial state; a pool is not touched.
             finish(p, &work, slot, &Tile::<S, L, K, R>::unpack(state));

@@ -52,13 +52,14 @@ macro_rules! call {
     };
 }
 
-/// Bytes of shared memory of a kernel: none, or what the function of its module says.
+/// Bytes of shared memory of a kernel: none, or those of a block of tiles.
 #[cfg(not(target_arch = "nvptx64"))]
 macro_rules! shared {
     (none $($of_kernel:tt)*) => { 0 };
-    ($function:ident $module:ident $($of_kernel:tt)*) => {
-        $crate::table::call!($module $function $($of_kernel)* ())
-    };
+    (tiles $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
+        use $crate::$module::{FRONT, TURNS};
+        <$crate::tile::Shared<$layout, $state, $k, $rows, $threads, FRONT, TURNS> as $crate::arch::Piece>::BYTES
+    }};
 }
 
 /// The columns of a line as a record.

@@ -51,6 +51,8 @@ use core::marker::PhantomData;
 
 mod exchange;
 
+pub(crate) use exchange::Shared;
+
 /// Rows that a lane carries at most.
 pub(crate) const MOST_CARRIED: usize = 2;
 
@@ -141,21 +143,6 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
             x += 1;
         }
         Tile { pieces, memory: PhantomData }
-    }
-
-    /// A tile that holds the bits of loaded rows and does not look at them: [`Self::settle`] makes rows of them. So a
-    /// tile may be on its way while something else is computed, in the registers that it takes up anyway.
-    #[inline(always)]
-    pub(crate) fn pending(raw: Raw) -> Self {
-        let piece = |r: usize| core::array::from_fn(|i| f32::from_bits(raw[2 * r + i / 4][i % 4]));
-        Tile { pieces: core::array::from_fn(piece), memory: PhantomData }
-    }
-
-    /// Makes rows of a [`Self::pending`] tile's bits.
-    #[inline(always)]
-    pub(crate) fn settle(&mut self) {
-        let vector = |x: usize| core::array::from_fn(|w| self.pieces[x / 2][x % 2 * 4 + w].to_bits());
-        *self = Self::unpack(core::array::from_fn(vector));
     }
 
     /// Stores the tile, each element rounded once to `S`.

@@ -110,6 +110,14 @@ pub(crate) fn take_turn() {
     }
 }
 
+/// A zero of the lane's own, as threads are below 1024. What is plainly the same for the whole block ptxas may move to a register
+/// of the warp, and wait for, before the loads behind it are issued. A zero in the address of what is loaded, or in what was
+/// loaded, takes that from it.
+#[inline(always)]
+pub(crate) fn lane_zero() -> u32 {
+    compiler::opaque(thread::thread_idx_x()) >> 10
+}
+
 /// A quotient, by multiplication with the [`abi::head_reciprocal`] of the divisor.
 #[inline(always)]
 pub(crate) fn divide(dividend: u32, reciprocal: u32) -> u32 {

@@ -19,8 +19,7 @@ use gdn_kernels::abi::DType;
 /// - Several tokens with a decay per key have eight warps as well: with four, update takes up to 12 % more. The
 ///   smallest grids have four, up to a quarter of a state a multiprocessor in f32, and in KV up to half a one in 16 bits. Large
 ///   tiles pay for a 16-bit state only, from one state a multiprocessor on, in KV where each token's state is stored, from two.
-/// - Several tokens with a decay per head, four warps a block: an f32 state has one tile (and eight warps where one wave of blocks
-///   just holds the batch); a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose
+/// - Several tokens with a decay per head, four warps a block: an f32 state has one tile; a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose
 ///   warps have the fewest instructions for a row. Where each token's state is stored, those stores hide the instructions, and
 ///   small tiles store sooner (but not in fast memory).
 /// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large (one
@@ -57,7 +56,6 @@ pub(super) fn choose(job: &Job, caps: &Caps) -> (u32, u32) {
         24.. if is_kv && !(is_kda || is_fast) => (large, 2),
         _ if is_kv => (large, 1),
         _ if is_recurrent && states <= sms => (small, 4),
-        1 if is_recurrent && is_f32 => (small, 8),
         _ if is_recurrent && stores_each && !(is_f32 || is_fast) => (small, 8),
         _ if is_recurrent => (large, 4),
         _ if is_kda && 2 * states < sms => (small, 8),

@@ -168,11 +168,11 @@ Qwen3-Next-80B-A3B over 8, H100
   decode f32 kv          8x2 8x2 8x2 32x8 32x8
   decode bf16 vk         2x4 2x4 2x4 8x4 8x4
   decode bf16 kv         16x2 16x2 16x2 16x2 32x4
-  update f32 vk          4x4 4x4 4x4 4x8 4x4
+  update f32 vk          4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 4x4 8x4 8x4
   update bf16 kv         16x2 16x2 16x2 16x4 16x4
-  verify f32 vk          4x4 4x4 4x4 4x8 4x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4
   verify f32 kv          16x4 16x4 16x4 32x8 32x8
   verify bf16 vk         4x4 4x4 4x4 4x8 4x8
   verify bf16 kv         16x2 16x2 16x2 16x4 32x8

@@ -118,6 +118,16 @@ pub(crate) mod warp {
         f32::from_bits(bits)
     }
 
+    /// The bitwise or of what the 32 lanes have, in a register of the warp. They call it together.
+    #[inline(always)]
+    pub(crate) unsafe fn reduce_or(mut bits: u32) -> u32 {
+        // SAFETY: the caller converges the warp; the exchange touches no memory.
+        unsafe {
+            asm!("redux.sync.or.b32 {bits}, {bits}, 0xffffffff;", bits = inout(reg32) bits, options(nomem, nostack));
+        }
+        bits
+    }
+
     /// Orders the warp's memory accesses. All 32 lanes must call it together.
     #[allow(dead_code)]
     #[inline(always)]

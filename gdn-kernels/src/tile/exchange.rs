@@ -5,9 +5,22 @@
 //! it can start beside the kernel in front of it.
 
 use super::{Carried, Tile};
-use crate::arch::{shared, thread};
+use crate::arch::{Piece, shared, thread};
 use crate::element::Element;
 use crate::layout::{Form, Layout};
+use core::marker::PhantomData;
+
+/// Shared memory of a block of at most `THREADS` threads: `FRONT` bytes, and behind them the sums of teams, of `TURNS` tokens in
+/// turn.
+pub(crate) struct Shared<L, S, const K: u32, const R: usize, const THREADS: u32, const FRONT: usize, const TURNS: u32>(
+    PhantomData<(L, S)>,
+);
+
+impl<L: Layout, S: Element, const K: u32, const R: usize, const THREADS: u32, const FRONT: usize, const TURNS: u32> Piece
+    for Shared<L, S, K, R, THREADS, FRONT, TURNS>
+{
+    const BYTES: usize = FRONT + (TURNS * Tile::<S, L, K, R>::exchange_bytes(THREADS)) as usize;
+}
 
 impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// Bytes of a lane's sums of a token, two for each row that it carries.

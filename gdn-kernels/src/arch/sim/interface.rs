@@ -59,6 +59,14 @@ pub(crate) mod warp {
         f32::from_bits(current(|lane| lane.stop(Stop::Shuffle { bits: value.to_bits(), pattern })))
     }
 
+    /// The bitwise or of what the 32 lanes have. They call it together.
+    pub(crate) unsafe fn reduce_or(bits: u32) -> u32 {
+        [16, 8, 4, 2, 1].into_iter().fold(bits, |bits, mask| {
+            // SAFETY: the caller's promise.
+            bits | unsafe { shuffle_xor(f32::from_bits(bits), mask) }.to_bits()
+        })
+    }
+
     /// Orders the warp's memory accesses. All 32 lanes must call it together.
     pub(crate) unsafe fn sync_warp() {
         current(|lane| lane.stop(Stop::WarpSync));

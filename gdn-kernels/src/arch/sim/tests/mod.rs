@@ -33,6 +33,7 @@ mod gpu {
         grid::launch_dependents();
         warp::shuffle_xor(value: f32, mask: u32) -> f32;
         warp::broadcast(value: f32, lane: u32, width: u32) -> f32;
+        warp::reduce_or(bits: u32) -> u32;
         warp::sync_warp();
         shared::load_f32(byte: u32) -> f32;
         shared::store_f32(byte: u32, value: f32);

@@ -37,6 +37,14 @@ fn broadcast_stays_in_its_group() {
 }
 
 #[test]
+fn reduce_or_gives_every_lane_the_bits_of_all_of_its_warp() {
+    let out = case().good(|p| put(p, reduce_or(1 << (thread_idx_x() % 32 / 2)) as f32));
+    assert_eq!(out, [65_535.0; 64]);
+    let out = case().good(|p| put(p, reduce_or(thread_idx_x() / 32 + 5) as f32));
+    assert_eq!((&out[..32], &out[32..]), (&[5.0; 32][..], &[6.0; 32][..]));
+}
+
+#[test]
 fn each_lane_of_a_broadcast_names_its_own_source() {
     let out = case().good(|p| put(p, broadcast(thread_idx_x() as f32, 31 - thread_idx_x() % 32, 32)));
     let expected: Vec<f32> = (0..64).map(|thread| (thread / 32 * 32 + 31 - thread % 32) as f32).collect();
