@@ -16,12 +16,12 @@ use gdn_kernels::abi::DType;
 ///   16-bit one no larger blocks than four warps.
 /// - With a decay per key blocks of eight warps from the first: preparing a token is more work to share. An f32 state goes
 ///   back to small tiles earlier, from eight states a multiprocessor on (two where memory is fast).
-/// - Several tokens with a decay per key have eight warps as well: with four, update takes up to 12 % more. The
+/// - Several tokens with a decay per key have eight warps as well: with four, update takes up to 11 % more. The
 ///   smallest grids have four, up to a quarter of a state a multiprocessor in f32, and in KV up to half a one in 16 bits. Large
 ///   tiles pay for a 16-bit state only, from one state a multiprocessor on, in KV where each token's state is stored, from two.
-/// - Several tokens with a decay per head, four warps a block: an f32 state has one tile; a 16-bit state has small tiles as long as all blocks are on the device at once, then large ones, whose
-///   warps have the fewest instructions for a row. Where each token's state is stored, those stores hide the instructions, and
-///   small tiles store sooner (but not in fast memory).
+/// - Several tokens with a decay per head, four warps a block: an f32 state has one tile; a 16-bit state has small tiles as long
+///   as all blocks are on the device at once, then large ones, whose warps have the fewest instructions for a row. Where each
+///   token's state is stored, those stores hide the instructions, and small tiles store sooner (but not in fast memory).
 /// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large (one
 ///   again up to half a state a multiprocessor, up to one where memory is fast). Several tokens have small tiles, whose sums have
 ///   the shorter way; but where each token's state is stored, the length of the runs counts, and large tiles are up to 6 % faster
