@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "677ad0fe6f4f54fe769cad5451e0263757a1f24f2ba556c481123734cbaeae85",
+        sha256: "1ee64f8c70bc239ff12936a05542dd650594a63c1dd796def5b33a426f4a3bba",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "aa32e95e1065a6127c5cb96a93e903cc350e446cc31e1ae673a3a3f8c832692e",
+        sha256: "f5ff1a1d53b08eca52ce6ccedf5f56568218065ba561b546486d5d0ba44638f4",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "3e0bbe4c53bcbbcc25a4e938c39ce104e720d3918add48ff8daec0082a7cb157",
+        sha256: "c836a44abca7c337fdb6f417509c1b5c683ebcd6b794d81a9f7bc2ac70eb550c",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "fe00955694266c136ef76de9be92977883c51006e45e1393f53eeda73f89694f",
+        sha256: "b25287cf8fa328be9e416fd743f0688a8cde45ec178d9df7fa9865c7b768b49e",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "86c21690bf975007686bef7267518d9fa50398948e6296a4cdea8f311f5a826e",
+        sha256: "e59ce905eded31b30ec92d4b86781e6834aaaa7d557a7c6188a4e1fcb571bbf6",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "da48c559a3e968695f2a250335e85603e1f1c3d42350ea268dcbf3327e491121",
+        sha256: "d8c2446507c6b489a3be0f3753fd387b8f9cda553a3b97afb9a3e89c87ab3b14",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "fb0495807a77ae42b4c583bedae0b43e3dd5ffb9907bd5398db504bf38e9466e",
+        sha256: "5a9880cdcb1f8d20a64807375b178cab54274b0a31a6d729c9eabd7a65f8730c",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "cb3e55c1cf18ba3dc1279000b11f40b0fbaed028fca04df541342fcb5065ac2e",
+        sha256: "d0e2757c66e740cedd8231a605fb7162342b150d8a8c52c4564ab7b901c09d51",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "96c245c148f78a4d2e239963117553d6a8ef882cf4deb76ae176ad91ed818b03",
+        sha256: "7bc075089e88c2329e7a5053d9bc0756110dd6550841666415385a64f39722c3",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b63e60d2d82997db3eb6bd305196ff4ff6a5ebb0829c760bc1d3aaf996ec458a",
+        sha256: "2313701b0a43a1049509cea4faa4bb158d86d7691d04c0ef0b8ff482e2cc43b1",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b6e3ccf081aa7517c36121d593392754ee33ad2b17d0b12be6d6e596bc9fde9d",
+        sha256: "367ae94c16a30107ad235eff69fc67182179d145cd3c3398bbba72dc83d6b057",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "098032dd94aa05673963a1fc6d588263bc5804c68562461d918aacc46209297f",
+        sha256: "9801e228347324b6b456653bccf271bfb08f4c59a94c07058a3f6de5c3c88fb5",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "c177db1259867e481169b09d03dba69e4de64f416e2f256e3e4275566cd19e04",
+        sha256: "711a314fe607e961048eb9f58a260bc9462fa71c19ed067e7fb6ab35e145f5ba",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d7347ce87f3dac24db51ceb9e6e1479e48864c1ea4644b6c9384e7857f1ebb34",
+        sha256: "ef5246d6dab6131704a4356d9d34fb9559a14827c5b287a3e42801c101fea9ea",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "f885086f65ef6851a54135a1b3cc18f780157f90c14b520c9774d57f64eb8f1a",
+        sha256: "783d20c70e9a23effc32077a7e5a37d2e2f60ed5f294e8192cd622e2afa00875",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "640856bd1cf2f585733b34eefc2c1d975bdd5cdc8166e60b8151bcfdfc7c53aa",
+        sha256: "fd13afaacc99b5b1eddab335bbcc39c548952752a936eda21bf00298ecf333f8",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "4c9953df0125519fa39e6462754b4139681530ff5bb21e506b171aa32bd59190",
+        sha256: "3a3657103b1a6283c864bc9c096e5589bbdd2ba359d6c209b2afa5bd5037fea8",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "174cb4b8537e856a8c9e3428bb8c8edd6eab254c2e33b9fe46b8633c666a1312",
+        sha256: "29e6eceed20465094ed2c7a80f6d7ac3b72a85971893bf853e3521403d0f4192",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "0bf820e69224fa00f09989818bcc3843c2febaa608500cffd9669cfcd403ec11",
+        sha256: "ce7b9adcf21c9b7d483e434439c99e60da0303707e323ab7c5544ac9969d7805",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "4caa11f9070e0131e9e1cb3d49376b8969c50287c9d99eb5f7e64616319b1b80",
+        sha256: "4eb25618a0d219115bfa1e571ae04d3b9224a5213ffb6277d48481962774f515",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "0d7aab2c4a439edd87fcaec13c3991747279da2356dee077c6bf0ca7a91cd648",
+        sha256: "d782e11c0878f3373aa4cbfd0234f333445880f89357274b9ea9d81bf6be6aa0",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "57a087469236c56e7d7e1481a08fe4c72f54321c02da9ede4444c8ad93139e31",
+        sha256: "c6326dc2c1a8c7223c31115fc05c5d5d7610eb1188e7fe615363b41c9b77426e",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -300,7 +300,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "72417d309cd0b6587bd10ed530ebc8817fa0cd0a1f7f8c83203811837967d36c",
+        sha256: "7b9b31700f59de61a9c0233bda77f76f3f4119dce980a404e0ce9ccf15c1f8ad",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -313,7 +313,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "bdc73ca19c013d4a036ec31f510774ffce05b47cbd14675eda4a800046a9ac3d",
+        sha256: "ec8b635cc0153dc00a3cd6687202d76943123712496daaae58f338ccd2154a38",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "4c75e10dd93b5f6df49585c3136a48f96acc31446758e8655259d4fdafc402c7",
+        sha256: "ef2ffd7270856a9215e3dfcd662f30739cfdfb0617d17a1a380601f257aa9283",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +339,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "cfb2b035334b56c68d4c03a41595f4a56ef698fe87dbf8fe43fcdbf8abc15cb3",
+        sha256: "2e29760e92dc9a9af054fa7d37e5ce4bb47d6195d1ca5708ea8d62ad92985e04",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2c731ead82387db6113369b7267e5e0573f7501a1db9b13f6bd779b5acf4a396",
+        sha256: "ee9ab5a983ada771cc8b39a6ab7347d342d1b36c91caf81e035b8d3ba76deea3",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +365,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "43a9819ea5d0207560c04b1488a35990fed13784f4369e38ffe3949d5abd2a7a",
+        sha256: "9916355d804240c89f548af441d0fdd8825f31a5493796c1ff63caa8d899c0f6",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +378,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2d7239909ecd3a83f66430d87af27b30ec6134ab7b648fcaf05101b0b0beb84e",
+        sha256: "dbdcf46c5aaf6b07d4acc5c94c62ab4d83e516907ea5dfdd486e7c6b73210d31",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +391,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "19c995654d66ab3486a445b44adb1f1b5afd15a244b770011678f3e2b261baa0",
+        sha256: "ba55e9fc16c254922b5b7dae41089237696fc64e703a6c2aced728033f5201e7",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +404,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "e14084828f17a22891435ee91417bf766f1ee128e83d114b4455579b21d65f43",
+        sha256: "06b9d2cd626ec9ec3a19dd11b429c072cbac3819562faf91abbdca27a282ebdd",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f54afbce7d3ba46d4a68979061ffde918d02595dfc06cbe9eaab6ca866ee7f5a",
+        sha256: "8b71b46eeba1923dc9a475f468ecd2e83101019a42a51958392e19a886d1b019",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "847f583525f61056e6c3cfe538768f9751297e16e0f86d2d4f03cf06e464acce",
+        sha256: "3bd97a5f0d6fe5bb7873516c9d6aee52fc0e675901e663c0777e877c64b45345",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +443,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "2b72d9ab409ac75006ba3cd02fdbdc2a652c4d556f9a82b9bc8713c77eeda455",
+        sha256: "6ffdee791c57e74e100b3102a5d37118a863f8934650983bf7b1cc2c06d9cfe5",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +456,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "a0e8869d22825b820d18addf401283aa696a2ceaf93d3ac611339727f869c391",
+        sha256: "15abb8786fcbe09108249028313c2647378291291dcaf83e69b30922fc7984c0",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +469,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "051a8b8eeb0a811fc2c305f946567e1f8715af5f96e907da438264d515849831",
+        sha256: "a0d7471674972d1ce9cd3249e6e2d14ac730ad9d80b8bd8fa807c8e17234f03f",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +482,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ac69259b8f8da485de18b5fcf0a587549c89c904a787cc6d8b551f3c46df4497",
+        sha256: "483073b1bb6be3073020104a671e5aae3652fee8c7a81a87ce3e2456332182f8",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +495,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "4e383c5848dfc28dfe80cd531180436fc15b18677b00886576c0957f189c7459",
+        sha256: "2b716cf5574b969dc52762ddb8a8230bdeb9f3b020616caa6fb1e461565bca22",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +508,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "4a6a08cef91dd93dbb1d72c9fdee91470f09dbf7db136fe774ed7b261e5b9e55",
+        sha256: "9a83d3fff57483f8ddcdddaa874a88f4ec902225fdfee4a43121db518182c95f",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +521,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7b884ab540aeac37ff006b040302a8f53995016089f5371029c4f22a2cbe7006",
+        sha256: "c6e14cc3c50078cc66384a20aa56985238783f11d835673ca5652599caa61623",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "21d80bedd36ebe3bec3349eb3cdcf1c49fefaa3dd760a558cf1a6cd0c6231980",
+        sha256: "cfaa3140e8b67954dfda1f0696abb73e3f5ec874034f62f5cf90f7f24312129f",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,7 +547,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e77b155fd48b892b0802965b4eb6944a0888a86ad2e6f024b48f2de5fbd292b4",
+        sha256: "c1b5b4912a6c2c6c3d7a76f93ecd3e53de431df5e5ff146a6983e04db36fe09a",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -560,7 +560,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "4a721a7d15d1ae59fd1863c6c730cac3e881fa6741d062af23b96928cd67fdb9",
+        sha256: "22c4a37f824c1cf60d138f780a1bcde7e12599ce373438b2106ec17f028408eb",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -573,7 +573,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "22a8f5981f76f7bdcc9d73b673eee35e62bd401fa470c733be434e6999ed2cc9",
+        sha256: "ad87c20b8c661c5f0b2bb71902fe41fecb089bd3dc9935ee8f938c84248b0242",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +586,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d51d84eea100dd31412a4dc4a93f68c78969d3183391521d49884da39dc2a9bc",
+        sha256: "081a04685f2d1cd644726446c5a508d88eb3659c20dd32d4ce1302c7ae9c4245",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +599,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e1d9d9b685cf466dcde4a6b374134cc44cf799db05e077cf4890c17635acf2af",
+        sha256: "bdfb6e35462c0b1fefcb4808750da6c4588f7f751273e3f648352b607194a2e7",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +612,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b8614bdc4055bed23011760bf981258d03ba3d30141f3ed9a169434096a33f05",
+        sha256: "2d260f3ef558f3c4769a843457bb44657905451cd6ae58594c545e8157e7ee71",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +625,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "113617ceb8153a665e49f0871176452f7a1d3a1950d882560f7dd5cc72658ee4",
+        sha256: "7eec410c86787e150f6b70e711fb034c482262d77bcfcf33d259df8ddd612718",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +638,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b1cce6c2d41d02a4ebd5dd71f951e4cd747b7356b7b4dfc5342cf529694cce47",
+        sha256: "a8bdf52ddd277881bbbf83d9f3e74c757a4856b3b2c3d44cfc132438009b913e",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "9b6ae920d0be0bbcb384be0cc019bc761bfadb18625dc4b929450e5fa4bd116f",
+        sha256: "6ba9b6aff7a31df94558b1ace8617553ccc35d0f56b6052a76caf91884439bab",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +662,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "5f97bf38266774d3ad32d44f55b7b1ed371cf2d3870fd59c7d4057e44ac09956",
+        sha256: "48df7aa67e1ec79f060e5ddbe68c64eda7ff58cd47b8bd0cf971c18c424cf258",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "2132a2c5099c45341610701841f66c882d21fd1aa1f71f640da4c2b7c1bb9f81",
+        sha256: "462e1e122412d1df9ef79252f38921695a8bca4a0f515b381537642611342f98",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d69963bb2a2448f993e176fe684bc54a42528f0d883afbe4ae28083213b54e7d",
+        sha256: "e2d6c50dca216d3452cb87bc1b3f794af4f7ff3fc0c6d72956307abe2b6dd041",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +700,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "573460882c7e0edab513c5784284b060022fb56f5d658443028520cd413d55ba",
+        sha256: "b68e623d69e45ad9103422c4547bffd47d1c77b6ef13a3b25e5b9f10ee753c74",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +712,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "04fc05dc847e93d56c8150a7954e42b75d181a064205eff6c1ad51d181cd13ba",
+        sha256: "b081eedcf26c7038b9341216c2acdadbd67416ecf93c6f54dbfbe276f5cca7c4",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +724,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "eb274195dc8ab9002915119a9da09c95121d0681b09dfbfedf04dfe6b610bfa9",
+        sha256: "68519d7cfc2f640654d5e8561d85eb37ffa5e11846a9d3b7a34af910fa985651",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "d2c714960dcadbdef601b84d64806338b0a756330b9dba0b6b0e5b5d3ade3dee",
+        sha256: "2691c5db19491c8049f52703a843d61206bfbff1bb289958500734e8b2a5ab05",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +749,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "bc9b5e4f82a47d102bce86b1650a62c223fed6b4981c246d072b400f081933f8",
+        sha256: "70259bc9bcdd059ba6229fdff5157045b2cf91a75d25a5045ba5c0c476e2e3f0",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +762,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2c4e8af599497a28fbe53ac7dc1ac72a309464607795c96cfec8975b8179b951",
+        sha256: "f76240b1e034ce2d70843135b564d9c2029e01c17e45c73208eee69615786de8",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,7 +774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "9a6c7d82f3900087ed608ff0fccf5f18fe89275850bffc8cb42c15a5e7a6903a",
+        sha256: "e09fea7a23c9f3f0b89d1448ba0cbc0e9c45911b95490a1a1c87eebd26a92eb1",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -787,7 +787,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "68015537fda3e637aa82c77bd743d96358b56410c6d14e97e90da25526f0bd35",
+        sha256: "a54d384cd2addd367749143b459278c124f4f14b5a58073c32862de44a5a234d",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -800,7 +800,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "07036149282259757d81aeb9b207c4552c9a61a8eb77f5fd35fe7800c8723b50",
+        sha256: "b41e579127f55d9a722b6d477cc168043ef67854287232dea64ffefc7a007111",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -813,7 +813,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "0a393050615c7f3ea416ceb9c029a69c673fc577dd49458eaeac86da625a276c",
+        sha256: "d563b548a2f274f178ba6872c7beab32798875155a6f80f5663276e8350220a0",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -826,7 +826,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "cd7086907496c772fb9d5a7190d3d6f738e14f1e5e36107aed89f258acba3e9c",
+        sha256: "e83675d9e5758045ed122d4138fedd0749f9b38cc47cb0c3b77c38e83cc8d89f",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -838,7 +838,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "47f5b10f37c48cf82eb953f2326752a9fe0889e9bcecd5aa44930df62011aa33",
+        sha256: "c3d1c2ea45c558055bc236d2ac20971870cbad433a9b324a4becfe05e4f40c52",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -850,7 +850,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "c946b493f4eb5c3bcec5fe469bf7317ca18f8bb398fe778867a9ab1bc734940a",
+        sha256: "7791289ef60a5b45e70a00358a386375f16d451c572797e5bff0440bf4dd9eeb",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -862,7 +862,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2b388ac32961f3681ff80f1a54c37be6c985c1e79c91eb855c27f0690bb0490a",
+        sha256: "0b5b043e8b2125d57f33a8458278541869860fec17e3039c871fa52b6b8ac35c",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -874,7 +874,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "3c825ac7ca6346785c922b127fbddaf10adf42d7cdbd40531c3ce66ea24e2b84",
+        sha256: "d8fb92690d6bef50e16b5ee8993b8ba89981a300db8a0e90187e00d205f3109f",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -886,7 +886,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "500ccd736fa9f3f4a1e3cc2a229c74e1387e4b66df9af8b7298d4889b03b94bd",
+        sha256: "95b5b2ad59bc8b45375b773b441497f46fbfa79410fa160c0542a4816a28038f",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -898,7 +898,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "8d090a7747db3611d2af478f3d190e2e0ef19d2bc1b0c818f4c13ee26893686a",
+        sha256: "0fbfde08077288faf8bc117ab213eba9cbc27370b670a5c9bfc51f0385449486",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -910,7 +910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "b9ed8958b9d5da35df297d0b1369295464fa6d8133e1c3304962dd0fb8827dff",
+        sha256: "05bbf8e1c4d76e82da24c3f6c0b22e321569e15ea0f413797788bddad322b641",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -922,7 +922,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "35408c341c669dc502d0f0959d9e404b50dbc341aa5c54c9d738ea7db559d766",
+        sha256: "f46f02ae18d17e83bf4df63721db2c57b4815fa0bd68e7df939da790cecc4d43",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -935,7 +935,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "cfbb41895c2593473e40c03fb18151e4b411989d999c57ea5f4ce7aea210780c",
+        sha256: "a473e1e9b59fc05f0e1c1062516fb8786f912dd04e506da76d8ccf59656c2a6b",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -948,7 +948,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "cf4fc7b40a133e9719e6869774b7af51ff84c4cc3a79e4890a826263aef0cbbe",
+        sha256: "e720b02a613782aabdb2c476e515f1776aea23dd53aa67c223be123e156f3e17",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -960,7 +960,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "38ae59935c1569199dab626c1416e15122b838eb475865ff25d833e8c3b4b990",
+        sha256: "1b1e2bf61c477787ccb0b6ea72fb0f7b1767112f1159d8a6ddb554c410fc7907",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -972,7 +972,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "492bad9f9a8feb2945b40c05d62b24625bda93aeea90d06a27e7f3b62721f237",
+        sha256: "5545df92a93099540896874391ebbe37618ea6da12b5746e952998517affd713",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -984,7 +984,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ebc38d3d1da9393fbdcd1e3cfd789526cafcf94d6ad3e3fdfe07f2813d6efbf3",
+        sha256: "23a47c78a8bd632aa581544d7ef6dbd55f40ec5ba0f5745895cabbe8531dfdb1",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -997,7 +997,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "f687da804845ada2c4d5c8e5632353dc2d719d0e28a0f849f0677733b1c279a4",
+        sha256: "b157b3d77500a42e300653c478ec876706c70866eda10ff180176aab5cb6a528",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1010,7 +1010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f6350df74aefda61e35b593ad3d2e8c212195489076f935ee1bf7252d1c4ea27",
+        sha256: "ef53fcb3d4a85fc0a2675dd068edd48054cbe5bc3a949b43d1e39ea963ae2375",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1022,7 +1022,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "50382338a3753aeb24c5d107680df47b6144dcbb0d412fbea5614bf102de3488",
+        sha256: "e3a8369a723eb8c418cfd822c9213dd04d6c4ab673013c30d078beafa976badb",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1035,7 +1035,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "74341e3bc51e4d9bb136e447be05b69f0a8b08e6a83afed6f0334ca2ee08eae0",
+        sha256: "fdcca17c71647b195dabf0fc1bd6e864525933583eaec9db0523b3fea834a903",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1048,7 +1048,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "289687a02e779d02313ade35dc3579539b5035c3427f4926b84ab5a64bcaabe2",
+        sha256: "70be7e7e48b42583064320dea398fd0068547a00b81e3a0764ad35b24cb99b46",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1061,7 +1061,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "92b0a724c2d682c1243e0411e55b7f998bf69e1d16020ddd4c5c7d98ad069ae2",
+        sha256: "bf772068c7a4f80678a07d98ffdb119d227735c276ed83f1bb654b6ef7ccddd8",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1074,7 +1074,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "189c9bad5f5afca614758c8ad7bc261040a33dcc1e6f74f3411c2bc264538f2e",
+        sha256: "38dc26997690c97bf8841fa79092dcdb1c91ffb4599955885966181382d8b867",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1086,7 +1086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "f33318b044bfb60d37429ab17968e63d54ed011a036114522f50e4a487c56832",
+        sha256: "1d5e90069031e93b4b6f46373396434151751d75df3c6d8ddded316d33047738",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1098,7 +1098,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "ae44da1f6913d163d5aa593e34fdd045b4363f400f2a160cecf3108af5dbb3a7",
+        sha256: "56c2ac1da84cffe9aef8528866319d81963afb0ee2bcc2d79b89131e06406e4d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1110,7 +1110,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ea41eb8c408a6f896fc716e0f1b396ac9feb0f41b6bcd226850d494a6e330b9c",
+        sha256: "dcdeef64e929bd201a1e7f97a39ce6b8e7c9e4640e4f7bd27f173b96583bcffc",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1122,7 +1122,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "11a6a0a2e2afe21a952ee80dd5b3bfa2dfc4bef3e5a26faccb2e2a71ee662b1a",
+        sha256: "3ec455617a2599652319306cc8d59280a89093804c38465b33a36a80abb1fbce",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1134,7 +1134,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "69ad8b7983e6a50e2327d494ef02042a9cefaa3606d81cd1f452e019d2d5c015",
+        sha256: "eb5106322e3ea737b69ec8e9c9f9298befbcc6dcede45f0c22ad84c70c7136e8",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1146,7 +1146,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "1e7360a7140d75987cc79922fafc2a52a2ca566c410e18fd3d7ea4dbc264657c",
+        sha256: "6acf4d4492dae27c857fd43707074b9b64ec2976ebac44d281de78c4f7c8cb7a",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1158,7 +1158,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "d1f8316743912002ba8dd60d22632fa4230aca985d057e0f5cfdbf7fc156c185",
+        sha256: "cdc066604196fab2156c60df0bb86bdd26b435960e79c2a2feb27229450b6615",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1170,7 +1170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "e446a6b7647a5808efb7661204f3ccc59dda8ffbb77446ae73fed669ce549f8c",
+        sha256: "d05f1cda7e491daa546659fb10238b8b341c262a1f738bd03cca5837425befda",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1182,7 +1182,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "52974c2b2d4e7ecc7d57a87cd3e62f269ddb2bf3b8b264f49f413464bb4f7b35",
+        sha256: "9b0c5fc20cd95913edac944c1948f760c7a1ac7740fb24c61f31d456946484d4",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1194,7 +1194,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "5a7e8c8a01d6fe0329588cacfd111b06569ef48240a97b7fd3a0045429836c96",
+        sha256: "47bd13b9896964fab627b10a017f6253b25ab7a259a89cc68e6baae4ba804b24",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1206,7 +1206,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "e74d941b11978d721468526f67bc5b4b75011ec303ed78bc5eca2ca15aa8fee6",
+        sha256: "f453a43f4b318b2fea9a877c7f65dc29654498c6562aac9e2a60a981ca2cf796",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1218,7 +1218,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "a67b23a5fcfac69a87f70d7419eb5c15710ce5104dc80faa1498ce1ece6bdc64",
+        sha256: "b7a500e148121e65cd8016efb881ab2528bee0ee03174c3a6fca2ea5ab916237",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1230,7 +1230,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "0da715c3867649836918852a8a6c50263efef4ff4f5fdff447bbc7fe889fe18d",
+        sha256: "c6e03e0847aaeb4b77c77f8df27aded8f8c775525ed586d60fca282966aa0b68",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1242,7 +1242,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "4b765f0e0c4d72c26ac58f1b25b54ec3740861d3d0560c7e944a9cff7f32fdec",
+        sha256: "f739a489d5399b61f3f8d4dfb61dca91d623511be28414549684c631f93a8810",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1254,7 +1254,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a30aad00384ec15aa995bb4f13b65e1b581d1ec7f7d02dd8fb29befcc7ff4d48",
+        sha256: "67705884b86ed914cf6f3ed4804e2ebf40755e5f2377811156dc74a9ae496407",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1266,7 +1266,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "1c458cb3d844edfef5a1ab90ec8de04c8760a4c7fe7096592c222f7e73f80ff3",
+        sha256: "131806c89cc5eb6e4c5b1bf8faff6bc66a80e5a0b2cc9641b4414c263f8a2c5a",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1278,7 +1278,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "74663bb3a1daf73d61a9143b7f07907358f8459856391cd2bcf27737f4e346b1",
+        sha256: "233f9b21565eaf86dda60f36754cc5f526472c33574042ea85d86a074ff10ae1",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1290,7 +1290,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "6af4cdc27872ded86db893d6bc65a759d72f83d82b32a74c04a8ba49068b8362",
+        sha256: "314d55509b694433807ed8144780d6266411afef64e34ae48b5c055477ba3268",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1302,7 +1302,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "6c8d236d0df1a42694542ef000f73ce434380517939f138851c59fb1abb7db5d",
+        sha256: "9587f90130009a794150d6333aef655a42016b58e54ed184a78d12251b7cfe3d",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1314,7 +1314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "c419253775c0471108daaedfe8d79b3f0c4e6c6190c3cf7ab7afe32730b0909e",
+        sha256: "d5c75743bf6f643b9a01b0774cc87ad4ef68d46534a5043f438325d937531d6d",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1326,7 +1326,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b39a66720139d5693e77298b50de675a9fb1fd58d5c934a6943f31b6dfed1f6c",
+        sha256: "6fea7ff354bcb12711ae0a8cb85271e23edfe4f8c2080bc97aca1e5021dd4df1",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1338,7 +1338,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "109f03f9581de0a1171689747f964419457e29bfa359d78c076339f24fcc3bd8",
+        sha256: "eba1b38dc8d89fb925a546eaa1b14477b26b42e5bc1f9dcc48a0a17497deb0d1",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1350,7 +1350,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "e8a7325c00f10d41dae6c71d80760a453d359c5accb7948531d10462eccbd82e",
+        sha256: "ccf551c902160632291a6d51486848e1bb913f2c4d89874b1c18ae236991af16",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1370,7 +1370,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "3e72c168b96ef6c40badec8f52c7a1cfecde1dc599ceba02371ebce6ad427c53",
+        sha256: "fe5d1b99a4f88b364b3f6ed17e759cf98671cf4ca4482c467e1ef8c4776d6460",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1390,7 +1390,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "64da455cb17c402686731723c225c65c2dae43f924bf18a576196dc9dc9ac2c6",
+        sha256: "2052860d61ce8ba8f4921c6c514b83ed9022538f720ec7aab332b51906c0ab5d",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1410,7 +1410,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "6f96b441cdd66c37d709c378474a9bf4167da66f0122abfbde26098c8eab4158",
+        sha256: "a713f2c3fb726ef76b2769edefe3eeb6a96c614a652d707c238edf770487acbc",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1430,7 +1430,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "950bf5992acf83e017721f5549b86a9f10024ace40f9cbabc0601468de240292",
+        sha256: "b06974975ac0f58d18f1a7980526f7f2078c0fb8625f0916983fba25cf3c8623",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1450,7 +1450,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "6166d0ca467fb5697a1dc70a2541d0a5b895f5426114ed3d550c9f0e2c12fbc8",
+        sha256: "81d81e5fb4587af6e02f49febb8e73984353c65f73b3b37b1ce98e26fea7c8f1",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1470,7 +1470,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "d9390a20b54b2c1a4b5cd77b364316dde90caddbdef09edb80ac08908f8b7c5d",
+        sha256: "5c22a613f3aad11495ba4a875d30c273daa5a8f35885920a283db0ecc145d8d5",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1490,7 +1490,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "577c3df4328a7f7093c9ed89aba7fcd1abe8633c462e737d3e22ace5f16a89a6",
+        sha256: "817cfae69b3e6d94c3e415056072626801e6b58b9b96a7b0cb09e724ef75bd2c",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1510,7 +1510,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "f6efc615cbed0d473a0abcb9b73f27a718e9dc42a343bc893ab7e58a7495d1ab",
+        sha256: "5fa6e2f34ddcf44e61ce8cc17ddb6ce4167e7dfd8693c50f1923fcfd6e928be4",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1530,7 +1530,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e192098b30caa51b19aead3ce8dd956af195280562d2ed61e3b66ae70431edd3",
+        sha256: "33ae0aadd56c505d77e245536dbc8e6dfaa76009b3193307c60183581bca8f6a",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1550,7 +1550,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "7bd28dbb504b51e7bf40a191d770990d3d1aa9beb2c53e89ad4373f7e1381306",
+        sha256: "e83b2e564cab7e2533e4bb8b4f4ab596e39981296670cf754b6ab41bf77daae6",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1570,7 +1570,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "06c5fe3acf7f08e32018980910af619fc0579009758100ddbadb424c2a5fc0fe",
+        sha256: "224117cb7dd64fdc73d48cb0c496afeec5c4173c8d895a55c0b998aa64a51d52",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1590,7 +1590,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "fce433926624fe070e48c4421b9b0550e3173fc4ae9abf6acda6052f6a5e75d9",
+        sha256: "65dacff5f4b0e583cefc56d6b6f12517cf978267033285ddaa4ff78405bcafac",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1610,7 +1610,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "bc546cfbad3501a42f3b5864d18b80e5bfe4dfc9529ac289f2783b2f907e03f2",
+        sha256: "ea05501a80779c3a9d246ebd2c19557d7ac13223300973e8702d2fb0aa9a9d0d",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1630,7 +1630,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "735144a37929c09b0ca4ea24b56784cce26f25117c70f599004bd312cab8aa56",
+        sha256: "41bbf4996eea4e180b38e051655263ab428010770de52927b0f79cbb03d5456d",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1650,7 +1650,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "5411b4e28262f8d4cf5b36a6fee4616125482ce556e9ac645e4a1fc97b0d827b",
+        sha256: "0e7375c9fccc55712c3d732bf0378ba5074e31114e9d59da133dbcc5f38b1601",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1670,7 +1670,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "7990de2cc988a708f1293526a0a9c8db642cad70412bf8c1523f3b1bfcaaacad",
+        sha256: "34fc3b6c1835637ae805e7d0b1e000eb81716bdb15b4d3b2b72e3f18c2d2c8b3",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1690,7 +1690,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "588268a417f1642f4be425dee925822cd744a47111fafec5c52dcd9aefb2df7c",
+        sha256: "8f2ee19f14f8deea64cb23e281e5611068df8657f2d80fc3d037e846e3456281",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1710,7 +1710,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "d95552ec342efc6ef8358ebb7c9672052a8404ed4e69935efe3ee766a9fa2f86",
+        sha256: "073d38db099b3405cd1943005758865602296b1583eb45c6817cd8e0a340a6fb",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1730,7 +1730,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "1d25f63e18f156864a256cd2e7c63d32acd4ec9fca99928425a86ba7f908fe9f",
+        sha256: "d9c41a30a3b72c3ba7c1aa953968ded9fec8ababda53cb8b5d3b587df42b10e0",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1750,7 +1750,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "95728480c808283059588916880918141348aae0bd074f0ef995b2cc5e8843dc",
+        sha256: "fe315e85409a06b371683d6f62ecdbb151f50947607e4d0f3bfc92c59bd0da04",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1770,7 +1770,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d4361a09d863a747da269d325a525ba179b112924f2b1970043d2a4cdb3d0bbe",
+        sha256: "a58f1e7f29a91f30bbf89058f14f8c6cef4171e1631510443a64fa0cb013c08d",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1790,7 +1790,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "0cd558e76c95b0c9e57d768808b9bb2bd69f267394aaa6613e56d4f01a369a97",
+        sha256: "a6d8bca542c8e6157096b6ed8b4f2362d68fbf16ec8144aad3ce69eaa62d5aaa",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1810,7 +1810,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "6066e280c7447c245d264db6d84e640f203966d7e910cc932dca8c7beff6e472",
+        sha256: "10a921c3bc0fa892bf173cd27a6e266e197578baf53453bbe53930017672e138",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1830,7 +1830,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "790f09a49d7d96a0f47067e2fa83a7db151afb28126634493dbda13719f7e883",
+        sha256: "8f9bddc1cee3a003c82b60cdfb03da69696b4b34ddf31d6a83c91e0c10128979",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1850,7 +1850,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "421eed5f2d98aa4964f75274ace2332b644844cc1b717cae9fdb66bf983dca4e",
+        sha256: "890f577b49ce0025b774aa7d0b49a9560cce3a22f71d480768af2769ede25873",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1870,7 +1870,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "fe4d8e2efc8a111bc74eb7543dfde1bdbe14c46225fad1b35c7ce0c39d270122",
+        sha256: "ab74eb5ae7a044b6d8e24d4c10714f7740db4095b9ad8f22ea956a5addd20314",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1890,7 +1890,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "95e330e44368fad5a488d26a87e7aa980c7e2dce4dbaaa743ee1a574efa67e36",
+        sha256: "176aef9279a12364253a3883f6a5f1406ec5b847ed48f7027ab38cb059b7e3f2",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1910,7 +1910,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "1c5b6e008e068c39eb1ba979fd724e9f7d25237e264b2c22f570a1c0b9306ede",
+        sha256: "6cc8dd684ec1c5e55fd309c951d6011ca3375c175a20f2a49ea3227c194be605",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1930,7 +1930,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d4d352ea11b0e878b4071148d00f87d34f03033bf49beaf7118263fc7b5134ea",
+        sha256: "4196ee18bd31f0eafdab9c464bc2eda4875c3150d8a73bf497d46369b9c952db",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1950,7 +1950,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "bb57a6443263d7dbec41841d2e40588c6530a2dc821f09ec43740d1845248e6d",
+        sha256: "dba8b9a5ee895b62a4c86f2410519902cbeacc03a72207e2cee84ee5409a63bf",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1970,7 +1970,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b02567e8423a42b354c80007baa1699446a2e68fbe2b37a940bdb6bbdaa7dddf",
+        sha256: "b1c27e885c657ffc21d9032dbfcd5e65033065eaa6c5fa92b71ef4d4f9e62137",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1990,7 +1990,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6c30abc8a03317a7275bf834705ded7ffe642a6b59410bc6567dae4f38e40453",
+        sha256: "b24efb8661e6995881e88bc07c94556cd28efce1ee8804cadd4e598127a1de0e",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2010,7 +2010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "849dc5666e9dc474abd5ad0396838382ba173b512848d73621e5297d1552dc5a",
+        sha256: "973412fb62c247008d73aa7b5f5c0cc6a432f7a542f5679d1115fadbcd5d16b9",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2030,7 +2030,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8a1816a96737434d60bd98de8240e108037f6539de0931824d1428a86b46b683",
+        sha256: "282ef74df48950efd1383597589432ddac667b077737f2ded26351e913ea4674",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2050,7 +2050,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "aa9c4e486687a331dc5bd3c618ade925b6e446a6cd3b11266acee7dc9dfe529c",
+        sha256: "a0b0a2708dd458504f5b086313cbf859ba6788f68375327f9c112c994a40bfe3",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2070,7 +2070,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a0bd2e3c3281027e4d0d1448ebd4ce78442aedd0d59471d52c4b8691179d96cd",
+        sha256: "951be7a00cab6fa7171f09cddd1131c357a1684905e7efa47ef280da43fc9760",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2090,7 +2090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "6a892367f139baea1c11929c459f898728a43ae9facfd8288cd312e9641e763f",
+        sha256: "b5e7a5ab56850b0b7196872a8d6cd11f437fbcab19da907e472d18bec0b9cdb3",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2110,7 +2110,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "bc239d897bb19ca9eea18f912a8694d5a7f8384c86e54ddd5755a1cb6629714b",
+        sha256: "b639c8f290b5173baa39ded26698d8fa176924b6fb8efd94c5e38f8649771da9",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2130,7 +2130,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "a310044213ab0cd95a7f3bdff6336d3988874c346bb36680fb279309444c9b2c",
+        sha256: "8c52fe9189101b016454ad32192c5204e12824cfc255b1463bb6acfc0236fc55",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2150,7 +2150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "9884e21b92588d311c6984efe4aa72e85a967863b95770d7835e69f199297120",
+        sha256: "5061afeafee9b5e643bd2b12551dfd0970cfe0338a9a86696196c173d3550e9c",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2170,7 +2170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "288e323219c433d9e8c3627986a21daf1571a82a9c6184871a2a5c26d61b2a65",
+        sha256: "bae171e0185c32c6892d46cc99b8eb562978b3c908b90abb8abe7d2859132051",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2190,7 +2190,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "bf584dd0f41c6bdebf93a7af26c3e0b722dec8aa437a6ce20507d7992a5eb437",
+        sha256: "9096989e64cdb55e7bd24aaefb35b5b03a257647ab426473ed4dad0ea74bddb7",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2210,7 +2210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b9b0ac960f34e182c29018a521f5cfae37dd24550737117ee354aee7217ab0ab",
+        sha256: "a66832110b4a44ecccf468f86bc321b2470d11c91278e61e0cf54c5c2d076aba",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2230,7 +2230,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8eda660ede8dcef1c2c132441d55d48fcf59c8fc79f41d075e5945fc732cd65f",
+        sha256: "ee2c3fe55d1a4018b6ac8f789115067cb707046cd09be97a45db2d9b94406316",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2250,7 +2250,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "f1b676bb59385183be1bf2a6c952a04255c6a30078e1c5d566087bf07f9f3c6e",
+        sha256: "4eeb995cb62047d14369f5ee97a4483790d136280a05df3e0a994a1a7d90e4d9",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2270,7 +2270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2db29c63cedd14bde321705b0fad48d627a31b188791690b63fe556518c20e0a",
+        sha256: "5ba724354aed51224814a2b8c3b8d1e77393efc40217029c13ce06f73def201a",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2290,7 +2290,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "ecfd37a490cee1eadf02958d8d859ac80e081a359c46698d5d4442ed0ad0c7bd",
+        sha256: "791a2a963b80be59541a3405eff15579c1b0143d9906e922687d69367d112a4a",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2310,7 +2310,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7ad895f4b1513212c95cf6275e41892ec5959770329e4429e5bbe05f4391d458",
+        sha256: "7b81c6b831cf15baeb3a5381cfa58987389370df62aae740d23f4b829d2cddab",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2329,7 +2329,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "478ed6ec759c7934ed06a93b7442d09e3088dd8b0133d99a06fb83ae9d1e761e",
+        sha256: "66cbad146efd614c88e3187db569eeef1c18a2452b29797c52b1a836c31761ec",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2348,7 +2348,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "afb6ba2630cf7ec47ae0bc080a99855c11addd57ef00ad15841d6ca4e9788752",
+        sha256: "3b23fb1d765c3816d9bfca6f3b675d3486b58fca49cacc34cd1dbedee059ad6d",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2367,7 +2367,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d14da1d4cbd49166d737e10ea0ca786d1ac73d0809afa1ff55e294936537a67b",
+        sha256: "13e5ef2f647d5e0edf784292102e5e73fda738d0ca804b6e93b6aeb37a6cb9d3",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2387,7 +2387,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "6d09272b020174dd56148a5cdb2213044128b0875adaab9c78ad1f2321e2777d",
+        sha256: "ab569e03e64fed3b68ff69cdfe73e5229d082c68b3a7ab5799369f6c065c9965",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2407,7 +2407,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e61dbccb1737315a0b11c66c8f3a7bb51c374d4407684a7621a2bd10ed4a039f",
+        sha256: "595f5ad07bc7ac2373b44e69b2eb1635f1dcfd3127598aa15b7f13e8605e61fc",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2426,7 +2426,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2016492e35ffc32c29dc89da3bd21fa4d165ec36e520177fe516c02ae8a0433b",
+        sha256: "5b68398af4d686ace177618916a837da2748a0bc65a8d9a5aa46a8412a113c13",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2445,7 +2445,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "92a1780e99398d3002d272419f73478c566b9f607b5974b87bf4659dfbc16096",
+        sha256: "c296e6cfd54fc9e92ed00002fa0199c7b00058def2f9921b1712b20c19462dd3",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2464,7 +2464,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "9a1b5ab7b2cf54be7e260bb9db4e6ab26c1a0d644ea5542b9a6ba883baf8ccc5",
+        sha256: "13ec26a149328023bcf581508fbd5232e23d9d54ec528f2f4979d115819ba7a8",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2484,7 +2484,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "1247ed5923b372f0af864be4146c6b06fae1edda39b0689df117b6d8321c1a3b",
+        sha256: "806e62842bc088b1791744f5cb84b7a32e12a195162903021c07040b63cc8246",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2504,7 +2504,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "06f66f64d19cf14b3f3b4e3fe3e2580f63362ccbb4e473a9040bf833ad93caea",
+        sha256: "19005736eb9b8fe63d09fb1a69f80ae639e7ef139e3fc7d7a79e9b627bc50df4",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2523,7 +2523,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "816a54b30c5511b37faffbe7e9e7c9ef2c0f2f68e7b4a34097b2413e66ed3641",
+        sha256: "916082e56d202fb9704aff6d3e6997dd80d5c9a00202c45d34a91e7d07175fe7",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2543,7 +2543,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "1de41b168ca1b19b239f15a8765caf5aea3eb6eb975a8c944eae704bd0a951f5",
+        sha256: "1835198fa30577ba565a57482108d6c2339b2c690c82561c02d81fcae572cfab",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2563,7 +2563,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "0d342def90f0a03df62c1d3755600635f4df89b9e4e7b3aaa869094363985e0d",
+        sha256: "4fd272b57efaa4cde9d2c1af268fd58e1a497ca7f365d72dfd42c4b8326be8e0",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2583,7 +2583,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "7f23db8abb8b158efe7b341e48920d921c362b9c176e00e191701e238a4ac30b",
+        sha256: "568ec9da97e40737b5799f4b700cb01551e18cc8e3befcb757494146e3abcdca",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2603,7 +2603,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "bfe2af44bd61bf50517fccafc2fd99634b42ab7c481eebac5934da376cb6296a",
+        sha256: "9615686e0381cad1e97f908e8270c838a68b9e6f12a343c0dd1aa3c0e81f1ff3",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2622,7 +2622,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "a38e48d7d32ddaecd4494cf3072f6c5778b31461b6a6bbe914f2ba708188c517",
+        sha256: "808c0351b7524a1b7163f0630f2dc833f11361457ccdae7cc260124a662f30c6",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2641,7 +2641,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "c2f385b0586d3a64dc5caa16e12b03c8c68ab9844808c3a7475a9b76c92fe28b",
+        sha256: "eb176e7976a7a8c3ad3b1f4f71cc93f1555b1d25bc0a30f2e203b3a33866d1bf",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2660,7 +2660,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "c043ce9bc348fb90015ddbb4f03b2e19b46a09c1cef2a44664f495e4e7c24397",
+        sha256: "0ab6405f49d510bb64f350fa7c363f291dd8f02e4cbfcfab813c07f5173c88af",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2679,7 +2679,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "e031fd66806fb59711fbeea668014b15bb6bd10bc6739aafa49e500860b5d5c5",
+        sha256: "419db112c0540bffb48ed1870ca040b1ba3346e195fa1502f340e5317702125e",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2698,7 +2698,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "efb6247e5e3d6b110b49f131e4e8c300f506dcaac10edcc08cd67bc9aa3d8e06",
+        sha256: "92bb72f2026055228fc3fb5330ca6e75cbe695e3bb668a35bcaa4a23407f0f11",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2717,7 +2717,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "a6219b3fe66872c887799238002774b9a0547b42acafa204e5a0fd3460b2b28f",
+        sha256: "2db7efae1aa1c3dd93b1e3eb8cfe851b040a20fbc3dfc599cf9c5ee7be82ce7f",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2736,7 +2736,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "559b431f2ac44a766aff4eec486efefaaf28c22f9709c8cfdd808d1914103387",
+        sha256: "5eca4ccad554b76752af7110fe16a5b80af641a42107c694e9bff0788f1bae42",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2755,7 +2755,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "ad7fdeb5d357390cb1545a701a69928158eab7fb4ebbfdd0cc3cd5cd5aa46231",
+        sha256: "b9439794dccae17cce075d72d91846fc90d02f889203641444e48098c1137d01",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2775,7 +2775,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "865ea60909c4fb3f567d502b7e3b1772491ee19fa294e3d9370a2c7900194c8f",
+        sha256: "a897c5205236755ed213240487797a2891e97e4f254d638fc008e42eeb95c023",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2795,7 +2795,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "da82a54209dd616089628d6871c513531034873768833a786da8e73b86873e7f",
+        sha256: "5185c2b5c2e19c78f3ea8d888a0e4900f5dbf0763ce8a63c5d85d0ec348babeb",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2814,7 +2814,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2430fbb99e181906b5a49b9068ee8f0bb2cc0b3e1bff9d040824b6274ca7ef23",
+        sha256: "2c38ffee41d612c5d39a834cf794c5dd1d3bf049644fd6fecefa5757d45f55e9",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2833,7 +2833,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "08f273f52d0fced949f354f7da802e2e914db3be72e258704fdbe29229a3e6d4",
+        sha256: "01a729a6097111db734c553c12701610ab4b0d8e8b5d1dd627a0ffe915ef21d9",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2852,7 +2852,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "7d3d55557edacd9a4b868663fb8116a0a37b4fb234a4e0b19d88351502f92d02",
+        sha256: "8c16564a2d6a288aa3e4e2881a56905a2acda627341ef082df95dd209531e90a",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2872,7 +2872,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "c4f7dd7d8a48452968855f5697a616c51b01f603d330eff05976559f3f83e375",
+        sha256: "828273a91e01dae4e33dcdb6829a32ae7b976549d735440ede847b65d282f048",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2892,7 +2892,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "8460c8257b4734aef9171bab38fff6d81cf4b35c205d1310b0d15ca28f7717cc",
+        sha256: "43e4a51fe2489514e38ec51493d6fb18cfcf677b88f7940385746971b6252570",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2911,7 +2911,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "7d394c302a2e1642b0001adb8b661d94ce1164cf8ec49e29c14e7248c8e123ca",
+        sha256: "8c2a795a46f9de266d84bdb558cb10a271917d7222957b816f5d43f9ac76ce08",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2931,7 +2931,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "494632f0bb276fbe16776ea82aaac9b3ca6542650d80fcc331e4739c2693954d",
+        sha256: "197106a8cff091ebff6857016e2b7a0ec8675f8190f8488f7f84c2d81e2daf94",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2951,7 +2951,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "3a810942f803d7b9c9dcba67536ff412deb6202e60d07f18b8811b8598f7456e",
+        sha256: "d85cadef28c997d204dfecef609fc13c0a6a00546bc910e7c21c8d4a3a1b2ba4",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2971,7 +2971,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "46e73121b3cb5a28c6f0b4eae04f86faefece8563833d30c1034ddd8cd9b2349",
+        sha256: "3c9f7233ec91bdfe4afcaba5dc0ace48c938acced58877252c5a0aa042ae0871",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2991,7 +2991,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "64b30c336a2f33ca17430065b945f9c4bd80338ad63dcf2883538fb8f8fcac84",
+        sha256: "b1f856e71031b51fc6c0874091785b5579fe119f548f209f38cfb5f5225f918b",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3010,7 +3010,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d83f4dcd6d7454e5a74bda07efcfac3f23ed82ac03ba9e261f2c934cda5bee52",
+        sha256: "d47865631dfc08ad8a4547e69ac3c2b8f5d4cb79c6edefb37d5625d5648d9030",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3029,7 +3029,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d7d00ca662e67a2d4d6351d0c9e7df92b80f130b127715db0f6e36dffb13be19",
+        sha256: "84a0bd823947715a97fb36d04a2aa0054e94487a5169e9acb298742b8d4aaf2e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3048,7 +3048,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "0e894147d077f42edba5e7e470eec58eb57f7a1b301c12076317257aba65d6bd",
+        sha256: "5df844f4bc991683ff684d67177cd06176a994bf941901951e1e254350a29f1c",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3067,7 +3067,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "42bebb83689d69b480761115fcc402dbac8dd978728cbc4950a1b7cec416aaca",
+        sha256: "8a1579aad1819510ce81ec32c41001a58d63ab518e8a49d47d010ab67f3120c7",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3086,7 +3086,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "48e81638ac718b80a996665d893f8a0fc88e257861af9c67628556b29527cc23",
+        sha256: "dbff4fc07a23c1da6eb7e349625af785ae3f2c8a1fe23d10cde749f63df8231f",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3105,7 +3105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "34ef4e8101f8626580bc049898e00bd4d3c7ab6281aa681e60dcdb038a0773ff",
+        sha256: "e84dacd6edfab8c2638ee9dfc4b65643e1e2f3da4ff79644b4b395c227e68fa3",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3124,7 +3124,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "97774fa68ca5fa27da701350c132e45dd8a67521d8c952d7adb75bfd30433e52",
+        sha256: "818c70597e9cf81bc6038ed68464ab81c2decae4d458b15c8dd9f388bcb44404",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3143,7 +3143,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "d06872129de8f320ffb08cab010cd0fb4494f5272ae0511526b995792d35357f",
+        sha256: "2182d54e14acaf98b1b75a5a1d64c37704264cbc50d3e764647119db1b31a39a",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3162,7 +3162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "017ef47399966abe350419b0069a6571889dc7555ab776e1f84603ffdad59cb3",
+        sha256: "963034eb258e5df32cac98d825b7b3669c31ab7a4d3e5c6ace1b6bc719b9595a",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3181,7 +3181,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "8811ae8bef1813c324a93f8025edf0fcd4f8135b349f0997222354c0052fab3e",
+        sha256: "6cd09ae4522e98af478561fee84a4b6c2ebeaea246f8bc81530bf288e64f8064",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3200,7 +3200,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "78d0a217073090040b3b0ce0bfc4b9539b3c84298ec4fee36ef283af34aa3f1e",
+        sha256: "62902c445122572e8a7e92a4688cce97e0a826af21a691121a4910c1261fc00d",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3219,7 +3219,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "c9daba97259409537ff4c51a561c4579aa63c6dc35d342e2373fc62288a3dbfe",
+        sha256: "3d2891517748d8c611aeabacd8d764397d251c3f7e053a8743d14306edb30534",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3238,7 +3238,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "77f55e645f9593f1d1edfc5a3f12c55ea125b3e373eee235d15cbf8416781517",
+        sha256: "cbd1582448827794cf66cfddcc8627979ec53e4708c4c8218e492edf94062fe3",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3257,7 +3257,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "ff484c3a2f50f9b3da5d7154895676118463c11049b34fc63edb70e749e0734e",
+        sha256: "3c4922e2de9ed8f37b47d867cc556b4b340888dd002ecb0cc8db26915a0066a4",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3276,7 +3276,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d080c861da8e9d6a51a9f883f8d9e87ef506b98d2d814dc1317f90ac9a513e8a",
+        sha256: "2fc3862b38898a89414649c5ac9b5eb895835a47e3345100bfc4e4097cc5443e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3295,7 +3295,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "17af42c6b06622ccb41399c4d44ab64c0bb72e0d328ea41a9f02b6bccb912421",
+        sha256: "25d710ad5a7e392635cf17004128b2951df48bf66b640851705521b94d470729",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3314,7 +3314,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8e76a0762a01254aca86f107c6f2e895fd2d5daafefd73d5ef7e5ea254bfd8d2",
+        sha256: "df0ea6e2b5d29dc1b5c5ac4811ea283b86ca2770e193cfceae859a1f0a2146d5",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3333,7 +3333,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "5ffdefbdcc8975f633ed9660e9e8e2ac469be00a18a487abe9b128e05c0fb667",
+        sha256: "7d361b19b55d054cc97100335e393c65032c2343f8dda5466f8773373a12b448",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3352,7 +3352,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "c5ac441db854bb5e7f8b29e0f981a3c3bb3c90d02b329a1ce89b20f7995b2361",
+        sha256: "d1e412c6276e46f84c64cf1d1e9270e578d9aea82fa2a70521b754553cb0a1d9",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3371,7 +3371,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b901968b77257634835c6ba841c3d1d29b16644562dc9e5b4ddeaeb59482015e",
+        sha256: "67f10cce9dc8382a523b622127ca9d2ebfc6e90d8ab1eecad3e64d876137a5cd",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3390,7 +3390,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "a70b930593f4c493dd3e65d1d31286646f20dfc021b08a3e50600bbf23f27697",
+        sha256: "69556ff42dc3ef0486808a5aca473b1dd603be57789ddf543cc800bbecfe45e0",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3409,7 +3409,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "1997eef811b6e4f019d451b37e5f51aad9587360f8b384983ec6697bc0b1210f",
+        sha256: "60ecb0123d896e888be9be78dea8d637cde42c4a63cb8dfa34bbe19f498a6138",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

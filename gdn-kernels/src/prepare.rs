@@ -122,7 +122,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         // SAFETY: the caller's promise.
         unsafe {
             // The order is what ptxas does best with: with the decay first it waits for a single token's slot in front of
-            // the keys, with the keys first several tokens do not fit their registers.
+            // the keys, with the keys first several tokens take a register or two more.
             if self.in_loop {
                 if j < count * G::decays(K) {
                     decay = Some(self.load_gate(first, j));
