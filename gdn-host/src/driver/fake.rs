@@ -20,6 +20,7 @@ pub(super) struct Params {
 thread_local! {
     static CALLS: RefCell<HashMap<&'static str, usize>> = RefCell::default();
     static CURRENT: Cell<Handle> = const { Cell::new(std::ptr::null_mut()) };
+    static VERSION: Cell<i32> = const { Cell::new(13_000) };
 }
 
 /// A driver whose functions fail, but for those that `fill` sets.
@@ -48,6 +49,11 @@ pub(super) fn current() -> Handle {
     CURRENT.get()
 }
 
+/// Makes this thread's fakes drivers for that CUDA version: 12090 is 12.9.
+pub(super) fn set_version(version: i32) {
+    VERSION.set(version);
+}
+
 pub(super) fn set_current(context: Handle) {
     CURRENT.set(context);
 }
@@ -68,6 +74,9 @@ pub(super) fn with_context(symbols: &mut Symbols) {
     unsafe extern "system" fn release(_: i32) -> u32 {
         count("release")
     }
+    unsafe extern "system" fn version(version: *mut i32) -> u32 {
+        put(version, VERSION.get())
+    }
     unsafe extern "system" fn state(_: i32, _: *mut u32, active: *mut i32) -> u32 {
         put(active, 1)
     }
@@ -81,6 +90,7 @@ pub(super) fn with_context(symbols: &mut Symbols) {
     unsafe extern "system" fn device(device: *mut i32) -> u32 {
         put(device, 0)
     }
+    symbols.cuDriverGetVersion = version;
     symbols.cuDevicePrimaryCtxRetain = retain;
     symbols.cuDevicePrimaryCtxRelease_v2 = release;
     symbols.cuDevicePrimaryCtxGetState = state;

@@ -16,6 +16,10 @@ const ERROR_LOG_BUFFER_SIZE_BYTES: c_uint = 6;
 const OPTIMIZATION_LEVEL: c_uint = 7;
 const LOG_VERBOSE: c_uint = 12;
 const GENERATE_LINE_INFO: c_uint = 13;
+const SPLIT_COMPILE: c_uint = 34;
+
+/// The CUDA version whose drivers know [`SPLIT_COMPILE`]; earlier ones refuse an option that they do not know.
+const SPLITS_SINCE: (u32, u32) = (13, 0);
 
 const LOG_BYTES: usize = 16 * 1024;
 
@@ -29,6 +33,9 @@ pub struct JitOptions {
     pub threads_per_block: Option<u32>,
     /// Optimisation level, 0 to 4. The driver's default is 4.
     pub optimization_level: Option<u32>,
+    /// Compile on up to so many threads of the host, 0 for one on each of its CPUs. Left out where the driver is one for a
+    /// CUDA before 13.0, which compiles on one.
+    pub threads: Option<u32>,
     /// Keep source lines, for profilers.
     pub line_info: bool,
     /// Let the compiler report registers, spills and shared memory of every function in
@@ -39,10 +46,12 @@ pub struct JitOptions {
 }
 
 impl JitOptions {
-    /// The options that are set, as the driver wants them: numbers of options, and values in
+    /// The options that are set, as a driver of that version wants them: numbers of options, and values in
     /// pointers' clothes.
-    fn push_onto(&self, names: &mut Vec<c_uint>, values: &mut Vec<*mut c_void>) {
+    fn push_onto(&self, version: (u32, u32), names: &mut Vec<c_uint>, values: &mut Vec<*mut c_void>) {
+        let threads = self.threads.filter(|_| version >= SPLITS_SINCE);
         let numbers = [
+            (SPLIT_COMPILE, threads),
             (MAX_REGISTERS, self.max_registers),
             (THREADS_PER_BLOCK, self.threads_per_block),
             (OPTIMIZATION_LEVEL, self.optimization_level),
@@ -130,7 +139,7 @@ impl Module {
         let mut names =
             vec![INFO_LOG_BUFFER, INFO_LOG_BUFFER_SIZE_BYTES, ERROR_LOG_BUFFER, ERROR_LOG_BUFFER_SIZE_BYTES];
         let mut values = vec![info.as_mut_ptr().cast(), size, error.as_mut_ptr().cast(), size];
-        options.push_onto(&mut names, &mut values);
+        options.push_onto(driver.version()?, &mut names, &mut values);
         let mut raw = std::ptr::null_mut();
         let start: *const c_void = match image {
             Image::Ptx(text) => text.as_ptr().cast(),
@@ -268,6 +277,51 @@ mod tests {
             matches!(&error, DriverError::Jit { code: 218, log, .. } if log == "ptxas fatal : Missing .version"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn threads_are_asked_for_where_the_driver_knows_the_option() {
+        let names_for = |version, options: JitOptions| {
+            let (mut names, mut values) = (Vec::new(), Vec::new());
+            options.push_onto(version, &mut names, &mut values);
+            names.into_iter().zip(values.into_iter().map(|value| value.addr())).collect::<Vec<_>>()
+        };
+        let four = JitOptions { threads: Some(4), ..JitOptions::default() };
+        assert_eq!(names_for((13, 0), four), [(SPLIT_COMPILE, 4)]);
+        assert_eq!(names_for((12, 9), four), []);
+        assert_eq!(names_for((13, 0), JitOptions::default()), []);
+    }
+
+    #[test]
+    fn option_follows_the_drivers_version() {
+        unsafe extern "system" fn refuse_unknown(
+            module: *mut Handle,
+            _: *const c_void,
+            count: c_uint,
+            names: *mut c_uint,
+            _: *mut *mut c_void,
+        ) -> u32 {
+            // SAFETY: the caller's promise, that of cuModuleLoadDataEx.
+            unsafe {
+                let names = std::slice::from_raw_parts(names, count as usize);
+                module.write(0x50 as Handle);
+                u32::from(names.contains(&SPLIT_COMPILE))
+            }
+        }
+        let context = fake::context(fake::driver(|symbols| {
+            fake::with_context(symbols);
+            symbols.cuModuleLoadDataEx = refuse_unknown;
+        }));
+        let options = JitOptions { threads: Some(4), ..JitOptions::default() };
+        let code = |version| {
+            fake::set_version(version);
+            match Module::load(&context, c"ptx", &options) {
+                Ok(_) => 0,
+                Err(DriverError::Jit { code, .. }) => code,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!([12_090, 13_000, 13_010].map(code), [0, 1, 1]);
     }
 
     #[test]
