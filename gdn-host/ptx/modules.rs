@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "1ee64f8c70bc239ff12936a05542dd650594a63c1dd796def5b33a426f4a3bba",
+        sha256: "b3f703fca742d60230b65c679ab1f897aa9af6f83bb5224744b683dc260cf4fd",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "f5ff1a1d53b08eca52ce6ccedf5f56568218065ba561b546486d5d0ba44638f4",
+        sha256: "a4250da521a932e9024cffab3dff020f7d08965d9c12aa303b064c7af1d4c43b",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "c836a44abca7c337fdb6f417509c1b5c683ebcd6b794d81a9f7bc2ac70eb550c",
+        sha256: "8e302c8c85bc408c4355a4a37e31d5658260031568bef3ae8f0e5f53b3b50e72",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "b25287cf8fa328be9e416fd743f0688a8cde45ec178d9df7fa9865c7b768b49e",
+        sha256: "54613df6c8dd7d5378bebe805ccfe06ccb7a9550e7d36e80efb9b80e4f143a62",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e59ce905eded31b30ec92d4b86781e6834aaaa7d557a7c6188a4e1fcb571bbf6",
+        sha256: "334939641ea587acb590a1c202ca7097a300810cbd1b8e1db3c21cd2a9fd61ac",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "d8c2446507c6b489a3be0f3753fd387b8f9cda553a3b97afb9a3e89c87ab3b14",
+        sha256: "666fda493da2c4b3ce91f4ed2f0354279762d0710283efe2a4a5b67c8771099c",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "5a9880cdcb1f8d20a64807375b178cab54274b0a31a6d729c9eabd7a65f8730c",
+        sha256: "cecafb82f1609b35bf01ff890616771bfdca3ac7df97be45dade6424fda8300e",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d0e2757c66e740cedd8231a605fb7162342b150d8a8c52c4564ab7b901c09d51",
+        sha256: "b2213accfdad74b1ce04f6825fa34af704bb7ebafe8abb648e39b63763748886",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "7bc075089e88c2329e7a5053d9bc0756110dd6550841666415385a64f39722c3",
+        sha256: "bd0967861bac3fd7ef74d09b116825f212fc167f4692c888332e49540c058192",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "2313701b0a43a1049509cea4faa4bb158d86d7691d04c0ef0b8ff482e2cc43b1",
+        sha256: "98b6fd13e0edf78dc24875d77901560909c78d143f684e5f7160538f542058db",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "367ae94c16a30107ad235eff69fc67182179d145cd3c3398bbba72dc83d6b057",
+        sha256: "353aded158e48c8bc21d46e10115e04720e4d56e740d5798b6c91ca025477292",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "9801e228347324b6b456653bccf271bfb08f4c59a94c07058a3f6de5c3c88fb5",
+        sha256: "4e51cd2713ed937dfc898f6b230206fbb9b9c639b46da233c03fc7b127d70001",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "711a314fe607e961048eb9f58a260bc9462fa71c19ed067e7fb6ab35e145f5ba",
+        sha256: "25d684907caaad72351523f5cf0ec82c6fa6f3cfc1e57d0b1b1ddfc0f019a943",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ef5246d6dab6131704a4356d9d34fb9559a14827c5b287a3e42801c101fea9ea",
+        sha256: "98ac358cd1775d4830490ec0ef35f6c71d84feedcfda7b601c3c51e3d63d2cda",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "783d20c70e9a23effc32077a7e5a37d2e2f60ed5f294e8192cd622e2afa00875",
+        sha256: "76a7052852e8275dc45aa6490a79e5b0e815fab5801aba23944d3c5b8f939c3c",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "fd13afaacc99b5b1eddab335bbcc39c548952752a936eda21bf00298ecf333f8",
+        sha256: "d1c3a34240dbb3a92f8d17f64abeef67bd8220e999efddd0e5830c26133c1da9",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3a3657103b1a6283c864bc9c096e5589bbdd2ba359d6c209b2afa5bd5037fea8",
+        sha256: "3e63f7dea0af7fbb1d42748aef625d7b7a52fcf6ecb03b2f6bf9fabe85615e8a",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "29e6eceed20465094ed2c7a80f6d7ac3b72a85971893bf853e3521403d0f4192",
+        sha256: "fb3ae18f632fcdef97ef305db7fe474a7f21cbbbfa5b48439eb19cd21b705c52",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ce7b9adcf21c9b7d483e434439c99e60da0303707e323ab7c5544ac9969d7805",
+        sha256: "0741f5ac8e54025fc0bde817d7acfdaebcddb118c320a9f4ad1f0421a24ffb5a",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "4eb25618a0d219115bfa1e571ae04d3b9224a5213ffb6277d48481962774f515",
+        sha256: "829b9323b5b3ad910bb6954b9e0d6126a07fbe7278d58921ea14c4a1085e1cd9",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "d782e11c0878f3373aa4cbfd0234f333445880f89357274b9ea9d81bf6be6aa0",
+        sha256: "fd3656bf088f9b367745f1c37da29572a8b92e25323ad6dfbc1d8efb9bf27543",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,12 +287,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c6326dc2c1a8c7223c31115fc05c5d5d7610eb1188e7fe615363b41c9b77426e",
+        sha256: "e2a7a60763cd658ccd2eee638c8c75d6d252768e68edaa3b46a5bfff099e9330",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -300,12 +301,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "7b9b31700f59de61a9c0233bda77f76f3f4119dce980a404e0ce9ccf15c1f8ad",
+        sha256: "ebe50ab7b0e95f7de8d1218a392bfcc590be931929f619594477720928eb9675",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -313,7 +315,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "ec8b635cc0153dc00a3cd6687202d76943123712496daaae58f338ccd2154a38",
+        sha256: "f6d3b0c2f01608666f1dcc97e40ce52f0a17e7bab795129623fdb2bc332ec5c6",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -326,7 +328,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "ef2ffd7270856a9215e3dfcd662f30739cfdfb0617d17a1a380601f257aa9283",
+        sha256: "71177e3933211ebb5b4ab4645e41def7f938b44e4795b8bdf28011959a29acf0",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -339,7 +341,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "2e29760e92dc9a9af054fa7d37e5ce4bb47d6195d1ca5708ea8d62ad92985e04",
+        sha256: "52d0018fd843cd6afbbcf1a946173af85f9c8fbb2080d117f4f51ff8cbd623e2",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -352,7 +354,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ee9ab5a983ada771cc8b39a6ab7347d342d1b36c91caf81e035b8d3ba76deea3",
+        sha256: "9df06a21e6fbf54d2c48fedf7509104daa2ac491b076b887a56e3ff637074188",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -365,7 +367,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "9916355d804240c89f548af441d0fdd8825f31a5493796c1ff63caa8d899c0f6",
+        sha256: "02f4fdf2bd16d752628ff6513b2525241d5d9ec1f065e100a3ac7e6b71afdd8e",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -378,7 +380,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "dbdcf46c5aaf6b07d4acc5c94c62ab4d83e516907ea5dfdd486e7c6b73210d31",
+        sha256: "7b80c7c0bb9103c3334e8633ba603bf0a3430d79fab538834890d323b569985a",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -391,7 +393,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "ba55e9fc16c254922b5b7dae41089237696fc64e703a6c2aced728033f5201e7",
+        sha256: "abf205d0ce37da18b2626307732553cfd37d55b912ec4545b20216229254b18a",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -404,7 +406,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "06b9d2cd626ec9ec3a19dd11b429c072cbac3819562faf91abbdca27a282ebdd",
+        sha256: "88786cb5134c2bebeeca3cc845dadb5613d617987b353db4f253abc6249c43b4",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -417,7 +419,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "8b71b46eeba1923dc9a475f468ecd2e83101019a42a51958392e19a886d1b019",
+        sha256: "89166c28c4c7a6abdb3acc58f70ede389167c9a60358e9ede9166eb51b981b47",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -430,7 +432,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3bd97a5f0d6fe5bb7873516c9d6aee52fc0e675901e663c0777e877c64b45345",
+        sha256: "37a8dde58932999280dbf87cba2d4853a5f5983a6674a4a60cbaf0285e2af777",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -443,7 +445,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "6ffdee791c57e74e100b3102a5d37118a863f8934650983bf7b1cc2c06d9cfe5",
+        sha256: "e38a4a25fe66d26b4c4e89a1dcbe771f5bd813efcba9d0604fa8e4b6f735828e",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -456,7 +458,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "15abb8786fcbe09108249028313c2647378291291dcaf83e69b30922fc7984c0",
+        sha256: "911b860326d4dea6385f519c39c061291382da2ae84bdd17277e1c42a51bc3b1",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -469,7 +471,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a0d7471674972d1ce9cd3249e6e2d14ac730ad9d80b8bd8fa807c8e17234f03f",
+        sha256: "6a3f23fa4e86855c94c292a12f2fc4ee4e354797eb9a5783c54258c4cee246cc",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -482,7 +484,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "483073b1bb6be3073020104a671e5aae3652fee8c7a81a87ce3e2456332182f8",
+        sha256: "60d74effd9e2f322a2db9bbf521f838b48980e817172c41fac474dec078e40ff",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -495,7 +497,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "2b716cf5574b969dc52762ddb8a8230bdeb9f3b020616caa6fb1e461565bca22",
+        sha256: "a13ed112d8114d09f8b8c8a9bff6bdf12357819134c18d6ab1b985ce4aa8e1ab",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -508,7 +510,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "9a83d3fff57483f8ddcdddaa874a88f4ec902225fdfee4a43121db518182c95f",
+        sha256: "e66c9ade4952b1676e14806ad571e9fd118ea83c335b47df097d032c9879c9b8",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -521,7 +523,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c6e14cc3c50078cc66384a20aa56985238783f11d835673ca5652599caa61623",
+        sha256: "2931af4bb3d49271304498731eaf0e24291e7f7c99160982be7dc8eea5eab5c7",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -534,7 +536,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "cfaa3140e8b67954dfda1f0696abb73e3f5ec874034f62f5cf90f7f24312129f",
+        sha256: "814d4ff20b44dfbd9d1342eb8f89eac6a4aed1e9a9e7169207a76f72fef41119",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -547,12 +549,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c1b5b4912a6c2c6c3d7a76f93ecd3e53de431df5e5ff146a6983e04db36fe09a",
+        sha256: "4ae42d1722878ed35633b6830c72eec0f877cc45a4ba798eb8e8090481f6b46d",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -560,12 +563,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "22c4a37f824c1cf60d138f780a1bcde7e12599ce373438b2106ec17f028408eb",
+        sha256: "b1024d48b0a26feedc74d6171c27400d9f63ba7f6baedda25df47946f69e1db5",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -573,7 +577,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "ad87c20b8c661c5f0b2bb71902fe41fecb089bd3dc9935ee8f938c84248b0242",
+        sha256: "7c9965f73e3d8ca59d8128920dd33b930e3bcf282119cbd20bcbb1abe204b9f0",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -586,7 +590,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "081a04685f2d1cd644726446c5a508d88eb3659c20dd32d4ce1302c7ae9c4245",
+        sha256: "249a10e1377b431372dff4d4998f7b90dcf851c92c59cc99c29b5fff415b57c8",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -599,7 +603,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "bdfb6e35462c0b1fefcb4808750da6c4588f7f751273e3f648352b607194a2e7",
+        sha256: "a563a114ce3d1ba877accd87a860f2cd9a712be64e9a8672ce24220ed5914dc3",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -612,7 +616,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2d260f3ef558f3c4769a843457bb44657905451cd6ae58594c545e8157e7ee71",
+        sha256: "123fcb9c827a329150fc5f7127c9bb4e1a523376c2a16522b80e6327736eed4c",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -625,7 +629,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "7eec410c86787e150f6b70e711fb034c482262d77bcfcf33d259df8ddd612718",
+        sha256: "35f5f5c672485d375a07a68c3aec8e491fb5a153b5cdf0718ac12a549710a017",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -638,7 +642,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "a8bdf52ddd277881bbbf83d9f3e74c757a4856b3b2c3d44cfc132438009b913e",
+        sha256: "20edb42a8663ddd3413bf22b9895d7f9fc07ebd1f7400884abbf44b991d553e4",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -650,7 +654,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "6ba9b6aff7a31df94558b1ace8617553ccc35d0f56b6052a76caf91884439bab",
+        sha256: "c794dd2b8f94acd7df39cb12f8086cb6bbe18bbac968405c1591dc8d4d4b7d32",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -662,7 +666,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "48df7aa67e1ec79f060e5ddbe68c64eda7ff58cd47b8bd0cf971c18c424cf258",
+        sha256: "4eb38a9d89d549112260f5fb6da25635e3759862b4930b423220d545b0b94827",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -674,7 +678,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "462e1e122412d1df9ef79252f38921695a8bca4a0f515b381537642611342f98",
+        sha256: "5c959f6f6d47fefe9ddc6157b312e642100fb46d87380652521c2356ffbb5f09",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -687,7 +691,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "e2d6c50dca216d3452cb87bc1b3f794af4f7ff3fc0c6d72956307abe2b6dd041",
+        sha256: "f0f240df541915c95ea1b8c074a48be58c428da6bea6439a13854a486ec3906e",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -700,7 +704,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b68e623d69e45ad9103422c4547bffd47d1c77b6ef13a3b25e5b9f10ee753c74",
+        sha256: "2bd6425f7c989a943643de80cc9dff110969d697b452e5e796830622d87677d0",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -712,7 +716,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b081eedcf26c7038b9341216c2acdadbd67416ecf93c6f54dbfbe276f5cca7c4",
+        sha256: "00fbe84d534341156658b10b477d72294b9b9805a701203b27f5a63842d697f1",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -724,7 +728,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "68519d7cfc2f640654d5e8561d85eb37ffa5e11846a9d3b7a34af910fa985651",
+        sha256: "e5e806060ceb35d6046b7331e0f4f9b58adf603a5deecbadcd218d3bd9384f74",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -736,7 +740,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "2691c5db19491c8049f52703a843d61206bfbff1bb289958500734e8b2a5ab05",
+        sha256: "818f622b28bc05c26402b9aab748260faea5305ce58783216f5e929e8e8beb53",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -749,7 +753,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "70259bc9bcdd059ba6229fdff5157045b2cf91a75d25a5045ba5c0c476e2e3f0",
+        sha256: "204d9d79bb1c7ca43798ff3e244aeb14db27bfa62f1df11ed16fa645be3c346b",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -762,7 +766,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "f76240b1e034ce2d70843135b564d9c2029e01c17e45c73208eee69615786de8",
+        sha256: "8a3e8f7c85be60a390e7d580b638e017681f0044f57903593389aef6b49f81af",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -774,7 +778,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e09fea7a23c9f3f0b89d1448ba0cbc0e9c45911b95490a1a1c87eebd26a92eb1",
+        sha256: "b62e5cdbba5bdb069ebef90c37074f78d8c311cd2816726de682e89955da667a",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -787,7 +791,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "a54d384cd2addd367749143b459278c124f4f14b5a58073c32862de44a5a234d",
+        sha256: "963e874049743fa8c1145497c70d3380a083cb801eb2bfd752593647e621022c",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -800,7 +804,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b41e579127f55d9a722b6d477cc168043ef67854287232dea64ffefc7a007111",
+        sha256: "76d856546fc63ff0cb2d6664073ba8b3bb2b3f5df9e9becd5804cf88f398e227",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -813,7 +817,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "d563b548a2f274f178ba6872c7beab32798875155a6f80f5663276e8350220a0",
+        sha256: "2ff551f37531e5ec558b5d069a7c0dc12f1638ee73d9c9ec381d36fd6872f650",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -826,7 +830,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e83675d9e5758045ed122d4138fedd0749f9b38cc47cb0c3b77c38e83cc8d89f",
+        sha256: "987dfeb2a774653b270216b117c98da1f856b2f2a09314f2f490f8991ac68839",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -838,7 +842,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "c3d1c2ea45c558055bc236d2ac20971870cbad433a9b324a4becfe05e4f40c52",
+        sha256: "fa4666751edbca577200ef93f8439bc30099aa2a6bc8206df89c47793b795a93",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -850,7 +854,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "7791289ef60a5b45e70a00358a386375f16d451c572797e5bff0440bf4dd9eeb",
+        sha256: "fd07b5333964c7716a6de752aa6ffeaef31180662bada3fa3331b0e4fe29b40b",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -862,7 +866,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "0b5b043e8b2125d57f33a8458278541869860fec17e3039c871fa52b6b8ac35c",
+        sha256: "11c1b38b191ce8074dd4ce4ad4c4655f126aa364d21f2ee0a9c04eef63dc7db0",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -874,7 +878,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d8fb92690d6bef50e16b5ee8993b8ba89981a300db8a0e90187e00d205f3109f",
+        sha256: "f0e9a954a3ab1e0d7dce2adef9d57dc3e3ba727b3d00ff2a23429395339d1cb1",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -886,7 +890,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "95b5b2ad59bc8b45375b773b441497f46fbfa79410fa160c0542a4816a28038f",
+        sha256: "da2e064a79b9b79a22a34595d6c896871f507a8403a67910ab4f0f77d5781ca4",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -898,7 +902,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0fbfde08077288faf8bc117ab213eba9cbc27370b670a5c9bfc51f0385449486",
+        sha256: "b9b06296a992cdcf988065be8da6eda6c665d0a9b50da8e318f2d79b73eed045",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -910,7 +914,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "05bbf8e1c4d76e82da24c3f6c0b22e321569e15ea0f413797788bddad322b641",
+        sha256: "b6246636fa3f261175a2665e29edc525aab01f887652865de97fd9bbfea06194",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -922,7 +926,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f46f02ae18d17e83bf4df63721db2c57b4815fa0bd68e7df939da790cecc4d43",
+        sha256: "5b53da0f4e00053111426dee6db462cce44d561ee7ae5c54e72f5e956ff8a45f",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -935,7 +939,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a473e1e9b59fc05f0e1c1062516fb8786f912dd04e506da76d8ccf59656c2a6b",
+        sha256: "82f13554853a9382e78c4a2a29ef391e6841dd34b81483bb6bed9241027921e8",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -948,7 +952,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e720b02a613782aabdb2c476e515f1776aea23dd53aa67c223be123e156f3e17",
+        sha256: "1fbfc148578a63c2444c94b086d5d6947a5b1fb28e78649fd0f133e2dea9f193",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -960,7 +964,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "1b1e2bf61c477787ccb0b6ea72fb0f7b1767112f1159d8a6ddb554c410fc7907",
+        sha256: "2e5107026ababead19cfb877e341207d94fc7fdf30519114183cf682d26683a8",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -972,7 +976,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "5545df92a93099540896874391ebbe37618ea6da12b5746e952998517affd713",
+        sha256: "534991fdff9b192cafa088cad54fb173564601a6c1f471aa9404cb01db42ac0b",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -984,7 +988,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "23a47c78a8bd632aa581544d7ef6dbd55f40ec5ba0f5745895cabbe8531dfdb1",
+        sha256: "fb5fd1fae880ae6db001cfbe1bc0db049335f4def4c1cbdcbd05a7628a7e3c22",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -997,7 +1001,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b157b3d77500a42e300653c478ec876706c70866eda10ff180176aab5cb6a528",
+        sha256: "27a2b2546fe861a3fad4f739838597c1cdc931f637293e60860a895bde04f325",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1010,7 +1014,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ef53fcb3d4a85fc0a2675dd068edd48054cbe5bc3a949b43d1e39ea963ae2375",
+        sha256: "1faa122c4739f9cd7e4ee7030c0ceef05364e019004afe314f601d4c412fdc8c",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1022,7 +1026,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "e3a8369a723eb8c418cfd822c9213dd04d6c4ab673013c30d078beafa976badb",
+        sha256: "5b9b1be48cb08afde7edbd597da1d34eeb0b179cc4d2f9db8beb9bfc769c9f00",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1035,7 +1039,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "fdcca17c71647b195dabf0fc1bd6e864525933583eaec9db0523b3fea834a903",
+        sha256: "8ae1ed98f1c87acf1bcbe66c3fe60c93e8438ec470c244f51de426f606e918ea",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1048,7 +1052,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "70be7e7e48b42583064320dea398fd0068547a00b81e3a0764ad35b24cb99b46",
+        sha256: "61629bf8aaf930a6dbf10d79c6bd4cdbead204ea90c9764192780cd10e66538c",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1061,7 +1065,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "bf772068c7a4f80678a07d98ffdb119d227735c276ed83f1bb654b6ef7ccddd8",
+        sha256: "da9d25be19943efc19c6a90f7cbb1196588abaaf3f6e9b4a7c0c87ba21ba8967",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1074,7 +1078,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "38dc26997690c97bf8841fa79092dcdb1c91ffb4599955885966181382d8b867",
+        sha256: "53c61428816d005827561a9ccbb5084bf3dde09fdadd2c9f2e2afa03cd67d56d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1086,7 +1090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "1d5e90069031e93b4b6f46373396434151751d75df3c6d8ddded316d33047738",
+        sha256: "9e877f3891e11768e60356466ff24c52f28398cd17acb5e5191790eee6a2be6a",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1098,7 +1102,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "56c2ac1da84cffe9aef8528866319d81963afb0ee2bcc2d79b89131e06406e4d",
+        sha256: "b2bcce6bc8e805d22faa0cb0dd02c0611385144d4c332653f8dab9bd1a191b5b",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1110,7 +1114,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "dcdeef64e929bd201a1e7f97a39ce6b8e7c9e4640e4f7bd27f173b96583bcffc",
+        sha256: "3ab94ea83ded020668e05bf565cbde3585d90b38a9415c818a65d6c0fde7df81",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1122,7 +1126,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "3ec455617a2599652319306cc8d59280a89093804c38465b33a36a80abb1fbce",
+        sha256: "740792befe353548ac2498acda76132fb30a3957a2bde743d69616daea08a169",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1134,7 +1138,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "eb5106322e3ea737b69ec8e9c9f9298befbcc6dcede45f0c22ad84c70c7136e8",
+        sha256: "24e8eaba167c54fb28efde8af89b09bf2115147a89c94c6841bae0ba900dec8a",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1146,7 +1150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "6acf4d4492dae27c857fd43707074b9b64ec2976ebac44d281de78c4f7c8cb7a",
+        sha256: "494aca92b749f4aeba2b98397f80cd2092cf0aefbe028a9280f537816e5fea81",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1158,7 +1162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "cdc066604196fab2156c60df0bb86bdd26b435960e79c2a2feb27229450b6615",
+        sha256: "e3e103d38d874481222f1515291c067e2c7993d00a54a98a71f5c3611cbfc50c",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1170,7 +1174,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "d05f1cda7e491daa546659fb10238b8b341c262a1f738bd03cca5837425befda",
+        sha256: "ee124894948e413c6ee0c61c54fef9d4d261ccc4466399f1489f9847a2baefcf",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1182,7 +1186,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "9b0c5fc20cd95913edac944c1948f760c7a1ac7740fb24c61f31d456946484d4",
+        sha256: "0c0452901b2c4619d6680c2e250ce242ffba23f7b5373153474eb6ba4cf49dc6",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1194,7 +1198,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "47bd13b9896964fab627b10a017f6253b25ab7a259a89cc68e6baae4ba804b24",
+        sha256: "a588bf7c4bb695ecf1dfe92da9c10e4a50420eed4c0550ea32323f2669594818",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1206,7 +1210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "f453a43f4b318b2fea9a877c7f65dc29654498c6562aac9e2a60a981ca2cf796",
+        sha256: "2aa7e8e709ec42d15a5a0678c2b3e8192ccb1e723e964debb0ad8f89c3d1f2e9",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1218,7 +1222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "b7a500e148121e65cd8016efb881ab2528bee0ee03174c3a6fca2ea5ab916237",
+        sha256: "884aaa7bd85186f27143d2d55289d8aec2be67e421578797155db2b6f2370663",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1230,7 +1234,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "c6e03e0847aaeb4b77c77f8df27aded8f8c775525ed586d60fca282966aa0b68",
+        sha256: "24ce74ac0fb416896900f45b7e47dd82e1af13a790ec53cde74621a0a93cdd56",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1242,7 +1246,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "f739a489d5399b61f3f8d4dfb61dca91d623511be28414549684c631f93a8810",
+        sha256: "ab15de9b686de553297d7d8dfc87e3646edd5b299a4beb10d356863d043b4723",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1254,7 +1258,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "67705884b86ed914cf6f3ed4804e2ebf40755e5f2377811156dc74a9ae496407",
+        sha256: "7eb5785b368642b2562de9d46b1f2b250ed879841cb689d0fcb36b8cfcec7278",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1266,7 +1270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "131806c89cc5eb6e4c5b1bf8faff6bc66a80e5a0b2cc9641b4414c263f8a2c5a",
+        sha256: "aecf683c39bea79da0bb28883462d299531622b731dce1c96c725309fc6e9535",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1278,7 +1282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "233f9b21565eaf86dda60f36754cc5f526472c33574042ea85d86a074ff10ae1",
+        sha256: "95d5a7e0e317aa204d15ffc04bf73300952141f2d905968ba3414ab285a5f9ef",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1290,7 +1294,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "314d55509b694433807ed8144780d6266411afef64e34ae48b5c055477ba3268",
+        sha256: "58927efe0719a9833dc589418bad73a8b7e23af4f9e6dc24990d617ce8599534",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1302,7 +1306,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "9587f90130009a794150d6333aef655a42016b58e54ed184a78d12251b7cfe3d",
+        sha256: "28c918e3b9eeaf23be6970dc231eaa07a866ff62d7c31d2beb10f7b8e602f41e",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1314,7 +1318,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "d5c75743bf6f643b9a01b0774cc87ad4ef68d46534a5043f438325d937531d6d",
+        sha256: "067f52a07d4f2c298a4110e36494a5e76cad3096e6541bd7d23105cf13ea6b1b",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1326,7 +1330,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "6fea7ff354bcb12711ae0a8cb85271e23edfe4f8c2080bc97aca1e5021dd4df1",
+        sha256: "b93016920dcccdc8c3b4edcb240c67e99098294562f377de4d3c1ee6ba090da5",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1338,7 +1342,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "eba1b38dc8d89fb925a546eaa1b14477b26b42e5bc1f9dcc48a0a17497deb0d1",
+        sha256: "d33620bb4dc43f25f8cfa0c5056171b4b1ff70c3736e2810b87c735ad50f74be",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1350,13 +1354,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ccf551c902160632291a6d51486848e1bb913f2c4d89874b1c18ae236991af16",
+        sha256: "296cbce79b6df6d5939ba13e6303352e8b65b649a80f94ed895db1715d6c20e0",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e9de0b6281403dab4fbebad4897347afd8e280401a24b1372f41610d02591f4e",
+                sha256: "1c8f22a09cca421e5fd1a40737b7320b583b4bb99dbb1dc9111e370171195769",
                 bytes: &Aligned(*include_bytes!("decode_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1370,13 +1374,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "fe5d1b99a4f88b364b3f6ed17e759cf98671cf4ca4482c467e1ef8c4776d6460",
+        sha256: "acc0773794992cba902917bb77b2b67bf9fba8e94e500eae3161648a967b616e",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "97f5687b4c1d1d641d5e2d9c1431cc4a3c082d771374666c6f604edf0fa0adf0",
+                sha256: "10c46d0cf7c5aab83f42ff45d10f757595ff16d99a2ce24067d8e3768bc74e90",
                 bytes: &Aligned(*include_bytes!("decode_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1390,13 +1394,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2052860d61ce8ba8f4921c6c514b83ed9022538f720ec7aab332b51906c0ab5d",
+        sha256: "db2ecec894b68d7c849706a4b2ccec3d318adb2afb0f95cb3436b94c5be11756",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "07db8122c378cd24968e93ff1f9b7cdf1a4e7e0c254cb5045e93d930a8dd1826",
+                sha256: "c7e22717d09effc73950cc1149a7b843681af86b5f1d181f632c697f556a1377",
                 bytes: &Aligned(*include_bytes!("decode_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1410,13 +1414,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "a713f2c3fb726ef76b2769edefe3eeb6a96c614a652d707c238edf770487acbc",
+        sha256: "88cf20dee92a9ed855d6d904ef6aa0a3b2d97836970101a27741e269c7a80395",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "02bcbe0fa12d0705d702c4112b23ddcacf785539e7c8e7a237b9a553b21e1d88",
+                sha256: "59bacd3ba38aa4b41970a1f0557e61e74f0abefa01839f78a3d5b29073aaa225",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1430,13 +1434,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b06974975ac0f58d18f1a7980526f7f2078c0fb8625f0916983fba25cf3c8623",
+        sha256: "e8c79ff7f62bb49e1d89ffbe51a45d1ca7839dab242e89b16e52954861f17787",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "81b739d0af0452bb853b08a4161898791d86ad4bd9cd04c66e35b56c90fe3421",
+                sha256: "2939db8a59cd8e28362f727c06ff4bd47cc80421eca5878f0cf6aeefe7b0dc52",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1450,13 +1454,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "81d81e5fb4587af6e02f49febb8e73984353c65f73b3b37b1ce98e26fea7c8f1",
+        sha256: "23ad510dd5227d5a84da805eff1c72a90264a1158d727cb7b3855f465adf24e0",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "cddbc2787708ed52782eb470546edc3471ecb7bda09cc8f7195e62a403deaa1f",
+                sha256: "e6757dbb53f8d33f95d10e1e56ef2dcdbd42871b0acf71414eed95f4d197eccc",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1470,13 +1474,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "5c22a613f3aad11495ba4a875d30c273daa5a8f35885920a283db0ecc145d8d5",
+        sha256: "2276bfaefa94b0e8d531129a610333ec281bed61cc48067a509447500e807c30",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f6fbbc3cbf49395ac8d43ec4195060a3f962841dcc7fd041ac65118511231d5d",
+                sha256: "e183f335505ce1f445239caae9fdd118d8a177ce91942b3bcc55735fcab050bb",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1490,13 +1494,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "817cfae69b3e6d94c3e415056072626801e6b58b9b96a7b0cb09e724ef75bd2c",
+        sha256: "c5dac9abac6e61a13d1839475b1b39292ca63c0610c71b18dd86860005ac0405",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e28a9ab314bcc66b0f44f77a8f547ebf3397fb676724efef929df306e569def3",
+                sha256: "9c5672593078d3cbde39525dd363546011f2d9fe0af60418240c929029d374a0",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1510,13 +1514,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "5fa6e2f34ddcf44e61ce8cc17ddb6ce4167e7dfd8693c50f1923fcfd6e928be4",
+        sha256: "a2ee1f96189f252706c69a105fc655d8386855cdf623b0116054d2d9cb09eb7b",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b2057c6161ed590c0cd1a4c879a3e4a1fd6da096cab3354471ecddd2ab860da7",
+                sha256: "af7d4a0511dbc5a8a9fa67e9cafc3b3a939c7402f421e58f4506045426b32241",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1530,13 +1534,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "33ae0aadd56c505d77e245536dbc8e6dfaa76009b3193307c60183581bca8f6a",
+        sha256: "161605add8a620c358233c2e7a25379a53c16f357afb58e286330a4474c09b8a",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "51b243ca225d9ec79d830487ec8dde5edf17b88f5fd8f847352ceffb54b90d7e",
+                sha256: "b15754ed9d25d0137e2ad6d6d4d4c80260f3f4e748730f35865c7b38aedc5711",
                 bytes: &Aligned(*include_bytes!("decode_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1550,13 +1554,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e83b2e564cab7e2533e4bb8b4f4ab596e39981296670cf754b6ab41bf77daae6",
+        sha256: "b26008ac58b3c1e9efe7beebc9bfc2d2cdacef676380a826388a8f6161105abd",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "26a2069f6bc38baf510e5bba2db66a5edf7c8e9f5951e142166870af64be6102",
+                sha256: "87bb8a93c87ed2d52bd9a3ffd705e6969592ea6a1fa96dbf28376fb9e15b6d21",
                 bytes: &Aligned(*include_bytes!("decode_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1570,13 +1574,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "224117cb7dd64fdc73d48cb0c496afeec5c4173c8d895a55c0b998aa64a51d52",
+        sha256: "c2cd53a5bcdbcdbb06449b3ac95e28e737e7e8b46bd42270bfa587a5788ce962",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7c7e0ee4373001dbd28849dfb4918088f8a1eb74eb6fe0ac4ee10a1d4e139d4b",
+                sha256: "d610e84fcc7592b62484422bbd7aa3cc28a8e443a4d525ce98213af367ecd371",
                 bytes: &Aligned(*include_bytes!("decode_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1590,13 +1594,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "65dacff5f4b0e583cefc56d6b6f12517cf978267033285ddaa4ff78405bcafac",
+        sha256: "5b3022bad290606a5f82a5257785759dbf9f4ede256a3fe5cc35266e4e93cf2b",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "40d75a853369777d29c87a15a94b31dec3ad9b1ad55e43e698dff352403a5181",
+                sha256: "7a1bb7176cffe0edc2191b6deb8fc3e815816bbd260c6c1c9c539dd841d03ebc",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1610,13 +1614,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ea05501a80779c3a9d246ebd2c19557d7ac13223300973e8702d2fb0aa9a9d0d",
+        sha256: "8d9a3d4b5792d1cc5f830f09ae6eda72e8ebf7989f1d39cc23f76d6f989f70c0",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "75270278414b2953ed54d15cdd3d93b178125975bb7b90a4f436f731f0721c17",
+                sha256: "dadcd9388063fcc8dadb4809fbdce8000fa072d2523119240e7871db85209bfd",
                 bytes: &Aligned(*include_bytes!("decode_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1630,13 +1634,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "41bbf4996eea4e180b38e051655263ab428010770de52927b0f79cbb03d5456d",
+        sha256: "a597603d06730f9364a01ffb4200d3d5c79b05a4c60c8402ceff2021c57632f7",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d468994dbd2600865fafd2de87d90c63b021e80c0b949a674ab72fb74fbf824a",
+                sha256: "8066f459ea3b92012541b7edb189b210d59d55b2f23d2e6505056ed8dc72fa90",
                 bytes: &Aligned(*include_bytes!("decode_bf16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1650,13 +1654,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "0e7375c9fccc55712c3d732bf0378ba5074e31114e9d59da133dbcc5f38b1601",
+        sha256: "372f2a86c719d857891ebfe7248fd9c627ca6f9e11465f61870788207639dac9",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c31056ab786270e6ed7ce55ef0c9b94379b36695db8ea379c93447b5e6fb59be",
+                sha256: "7ecf9b3262ef7a92ac0c05b5091751be219d537d907f360e0f4f197b2d4ee007",
                 bytes: &Aligned(*include_bytes!("decode_f16_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1670,13 +1674,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "34fc3b6c1835637ae805e7d0b1e000eb81716bdb15b4d3b2b72e3f18c2d2c8b3",
+        sha256: "033e02e682aab26a7a27ac12d14cf73745edbdb2c093126750823fb3ae97d693",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "157c330bff3a777ed4b111761386c2f1aae4f70743a045590d9cc1e4794704db",
+                sha256: "cafa46ec67e91ea47fa67f7e49a8606932ebab14e06a06909c8775220988319a",
                 bytes: &Aligned(*include_bytes!("decode_f16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1690,13 +1694,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "8f2ee19f14f8deea64cb23e281e5611068df8657f2d80fc3d037e846e3456281",
+        sha256: "67f5f1de83dfdae1f09a866750bd499b37c5c2d8bef5c0bf20cea51f1c04b2af",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5dc7ea64fee11f6e86489b6f5dead33cb6afe2e9e65872515b9249de9fc920c4",
+                sha256: "5f09eb2c2f2342e27ea45b73728e621540b498fa03d411e9c6eaace3aabd8b30",
                 bytes: &Aligned(*include_bytes!("decode_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1710,13 +1714,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "073d38db099b3405cd1943005758865602296b1583eb45c6817cd8e0a340a6fb",
+        sha256: "ea989d31c39033767f2d86849a8bbb6631285fa2374c425b30c4c1b45973b2f2",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "737cfc1cc3b0c30ba8bef74c69b7c50400bb0302d6d2e202b671873a7397b3e4",
+                sha256: "8065bcd8382f65a0fa144d52f24c343b80a21a2a64b0c35a9b973c151992d34b",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1730,13 +1734,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "d9c41a30a3b72c3ba7c1aa953968ded9fec8ababda53cb8b5d3b587df42b10e0",
+        sha256: "ff68f2f329774c8cef07ef144d8874db6f358828aad200e58aff111b2ec3f416",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6b68e02e6f2245be7599b0d446a76bac8a714a252649539c34221f51e082012a",
+                sha256: "66df65a05e27d6b0bfa5199d2f6614b3499cf6804c71c60fe87a2cdd41f1fee9",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1750,13 +1754,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "fe315e85409a06b371683d6f62ecdbb151f50947607e4d0f3bfc92c59bd0da04",
+        sha256: "133e45b712d8e3d6d9ed30878fbe17b2435a4714bac65f8d60586d4d95bd64fe",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b1a30e959d20b1fe41df23d7f26ddea4c5ffb71ac9038e224fb14ac12c42a5ae",
+                sha256: "c3d6af45b76fcf2327ee6781cb26f2b11d46ce8dca8f66746231bc07cf255373",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1770,19 +1774,20 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "a58f1e7f29a91f30bbf89058f14f8c6cef4171e1631510443a64fa0cb013c08d",
+        sha256: "fc01e7964e39daeea422d1e22f76cb61090ff4fb06b22df5f8b062b78f4a7bec",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a83388978f67e2fbc61c5c54a65032f4cec006e157dd24af6c30c222a84be321",
+                sha256: "aa9fb4826f231d9a6ac2f21e8d27932daf77b6d83ccb3d77e1ef5a65e5e7cc97",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1790,19 +1795,20 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a6d8bca542c8e6157096b6ed8b4f2362d68fbf16ec8144aad3ce69eaa62d5aaa",
+        sha256: "a4ac051483aab8c4c87d20ab0b64db84e0c790cecd790ca6f9a23bbfb883b1fc",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d413c4a941720278eccb9872f42bdf2b11f428f290567ed8bbe7b5b80386f2b5",
+                sha256: "12987a560e6f7e59f054c2ee28530ce021eb2503b2f1441184e266f88bc953fe",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1810,13 +1816,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "10a921c3bc0fa892bf173cd27a6e266e197578baf53453bbe53930017672e138",
+        sha256: "f31a935b14574cffbd452050c1862c8c00e21b58ccec9649369ea56bdc58c20c",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7303630e2c5138acadd5b1fa78fe9c315f1530bdf0498b6f42f19aa54d1016b6",
+                sha256: "08c972028646fd357f21e71d5d097e804986d8890b771f2af4b8a987900b8d77",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -1830,13 +1836,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "8f9bddc1cee3a003c82b60cdfb03da69696b4b34ddf31d6a83c91e0c10128979",
+        sha256: "06cf374eb16b545dfeff6e559e5b861cd1bd7412094406d62e085c2c8f9eb91f",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d1fb49049de3d705317b6c29cf8e7f8a53197075ae141cfdd820d33514375bfc",
+                sha256: "b0f9921060ba4d442fdfcd4833120df82b3c3c07bb985c9104fd3140f3a77459",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1850,13 +1856,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "890f577b49ce0025b774aa7d0b49a9560cce3a22f71d480768af2769ede25873",
+        sha256: "0eb10f23a886f55ee0cbb2413d032012367c4014675a16faa58482ad6e4d5105",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d56701af93f1959cfaacc58e667c09dff3c37d18c328f4855160238cff18489f",
+                sha256: "17668ff5e8d491fd81cabc11de5b57ffde0c660b5e5cd139fbad29302a3151cf",
                 bytes: &Aligned(*include_bytes!("decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1870,13 +1876,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "ab74eb5ae7a044b6d8e24d4c10714f7740db4095b9ad8f22ea956a5addd20314",
+        sha256: "116b7f244e8344806d1917a905b5f5dca5b5e70a608a2db6f5cf8f547aa3f52e",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "98c055f09c2e0173c08c92961b575e627f404dc882a7a6807b7a10f58a713458",
+                sha256: "abf0298be9468a746f1f90405abda1cb97986c8fa1bdafba594713e7f27ac7ae",
                 bytes: &Aligned(*include_bytes!("decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1890,13 +1896,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "176aef9279a12364253a3883f6a5f1406ec5b847ed48f7027ab38cb059b7e3f2",
+        sha256: "1e1a4dd3adaa4bb59125f9707ede32fa2ce90ca67f7633a51e9c3731fe5f4038",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f0ad942c171cdf729e0446f2b2134a3cd58a53a677d68ffc05228f32739a9a08",
+                sha256: "15cb1dda72a1be29b8e34007a2820becfaf98eda91473f011528abad4b19a662",
                 bytes: &Aligned(*include_bytes!("decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -1910,13 +1916,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "6cc8dd684ec1c5e55fd309c951d6011ca3375c175a20f2a49ea3227c194be605",
+        sha256: "2ce76ffd9000cbd4e87f85485fe8da53353cbeae4adb464a5704db50db2ff584",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bed794298c1fab99e798ceb37b7e31d9949eb10bdd2b9c072a534a3bf3257bb3",
+                sha256: "87e881cccac3b034d24c5511f45097d5c1902697409a558010ee927f8b2abfc8",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -1930,13 +1936,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "4196ee18bd31f0eafdab9c464bc2eda4875c3150d8a73bf497d46369b9c952db",
+        sha256: "1aec6b92dbb25812419e0d6e5e06782116d0b1cb2efb610a76fa333ce8d85beb",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a6b2add424c14377a767c99ea295a927dbfbd417d42f1bbfceb25f236babbf80",
+                sha256: "c14469e494cd3c6e57c744e9a764cc7d7a5804c4b804cace8f7a1e3ff8cbd5b9",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1950,13 +1956,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "dba8b9a5ee895b62a4c86f2410519902cbeacc03a72207e2cee84ee5409a63bf",
+        sha256: "1604775455fffc55fc6a32aab51b63adc3b3b228bb9f8ec8e3185119ab02ed13",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f486a8258d10bb17e4092ac7eec9124688b5729fe876e1534c95a0f66f3edf4c",
+                sha256: "74388755635f74660b6892f48359adf6187188822d68d1811c7d757154850a20",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1970,13 +1976,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b1c27e885c657ffc21d9032dbfcd5e65033065eaa6c5fa92b71ef4d4f9e62137",
+        sha256: "f3988726fbb31325d60265fd47f16135dd424c926149a928faab4bfbdb5f76b6",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "3e23ee3048d211d6ade7baeac99a7b58f86285a3c3c959cd8e0c3b0fc6268c6f",
+                sha256: "0501c615c22346c062041104d56ac8f7694be1e33199afc6ff089b7d5ea953e3",
                 bytes: &Aligned(*include_bytes!("kda_decode_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -1990,13 +1996,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b24efb8661e6995881e88bc07c94556cd28efce1ee8804cadd4e598127a1de0e",
+        sha256: "f2c1cea7e52756f24bb1ff61d73e210a9d99dcdd463484c54efc5313a0e9ca7f",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ab1c08db59488b8ee0fdd2ee21b08ae29c11ab31adfdac2506c357aa35652e17",
+                sha256: "b456e22263815455acc5fe1a54630ae641d8c9685c736a87b1ad19e00848bd62",
                 bytes: &Aligned(*include_bytes!("kda_decode_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2010,13 +2016,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "973412fb62c247008d73aa7b5f5c0cc6a432f7a542f5679d1115fadbcd5d16b9",
+        sha256: "e8cd1c5a4b2e9ee015e08496a5c6957d40aa7c0e0653f7334c75a3dd3b1adf7a",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "464e0baf89cdd7bf31785f790ff935860f4daffc26efae8f22f6fbb79d5b1cf6",
+                sha256: "c947c708474e0dc1e1eecb2bf033984878ced0824ad1668771232d04cf1b1f85",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2030,13 +2036,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "282ef74df48950efd1383597589432ddac667b077737f2ded26351e913ea4674",
+        sha256: "81f4d95b638137949b00536ddbac046f662e58e1b45688eaafd9dc1441beca85",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ddcedaef8f504234b62ddf4adf6062d2e7fc6cdd1855d6a79e1635e4f5e9e90a",
+                sha256: "f92afa16c038aa690253361e664950e3fc3ac1c09d247fe1bc3fbc5848de1613",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2050,13 +2056,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a0b0a2708dd458504f5b086313cbf859ba6788f68375327f9c112c994a40bfe3",
+        sha256: "0b4fb062611b980267d8ad0f8d9ee998dd888812b777f85d26718aa08cf74db1",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9f3d0c1c4bd7ec42235627c57b26d15e26f7972391c6bce2e091dae619882f5c",
+                sha256: "dab2d977107b75d5df23eb7ad3541d6733b4793312a416dcb9c6a16bf6c6fbfd",
                 bytes: &Aligned(*include_bytes!("kda_decode_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2070,13 +2076,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "951be7a00cab6fa7171f09cddd1131c357a1684905e7efa47ef280da43fc9760",
+        sha256: "cafc9e6d35b5836e0ebd986531503a21793fe71bb357180a10f7607911c821a4",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "40331ca8b094e49c547130e138765eb415205b78fe9c2064fab6b5abbd9a20a5",
+                sha256: "444faa5ea9d7b9f35726dc2fdcf8bf21114d6da93b8c4f06ce698041174d9124",
                 bytes: &Aligned(*include_bytes!("kda_decode_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2090,13 +2096,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "b5e7a5ab56850b0b7196872a8d6cd11f437fbcab19da907e472d18bec0b9cdb3",
+        sha256: "4b3589271ec5b57d65e0db9b7c684b173a0f1ed5c22c199214c96bdecfb86d72",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b009bdbbd42d21378bdea2c421ca19ff4e4c1951c4ecf9b4e889f8aed4a0f6ac",
+                sha256: "7bcdc639dc55fc89027fc9d64b45979a76e8e7ed240555c095c3f2611404be2a",
                 bytes: &Aligned(*include_bytes!("kda_decode_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2110,13 +2116,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b639c8f290b5173baa39ded26698d8fa176924b6fb8efd94c5e38f8649771da9",
+        sha256: "5197f5e4efabec18a57b239c9a459d5a5e95e6fc87513d4b6f3a3e27b2e9d9f5",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "87b398634ca469304629a351c3bacb3b3bc14269209eb4b9e30c7ecac3701589",
+                sha256: "ba6e45cc359d0d53e81940aff7ae4006d33332e45d25032873d44d9e6da9e19e",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2130,13 +2136,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "8c52fe9189101b016454ad32192c5204e12824cfc255b1463bb6acfc0236fc55",
+        sha256: "bec9b3d2440661e6c8b517df7aefb8b880913dd2647df4ae6d6e3410a5f8b0eb",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "859497d9e9df2b586e3d6ddb275d1f4de42e9c4513748b0b5db6e1406ffc6ed3",
+                sha256: "1a5da5a5aa1b38efaa97d3eaf8b84a1c667ed06f5a55378084134325cc3d01da",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2150,13 +2156,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "5061afeafee9b5e643bd2b12551dfd0970cfe0338a9a86696196c173d3550e9c",
+        sha256: "961b89c50bd101556c7b29ec078229bcbeb11b103d80fd0cd398fa4a5d4ab302",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "04b43c4875188bddb8e1beb5c63c316b45b9fcea8519b64fca14d5c66fbf1100",
+                sha256: "6df2fc4da9756b8baa59383f09893a09642c0a546e203bf814748422f151ef2c",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2170,19 +2176,20 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "bae171e0185c32c6892d46cc99b8eb562978b3c908b90abb8abe7d2859132051",
+        sha256: "9dba85577664569e98eaa1531098936b5644c25eebc282cfee44c364d18cd917",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "52f54e7c0034813ef0c80403acd04b5c114d07cdac2735254f8fc7181fad24ef",
+                sha256: "1075614a9ac0160c95f1e1f7e26c2445a16d27ea30d9163ec4b4c4dc75c8981e",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2190,19 +2197,20 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "9096989e64cdb55e7bd24aaefb35b5b03a257647ab426473ed4dad0ea74bddb7",
+        sha256: "cd35674766d2d6f3b3362882857f781fe33bab0649028ddec4c4f5381d540ca9",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fc1c9163289d4b43b550728e4dc4408e450a72540a57df2cdca958f348678e71",
+                sha256: "99e8700f18262dd03ccdb9548f7be00d4663fe06ef57abc1fc90cade39385913",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2210,13 +2218,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "a66832110b4a44ecccf468f86bc321b2470d11c91278e61e0cf54c5c2d076aba",
+        sha256: "9b650744e77b95469c64d45f92e4a22dd9efa8595724ada9b03ced46bae8f01b",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d7e528de674c37aa234bf2f2a8778ac587c74c5348b9d5092cb5916445c59213",
+                sha256: "65d6c16b3d49b4b5a2e8931a949a9f68e1b2bb81f82f747bb19654af9453f5fe",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2230,13 +2238,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "ee2c3fe55d1a4018b6ac8f789115067cb707046cd09be97a45db2d9b94406316",
+        sha256: "94de3b274f83ad31c522708b51727f555675fff3a9fa726c9d5b3d0c9bd14993",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2847017cb242cce505746dc27ecdcaf2626fdafbd57970316ad257a836d30f6a",
+                sha256: "02f2abca500f7d53b6abe3744fecdd019b4f943df46b493114492ac1651cdb18",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2250,13 +2258,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "4eeb995cb62047d14369f5ee97a4483790d136280a05df3e0a994a1a7d90e4d9",
+        sha256: "6375c5c5be52016bc5f0f255d601799b22e63ece04e89bc46f4c83ac1d407988",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ad005f56baf4d4a264b1984193f286599e83596364497ec3d80d0d911ba44e22",
+                sha256: "c547aa2ca3bdb6f7050aaa55dd7db0de70ea7768723ca0ca449a3240ddb04368",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2270,13 +2278,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5ba724354aed51224814a2b8c3b8d1e77393efc40217029c13ce06f73def201a",
+        sha256: "5bc6b62155c7bde57d23b3c434376ad441dfc920a8e0cea0ba60ab8dd7679d7e",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d0e4e9ca2405acaeefc71d4c8ec156128976231f832ac1e3b76a0dfb0f87dfc7",
+                sha256: "858230b342743735171644b466516bf37b647dc7578d99d2e5eac33e7494954b",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2290,13 +2298,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "791a2a963b80be59541a3405eff15579c1b0143d9906e922687d69367d112a4a",
+        sha256: "a8339f2b2feba01b2a7889b46bdabb902356b820d2e49a13cfaeee3eae21eb02",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "dd78c5ff2a9f2fd9edc81e1037f5c133d432340da229cedbff150181ad4f2986",
+                sha256: "34ef1cd9a99cd53a2eac31b22452f8c835fc3d84d922f1824ec84a8d253d0670",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2310,13 +2318,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7b81c6b831cf15baeb3a5381cfa58987389370df62aae740d23f4b829d2cddab",
+        sha256: "9070685f42e4df473ef1f9a91ebdc87792a6b02efc6e16fdbc4b6d108e0552cc",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e422901ee7455dc83d87f1d77632ac90179f740f6dd3b5a4d0a85f3a38f95082",
+                sha256: "4d41726b240bf1e1df75d56e99935bbf18615d82d3f6e626c9081d7c1b4152fb",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2329,13 +2337,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "66cbad146efd614c88e3187db569eeef1c18a2452b29797c52b1a836c31761ec",
+        sha256: "0196704b7466834db51cba61e915e3296a5c1b87a15a2ecb7f1f37f98ceee084",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4346a7c6d102a4bac25d4ff987ff5b108c5829c520b4a5695c05f69e9f1867c4",
+                sha256: "ef1b4dafbfecf39306aef155a89cac73b1e8086f7e3a47cff5ca88ca2f34f850",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2348,13 +2356,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "3b23fb1d765c3816d9bfca6f3b675d3486b58fca49cacc34cd1dbedee059ad6d",
+        sha256: "ea7a995da92550752b387dfd3be0fdd2e75974d8e54c17b1fcaafa9efe8e248e",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4c325b7f9485b073f975bf165d131eecf43dbe64e73cbe87e7644440e345fb63",
+                sha256: "2dbbbfe891edb84b0047042f402b7f7a7a05dc9a2bcc01fcbe0d82c81a200cbf",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2367,13 +2375,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "13e5ef2f647d5e0edf784292102e5e73fda738d0ca804b6e93b6aeb37a6cb9d3",
+        sha256: "984cd701c8d3b0fd2ab8719fdba1850017823e6e62a24f00b06e55eaf651b88d",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6e74b02b9a065f1ab2cfc1fa1e2b3d35ad38d336e2926a1869b73e091c40eb6e",
+                sha256: "e62e23557b9655bf2c35d8f5f0b8cfa8c03ae7341b9443f20a5ddc2d13b4ab3b",
                 bytes: &Aligned(*include_bytes!("recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2387,13 +2395,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ab569e03e64fed3b68ff69cdfe73e5229d082c68b3a7ab5799369f6c065c9965",
+        sha256: "ac62208472d9ac87823b2e10c645ee6b0b98fd795f71c0e689c0bb72d9cc57e4",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bf4c1ab5dbcb6b1b3e144b4c4205da5796b97afa2939740308dfd17c83aa997d",
+                sha256: "bf49405346f461c7a574353985a4a0b12789f12c4305102748e14ebd7b6c05d4",
                 bytes: &Aligned(*include_bytes!("recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2407,13 +2415,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "595f5ad07bc7ac2373b44e69b2eb1635f1dcfd3127598aa15b7f13e8605e61fc",
+        sha256: "998725c8db7897f605a2c1f4753fd37d2ef2b509a06dc5e3691ff2477e4b7ed9",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0e1a5ce796b20c1d4e0692ee035c5dbdbc5d08f606de440432d1553fd3446fe9",
+                sha256: "7bb7cec63c5faccb19ed4c481844440c94a7a040f175463d84037ae0f7d6339e",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2426,13 +2434,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "5b68398af4d686ace177618916a837da2748a0bc65a8d9a5aa46a8412a113c13",
+        sha256: "349f389e07f5980e400e6732f45030662349fd746377db6aafca6fbf9fccac8c",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2af96c43b32b781f4c2fcc2759b62ab11607beb4039b314ef72b21ba2ed64847",
+                sha256: "6572f18f3377b47dd09e52a1e5d6478f403b86e1952b37157fae29ecd561f412",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2445,13 +2453,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "c296e6cfd54fc9e92ed00002fa0199c7b00058def2f9921b1712b20c19462dd3",
+        sha256: "8bb909f19b496152b48b9511ae2084dce9d9d2b83586f65351f02def3384d01b",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "33028cc6119c3b52ce1db873aebc32e63a38799906e738b7111f8fdb0efeeb9e",
+                sha256: "da784364e9ac3a9fedeca1aecba9d9d23e3cf0d113e4188322ab9fd57afe0d7e",
                 bytes: &Aligned(*include_bytes!("recurrent_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2464,13 +2472,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "13ec26a149328023bcf581508fbd5232e23d9d54ec528f2f4979d115819ba7a8",
+        sha256: "1908e50898d7885b5627c35e89d5c96b8a199e6711b573d3ac9c213426dd5c46",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a0525a285df122c57d4ab4a62d0364f4efd115b265253277c796703c78dc4f90",
+                sha256: "1c31b7f55dbd6e9d3017d98a314c15782d173325bd324b7c6805bc3b596461f8",
                 bytes: &Aligned(*include_bytes!("recurrent_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2484,13 +2492,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "806e62842bc088b1791744f5cb84b7a32e12a195162903021c07040b63cc8246",
+        sha256: "98643903680dc9befb3ce188bbc5f7e3dbabc7c6c72fa71a9a090230d423b3ea",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e8309c68c1791e480158a4839b7353d02b347d90c399382ee6737e22c4514ec1",
+                sha256: "76f6a6f14362764156de3d9d31ed174bf5bc7288b987ea83ab204ad0e74708da",
                 bytes: &Aligned(*include_bytes!("recurrent_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2504,13 +2512,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "19005736eb9b8fe63d09fb1a69f80ae639e7ef139e3fc7d7a79e9b627bc50df4",
+        sha256: "ba0b4082c554bb9869dd8273426972898ea6ea1f11114944b91b84a80d1703ed",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c51924ad50e12bd98cb1d3a02ecbc141b6171c346c1e25a96b23f2a573a70158",
+                sha256: "df2b91f9c978e25fcf5b2083147d234d8ce82e21bcc67cb2578382d54f160794",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2523,13 +2531,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "916082e56d202fb9704aff6d3e6997dd80d5c9a00202c45d34a91e7d07175fe7",
+        sha256: "765d9c84f633b37c4bf7d471842ae63383517f85e2e201dca5bb7dc15087b597",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "74b07afed6d0255e8f819ddde4283106d272bbb31f6cbd98ca39e6b602da666d",
+                sha256: "bc99622205d7132f58e49ef24ed80b880bce77fa28b9125c09306e859c297e07",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2543,13 +2551,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "1835198fa30577ba565a57482108d6c2339b2c690c82561c02d81fcae572cfab",
+        sha256: "694d78c21ac82cd89c214bc923538ed0be01bc95b7595ffbb09799e736089f61",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b91973e8bf9c46e8f307acb1cfd71fa55b20b3461f9491e826a30668b4a87991",
+                sha256: "ab1e2cb054083147b35e8957c8731dcd4bb3969d004d5fbfbac13f5ca9c2b24d",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2563,13 +2571,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "4fd272b57efaa4cde9d2c1af268fd58e1a497ca7f365d72dfd42c4b8326be8e0",
+        sha256: "545db460346b9eae94c1cd60a90d9ddf873103c0e5a7963fe0812b2bf0baed5e",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4761b2dddc232bcc1dc5debadacc4056ccbbdfec63f1da6e349795c4a99aa990",
+                sha256: "4e6fa1eaa1a7f858f58d1c1bac095f89ed2d6502629ad56d94bf28349257e8ca",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2583,13 +2591,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "568ec9da97e40737b5799f4b700cb01551e18cc8e3befcb757494146e3abcdca",
+        sha256: "8aa89a7331504454768b057130d9797ad8b1bd05b1138787a4bae614b052f62e",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d539ea27b11e3024267c1a5cf6b40e0b9890f2755719b2d923d8965851b09069",
+                sha256: "456f153bd6c1cef2798c155090dc7c4efb2b357c53210be3073fca724134a9e6",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2603,13 +2611,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "9615686e0381cad1e97f908e8270c838a68b9e6f12a343c0dd1aa3c0e81f1ff3",
+        sha256: "d573fe589972622a507646b3ee9f4f36049fc4a6174b28f54dda923594aed4cc",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "69ab6b9f69fde4b9ce26ff80acd7352aa78f857c99f5673ca4e7764aa838903c",
+                sha256: "a7de62747b06ca2949e66a9d0caf1aaa2aa6c59b9d61d8deb28193d69bded0b7",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2622,13 +2630,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "808c0351b7524a1b7163f0630f2dc833f11361457ccdae7cc260124a662f30c6",
+        sha256: "3956b3e4557c1fe57d7804e65515d9bead9605f32876825a27180510a1848134",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "43e044a53f4567aff8ca5d10bc236e0467616e37547f44d1a23d22ee4ae287cb",
+                sha256: "6a98c4c90609350853f6dd4570d86fdf0ca9eda694824c39a36b66d4e09abf17",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2641,13 +2649,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "eb176e7976a7a8c3ad3b1f4f71cc93f1555b1d25bc0a30f2e203b3a33866d1bf",
+        sha256: "8e11c0605f807e84cc5ae3b8de6213098908aa48df25af5e8e53c526eff06395",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "74738d22180c4a14b388568df7119c9084bc92c35fec9a93e01730fbe7c92ec1",
+                sha256: "b9a00e59e74b54060a937193194fe38ca1855927b548fb3a7ec6064cc112a94f",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2660,13 +2668,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "0ab6405f49d510bb64f350fa7c363f291dd8f02e4cbfcfab813c07f5173c88af",
+        sha256: "09afd66a14970d4162fc9a6168956b612a86f9df49ed3147fedd4cbc7a4692f5",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "71035cd75a3bd11aa70ce00946fc52a41fa8743dc88904cf940619e4f8cf7c64",
+                sha256: "9030441880534dfbf00874ac7758c84b0bfb5f722533f0308b8cb2c965793dd8",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2679,13 +2687,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "419db112c0540bffb48ed1870ca040b1ba3346e195fa1502f340e5317702125e",
+        sha256: "5a1eb2a0c485e2877431958933829e2d872f5ba53e396bbe320fa0db1910fb51",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b7f15d513d2ab2ef3ff3e488a9044eac838f8d77ebf183754bca24489718b234",
+                sha256: "2d38af215bf0e7c22ab6ba26b1aa018c91fb9c1edd3bc613378aff45391c2503",
                 bytes: &Aligned(*include_bytes!("recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2698,13 +2706,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "92bb72f2026055228fc3fb5330ca6e75cbe695e3bb668a35bcaa4a23407f0f11",
+        sha256: "02bc3989586a3d65f01a4925857f7f7f7da61c9bc2e5bc38645f054a804264a9",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6b41c49f2e8d375d9b9c547dbea57a07ab4dd8e23a3173d842a15b8e9c8365f8",
+                sha256: "453fc23ad02660464df952823c04c1213fc6e2ce7cbb4bea49c49732eea0d303",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2717,13 +2725,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "2db7efae1aa1c3dd93b1e3eb8cfe851b040a20fbc3dfc599cf9c5ee7be82ce7f",
+        sha256: "fff019ecd3059d1bbdf977ee87e125e617679baac12d3b737e0c5dd3cc3007f6",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d0fdbbbbf9108b0060bc7a6153d7b35c1d36b6fb55b0790944784756d52a22b4",
+                sha256: "9d4a8a5501a539f3dba4c16992c2aa0a58121bfec502d991ead5d3363058a5a6",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2736,13 +2744,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "5eca4ccad554b76752af7110fe16a5b80af641a42107c694e9bff0788f1bae42",
+        sha256: "da97d91f3fb3b729a49ca3adfec98c32885b091ee48694fc494e7e86799e797d",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6ec79503ac7f57085fb123939c987a1d7b29454c0301e5c5ea02c8ab9aa12118",
+                sha256: "1f30b6363152b987082589db0e639cb692de87ae4e016ca051d3f383806675d0",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2755,13 +2763,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b9439794dccae17cce075d72d91846fc90d02f889203641444e48098c1137d01",
+        sha256: "a01b84ddc41099dd8c148d57e1e14357d61700fbb84e60ec5c45c1ff3e8b9541",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a9e14e859560f8be61a588c39b526ba9d4d6e7176eb54cd987f9f12abe8c8c63",
+                sha256: "508664588642a9fc6410d5e1802c5397d25d88abf1c25789692f03cae237e0b6",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2775,13 +2783,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a897c5205236755ed213240487797a2891e97e4f254d638fc008e42eeb95c023",
+        sha256: "f139cd0edb4ee7484f06fb613305f53ef659e3c3b389da1bf3d5b87a55e8a040",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "83f182008b4d0a81e8ffdf646915af831166a482fa72abf3e4377062b90b9960",
+                sha256: "7b84689a684375ff420b87ddf9a7a85a5e85d796a20610821514a831bc971cc8",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2795,13 +2803,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "5185c2b5c2e19c78f3ea8d888a0e4900f5dbf0763ce8a63c5d85d0ec348babeb",
+        sha256: "cc6401f8cb7ef745244d6f1c4c5401611e9bef8b74d75b3f0a9cef20401a6aa8",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cc7e532f6c3825476179c308d0b06c125ada968ba87a091739e19cb96a6904a9",
+                sha256: "39e306b07df803dbe118fd8ae9b9085fe5b5c4cae6f7c305ff4b62feb9595a1a",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -2814,13 +2822,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2c38ffee41d612c5d39a834cf794c5dd1d3bf049644fd6fecefa5757d45f55e9",
+        sha256: "869ad041f2585e5cbfb467311c5b68bf92bba5a9ba415be016acf6be42bfd6ea",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8c62ab8224be73a3ef1548b721bcacc7ad077b102ac1625065b6f2c22b4f2a97",
+                sha256: "5a4f841f5e74ec1c2a9d4e7bdff5fe78364334dfc845750bd837cf9909f36676",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2833,13 +2841,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "01a729a6097111db734c553c12701610ab4b0d8e8b5d1dd627a0ffe915ef21d9",
+        sha256: "422c00f08b99b96e8a56b1c06280e7ccffbe89d322ca6585fddf4cbc7d4af578",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "4ba21648f1ad5d56dc22bf7a8fb52fcc3c6e57d83015337febb599ef57855aee",
+                sha256: "563657a895f6ae0631e25b62e07521207578f9b3bf481a3483b9b3058f3d55d1",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2852,13 +2860,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8c16564a2d6a288aa3e4e2881a56905a2acda627341ef082df95dd209531e90a",
+        sha256: "14e82402985d074621a4156716cc5bb62a861143eddc705f176ddf5a93cd6050",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f3cc3994b375f4c3e60d37a2623762939a2ab9532520f47a7409b3b468980dd5",
+                sha256: "b31eed3391cb1a83929ea701095e0aa2eda4b394612391eb2eda7b727672bc78",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2872,13 +2880,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "828273a91e01dae4e33dcdb6829a32ae7b976549d735440ede847b65d282f048",
+        sha256: "513140a7cf7c94eff8413cbb8c3b2e4b87767f07dc14e883944408b426ec0cc9",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9c0c3c28f44de0942e2676c6395d6e1412e70b8b515173257bdb872e671804f0",
+                sha256: "d8e3ad2b83a7c57cbf5db0866b374dc5dbfa0fd3937be0cdbac454130b792434",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -2892,13 +2900,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "43e4a51fe2489514e38ec51493d6fb18cfcf677b88f7940385746971b6252570",
+        sha256: "1d4aef48d338b6c7f6c9a237976b80b0d80a895d40abf8c5ed6adcbda7ee5864",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "18a3ecf68c971461c341579effaceed15d3b3736dfeee817783023a958a53a68",
+                sha256: "6173376826f7b6653d8011cb1f5ceb0def7eef5deb690b2c004a69590647d0a4",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2911,13 +2919,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "8c2a795a46f9de266d84bdb558cb10a271917d7222957b816f5d43f9ac76ce08",
+        sha256: "551131382306288673affa590bdb14b00027fb229c4331c4d6d098ccd93ef77d",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "cefa25669e9b15a8b1c410520f374264f83143067bead348e6184fd2c0d12fd4",
+                sha256: "91d13814a6de4673584d27ac8d46cba96b0f9628c1395f94a95b7d394d23446f",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2931,13 +2939,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "197106a8cff091ebff6857016e2b7a0ec8675f8190f8488f7f84c2d81e2daf94",
+        sha256: "92c84d9640cd34a82164ef1f10d396fa2a58808782273c50a156782bb4afda7a",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e54faad8537882bab3948b93435d98d9145767939b24a49a471655c5b19c0f7f",
+                sha256: "d429b3e3a139b820e45f68b24abb12663c15ffa23953be04838d57fa83645b5a",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2951,13 +2959,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "d85cadef28c997d204dfecef609fc13c0a6a00546bc910e7c21c8d4a3a1b2ba4",
+        sha256: "7efd1663c7ac811805b896c9553919a59f3e550c7a95562aea7bed62e880c978",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b9ea1986a8da4f425128b9fd74e43cc29ebf0d87aaccc7da6c65acd3afae6069",
+                sha256: "897093967d045ecaaafa4f15a0dc452a3f1c98b3fa348014c00c622566fe1d71",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2971,13 +2979,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3c9f7233ec91bdfe4afcaba5dc0ace48c938acced58877252c5a0aa042ae0871",
+        sha256: "e513a3c220eadbeed92aa58903f016e9f67fd49c31cdf69a7418827a1c40e17d",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d750ad9b1ebda4262c7895f0adee11c6d38a3ee779f6464ccbbcee41bb43b333",
+                sha256: "e3cb0f327c2cb04faf344e376371dfb9c553e9727b62ef847ad370f5b47d20d4",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2991,13 +2999,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "b1f856e71031b51fc6c0874091785b5579fe119f548f209f38cfb5f5225f918b",
+        sha256: "3440e6bd6e9a1581b1a20912455e59f8c47208e90edabffc4645ac6b3ca22759",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2e25368600864f001913c87dfa0dbd123190e8c6af627a04e25ede25d935767b",
+                sha256: "77a60fb667de02dfaf9c0a0cc2b508e222071d0ac3e8a909abd2e28ce85314f9",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f32_k64.sm_90.cubin")).0,
             },
         ],
@@ -3010,13 +3018,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d47865631dfc08ad8a4547e69ac3c2b8f5d4cb79c6edefb37d5625d5648d9030",
+        sha256: "6a39d90d03ba10c2d6eb7f58206ebbfe59ad54aaaf1129c12956a1e165fc402e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8694e7a3c420e654cb557d6b7616f859dfd6344c341d1e189108afef8b1173b0",
+                sha256: "66f62904a6c04d5d38171a0395afbe51327818cb0c991c5b3d31c8d23c640197",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3029,13 +3037,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "84a0bd823947715a97fb36d04a2aa0054e94487a5169e9acb298742b8d4aaf2e",
+        sha256: "bd108d6438e58a746427a439eeeb03e0189b07141781f5760e2f5e5e773805a1",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5821877a3e8544fecf191cc82779eee507f7a733569bf587dc30098331558b92",
+                sha256: "d4606d25ab52e44e2f93e9ae5cbc1f64e7c747fed7db18d6874aaebb9d819776",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f32_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3048,13 +3056,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5df844f4bc991683ff684d67177cd06176a994bf941901951e1e254350a29f1c",
+        sha256: "1987e031ec457837f19e2202bebca77519fcded0d91b810ce6d5f5cc73a36f55",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e6322b6d0ea49b268a3e9bd35e5fde33d069afecfe57eacedc18ddd695e2f00f",
+                sha256: "cbab3dd8fae3118e980ddc2f12d5d96b7474f73da1a0da9348dae59186dc0637",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3067,13 +3075,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "8a1579aad1819510ce81ec32c41001a58d63ab518e8a49d47d010ab67f3120c7",
+        sha256: "c376a68820039e04384a01d8436c92de8db4e45a24c60dc9738d1bf33e587ecc",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "336dea1ece3078d5417ff5bd49b5a6659acbe8b615a0a9cb7ec543c422004bcb",
+                sha256: "6d7099fba7bd7c0de0aeb154ef4c54a0f45a50b29dc21f38db4526912507cc5b",
                 bytes: &Aligned(*include_bytes!("kda_recurrent_kv_f16_f16_k64.sm_90.cubin")).0,
             },
         ],
@@ -3086,7 +3094,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "dbff4fc07a23c1da6eb7e349625af785ae3f2c8a1fe23d10cde749f63df8231f",
+        sha256: "42d9b26e4fb498264cefd1ef4d26d38b1ce8f1c183ba882220c6046148f17ab7",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3105,7 +3113,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "e84dacd6edfab8c2638ee9dfc4b65643e1e2f3da4ff79644b4b395c227e68fa3",
+        sha256: "539f29231be6d3c92d5baca141f1f7dcb3edf6760ff28a81347e5a8d8b800f1a",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3124,7 +3132,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "818c70597e9cf81bc6038ed68464ab81c2decae4d458b15c8dd9f388bcb44404",
+        sha256: "e0a0c46671f2d9cae25b636ebcb77591adf61a7bd5cede93ff8f2d0ecd2c89ba",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3143,7 +3151,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "2182d54e14acaf98b1b75a5a1d64c37704264cbc50d3e764647119db1b31a39a",
+        sha256: "34329cf318c07524d40944b5d3ae3864016be0e66c5e122f2364959014f72f47",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3162,7 +3170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "963034eb258e5df32cac98d825b7b3669c31ab7a4d3e5c6ace1b6bc719b9595a",
+        sha256: "c2e86005cf0e5cae100d3a32ce7a193b651d4bfa80eb8534c8404bdeb91e705d",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3181,7 +3189,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "6cd09ae4522e98af478561fee84a4b6c2ebeaea246f8bc81530bf288e64f8064",
+        sha256: "a7313b632f969fa518258d5963e34c46b43c20bd8a0f95c72c19f634d8a4525c",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3200,7 +3208,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "62902c445122572e8a7e92a4688cce97e0a826af21a691121a4910c1261fc00d",
+        sha256: "9abe12e93db2f06ad96cd7253bbec6152437dbdd7c1944b17c138129301238dc",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3219,7 +3227,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "3d2891517748d8c611aeabacd8d764397d251c3f7e053a8743d14306edb30534",
+        sha256: "bd8ee8a4398993f747af50951cadbf4d125a8e6523af38b1667e50f4984ab6cf",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3238,7 +3246,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "cbd1582448827794cf66cfddcc8627979ec53e4708c4c8218e492edf94062fe3",
+        sha256: "a78060d30cf82a7b903742003934e5118a7a9af069824843c30de88ac91fb66c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3257,7 +3265,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "3c4922e2de9ed8f37b47d867cc556b4b340888dd002ecb0cc8db26915a0066a4",
+        sha256: "59379d65c38e78ca484f0cfa8f2eb6c6fc634f64bd1eec9bbc08640b04ba144c",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3276,7 +3284,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "2fc3862b38898a89414649c5ac9b5eb895835a47e3345100bfc4e4097cc5443e",
+        sha256: "ab8ef0e7f398bcf092d67248de0966feea8150a126e73c88756f83582a1732d7",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3295,7 +3303,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "25d710ad5a7e392635cf17004128b2951df48bf66b640851705521b94d470729",
+        sha256: "c4db14c20651623b81305dd8f5697c0885c1d1758741ec3d863352bc65c747e0",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3314,7 +3322,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "df0ea6e2b5d29dc1b5c5ac4811ea283b86ca2770e193cfceae859a1f0a2146d5",
+        sha256: "3e629caf7768b6dee4ec83095b71c8927f5b6add25f6efc6a4b155749fb1ba99",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3333,7 +3341,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "7d361b19b55d054cc97100335e393c65032c2343f8dda5466f8773373a12b448",
+        sha256: "632febb533499b8e8dcc40b3b9c75e78de35ada6af693e8564704d73cecb9c04",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3352,7 +3360,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "d1e412c6276e46f84c64cf1d1e9270e578d9aea82fa2a70521b754553cb0a1d9",
+        sha256: "e02338f8e29e572b9dea144c96485966bb06d7c83acae54f426a8ab366d7e894",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3371,7 +3379,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "67f10cce9dc8382a523b622127ca9d2ebfc6e90d8ab1eecad3e64d876137a5cd",
+        sha256: "9eed1f88bb1b1de5d65f0831f56a322221425567a52f3ed69158a16ee20acbb4",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3390,7 +3398,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "69556ff42dc3ef0486808a5aca473b1dd603be57789ddf543cc800bbecfe45e0",
+        sha256: "7ddaed8af0cba14642f82bedf714dfb3380bc0fcc7dd64f095c287d703dd821c",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3409,7 +3417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "60ecb0123d896e888be9be78dea8d637cde42c4a63cb8dfa34bbe19f498a6138",
+        sha256: "4cd97fd28ea36cd62fd5c0fc5b505cd3b0265e53987b26cc6b7d21da891f256e",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

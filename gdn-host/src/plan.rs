@@ -175,7 +175,7 @@ pub fn rows(module: ModuleKey) -> &'static [u32] {
         (true, DType::F32, 64) => &[4, 16],
         (true, _, 64) => &[8, 16],
         (true, DType::F32, _) => &[8, 32],
-        (true, ..) => &[16, 32],
+        (true, ..) => &[16, 32, 64],
     }
 }
 

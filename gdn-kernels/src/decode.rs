@@ -9,8 +9,8 @@
 //!
 //! A block works on BV rows of one state: block x is `value head * tiles + tile`, and y and z together count sequences.
 //! How many teams ([`crate::tile`]) it has is free at launch. In layout VK a team is a warp; with two kernels, one whose
-//! warp has 4 rows and one whose warp has 16, BV runs from 4 to 128. In KV a team has 16 rows (32 of a 16-bit state) or
-//! 64. What the warps of a block have in common, those of small tiles in VK work out each for itself, all others
+//! warp has 4 rows and one whose warp has 16, BV runs from 4 to 128. In KV a team has 16 rows or 64, of a 16-bit state 32, 64
+//! or all 128. What the warps of a block have in common, those of small tiles in VK work out each for itself, all others
 //! together ([`crate::token`]).
 //!
 //! # Order of loads
@@ -46,14 +46,11 @@ use crate::element::Element;
 use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::prepare::{Loads, TOKEN_BYTES, Tokens};
-use crate::tile::{MOST_CARRIED, Shared, Tile};
+use crate::tile::{Exchange, Shared, Tile};
 use crate::token::{Block, Output, Own, Work, lane_zero, later, names_slot, prefetch, slot_at};
 
 /// Bytes of shared memory in front of the sums of teams: one token.
 pub(crate) const FRONT: usize = TOKEN_BYTES;
-
-/// Tokens whose sums have shared memory of their own.
-pub(crate) const TURNS: u32 = 1;
 
 /// The token's inputs, asked for: by each warp for itself, or for the block ([`crate::token`] says which when).
 enum Asked {
@@ -88,7 +85,6 @@ pub(crate) unsafe fn decode<
         stride: p.out_stride,
         is_f32: p.layer.flags & flags::OUT_F32 != 0,
         stores: Tile::<S, L, K, R>::stores_output(work.place),
-        rows: Tile::<S, L, K, R>::CARRIED,
     };
 
     // SAFETY: n < N, head < HV and the team's rows < V, so every address below lies in its buffer; the slot
@@ -110,7 +106,7 @@ pub(crate) unsafe fn decode<
             grid::wait();
         }
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-        let shared = if own { 0 } else { shared::block::<Shared<L, S, K, R, THREADS, FRONT, TURNS>>() };
+        let shared = if own { 0 } else { shared::block::<Shared<L, S, K, R, THREADS, FRONT>>() };
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), false);
         let asked = match own {
             true => Asked::Own(block.load_own(n, if S::VECTOR == 4 { zero } else { 0 })),
@@ -125,7 +121,7 @@ pub(crate) unsafe fn decode<
         let slot = (slot | last & zero) as i32;
         let is_there = names_slot(slot);
         if !(own || is_there) {
-            out.store::<T>(n, work.row, [0.0; MOST_CARRIED]);
+            out.store::<T>(n, work.row, 0.0);
             return;
         }
 
@@ -138,12 +134,7 @@ pub(crate) unsafe fn decode<
             false => Tile::<S, L, K, R>::load(state_at(slot), p.layer.v),
         };
 
-        let mut v = [0; MOST_CARRIED];
-        let mut c = 0;
-        while c < Tile::<S, L, K, R>::CARRIED {
-            v[c] = block.load_v(true, n, work.row + c as u32);
-            c += 1;
-        }
+        let v = block.load_v(true, n, work.row);
         let later = later(n, p.pool.ahead, p.n);
         let later_at = p.pool.slot + 4 * (later.unwrap_or(n) + lane_zero()) as u64;
         let later_slot = memory::load_u32_if(later.is_some(), later_at);
@@ -165,15 +156,16 @@ pub(crate) unsafe fn decode<
         if !is_small {
             ask();
         }
-        let exchange = shared + FRONT as u32;
-        let (values, tile) = Tile::<S, L, K, R>::step_of(state, &token, v.map(T::widen), work.place, exchange);
+        // Corrections take the token's place, which each warp has in its registers.
+        let exchange = Exchange { sums: shared + FRONT as u32, corrections: shared };
+        let (value, tile) = Tile::<S, L, K, R>::step_of(state, &token, T::widen(v), work.place, exchange);
         grid::launch_dependents();
         let write_slot = if separate { write_slot } else { slot };
         if is_there && names_slot(write_slot) {
             tile.store(state_at(write_slot), p.layer.v);
         }
-        let values = if is_there { values } else { [0.0; MOST_CARRIED] };
-        out.store::<T>(n, work.row, values);
+        let value = if is_there { value } else { 0.0 };
+        out.store::<T>(n, work.row, value);
         if is_small {
             ask();
         }

@@ -3,7 +3,6 @@
 use crate::arch::{float, warp};
 use crate::element::ROW;
 use crate::layout::lanes;
-use crate::tile::Carried;
 
 /// A lane's share of the dot product of two vectors.
 #[inline(always)]
@@ -110,6 +109,6 @@ impl Decay for [f32; ROW] {
 pub(crate) struct Token<D> {
     pub(crate) keys: Keys,
     pub(crate) decay: D,
-    /// Of the rows that the lane carries.
-    pub(crate) beta: Carried,
+    /// Of the row that the lane carries.
+    pub(crate) beta: f32,
 }

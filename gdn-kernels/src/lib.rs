@@ -102,8 +102,10 @@ table::kernels! {
         gdn_decode_kv_f32_f16_k128_r32: (f32, f16, 128, 32) 256;
         gdn_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 64;
         gdn_decode_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
+        gdn_decode_kv_bf16_bf16_k128_r64: (bf16, bf16, 128, 64) 256;
         gdn_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 64;
         gdn_decode_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
+        gdn_decode_kv_f16_f16_k128_r64: (f16, f16, 128, 64) 256;
         gdn_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
         gdn_decode_kv_f32_f32_k64_r16: (f32, f32, 64, 16) 256;
         gdn_decode_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
@@ -146,8 +148,10 @@ table::kernels! {
         gdn_kda_decode_kv_f32_f16_k128_r32: (f32, f16, 128, 32) 256;
         gdn_kda_decode_kv_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 128;
         gdn_kda_decode_kv_bf16_bf16_k128_r32: (bf16, bf16, 128, 32) 256;
+        gdn_kda_decode_kv_bf16_bf16_k128_r64: (bf16, bf16, 128, 64) 256;
         gdn_kda_decode_kv_f16_f16_k128_r16: (f16, f16, 128, 16) 128;
         gdn_kda_decode_kv_f16_f16_k128_r32: (f16, f16, 128, 32) 256;
+        gdn_kda_decode_kv_f16_f16_k128_r64: (f16, f16, 128, 64) 256;
         gdn_kda_decode_kv_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
         gdn_kda_decode_kv_f32_f32_k64_r16: (f32, f32, 64, 16) 256;
         gdn_kda_decode_kv_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;

@@ -13,7 +13,7 @@ use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate};
 use crate::keys::{Factors, Keys, Token};
 use crate::layout::{Form, Layout, Place, lanes};
-use crate::tile::{Carried, Tile};
+use crate::tile::Tile;
 use crate::token::{Block, wide};
 use core::marker::PhantomData;
 
@@ -76,10 +76,13 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     /// The gate as loads use it.
     #[inline(always)]
     fn gate(&self) -> abi::Gate {
+        if self.in_loop { self.gate_anew() } else { *self.block.gate }
+    }
+
+    /// The gate, but nothing that is computed from its types is kept for what uses it.
+    #[inline(always)]
+    fn gate_anew(&self) -> abi::Gate {
         let gate = *self.block.gate;
-        if !self.in_loop {
-            return gate;
-        }
         let dtypes = [gate.a_dtype, gate.b_dtype, gate.a_log_dtype, gate.dt_bias_dtype];
         let [a_dtype, b_dtype, a_log_dtype, dt_bias_dtype] = dtypes.map(compiler::opaque);
         abi::Gate { a_dtype, b_dtype, a_log_dtype, dt_bias_dtype, ..gate }
@@ -282,14 +285,12 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
             let [beta, single, ..] = shared::load_f32x4(self.scalars(i) + 16);
             let keys = Keys { q: piece(0), k: piece(1), factors: Factors { q, k, kq } };
             let decay = G::of_lane(|| piece(2), single);
-            let beta = Tile::<S, L, K, R>::each_carried(|c| {
-                if self.block.beta_per_value() {
-                    let gate = &self.gate();
-                    gate::beta(gate, options, gate::load_beta(gate, self.block.beta_at(token, c)))
-                } else {
-                    beta
-                }
-            });
+            let beta = if self.block.beta_per_value() {
+                let gate = &self.gate_anew();
+                gate::beta(gate, options, gate::load_beta(gate, self.block.beta_at(token)))
+            } else {
+                beta
+            };
             Token { keys, decay, beta }
         }
     }
@@ -332,7 +333,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         self.at(CHUNK) + 4 * (of_team + row)
     }
 
-    /// Puts loaded values where [`Self::values`] finds them.
+    /// Puts loaded values where [`Self::value`] finds them.
     ///
     /// # Safety
     /// As for [`Self::prepare`], with [`VALUE_BYTES`] behind the last of [`CHUNK`] tokens.
@@ -348,14 +349,14 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         }
     }
 
-    /// The values of the rows that the lane carries, of prepared token `i`.
+    /// The value of the row that the lane carries, of prepared token `i`.
     ///
     /// # Safety
     /// The values were prepared, and a barrier passed since.
     #[inline(always)]
-    pub(crate) unsafe fn values(&self, i: u32) -> Carried {
-        let first = self.value_at(i, Tile::<S, L, K, R>::carried(self.block.work.place));
+    pub(crate) unsafe fn value(&self, i: u32) -> f32 {
+        let at = self.value_at(i, Tile::<S, L, K, R>::carried(self.block.work.place));
         // SAFETY: the caller's promise.
-        Tile::<S, L, K, R>::each_carried(|c| unsafe { shared::load_f32(first + 4 * c) })
+        unsafe { shared::load_f32(at) }
     }
 }

@@ -44,14 +44,14 @@ use crate::element::Element;
 use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::prepare::{CHUNK, TOKEN_BYTES, Tokens, VALUE_BYTES};
-use crate::tile::{MOST_CARRIED, Shared, Tile};
+use crate::tile::{CORRECTIONS_BYTES, Exchange, Shared, Tile};
 use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, tokens_of, wide};
 
-/// Bytes of shared memory in front of the sums of teams: prepared tokens and their values.
-pub(crate) const FRONT: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
+/// Bytes of prepared tokens and their values.
+const PREPARED: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
 
-/// Tokens whose sums have shared memory of their own.
-pub(crate) const TURNS: u32 = 2;
+/// Bytes of shared memory in front of the sums of teams: what is prepared, and corrections.
+pub(crate) const FRONT: usize = PREPARED + CORRECTIONS_BYTES;
 
 /// The slot that a sequence starts from, or one that is none.
 ///
@@ -115,13 +115,14 @@ pub(crate) unsafe fn recurrent<
         stride: p.out_stride,
         is_f32: has(flags::OUT_F32),
         stores: Tile::<S, L, K, R>::stores_output(work.place) && p.out != 0,
-        rows: Tile::<S, L, K, R>::CARRIED,
     };
 
     // SAFETY: n < N, head < HV, the team's rows < V and the tokens below those of the call, so every address lies
     // in its buffer; slots, rows and parents are used only after they were checked.
     unsafe {
         let (begin, len) = tokens_of(p.cu_seqlens, options, p.tokens, n);
+        // Of a range that is not sound the beginning may be anything, and addresses are worked out before the length is looked at.
+        let begin = if len > 0 { begin } else { 0 };
         let from_zeros = p.pool.state == 0;
         let draft = &p.intermediate;
         let lists_rows = draft.state != 0 && draft.row != 0;
@@ -131,7 +132,7 @@ pub(crate) unsafe fn recurrent<
         let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + at as u64);
         let row = memory::load_u32_if(lists_rows, draft.row + 4 * at as u64);
 
-        let shared = shared::block::<Shared<L, S, K, R, THREADS, FRONT, TURNS>>();
+        let shared = shared::block::<Shared<L, S, K, R, THREADS, FRONT>>();
         let chunk = |t: u32| if len - t < CHUNK { len - t } else { CHUNK };
         // All that follows from the thread is worked out anew.
         let new_thread = || compiler::opaque(thread::thread_idx_x());
@@ -155,7 +156,7 @@ pub(crate) unsafe fn recurrent<
         if !from_zeros && !names_slot(slot, p.pool.slots, null_slot) {
             let mut t = 0;
             while t < len {
-                out.store::<T>(begin + t, work.row, [0.0; MOST_CARRIED]);
+                out.store::<T>(begin + t, work.row, 0.0);
                 t += 1;
             }
             return;
@@ -207,9 +208,9 @@ pub(crate) unsafe fn recurrent<
                 let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
                 let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), true);
                 let token = tokens.get(begin + t, t % CHUNK);
-                let exchange = shared + FRONT as u32 + t % TURNS * Tile::<S, L, K, R>::exchange_bytes(THREADS);
-                let values = tile.step(&token, tokens.values(t % CHUNK), work.place, exchange);
-                out.store::<T>(begin + t, work.row, values);
+                let exchange = Exchange { sums: shared + FRONT as u32, corrections: shared + PREPARED as u32 };
+                let value = tile.step(&token, tokens.value(t % CHUNK), work.place, exchange);
+                out.store::<T>(begin + t, work.row, value);
                 if !is_plain {
                     if has(flags::ROUND_STATE) {
                         tile.round();

@@ -57,8 +57,7 @@ macro_rules! call {
 macro_rules! shared {
     (none $($of_kernel:tt)*) => { 0 };
     (tiles $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
-        use $crate::$module::{FRONT, TURNS};
-        <$crate::tile::Shared<$layout, $state, $k, $rows, $threads, FRONT, TURNS> as $crate::arch::Piece>::BYTES
+        <$crate::tile::Shared<$layout, $state, $k, $rows, $threads, { $crate::$module::FRONT }> as $crate::arch::Piece>::BYTES
     }};
 }
 

@@ -32,9 +32,8 @@
 //! broadcast a row brings the correction back. With a bf16 state, where instructions and not memory bound small
 //! batches, this took a fifth of a warp's instructions away.
 //!
-//! Where a group is spread over a team, its first steps are those within the warp, two sums are left to a lane, and the
-//! last steps add the warps' sums in shared memory, one barrier a token. Every warp of the team reads all of them: it
-//! needs every row's correction.
+//! Where a group is spread over a team, the first steps are those within the warp, which leave one to four rows to a lane;
+//! the last ones are those of [`mod@exchange`], in shared memory, where a thread of the team carries a row.
 //!
 //! # Why the result does not depend on the tile
 //!
@@ -51,13 +50,10 @@ use core::marker::PhantomData;
 
 mod exchange;
 
-pub(crate) use exchange::Shared;
+pub(crate) use exchange::{CORRECTIONS_BYTES, Exchange, Shared};
 
-/// Rows that a lane carries at most.
-pub(crate) const MOST_CARRIED: usize = 2;
-
-/// A value for each row that a lane carries, and zeros behind them.
-pub(crate) type Carried = [f32; MOST_CARRIED];
+/// By how much of the key rows are corrected: the row that the lane carries, or where warps work together each row of the lane.
+type Along = [f32; MOST_ROWS];
 
 /// A lane's vectors of a tile as they are in memory, and zeros behind them.
 pub(crate) type Raw = [[u32; 4]; 2 * MOST_ROWS];
@@ -78,16 +74,16 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// Rows of V that a team covers.
     pub(crate) const TEAM_ROWS: u32 = Form::<L, S, K, R>::TEAM_ROWS;
 
-    /// Rows that a lane carries: as few as there are lanes for.
-    pub(crate) const CARRIED: usize = {
+    /// Rows whose sums are left to a lane within its warp: as few as there are lanes for.
+    const LEFT: usize = {
         let lanes = Self::LANES as usize;
-        let carried = if Self::ROWS > lanes { Self::ROWS / lanes } else { 1 };
-        assert!(carried <= MOST_CARRIED);
-        carried
+        let left = if Self::ROWS > lanes { Self::ROWS / lanes } else { 1 };
+        assert!(left == 1 || Self::WARPS > 1);
+        left
     };
 
-    /// Lanes of a group's part of a warp that carry the same rows.
-    const CARRIERS: u32 = Self::LANES * Self::CARRIED as u32 / Self::ROWS as u32;
+    /// Lanes of a group's part of a warp to which the same rows are left.
+    const SHARERS: u32 = Self::LANES * Self::LEFT as u32 / Self::ROWS as u32;
 
     /// Vectors of a lane.
     const VECTORS: usize = Self::ROWS * ROW / S::VECTOR;
@@ -183,30 +179,28 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         }
     }
 
-    /// The first of the team's rows that this lane carries, which are neighbours: it gives the rows' v and beta and gets
-    /// their outputs.
+    /// The thread of the team that stands there.
+    #[inline(always)]
+    fn thread(place: Place) -> u32 {
+        place.lane % Self::WARPS * 32 + place.lane / Self::WARPS * Self::APART + place.group
+    }
+
+    /// The row of the team that this lane carries: it gives the row's v and beta and gets its output.
     #[inline(always)]
     pub(crate) fn carried(place: Place) -> u32 {
-        let first = place.lane / Self::WARPS / Self::CARRIERS * Self::CARRIED as u32;
-        L::row::<S, K, R>(first, place)
+        match Self::WARPS {
+            1 => L::row::<S, K, R>(place.lane / Self::SHARERS, place),
+            _ => Self::thread(place) % Self::TEAM_ROWS,
+        }
     }
 
-    /// Whether this lane is the one that stores its rows' outputs, of those that carry the rows.
+    /// Whether this lane is the one that stores its row's output, of those that carry the row.
     #[inline(always)]
     pub(crate) fn stores_output(place: Place) -> bool {
-        place.lane.is_multiple_of(Self::WARPS * Self::CARRIERS)
-    }
-
-    /// What `of` gives for each row that a lane carries.
-    #[inline(always)]
-    pub(crate) fn each_carried(mut of: impl FnMut(u32) -> f32) -> Carried {
-        let mut carried = [0.0; MOST_CARRIED];
-        let mut c = 0;
-        while c < Self::CARRIED {
-            carried[c] = of(c as u32);
-            c += 1;
+        match Self::WARPS {
+            1 => place.lane.is_multiple_of(Self::SHARERS),
+            _ => Self::thread(place) < Self::TEAM_ROWS,
         }
-        carried
     }
 
     /// Each row's dot product with a vector over K, of the lane's pieces.
@@ -221,9 +215,9 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         dots
     }
 
-    /// The sums of the rows over a group's lanes in this warp: each lane gets those of the rows it carries.
+    /// The sums of the rows over a group's lanes in this warp: each lane gets those of the rows that are left to it, first.
     #[inline(always)]
-    fn reduce_rows(mut values: [f32; MOST_ROWS], place: Place) -> Carried {
+    fn reduce_rows(mut values: [f32; MOST_ROWS], place: Place) -> [f32; MOST_ROWS] {
         let (mut distance, mut kept) = (lanes(K) / 2, Self::ROWS);
         while distance >= Self::WARPS {
             let lanes_apart = distance / Self::WARPS * Self::APART;
@@ -244,22 +238,21 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
             }
             distance /= 2;
         }
-        Self::each_carried(|c| values[c as usize])
+        values
     }
 
-    /// One token: decays the rows, corrects them towards v, and returns the outputs of the rows that this lane
-    /// carries; `v` is those rows'.
+    /// One token: decays the rows, corrects them towards v, and returns the output of the row that this lane carries;
+    /// `v` is that row's.
     ///
-    /// Where teams have several warps, all threads of the block call it together, and `exchange` is the address of
-    /// [`Self::exchange_bytes`] of shared memory, not those that the call before had: a warp may be a barrier behind.
+    /// Where teams have several warps, all threads of the block call it together.
     #[inline(always)]
     pub(crate) fn step<D: Decay>(
         &mut self,
         token: &Token<D>,
-        v: Carried,
+        v: f32,
         place: Place,
-        exchange: u32,
-    ) -> Carried {
+        exchange: Exchange,
+    ) -> f32 {
         let (out, along) = self.read(token, v, place, exchange);
         self.correct(token, along, place);
         out
@@ -271,10 +264,10 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     pub(crate) fn step_of<D: Decay>(
         raw: Raw,
         token: &Token<D>,
-        v: Carried,
+        v: f32,
         place: Place,
-        exchange: u32,
-    ) -> (Carried, Self) {
+        exchange: Exchange,
+    ) -> (f32, Self) {
         let (out, along) = Self::unpack(raw).read(token, v, place, exchange);
         let mut raw = raw;
         if S::VECTOR == 8 {
@@ -289,49 +282,55 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         (out, tile)
     }
 
-    /// The carried rows' outputs, and by how much of the key each is corrected.
+    /// The carried row's output, and by how much of the key rows are corrected.
     #[inline(always)]
-    fn read<D: Decay>(
-        &self,
-        token: &Token<D>,
-        v: Carried,
-        place: Place,
-        exchange: u32,
-    ) -> (Carried, Carried) {
+    fn read<D: Decay>(&self, token: &Token<D>, v: f32, place: Place, exchange: Exchange) -> (f32, Along) {
         let (x, decay) = (&token.keys, token.decay);
         let (hk, hq) = (self.dots(&decay.on_key(&x.k)), self.dots(&decay.on_key(&x.q)));
         let sums = [Self::reduce_rows(hk, place), Self::reduce_rows(hq, place)];
-        let [hk, hq] = if Self::WARPS > 1 { Self::add_up(sums, exchange) } else { sums };
-        let (mut along, mut out) = ([0.0; MOST_CARRIED], [0.0; MOST_CARRIED]);
-        let mut c = 0;
-        while c < Self::CARRIED {
-            let (hk, hq) = (hk[c] * x.factors.k, hq[c] * x.factors.q);
-            let delta = token.beta[c] * float::fma(-decay.on_sum(), hk, v[c]);
-            out[c] = float::fma(delta, x.factors.kq, decay.on_sum() * hq);
-            along[c] = delta * x.factors.k;
-            c += 1;
+        // A row's output and correction, given its sums.
+        let of_row = |[hk, hq]: [f32; 2]| {
+            let (hk, hq) = (hk * x.factors.k, hq * x.factors.q);
+            let delta = token.beta * float::fma(-decay.on_sum(), hk, v);
+            (float::fma(delta, x.factors.kq, decay.on_sum() * hq), delta * x.factors.k)
+        };
+        if Self::WARPS > 1 {
+            return Self::exchange(sums, place, exchange, of_row);
         }
-        (out, along)
+        let (out, along) = of_row(sums.map(|sums| sums[0]));
+        (out, [along; MOST_ROWS])
     }
 
-    /// Decays the rows and corrects each by so much of the key, which the lane that carries it knows.
+    /// Decays the rows and corrects each by so much of the key.
     #[inline(always)]
-    fn correct<D: Decay>(&mut self, token: &Token<D>, along: Carried, place: Place) {
+    fn correct<D: Decay>(&mut self, token: &Token<D>, along: Along, place: Place) {
+        let mut of_rows = along;
         let mut r = 0;
         while r < Self::ROWS {
-            let along = along[r % Self::CARRIED];
+            let carrier = r as u32 * Self::SHARERS;
             // SAFETY: as in `reduce`.
-            let along = unsafe {
-                let carrier = (r / Self::CARRIED) as u32 * Self::CARRIERS;
-                match L::ALONG_V {
-                    true => warp::broadcast(along, carrier * Self::APART + place.group, 32),
-                    false => warp::broadcast(along, carrier, Self::LANES),
+            of_rows[r] = unsafe {
+                match (Self::WARPS, L::ALONG_V) {
+                    (1, true) => warp::broadcast(along[0], carrier * Self::APART + place.group, 32),
+                    (1, false) => warp::broadcast(along[0], carrier, Self::LANES),
+                    _ => along[r],
                 }
             };
+            // The products do not wait for the correction.
             let piece = &mut self.pieces[r];
             let mut i = 0;
             while i < ROW {
-                piece[i] = float::fma(along, token.keys.k[i], token.decay.on_element(i) * piece[i]);
+                piece[i] *= token.decay.on_element(i);
+                i += 1;
+            }
+            r += 1;
+        }
+        let mut r = 0;
+        while r < Self::ROWS {
+            let piece = &mut self.pieces[r];
+            let mut i = 0;
+            while i < ROW {
+                piece[i] = float::fma(of_rows[r], token.keys.k[i], piece[i]);
                 i += 1;
             }
             r += 1;

@@ -21,7 +21,7 @@ use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate, Heads};
 use crate::keys::{Factors, Keys, Token};
 use crate::layout::{Layout, Place};
-use crate::tile::{Carried, Tile};
+use crate::tile::Tile;
 use core::marker::PhantomData;
 
 /// What a team of warps works on: some rows of one value head of one sequence.
@@ -32,7 +32,7 @@ pub(crate) struct Work {
     pub(crate) heads: Heads,
     /// The team's first row of the state.
     pub(crate) first_row: u32,
-    /// The first row of V that the lane carries, counted through all heads.
+    /// The row of V that the lane carries, counted through all heads.
     pub(crate) row: u32,
     pub(crate) place: Place,
 }
@@ -265,10 +265,10 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         self.layer.flags & flags::BETA_PER_VALUE != 0
     }
 
-    /// Where a token's beta of the lane's carried row `c` is in `gate.b`: its row's, or its head's.
+    /// Where a token's beta of the row that the lane carries is in `gate.b`: its row's, or its head's.
     #[inline(always)]
-    pub(crate) fn beta_at(&self, token: u32, c: u32) -> u64 {
-        let at = if self.beta_per_value() { self.work.row + c } else { self.work.heads.value };
+    pub(crate) fn beta_at(&self, token: u32) -> u64 {
+        let at = if self.beta_per_value() { self.work.row } else { self.work.heads.value };
         wide(token, self.gate.b_stride) + at as u64
     }
 
@@ -287,7 +287,7 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
             Own {
                 keys: self.load_keys(token, self.work.place.lane),
                 decay: DecayInputs::load::<G>(gate, self.layer.flags, row, heads, 0, K),
-                beta: gate::load_beta(gate, self.beta_at(token, 0) + zero as u64),
+                beta: gate::load_beta(gate, self.beta_at(token) + zero as u64),
             }
         }
     }
@@ -299,7 +299,7 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         let factors = self.factors(loads.keys);
         let [q, k] = loads.keys.map(T::widen_row);
         let decay = G::of_lane(|| [0.0; ROW], loads.decay.decay(gate, options));
-        Token { keys: Keys { q, k, factors }, decay, beta: [gate::beta(gate, options, loads.beta), 0.0] }
+        Token { keys: Keys { q, k, factors }, decay, beta: gate::beta(gate, options, loads.beta) }
     }
 }
 
@@ -319,29 +319,25 @@ pub(crate) struct Output {
     pub(crate) is_f32: bool,
     /// Whether this lane stores.
     pub(crate) stores: bool,
-    /// How many rows, from the first that it carries.
-    pub(crate) rows: usize,
 }
 
 impl Output {
-    /// Stores a team's outputs of a token, one instruction for each row that a lane carries, the first of which is `row`.
+    /// Stores a token's output of row `row`, the one that the lane carries.
     ///
     /// # Safety
-    /// Token and rows lie in the output.
+    /// Token and row lie in the output.
     #[inline(always)]
-    pub(crate) unsafe fn store<T: Element>(&self, token: u32, row: u32, values: Carried) {
-        let mut c = 0;
-        while c < self.rows && self.stores {
-            let at = wide(token, self.stride) + (row + c as u32) as u64;
+    pub(crate) unsafe fn store<T: Element>(&self, token: u32, row: u32, value: f32) {
+        if self.stores {
+            let at = wide(token, self.stride) + row as u64;
             // SAFETY: the caller's promise.
             unsafe {
                 if self.is_f32 {
-                    f32::store(self.out + at * f32::SIZE, values[c]);
+                    f32::store(self.out + at * f32::SIZE, value);
                 } else {
-                    T::store(self.out + at * T::SIZE, values[c]);
+                    T::store(self.out + at * T::SIZE, value);
                 }
             }
-            c += 1;
         }
     }
 }

@@ -99,12 +99,12 @@ fn nothing_of_weight_spills_on_any_gpu() {
             let name = entry["name"].as_str().unwrap();
             // Bytes that the stores and loads of spilled registers move, and of stack, that an entry may have.
             let (spilled, stack) = match module["op"].as_str().unwrap() {
-                "decode_kv" if has_16_bits && name.ends_with("_k128_r32") => (16, 8),
-                "decode_kv" if !has_16_bits && name.ends_with("_k128_r8") => (8, 8),
-                "recurrent_kv" if name.ends_with("_f32_f32_k128_r16") => (28, 8),
-                "kda_recurrent" if name.ends_with("_f32_f32_k128_r4") => (28, 8),
-                "kda_recurrent_kv" if name.ends_with("_k128_r32") => (16, 8),
-                "kda_recurrent_kv" if has_16_bits && name.ends_with("_k64_r16") => (8, 8),
+                "decode_kv"
+                    if has_16_bits && ["_k128_r16", "_k128_r32"].iter().any(|e| name.ends_with(e)) =>
+                {
+                    (16, 8)
+                }
+                "kda_decode" if has_16_bits && name.ends_with("_k128_r2") => (8, 8),
                 _ => (0, 0),
             };
             for gpu in GPUS.iter().filter(|gpu| gpu[3..].parse::<u32>().unwrap() >= target) {

@@ -17,43 +17,55 @@ use gdn_kernels::abi::DType;
 /// - With a decay per key blocks of eight warps from the first: preparing a token is more work to share. An f32 state goes
 ///   back to small tiles earlier, from eight states a multiprocessor on (two where memory is fast).
 /// - Several tokens with a decay per key have eight warps as well: with four, update takes up to 11 % more. The
-///   smallest grids have four, up to a quarter of a state a multiprocessor in f32, and in KV up to half a one in 16 bits. Large
-///   tiles pay for a 16-bit state only, from one state a multiprocessor on, in KV where each token's state is stored, from two.
+///   smallest grids have four, up to a quarter of a state a multiprocessor in f32, and in KV up to half a one in 16 bits. In VK
+///   large tiles pay for a 16-bit state only, from one state a multiprocessor on; in KV a 16-bit state always has them, an f32
+///   one where it has eight warps.
 /// - Several tokens with a decay per head, four warps a block: an f32 state has one tile; a 16-bit state has small tiles as long
 ///   as all blocks are on the device at once, then large ones, whose warps have the fewest instructions for a row. Where each
 ///   token's state is stored, those stores hide the instructions, and small tiles store sooner (but not in fast memory).
-/// - In layout KV a block has one team of warps, or two with several tokens and a 16-bit state, whose team is half as large (one
-///   again up to half a state a multiprocessor, up to one where memory is fast). Several tokens have small tiles, whose sums have
-///   the shorter way; but where each token's state is stored, the length of the runs counts, and large tiles are up to 6 % faster
-///   from one (f32) or two states a multiprocessor on.
+/// - In layout KV a block has one team of warps. Several tokens with a decay per head have small tiles, whose sums have the
+///   shorter way, for an f32 state and up to two states a multiprocessor for a 16-bit one (in two teams from half a one on where
+///   memory is not fast); then large ones, up to 5 % faster. Where each token's state is stored, the length of the runs counts,
+///   so that an f32 state has large tiles too, from three quarters of a state a multiprocessor on, and a 16-bit one two teams.
 ///   Of one token small tiles have the shortest way to a sum, large ones the longest runs of memory, which count from one or
 ///   two states on. Two teams share the decays per key where a state has the multiprocessors to itself, and read longer runs
-///   side by side where a 16-bit state has many.
+///   side by side where a 16-bit state has many. Where memory is fast, a 16-bit state's runs of 128 bytes take 8 % longer than
+///   runs of 256, whatever is done with them, so from ten states a multiprocessor on (five with a decay per key) a team has the
+///   whole state of a head; below, its longer way to a sum costs more.
 pub(super) fn choose(job: &Job, caps: &Caps) -> (u32, u32) {
     let &Job { module, shape, stores_each, .. } = job;
     let kernels = rows(module);
-    let (small, large) = (kernels[0], kernels[kernels.len() - 1]);
+    let [small, large, widest] = [0, 1, 2].map(|i| kernels[i.min(kernels.len() - 1)]);
     let (states, sms) = (job.states(), u64::from(caps.sms.max(1)));
     let is_f32 = module.state == Some(DType::F32);
     let bytes = module.state.map_or(0, DType::size) as u64;
     let (is_kda, is_recurrent) = (module.is_kda(), module.has_several_tokens());
     let is_fast = caps.has_fast_memory();
     let is_kv = module.is_kv();
+    // The widest tile in KV is a whole head's state.
+    let is_whole = tile_rows(widest, shape.k) == shape.v;
     let (rows, teams) = match states / sms {
         _ if is_recurrent && is_kda => {
-            let pays = if is_kv { stores_each && states > 2 * sms } else { states > sms };
-            let rows = if pays && !is_f32 { large } else { small };
-            let warps = if (is_kv || is_f32) && states * bytes < sms { 4 } else { 8 };
+            let is_few = states * bytes < sms;
+            let warps = if (is_kv || is_f32) && is_few { 4 } else { 8 };
+            let pays = if is_kv { !(is_f32 && is_few) } else { states > sms && !is_f32 };
+            let rows = if pays { large } else { small };
             (rows, warps / team(module, rows))
         }
-        _ if is_kv && is_recurrent && is_f32 => (if stores_each && states > sms { large } else { small }, 1),
-        _ if is_kv && is_recurrent && states <= if is_fast { sms } else { sms / 2 } => (small, 1),
-        _ if is_kv && is_recurrent => (if stores_each && states > 2 * sms { large } else { small }, 2),
+        _ if is_kv && is_recurrent && is_f32 => {
+            (if stores_each && 4 * states > 3 * sms { large } else { small }, 1)
+        }
+        _ if is_kv && is_recurrent && states <= 2 * sms => {
+            (small, if is_fast || 2 * states <= sms { 1 } else { 2 })
+        }
+        _ if is_kv && is_recurrent => (large, if stores_each { 2 } else { 1 }),
         0 if is_kv && is_kda && states * bytes * 4 < sms => (small, 2),
         _ if is_kv && is_f32 && is_kda => (if states < sms { small } else { large }, 1),
         _ if is_kv && is_f32 => (if 2 * states < 3 * sms { small } else { large }, 1),
         _ if is_kv && states <= 2 * sms => (small, 1),
         24.. if is_kv && !(is_kda || is_fast) => (large, 2),
+        10.. if is_kv && is_fast && is_whole => (widest, 1),
+        5.. if is_kv && is_kda && is_fast && is_whole => (widest, 1),
         _ if is_kv => (large, 1),
         _ if is_recurrent && states <= sms => (small, 4),
         _ if is_recurrent && stores_each && !(is_f32 || is_fast) => (small, 8),

@@ -145,7 +145,7 @@ Qwen3-Next-80B-A3B over 1, L4
   update f32 vk          4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 8x4 8x4 8x4 8x4
-  update bf16 kv         16x4 16x4 16x4 16x4 16x4
+  update bf16 kv         16x4 32x4 32x4 32x4 32x4
   verify f32 vk          4x4 4x4 4x4 4x4 4x4
   verify f32 kv          16x4 32x8 32x8 32x8 32x8
   verify bf16 vk         4x4 4x8 4x8 4x8 4x8
@@ -158,9 +158,9 @@ Qwen3-Next-80B-A3B over 1, H100
   update f32 vk          4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 8x4 8x4 8x4
-  update bf16 kv         16x2 16x4 16x4 16x4 16x4
+  update bf16 kv         16x2 16x4 32x4 32x4 32x4
   verify f32 vk          4x4 4x4 4x4 4x4 4x4
-  verify f32 kv          16x4 16x4 32x8 32x8 32x8
+  verify f32 kv          16x4 32x8 32x8 32x8 32x8
   verify bf16 vk         4x4 4x4 4x8 4x8 4x8
   verify bf16 kv         16x2 16x4 32x8 32x8 32x8
 Qwen3-Next-80B-A3B over 8, H100
@@ -171,7 +171,7 @@ Qwen3-Next-80B-A3B over 8, H100
   update f32 vk          4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 4x4 8x4 8x4
-  update bf16 kv         16x2 16x2 16x2 16x4 16x4
+  update bf16 kv         16x2 16x2 16x2 16x4 32x4
   verify f32 vk          4x4 4x4 4x4 4x4 4x4
   verify f32 kv          16x4 16x4 16x4 32x8 32x8
   verify bf16 vk         4x4 4x4 4x4 4x8 4x8
@@ -180,13 +180,13 @@ Qwen3-Next-80B-A3B over 1, H200
   decode f32 vk          2x4 8x4 8x4 2x2 2x16
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
   decode bf16 vk         2x4 8x4 8x4 8x4 8x4
-  decode bf16 kv         16x2 16x2 32x4 32x4 32x4
+  decode bf16 kv         16x2 16x2 32x4 64x8 64x8
   update f32 vk          4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 8x4 8x4 8x4
-  update bf16 kv         16x2 16x2 16x4 16x4 16x4
+  update bf16 kv         16x2 16x2 32x4 32x4 32x4
   verify f32 vk          4x4 4x4 4x4 4x4 4x4
-  verify f32 kv          16x4 16x4 32x8 32x8 32x8
+  verify f32 kv          16x4 32x8 32x8 32x8 32x8
   verify bf16 vk         4x4 4x4 8x4 8x4 8x4
   verify bf16 kv         16x2 16x2 32x8 32x8 32x8
 Qwen3.5-397B-A17B over 4, A100
@@ -197,7 +197,7 @@ Qwen3.5-397B-A17B over 4, A100
   update f32 vk          4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 8x4 8x4 8x4
-  update bf16 kv         16x2 16x4 16x4 16x4 16x4
+  update bf16 kv         16x2 16x4 32x4 32x4 32x4
   verify f32 vk          4x4 4x4 4x4 4x4 4x4
   verify f32 kv          16x4 16x4 32x8 32x8 32x8
   verify bf16 vk         4x4 4x4 4x8 4x8 4x8
@@ -208,39 +208,39 @@ Kimi-Linear-48B-A3B over 2, H100
   decode bf16 vk         2x8 2x8 8x8 8x8 8x8
   decode bf16 kv         16x4 16x2 16x2 32x4 32x4
   update f32 vk          4x4 4x8 4x8 4x8 4x8
-  update f32 kv          16x4 16x8 16x8 16x8 16x8
+  update f32 kv          16x4 32x8 32x8 32x8 32x8
   update bf16 vk         4x8 4x8 8x8 8x8 8x8
-  update bf16 kv         16x4 16x4 16x8 16x8 16x8
+  update bf16 kv         32x4 32x4 32x8 32x8 32x8
   verify f32 vk          4x4 4x8 4x8 4x8 4x8
-  verify f32 kv          16x4 16x8 16x8 16x8 16x8
+  verify f32 kv          16x4 32x8 32x8 32x8 32x8
   verify bf16 vk         4x8 4x8 8x8 8x8 8x8
-  verify bf16 kv         16x4 16x4 16x8 32x8 32x8
+  verify bf16 kv         32x4 32x4 32x8 32x8 32x8
 Kimi-Linear-48B-A3B over 2, H200
   decode f32 vk          2x8 2x8 8x8 2x8 2x8
   decode f32 kv          8x2 8x2 32x8 32x8 32x8
   decode bf16 vk         2x8 2x8 8x8 8x8 8x4
-  decode bf16 kv         16x4 16x2 16x2 32x4 32x4
+  decode bf16 kv         16x4 16x2 16x2 64x8 64x8
   update f32 vk          4x4 4x8 4x8 4x8 4x8
-  update f32 kv          16x4 16x8 16x8 16x8 16x8
+  update f32 kv          16x4 32x8 32x8 32x8 32x8
   update bf16 vk         4x8 4x8 8x8 8x8 8x8
-  update bf16 kv         16x4 16x4 16x8 16x8 16x8
+  update bf16 kv         32x4 32x4 32x8 32x8 32x8
   verify f32 vk          4x4 4x8 4x8 4x8 4x8
-  verify f32 kv          16x4 16x8 16x8 16x8 16x8
+  verify f32 kv          16x4 32x8 32x8 32x8 32x8
   verify bf16 vk         4x8 4x8 8x8 8x8 8x8
-  verify bf16 kv         16x4 16x4 16x8 32x8 32x8
+  verify bf16 kv         32x4 32x4 32x8 32x8 32x8
 Kimi-K3 over 1, RTX PRO 6000
   decode f32 vk          8x8 8x8 2x8 2x8 2x8
   decode f32 kv          8x2 32x8 32x8 32x8 32x8
   decode bf16 vk         8x8 8x8 8x8 8x8 8x8
   decode bf16 kv         16x2 32x4 32x4 32x4 32x4
   update f32 vk          4x8 4x8 4x8 4x8 4x8
-  update f32 kv          16x8 16x8 16x8 16x8 16x8
+  update f32 kv          32x8 32x8 32x8 32x8 32x8
   update bf16 vk         4x8 8x8 8x8 8x8 8x8
-  update bf16 kv         16x8 16x8 16x8 16x8 16x8
+  update bf16 kv         32x8 32x8 32x8 32x8 32x8
   verify f32 vk          4x8 4x8 4x8 4x8 4x8
-  verify f32 kv          16x8 16x8 16x8 16x8 16x8
+  verify f32 kv          32x8 32x8 32x8 32x8 32x8
   verify bf16 vk         4x8 8x8 8x8 8x8 8x8
-  verify bf16 kv         16x8 32x8 32x8 32x8 32x8
+  verify bf16 kv         32x8 32x8 32x8 32x8 32x8
 ";
 
 fn pinned() -> String {

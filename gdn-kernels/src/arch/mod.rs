@@ -9,7 +9,7 @@
 //! | `thread` | `thread_idx_x`, `block_dim_x`, `block_idx_{x,y,z}`, `grid_dim_y`, `sync_threads`            |
 //! | `grid`   | `wait`, `launch_dependents`: programmatic dependent launch                               |
 //! | `warp`   | `shuffle_xor`, `broadcast`, `reduce_or`, `sync_warp`: all 32 lanes take part, always        |
-//! | `shared` | `block`: the block's own piece of shared memory; `load_f32`, `store_f32`, `*_f32x2`, `*_f32x4` |
+//! | `shared` | `block`: the block's own piece of shared memory; `*_f32`, `*_f32x4`, `store_f32x2`          |
 //! | `memory` | `load_*`, `store_*` on global addresses; `*_streaming` for data touched once                |
 //! | `float`  | `fma`, `exp2`, `rsqrt`, `rcp`, `min`, `max`, f16 and bf16 conversions                       |
 //! | `compiler` | `opaque`                                                                                  |

@@ -185,18 +185,6 @@ pub(crate) mod shared {
         }
     }
 
-    /// Eight bytes as two f32; 8-byte aligned.
-    #[inline(always)]
-    pub(crate) unsafe fn load_f32x2(address: u32) -> [f32; 2] {
-        let (x, y): (f32, f32);
-        // SAFETY: as above.
-        unsafe {
-            asm!("ld.shared.v2.f32 {{{x}, {y}}}, [{p}];", x = out(reg32) x, y = out(reg32) y,
-                 p = in(reg32) address, options(readonly, nostack));
-        }
-        [x, y]
-    }
-
     /// Sixteen bytes as four f32; 16-byte aligned.
     #[inline(always)]
     pub(crate) unsafe fn store_f32x4(address: u32, [x, y, z, w]: [f32; 4]) {

@@ -99,12 +99,6 @@ pub(crate) mod shared {
     }
 
     /// Eight bytes as two f32; 8-byte aligned.
-    pub(crate) unsafe fn load_f32x2(byte: u32) -> [f32; 2] {
-        // SAFETY: the caller's promise.
-        [0, 4].map(|i| unsafe { load_f32(byte + i) })
-    }
-
-    /// Eight bytes as two f32; 8-byte aligned.
     pub(crate) unsafe fn store_f32x2(byte: u32, values: [f32; 2]) {
         for (i, value) in (0..).zip(values) {
             // SAFETY: the caller's promise.
