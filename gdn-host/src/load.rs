@@ -192,7 +192,7 @@ mod tests {
         assert_eq!((fake::calls("binary"), fake::calls("ptx")), (1, 0));
         assert_eq!([80, 86, 89].map(file), [".sm_80.ptx"; 3]);
         assert_eq!([100, 120].map(file), [".sm_90.ptx"; 2]);
-        assert_eq!((fake::calls("binary"), fake::calls("ptx")), (1, 5));
+        assert_eq!((fake::calls("binary"), fake::calls("ptx"), fake::calls("threads")), (1, 5, 5));
         assert!(matches!(load(75, Code::Auto, 0), Err(LoadError::Unsupported { compute: 75, .. })));
     }
 

@@ -1,6 +1,7 @@
 //! A driver for tests: a table of functions on the host, which counts what was called. Counts and
 //! the current context belong to the test's thread.
 
+use super::module::SPLIT_COMPILE;
 use super::symbols::{Address, Handle, Symbols};
 use super::{Context, Device, Driver};
 use std::cell::{Cell, RefCell};
@@ -9,6 +10,9 @@ use std::ffi::{c_char, c_void};
 
 /// What the fake's functions say of the primary context.
 const PRIMARY: Handle = 0x1000 as Handle;
+
+/// `CUDA_ERROR_INVALID_VALUE`, as for an option that a driver does not know.
+const INVALID_VALUE: u32 = 1;
 
 /// A kernel's argument, for launches.
 #[repr(C)]
@@ -49,13 +53,13 @@ pub(super) fn current() -> Handle {
     CURRENT.get()
 }
 
+pub(super) fn set_current(context: Handle) {
+    CURRENT.set(context);
+}
+
 /// Makes this thread's fakes drivers for that CUDA version: 12090 is 12.9.
 pub(super) fn set_version(version: i32) {
     VERSION.set(version);
-}
-
-pub(super) fn set_current(context: Handle) {
-    CURRENT.set(context);
 }
 
 /// Stores through a pointer that the code under test passed.
@@ -157,10 +161,17 @@ fn with_modules(symbols: &mut Symbols) {
     unsafe extern "system" fn load(
         module: *mut Handle,
         image: *const c_void,
-        _: u32,
-        _: *mut u32,
+        options: u32,
+        names: *mut u32,
         _: *mut *mut c_void,
     ) -> u32 {
+        // SAFETY: there are so many options.
+        if unsafe { std::slice::from_raw_parts(names, options as usize) }.contains(&SPLIT_COMPILE) {
+            if VERSION.get() < 13_000 {
+                return INVALID_VALUE;
+            }
+            count("threads");
+        }
         // SAFETY: images are at least four bytes long.
         if unsafe { image.cast::<[u8; 4]>().read() } != *b"\x7fELF" {
             count("ptx");

@@ -16,7 +16,7 @@ const ERROR_LOG_BUFFER_SIZE_BYTES: c_uint = 6;
 const OPTIMIZATION_LEVEL: c_uint = 7;
 const LOG_VERBOSE: c_uint = 12;
 const GENERATE_LINE_INFO: c_uint = 13;
-const SPLIT_COMPILE: c_uint = 34;
+pub(super) const SPLIT_COMPILE: c_uint = 34;
 
 /// The CUDA version whose drivers know [`SPLIT_COMPILE`]; earlier ones refuse an option that they do not know.
 const SPLITS_SINCE: (u32, u32) = (13, 0);
@@ -46,10 +46,18 @@ pub struct JitOptions {
 }
 
 impl JitOptions {
-    /// The options that are set, as a driver of that version wants them: numbers of options, and values in
+    /// The options that are set and that the driver knows, as it wants them: numbers of options, and values in
     /// pointers' clothes.
-    fn push_onto(&self, version: (u32, u32), names: &mut Vec<c_uint>, values: &mut Vec<*mut c_void>) {
-        let threads = self.threads.filter(|_| version >= SPLITS_SINCE);
+    fn push_onto(
+        &self,
+        driver: &Driver,
+        names: &mut Vec<c_uint>,
+        values: &mut Vec<*mut c_void>,
+    ) -> Result<(), DriverError> {
+        let threads = match self.threads {
+            Some(_) if driver.version()? < SPLITS_SINCE => None,
+            threads => threads,
+        };
         let numbers = [
             (SPLIT_COMPILE, threads),
             (MAX_REGISTERS, self.max_registers),
@@ -64,6 +72,7 @@ impl JitOptions {
                 values.push(without_provenance_mut(value as usize));
             }
         }
+        Ok(())
     }
 }
 
@@ -139,7 +148,7 @@ impl Module {
         let mut names =
             vec![INFO_LOG_BUFFER, INFO_LOG_BUFFER_SIZE_BYTES, ERROR_LOG_BUFFER, ERROR_LOG_BUFFER_SIZE_BYTES];
         let mut values = vec![info.as_mut_ptr().cast(), size, error.as_mut_ptr().cast(), size];
-        options.push_onto(driver.version()?, &mut names, &mut values);
+        options.push_onto(driver, &mut names, &mut values)?;
         let mut raw = std::ptr::null_mut();
         let start: *const c_void = match image {
             Image::Ptx(text) => text.as_ptr().cast(),
@@ -281,47 +290,30 @@ mod tests {
 
     #[test]
     fn threads_are_asked_for_where_the_driver_knows_the_option() {
+        let driver = fake::driver(fake::with_context);
         let names_for = |version, options: JitOptions| {
+            fake::set_version(version);
             let (mut names, mut values) = (Vec::new(), Vec::new());
-            options.push_onto(version, &mut names, &mut values);
+            options.push_onto(driver, &mut names, &mut values).unwrap();
             names.into_iter().zip(values.into_iter().map(|value| value.addr())).collect::<Vec<_>>()
         };
         let four = JitOptions { threads: Some(4), ..JitOptions::default() };
-        assert_eq!(names_for((13, 0), four), [(SPLIT_COMPILE, 4)]);
-        assert_eq!(names_for((12, 9), four), []);
-        assert_eq!(names_for((13, 0), JitOptions::default()), []);
+        assert_eq!(names_for(13_000, four), [(SPLIT_COMPILE, 4)]);
+        assert_eq!(names_for(12_090, four), []);
+        assert_eq!(names_for(13_000, JitOptions::default()), []);
     }
 
     #[test]
     fn option_follows_the_drivers_version() {
-        unsafe extern "system" fn refuse_unknown(
-            module: *mut Handle,
-            _: *const c_void,
-            count: c_uint,
-            names: *mut c_uint,
-            _: *mut *mut c_void,
-        ) -> u32 {
-            // SAFETY: the caller's promise, that of cuModuleLoadDataEx.
-            unsafe {
-                let names = std::slice::from_raw_parts(names, count as usize);
-                module.write(0x50 as Handle);
-                u32::from(names.contains(&SPLIT_COMPILE))
-            }
-        }
-        let context = fake::context(fake::driver(|symbols| {
-            fake::with_context(symbols);
-            symbols.cuModuleLoadDataEx = refuse_unknown;
-        }));
+        let context = fake::context_with_modules(0);
         let options = JitOptions { threads: Some(4), ..JitOptions::default() };
-        let code = |version| {
+        let asked = |version| {
             fake::set_version(version);
-            match Module::load(&context, c"ptx", &options) {
-                Ok(_) => 0,
-                Err(DriverError::Jit { code, .. }) => code,
-                Err(error) => panic!("{error}"),
-            }
+            let before = fake::calls("threads");
+            Module::load(&context, c"ptx", &options).unwrap();
+            fake::calls("threads") - before
         };
-        assert_eq!([12_090, 13_000, 13_010].map(code), [0, 1, 1]);
+        assert_eq!([12_090, 13_000, 13_010].map(asked), [0, 1, 1]);
     }
 
     #[test]
