@@ -105,7 +105,7 @@ impl Grid {
     /// longer way to a sum costs more.
     fn one_token_in_kv(&self) -> (u32, u32) {
         let &Grid { small, large, states, sms, is_f32, is_kda, is_fast, .. } = self;
-        if is_kda && 4 * self.bytes() * states < sms {
+        if is_kda && 4 * self.bytes() < sms {
             return (small, 2);
         }
         let is_small = match (is_f32, is_kda) {
@@ -146,13 +146,13 @@ impl Grid {
         }
     }
 
-    /// Bytes of an element of the state.
+    /// States times the bytes of an element.
     fn bytes(&self) -> u64 {
-        if self.is_f32 { 4 } else { 2 }
+        self.states * self.module.state.map_or(0, DType::size) as u64
     }
 
     /// Up to a quarter of a state a multiprocessor in f32, half a one in 16 bits.
     fn is_few(&self) -> bool {
-        self.states * self.bytes() < self.sms
+        self.bytes() < self.sms
     }
 }
