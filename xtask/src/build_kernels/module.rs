@@ -132,8 +132,9 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
 /// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a single
 /// token with K = 128 and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team has a whole head's),
 /// a single token with a decay per key in small tiles (32 warps) and in large ones of VK (16), and several tokens (16 warps where
-/// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32). Registers are given in steps of eight, but what ptxas spills depends on the very number: the numbers below are
-/// those near 64, 96 and 128 with which it spills nothing, or one or two registers once a block, on any device that is built for.
+/// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32). Registers are given in steps of eight, but what ptxas
+/// spills depends on the very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two
+/// registers once a block, on any device that is built for.
 fn most_registers(kernel: &Kernel) -> Option<u32> {
     let Kernel { params, module, rows, .. } = kernel;
     // Elements of the state that a lane holds.
