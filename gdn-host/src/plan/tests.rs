@@ -134,113 +134,113 @@ const PARTS: [(&str, u32, &str, u32, u32); 8] = [
     ("Kimi-K3", 1, "RTX PRO 6000", 188, 1792),
 ];
 
-/// Rows x warps at batch 1, 4, 16, 64 and 256; `verify` stores the state after every token, `update` does not. Whoever changes
+/// Rows x warps at batch 1, 4, 5, 9, 16, 64 and 256; `verify` stores the state after every token, `update` does not. Whoever changes
 /// the policy changes this table knowingly.
 const PINNED: &str = "\
 Qwen3-Next-80B-A3B over 1, L4
-  decode f32 vk          8x4 8x4 8x4 2x16 2x16
-  decode f32 kv          8x2 32x8 32x8 32x8 32x8
-  decode bf16 vk         8x4 8x4 8x4 8x8 8x8
-  decode bf16 kv         16x2 32x4 32x4 32x8 32x8
-  update f32 vk          4x4 4x4 4x4 4x4 4x4
-  update f32 kv          16x4 16x4 16x4 16x4 16x4
-  update bf16 vk         4x4 8x4 8x4 8x4 8x4
-  update bf16 kv         16x4 32x4 32x4 32x4 32x4
-  verify f32 vk          4x4 4x4 4x4 4x4 4x4
-  verify f32 kv          16x4 32x8 32x8 32x8 32x8
-  verify bf16 vk         4x4 4x8 4x8 4x8 4x8
-  verify bf16 kv         16x4 32x8 32x8 32x8 32x8
+  decode f32 vk          8x4 8x4 8x4 8x4 8x4 2x16 2x16
+  decode f32 kv          8x2 32x8 32x8 32x8 32x8 32x8 32x8
+  decode bf16 vk         8x4 8x4 8x4 8x4 8x4 8x8 8x8
+  decode bf16 kv         16x2 16x2 32x4 32x4 32x4 32x8 32x8
+  update f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 8x4 8x4 8x4 8x4 8x4 8x4
+  update bf16 kv         16x4 32x4 32x4 32x4 32x4 32x4 32x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 32x8 32x8 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x8 4x8 4x8 4x8 4x8 4x8
+  verify bf16 kv         16x4 32x8 32x8 32x8 32x8 32x8 32x8
 Qwen3-Next-80B-A3B over 1, H100
-  decode f32 vk          2x4 8x4 8x4 8x4 2x16
-  decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x4 8x4 8x4 8x4 8x8
-  decode bf16 kv         16x2 16x2 32x4 32x4 32x8
-  update f32 vk          4x4 4x4 4x4 4x4 4x4
-  update f32 kv          16x4 16x4 16x4 16x4 16x4
-  update bf16 vk         4x4 4x4 8x4 8x4 8x4
-  update bf16 kv         16x2 16x4 32x4 32x4 32x4
-  verify f32 vk          4x4 4x4 4x4 4x4 4x4
-  verify f32 kv          16x4 32x8 32x8 32x8 32x8
-  verify bf16 vk         4x4 4x4 4x8 4x8 4x8
-  verify bf16 kv         16x2 16x4 32x8 32x8 32x8
+  decode f32 vk          2x4 8x4 8x4 8x4 8x4 8x4 2x16
+  decode f32 kv          8x2 8x2 8x2 32x8 32x8 32x8 32x8
+  decode bf16 vk         2x4 8x4 8x4 8x4 8x4 8x4 8x8
+  decode bf16 kv         16x2 16x2 16x2 16x2 32x4 32x4 32x8
+  update f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 8x2 8x4 8x4 8x4 8x4
+  update bf16 kv         16x2 16x4 16x4 32x4 32x4 32x4 32x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 4x8 4x8 4x8 4x8 4x8
+  verify bf16 kv         16x2 16x4 16x4 32x8 32x8 32x8 32x8
 Qwen3-Next-80B-A3B over 8, H100
-  decode f32 vk          2x4 2x4 8x4 8x4 8x4
-  decode f32 kv          8x2 8x2 8x2 32x8 32x8
-  decode bf16 vk         2x4 2x4 2x4 8x4 8x4
-  decode bf16 kv         16x2 16x2 16x2 16x2 32x4
-  update f32 vk          4x4 4x4 4x4 4x4 4x4
-  update f32 kv          16x4 16x4 16x4 16x4 16x4
-  update bf16 vk         4x4 4x4 4x4 8x4 8x4
-  update bf16 kv         16x2 16x2 16x2 16x4 32x4
-  verify f32 vk          4x4 4x4 4x4 4x4 4x4
-  verify f32 kv          16x4 16x4 16x4 32x8 32x8
-  verify bf16 vk         4x4 4x4 4x4 4x8 4x8
-  verify bf16 kv         16x2 16x2 16x2 16x4 32x8
+  decode f32 vk          2x4 2x4 2x4 2x4 8x4 8x4 8x4
+  decode f32 kv          8x2 8x2 8x2 8x2 8x2 32x8 32x8
+  decode bf16 vk         2x4 2x4 2x4 2x4 2x4 8x4 8x4
+  decode bf16 kv         16x2 16x2 16x2 16x2 16x2 16x2 32x4
+  update f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 4x4 4x4 4x4 8x4 8x4
+  update bf16 kv         16x2 16x2 16x2 16x2 16x2 16x4 32x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 16x4 16x4 16x4 16x4 32x8 32x8
+  verify bf16 vk         4x4 4x4 4x4 4x4 4x4 4x8 4x8
+  verify bf16 kv         16x2 16x2 16x2 16x2 16x2 16x4 32x8
 Qwen3-Next-80B-A3B over 1, H200
-  decode f32 vk          2x4 8x4 8x4 2x2 2x16
-  decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x4 8x4 8x4 8x4 8x4
-  decode bf16 kv         16x2 16x2 32x4 64x8 64x8
-  update f32 vk          4x4 4x4 4x4 4x4 4x4
-  update f32 kv          16x4 16x4 16x4 16x4 16x4
-  update bf16 vk         4x4 4x4 8x4 8x4 8x4
-  update bf16 kv         16x2 16x2 32x4 32x4 32x4
-  verify f32 vk          4x4 4x4 4x4 4x4 4x4
-  verify f32 kv          16x4 32x8 32x8 32x8 32x8
-  verify bf16 vk         4x4 4x4 8x4 8x4 8x4
-  verify bf16 kv         16x2 16x2 32x8 32x8 32x8
+  decode f32 vk          2x4 8x4 8x4 2x2 8x4 2x2 2x16
+  decode f32 kv          8x2 8x2 8x2 32x8 32x8 32x8 32x8
+  decode bf16 vk         2x4 8x4 8x4 8x4 8x4 8x4 8x4
+  decode bf16 kv         16x2 16x2 16x2 16x2 32x4 64x8 64x8
+  update f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 8x2 8x4 8x4 8x4 8x4
+  update bf16 kv         16x2 16x2 16x2 32x4 32x4 32x4 32x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 8x2 8x4 8x4 8x4 8x4
+  verify bf16 kv         16x2 16x2 16x2 32x4 32x4 32x8 32x8
 Qwen3.5-397B-A17B over 4, A100
-  decode f32 vk          2x4 8x4 8x4 8x4 2x16
-  decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x4 8x4 8x4 8x4 8x8
-  decode bf16 kv         16x2 16x2 32x4 32x4 32x8
-  update f32 vk          4x4 4x4 4x4 4x4 4x4
-  update f32 kv          16x4 16x4 16x4 16x4 16x4
-  update bf16 vk         4x4 4x4 8x4 8x4 8x4
-  update bf16 kv         16x2 16x4 32x4 32x4 32x4
-  verify f32 vk          4x4 4x4 4x4 4x4 4x4
-  verify f32 kv          16x4 16x4 32x8 32x8 32x8
-  verify bf16 vk         4x4 4x4 4x8 4x8 4x8
-  verify bf16 kv         16x2 16x4 32x8 32x8 32x8
+  decode f32 vk          2x4 8x4 8x4 8x4 8x4 8x4 2x16
+  decode f32 kv          8x2 8x2 8x2 8x2 32x8 32x8 32x8
+  decode bf16 vk         2x4 8x4 8x4 8x4 8x4 8x4 8x8
+  decode bf16 kv         16x2 16x2 16x2 16x2 16x2 32x4 32x8
+  update f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 16x4 16x4 16x4 16x4 16x4 16x4
+  update bf16 vk         4x4 4x4 4x4 8x4 8x4 8x4 8x4
+  update bf16 kv         16x2 16x4 16x4 16x4 32x4 32x4 32x4
+  verify f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 16x4 16x4 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 4x4 4x8 4x8 4x8 4x8
+  verify bf16 kv         16x2 16x4 16x4 16x4 32x8 32x8 32x8
 Kimi-Linear-48B-A3B over 2, H100
-  decode f32 vk          2x8 2x8 8x8 8x8 2x8
-  decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x8 2x8 8x8 8x8 8x8
-  decode bf16 kv         16x4 16x2 16x2 32x4 32x4
-  update f32 vk          4x4 4x8 4x8 4x8 4x8
-  update f32 kv          16x4 32x8 32x8 32x8 32x8
-  update bf16 vk         4x8 4x8 8x8 8x8 8x8
-  update bf16 kv         32x4 32x4 32x8 32x8 32x8
-  verify f32 vk          4x4 4x8 4x8 4x8 4x8
-  verify f32 kv          16x4 32x8 32x8 32x8 32x8
-  verify bf16 vk         4x8 4x8 8x8 8x8 8x8
-  verify bf16 kv         32x4 32x4 32x8 32x8 32x8
+  decode f32 vk          2x8 2x8 8x8 8x8 8x8 8x8 2x8
+  decode f32 kv          8x2 8x2 8x2 8x2 32x8 32x8 32x8
+  decode bf16 vk         2x8 2x8 8x8 8x8 8x8 8x8 8x8
+  decode bf16 kv         16x4 16x2 16x2 16x2 16x2 32x4 32x4
+  update f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
+  update f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
+  update bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
+  update bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
+  verify f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
+  verify f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
+  verify bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
 Kimi-Linear-48B-A3B over 2, H200
-  decode f32 vk          2x8 2x8 8x8 2x8 2x8
-  decode f32 kv          8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x8 2x8 8x8 8x8 8x4
-  decode bf16 kv         16x4 16x2 16x2 64x8 64x8
-  update f32 vk          4x4 4x8 4x8 4x8 4x8
-  update f32 kv          16x4 32x8 32x8 32x8 32x8
-  update bf16 vk         4x8 4x8 8x8 8x8 8x8
-  update bf16 kv         32x4 32x4 32x8 32x8 32x8
-  verify f32 vk          4x4 4x8 4x8 4x8 4x8
-  verify f32 kv          16x4 32x8 32x8 32x8 32x8
-  verify bf16 vk         4x8 4x8 8x8 8x8 8x8
-  verify bf16 kv         32x4 32x4 32x8 32x8 32x8
+  decode f32 vk          2x8 2x8 2x8 8x4 8x8 2x8 2x8
+  decode f32 kv          8x2 8x2 8x2 8x2 32x8 32x8 32x8
+  decode bf16 vk         2x8 2x8 2x8 8x8 8x8 8x4 8x4
+  decode bf16 kv         16x4 16x2 16x2 16x2 16x2 64x8 64x8
+  update f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
+  update f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
+  update bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
+  update bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
+  verify f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
+  verify f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
+  verify bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
 Kimi-K3 over 1, RTX PRO 6000
-  decode f32 vk          8x8 8x8 2x8 2x8 2x8
-  decode f32 kv          8x2 32x8 32x8 32x8 32x8
-  decode bf16 vk         8x8 8x8 8x8 8x8 8x8
-  decode bf16 kv         16x2 32x4 32x4 32x4 32x4
-  update f32 vk          4x8 4x8 4x8 4x8 4x8
-  update f32 kv          32x8 32x8 32x8 32x8 32x8
-  update bf16 vk         4x8 8x8 8x8 8x8 8x8
-  update bf16 kv         32x8 32x8 32x8 32x8 32x8
-  verify f32 vk          4x8 4x8 4x8 4x8 4x8
-  verify f32 kv          32x8 32x8 32x8 32x8 32x8
-  verify bf16 vk         4x8 8x8 8x8 8x8 8x8
-  verify bf16 kv         32x8 32x8 32x8 32x8 32x8
+  decode f32 vk          8x8 8x8 8x8 8x8 2x8 2x8 2x8
+  decode f32 kv          8x2 32x8 32x8 32x8 32x8 32x8 32x8
+  decode bf16 vk         8x8 8x8 8x8 8x8 8x8 8x8 8x8
+  decode bf16 kv         16x2 32x4 32x4 32x4 32x4 32x4 32x4
+  update f32 vk          4x4 4x4 4x8 4x4 4x4 4x4 4x4
+  update f32 kv          16x4 32x8 32x8 32x8 32x8 32x8 32x8
+  update bf16 vk         4x8 8x8 8x8 8x8 8x8 8x8 8x8
+  update bf16 kv         32x8 32x8 32x8 32x8 32x8 32x8 32x8
+  verify f32 vk          4x4 4x4 4x8 4x4 4x4 4x4 4x4
+  verify f32 kv          16x4 32x8 32x8 32x8 32x8 32x8 32x8
+  verify bf16 vk         4x8 8x8 8x8 8x8 8x8 8x8 8x8
+  verify bf16 kv         32x8 32x8 32x8 32x8 32x8 32x8 32x8
 ";
 
 fn pinned() -> String {
@@ -259,7 +259,7 @@ fn pinned() -> String {
                     let plan = tiled(&job, &caps, Tile::Auto).unwrap();
                     format!("{}x{}", plan.rows, plan.warps)
                 };
-                let tiles = [1, 4, 16, 64, 256].map(tile).join(" ");
+                let tiles = [1, 4, 5, 9, 16, 64, 256].map(tile).join(" ");
                 table +=
                     &format!("  {:22} {tiles}\n", format!("{op} {} {layout:?}", state.name()).to_lowercase());
             }
