@@ -14,7 +14,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "b3f703fca742d60230b65c679ab1f897aa9af6f83bb5224744b683dc260cf4fd",
+        sha256: "4454c286ed8642bd94a30e04e214915c9c1aa12d2630d31217442db9d80e185b",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -27,7 +27,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "a4250da521a932e9024cffab3dff020f7d08965d9c12aa303b064c7af1d4c43b",
+        sha256: "124fbf3a4788f60c51f0da1de166da79b0fcbd54cd3dbd03e73cf4dd11915a49",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -40,7 +40,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "8e302c8c85bc408c4355a4a37e31d5658260031568bef3ae8f0e5f53b3b50e72",
+        sha256: "e1c480a1a32c773d119519d0ec98acae32379284e6185698f278b0fccfd1c97f",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -53,7 +53,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "54613df6c8dd7d5378bebe805ccfe06ccb7a9550e7d36e80efb9b80e4f143a62",
+        sha256: "009d10166d67cf1ef5cebeb62287b341fc2ccbba1b0fbc056c8c23cc273d5397",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -66,7 +66,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "334939641ea587acb590a1c202ca7097a300810cbd1b8e1db3c21cd2a9fd61ac",
+        sha256: "2e8d124afd7dfa74d5bdf89fa2139173f2e143d2a174beaced4c7f8c874f1e04",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -79,7 +79,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "666fda493da2c4b3ce91f4ed2f0354279762d0710283efe2a4a5b67c8771099c",
+        sha256: "a0575940b3dc2579950b853c969483bee2a33e52478a04280b86bf1b0c9496f4",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -92,7 +92,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "cecafb82f1609b35bf01ff890616771bfdca3ac7df97be45dade6424fda8300e",
+        sha256: "3e95806672cb3db5957d02f705e9462a8b3a37447b988d4306326f391e54412b",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -105,7 +105,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "b2213accfdad74b1ce04f6825fa34af704bb7ebafe8abb648e39b63763748886",
+        sha256: "a209bf662e956c6ac2a5f793b5ff0454bfbd3bec040992d9e0aa43c2ada622bd",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -118,7 +118,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "bd0967861bac3fd7ef74d09b116825f212fc167f4692c888332e49540c058192",
+        sha256: "d356d4d3825c4d76156f7a2c9c80c0ce7d2c00e2944d48efb18994349a2b430d",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -131,7 +131,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "98b6fd13e0edf78dc24875d77901560909c78d143f684e5f7160538f542058db",
+        sha256: "397569d477b8b84a43edddea4cbd099e0af72c0de8dd78fbae80fc44496565a9",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -144,7 +144,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "353aded158e48c8bc21d46e10115e04720e4d56e740d5798b6c91ca025477292",
+        sha256: "55b95c9729aa1d5ffe991ca85b661d04267d2d018deeb8c70bbd1b4fa1f1b8a9",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -157,7 +157,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "4e51cd2713ed937dfc898f6b230206fbb9b9c639b46da233c03fc7b127d70001",
+        sha256: "51596938576dae963b25f26f3819d272dce7044a22ed5afc608c62d667cb66c0",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -170,7 +170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "25d684907caaad72351523f5cf0ec82c6fa6f3cfc1e57d0b1b1ddfc0f019a943",
+        sha256: "dc2df677efd003b7b6608bcb20657d166749a37f548a4a886c318b767efd3fd4",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -183,7 +183,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "98ac358cd1775d4830490ec0ef35f6c71d84feedcfda7b601c3c51e3d63d2cda",
+        sha256: "00d8392928b2be7f7e7f2c3c82dda226b55d6338a73ec7870f5fcc021a2cbdc4",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -196,7 +196,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "76a7052852e8275dc45aa6490a79e5b0e815fab5801aba23944d3c5b8f939c3c",
+        sha256: "9f00f6ffc8013559a0c6d2cf32936446f0c003b014ab856aa2be831033f80399",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -209,7 +209,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "d1c3a34240dbb3a92f8d17f64abeef67bd8220e999efddd0e5830c26133c1da9",
+        sha256: "f9e29758ae14b41334c8acf99a4ad2ce99d474d332d43b112b0afc16f0993e56",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -222,7 +222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3e63f7dea0af7fbb1d42748aef625d7b7a52fcf6ecb03b2f6bf9fabe85615e8a",
+        sha256: "3fb30cd90abf5ceea3dc1bb45d3f9da90386f04e6490bf298cab054357ffb5ab",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -235,7 +235,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "fb3ae18f632fcdef97ef305db7fe474a7f21cbbbfa5b48439eb19cd21b705c52",
+        sha256: "25e1f38f3147127dbba74d519ec175d10ee946d9abf85e9d55d8e8b78b228bf1",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -248,7 +248,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "0741f5ac8e54025fc0bde817d7acfdaebcddb118c320a9f4ad1f0421a24ffb5a",
+        sha256: "6d6d3396dc78add2fe93f63eb801cf8a781233a09992bf90249537680a7da594",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -261,7 +261,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "829b9323b5b3ad910bb6954b9e0d6126a07fbe7278d58921ea14c4a1085e1cd9",
+        sha256: "ee518dc2865c675db6d56d415df2908918d93cb1a5698eac09a86c926583f604",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -274,7 +274,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "fd3656bf088f9b367745f1c37da29572a8b92e25323ad6dfbc1d8efb9bf27543",
+        sha256: "ec13525383c14ee5570fed1f4b49f285c900b9384dc5d1440491a4073cd88bba",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -287,7 +287,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e2a7a60763cd658ccd2eee638c8c75d6d252768e68edaa3b46a5bfff099e9330",
+        sha256: "7b278899d7ac783539664958606c06fc9290e58b33b88f7b3abc8edefd0407d9",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -301,7 +301,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ebe50ab7b0e95f7de8d1218a392bfcc590be931929f619594477720928eb9675",
+        sha256: "7f6e0cb6bfead097778338a957bc806e62158c0adec6765ca681bae5cf49ce75",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -315,7 +315,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "f6d3b0c2f01608666f1dcc97e40ce52f0a17e7bab795129623fdb2bc332ec5c6",
+        sha256: "48ed8be4f23d01a5742d297921f889274c65b9fd6f7e2b6c5c4e003ec949b30d",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -328,7 +328,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "71177e3933211ebb5b4ab4645e41def7f938b44e4795b8bdf28011959a29acf0",
+        sha256: "dd494e8d59d3810f5c56515b216d0490e0a51b7437c0aca281e6df9c0049c413",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -341,7 +341,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "52d0018fd843cd6afbbcf1a946173af85f9c8fbb2080d117f4f51ff8cbd623e2",
+        sha256: "8732c81bb883fa2666546bd1547180342765fb40b23de7c03407ec116c2229d5",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -354,7 +354,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "9df06a21e6fbf54d2c48fedf7509104daa2ac491b076b887a56e3ff637074188",
+        sha256: "e880264d1186542b78d06bcb505b2da915fcf15c543e82537b6a386b35a0731c",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -367,7 +367,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "02f4fdf2bd16d752628ff6513b2525241d5d9ec1f065e100a3ac7e6b71afdd8e",
+        sha256: "c6d1bf1336c87fb931a7e0db44bca00d11a6baa4628731a7caef088d3aa1bd71",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -380,7 +380,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "7b80c7c0bb9103c3334e8633ba603bf0a3430d79fab538834890d323b569985a",
+        sha256: "8fb21a29e419efdd69642f5aa3aec62719ff6cafbad64ee5fe98912130c23a45",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -393,7 +393,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "abf205d0ce37da18b2626307732553cfd37d55b912ec4545b20216229254b18a",
+        sha256: "400acaca2ea9244e3b515a17e00e6aad7f055df6dc505b600734eb7bd85fc02b",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -406,7 +406,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "88786cb5134c2bebeeca3cc845dadb5613d617987b353db4f253abc6249c43b4",
+        sha256: "ddf2fc4ae2c31214d475b149679af18aff3697b875e1600d3e333ecbe817c418",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -419,7 +419,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "89166c28c4c7a6abdb3acc58f70ede389167c9a60358e9ede9166eb51b981b47",
+        sha256: "9774b09f94168f786d2b73da5358a815b512b4bb808c0df1d2cef0a470603f2f",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -432,7 +432,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "37a8dde58932999280dbf87cba2d4853a5f5983a6674a4a60cbaf0285e2af777",
+        sha256: "c06db0ec687c7541849fc0df8ff53aecd086a9a5d19b3263daf05165bd0a084f",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -445,7 +445,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e38a4a25fe66d26b4c4e89a1dcbe771f5bd813efcba9d0604fa8e4b6f735828e",
+        sha256: "f0855e2bd1ef788d1f81230463a998fe54805eec0eef38a9bfd0717ed588b558",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -458,7 +458,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "911b860326d4dea6385f519c39c061291382da2ae84bdd17277e1c42a51bc3b1",
+        sha256: "6fa1df0dd398ebd1fd03b931833731c6183350d6bfcbc1e0aa52ff29c683786e",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -471,7 +471,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "6a3f23fa4e86855c94c292a12f2fc4ee4e354797eb9a5783c54258c4cee246cc",
+        sha256: "ecddf2348055dcc5e5385d41bf47691d41d8a67ae27b5d1d6f38fea27fba7394",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -484,7 +484,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "60d74effd9e2f322a2db9bbf521f838b48980e817172c41fac474dec078e40ff",
+        sha256: "a504e1bf079f759b22cb69adad560d75b5d7fca775f101f292862e2e2c4c8d41",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -497,7 +497,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a13ed112d8114d09f8b8c8a9bff6bdf12357819134c18d6ab1b985ce4aa8e1ab",
+        sha256: "b769eb0ef608c6c1ceed2fb4467732746ccf41998ac939854fe9abe720c38fbd",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -510,7 +510,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "e66c9ade4952b1676e14806ad571e9fd118ea83c335b47df097d032c9879c9b8",
+        sha256: "4eac4c1693c65d8368bdb8e2c6849120e3950237ce2fd9140d5dcc067c70cf3e",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -523,7 +523,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "2931af4bb3d49271304498731eaf0e24291e7f7c99160982be7dc8eea5eab5c7",
+        sha256: "836e88fb31745f6cf3588a706dc5884f226c5fece436338428de228122b14165",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -536,7 +536,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "814d4ff20b44dfbd9d1342eb8f89eac6a4aed1e9a9e7169207a76f72fef41119",
+        sha256: "dd899c10e64919c10d6451e4e6702cf30d095de52ddbe3323fe89fc96112be8a",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -549,7 +549,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "4ae42d1722878ed35633b6830c72eec0f877cc45a4ba798eb8e8090481f6b46d",
+        sha256: "0e504983273e74fcc8ca9da6c3aa10957d26138b7d424eb66a8e1f07f17bfc4c",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -563,7 +563,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "b1024d48b0a26feedc74d6171c27400d9f63ba7f6baedda25df47946f69e1db5",
+        sha256: "5405241425a4ac92e70ebaaaa793d340d91a543ff204cc671b0684fca4f05366",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -577,7 +577,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "7c9965f73e3d8ca59d8128920dd33b930e3bcf282119cbd20bcbb1abe204b9f0",
+        sha256: "7472462e9810c89a9a14c96ff046bfc3d3ff9915a9d09f8cf7a8833b61e7ab5e",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -590,7 +590,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "249a10e1377b431372dff4d4998f7b90dcf851c92c59cc99c29b5fff415b57c8",
+        sha256: "1c08702976a3504f141924efd1ea605afb7e68c009f95dc2ff22a32d805b3a26",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -603,7 +603,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "a563a114ce3d1ba877accd87a860f2cd9a712be64e9a8672ce24220ed5914dc3",
+        sha256: "44f97edeb46cb5e95f04e42f0f6704e6aa2b02523f214a1c5144f9d5bd225cdd",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -616,7 +616,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "123fcb9c827a329150fc5f7127c9bb4e1a523376c2a16522b80e6327736eed4c",
+        sha256: "63f4bce668d7f383fbdc24575e27ba415ae1cd6255b07e2afb73ff7fe33f98ef",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -629,7 +629,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "35f5f5c672485d375a07a68c3aec8e491fb5a153b5cdf0718ac12a549710a017",
+        sha256: "01090404aa8e33335fbe65b25615a07edb33b90338475b5ddcaa7b1bde1ae47d",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -642,7 +642,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "20edb42a8663ddd3413bf22b9895d7f9fc07ebd1f7400884abbf44b991d553e4",
+        sha256: "7837ef67f20f8ba144b4624059256925219cb9878c2bb222121367f82588ae08",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -654,7 +654,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "c794dd2b8f94acd7df39cb12f8086cb6bbe18bbac968405c1591dc8d4d4b7d32",
+        sha256: "ac2d5c33a13b9c30167b8908c3e173962bb673d9b129e52cc3bfa1f3d55feb90",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -666,7 +666,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "4eb38a9d89d549112260f5fb6da25635e3759862b4930b423220d545b0b94827",
+        sha256: "7b3c8076f09afabd0d2296c5c93f348cbce20adedfa4a59dfba456a005cbdaee",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -678,7 +678,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5c959f6f6d47fefe9ddc6157b312e642100fb46d87380652521c2356ffbb5f09",
+        sha256: "2a606e90bbcb8248f0b052f40575fcfeb2b0ec375c1b1556cc97987b3395a745",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -691,7 +691,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "f0f240df541915c95ea1b8c074a48be58c428da6bea6439a13854a486ec3906e",
+        sha256: "fff113686a690e3035b19014b43ab1a38e6f091902f5b2363448abe17c90e166",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -704,7 +704,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "2bd6425f7c989a943643de80cc9dff110969d697b452e5e796830622d87677d0",
+        sha256: "5b005f31b7d3066d5dc69d25e84756df5c0a4d0a2b402adcc2d713a82d454646",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -716,7 +716,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "00fbe84d534341156658b10b477d72294b9b9805a701203b27f5a63842d697f1",
+        sha256: "1a3a54ed0e357bea4e3d28f3935078e3164ff51d2f3d630cf5cd7fb616cd77f4",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -728,7 +728,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "e5e806060ceb35d6046b7331e0f4f9b58adf603a5deecbadcd218d3bd9384f74",
+        sha256: "2e995045e9c847a17dcfb67c69ff215b9d54c9bc9208c436c36f7a1ab5ee50b4",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -740,7 +740,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "818f622b28bc05c26402b9aab748260faea5305ce58783216f5e929e8e8beb53",
+        sha256: "ae26102dadd50d21196435e4f7d8e2e59793202f34ca4590265b1f7810584cfd",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -753,7 +753,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "204d9d79bb1c7ca43798ff3e244aeb14db27bfa62f1df11ed16fa645be3c346b",
+        sha256: "246fedbd1503ca944be36526fadeadca007104270df84c96a1e0c89b5ba22b8e",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -766,7 +766,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "8a3e8f7c85be60a390e7d580b638e017681f0044f57903593389aef6b49f81af",
+        sha256: "f44d1c3691f736dbbae7e21ee2c655f5319ef4d0881b12d2aefeafc3d162a8d4",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -778,7 +778,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b62e5cdbba5bdb069ebef90c37074f78d8c311cd2816726de682e89955da667a",
+        sha256: "2c54f8b040b73dd86fa5a464d342831f352f9704c8525e10474be14695cab51a",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -791,7 +791,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "963e874049743fa8c1145497c70d3380a083cb801eb2bfd752593647e621022c",
+        sha256: "8e8b954894c90bd7c31dbcdb930cfce7f228325cf12e4beb747463f74b4951f4",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -804,7 +804,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "76d856546fc63ff0cb2d6664073ba8b3bb2b3f5df9e9becd5804cf88f398e227",
+        sha256: "f604b7ad557598eedc9b4d77dcd3c434819d46fdc63dfd61197aad04a3fea3c0",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -817,7 +817,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "2ff551f37531e5ec558b5d069a7c0dc12f1638ee73d9c9ec381d36fd6872f650",
+        sha256: "128990c877eee9063c741f36d56007d78dece8f24c5567e95392aaf7d083a2f8",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -830,7 +830,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "987dfeb2a774653b270216b117c98da1f856b2f2a09314f2f490f8991ac68839",
+        sha256: "201e8b4f3ed9a06236453f3501c4c202c215ffc9f445f8f7eade7bb6f2c78f5d",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -842,7 +842,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "fa4666751edbca577200ef93f8439bc30099aa2a6bc8206df89c47793b795a93",
+        sha256: "0ab5bb2aa14eb21c834e748dedd856025a7b34a27ae461094d8bb80d7ad62808",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -854,7 +854,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "fd07b5333964c7716a6de752aa6ffeaef31180662bada3fa3331b0e4fe29b40b",
+        sha256: "fb68151697d19e84ccad4a7ee221afa0630a1d6db975f8c62bc59abb33d4e8f3",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -866,7 +866,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "11c1b38b191ce8074dd4ce4ad4c4655f126aa364d21f2ee0a9c04eef63dc7db0",
+        sha256: "23b856e7c7124d0b0276057801c1158e4d542870870e886822f359ae73bffe4c",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -878,7 +878,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "f0e9a954a3ab1e0d7dce2adef9d57dc3e3ba727b3d00ff2a23429395339d1cb1",
+        sha256: "9342bee4ec548307325c70fa779c144f7344248e692edde779346cfd0a449c8f",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -890,7 +890,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "da2e064a79b9b79a22a34595d6c896871f507a8403a67910ab4f0f77d5781ca4",
+        sha256: "22cb13454499a769eabc2760ed3589fbe21bef9d0c722550e1f50399547583eb",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -902,7 +902,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "b9b06296a992cdcf988065be8da6eda6c665d0a9b50da8e318f2d79b73eed045",
+        sha256: "3f9b8d0833ce839b45663936e9b86e62c522402530cff4bae46cfc0e349d35cb",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -914,7 +914,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "b6246636fa3f261175a2665e29edc525aab01f887652865de97fd9bbfea06194",
+        sha256: "a325bc16fef22a7bcfd4970a49ebe8450062644d4c3fb02984b2ce37b806ce76",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -926,7 +926,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "5b53da0f4e00053111426dee6db462cce44d561ee7ae5c54e72f5e956ff8a45f",
+        sha256: "c9f123ea877f5a240dde2f1063362b3038971dc10ac95a972814955dbdb4f058",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -939,7 +939,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "82f13554853a9382e78c4a2a29ef391e6841dd34b81483bb6bed9241027921e8",
+        sha256: "0ac5aa1931435db7753c2931ee23e25b10a2a5aa901f0dcf6a93614169bd4685",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -952,7 +952,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "1fbfc148578a63c2444c94b086d5d6947a5b1fb28e78649fd0f133e2dea9f193",
+        sha256: "2fe563b8bab0d03afd93fe21cf24ac661537a34df55eb7f09e8bf22359f2f4af",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -964,7 +964,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "2e5107026ababead19cfb877e341207d94fc7fdf30519114183cf682d26683a8",
+        sha256: "0fc71363e400bc730aa01e04fb14b927bba303cec11a72fd4ca4ba63d013cb33",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -976,7 +976,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "534991fdff9b192cafa088cad54fb173564601a6c1f471aa9404cb01db42ac0b",
+        sha256: "8cc7a731349daa7eec5de423c9acc6e74f407170e194ede441dc574ee90bc353",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -988,7 +988,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "fb5fd1fae880ae6db001cfbe1bc0db049335f4def4c1cbdcbd05a7628a7e3c22",
+        sha256: "0ad62f71b1ed343fb224ca255a0d3a5495087d1d84cc43d528dcfee0b65f27ec",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1001,7 +1001,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "27a2b2546fe861a3fad4f739838597c1cdc931f637293e60860a895bde04f325",
+        sha256: "87c619bb09d04e588a5a7387b1a205743e9229b683fc0e8ea5d7595d8951b87b",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1014,7 +1014,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "1faa122c4739f9cd7e4ee7030c0ceef05364e019004afe314f601d4c412fdc8c",
+        sha256: "a7a13b6fe54bfb3c9482e7bae4127ffe24f93e6701b7810b69575a269e244500",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1026,7 +1026,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "5b9b1be48cb08afde7edbd597da1d34eeb0b179cc4d2f9db8beb9bfc769c9f00",
+        sha256: "d089b358de8dff9d988ee46f7983a774341d0399593172c8e13cb1dd98625aa5",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1039,7 +1039,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "8ae1ed98f1c87acf1bcbe66c3fe60c93e8438ec470c244f51de426f606e918ea",
+        sha256: "cd253ea0f7ec7e3440662ddc9b4f62d99b82161d02a5e2bbeaa463c9ef6bc4b3",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1052,7 +1052,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "61629bf8aaf930a6dbf10d79c6bd4cdbead204ea90c9764192780cd10e66538c",
+        sha256: "5c9d19de8d71f9374c5a57686e92e25cd21a6675aef180b1f9847a4abcc96201",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1065,7 +1065,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "da9d25be19943efc19c6a90f7cbb1196588abaaf3f6e9b4a7c0c87ba21ba8967",
+        sha256: "6894589e09a89494f95b8a4519912da7b8eed97c68c61d5b3fd6d31f0a683cd0",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1078,7 +1078,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "53c61428816d005827561a9ccbb5084bf3dde09fdadd2c9f2e2afa03cd67d56d",
+        sha256: "01e998077478db2f3c03d1ba726b576da9edb3f68c72567913ffaed11c336561",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1090,7 +1090,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "9e877f3891e11768e60356466ff24c52f28398cd17acb5e5191790eee6a2be6a",
+        sha256: "277a4587da1c14c1d59de17cd1c983423f16b2eca1b075a88b542a6bdd1b8bea",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1102,7 +1102,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "b2bcce6bc8e805d22faa0cb0dd02c0611385144d4c332653f8dab9bd1a191b5b",
+        sha256: "04bbbec31d9839750669c0e83c6b93014e566473fbe6e7b89196660fd93cf7ca",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1114,7 +1114,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "3ab94ea83ded020668e05bf565cbde3585d90b38a9415c818a65d6c0fde7df81",
+        sha256: "cd3de87968e691634569d1929526b0e0b3bad548f869bdef243a40906612e4e6",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1126,7 +1126,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "740792befe353548ac2498acda76132fb30a3957a2bde743d69616daea08a169",
+        sha256: "71445ed9b24f679d3acd33cc32d0ac10c510a22efe496983ff3ce14c4c16c58c",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1138,7 +1138,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "24e8eaba167c54fb28efde8af89b09bf2115147a89c94c6841bae0ba900dec8a",
+        sha256: "a0688cf745e343a61298899e8dd02d469c7968957a729f783ad0d535a74d0c93",
         ptx: concat!(include_str!("copy_state.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1150,7 +1150,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "494aca92b749f4aeba2b98397f80cd2092cf0aefbe028a9280f537816e5fea81",
+        sha256: "51000b64aec910272f3c7088f68830c4b71edc25a327edefd57c1f9993775673",
         ptx: concat!(include_str!("convert_layout_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1162,7 +1162,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "e3e103d38d874481222f1515291c067e2c7993d00a54a98a71f5c3611cbfc50c",
+        sha256: "bade42df486298d2547c9187b051db7348858f01d58356b006d0b8af279eb3bc",
         ptx: concat!(include_str!("convert_layout_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1174,7 +1174,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "ee124894948e413c6ee0c61c54fef9d4d261ccc4466399f1489f9847a2baefcf",
+        sha256: "e2e4f3209b53b8702eb42d78aada23443a56cbfb7c76d5182eee9f542373c612",
         ptx: concat!(include_str!("convert_layout_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1186,7 +1186,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "0c0452901b2c4619d6680c2e250ce242ffba23f7b5373153474eb6ba4cf49dc6",
+        sha256: "9817c71fc51351a0492af51ef2bfdf5d3677e1eb5ca39c4230820e33b4ed8164",
         ptx: concat!(include_str!("unpack_qkvz.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1198,7 +1198,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "a588bf7c4bb695ecf1dfe92da9c10e4a50420eed4c0550ea32323f2669594818",
+        sha256: "cede608a8b8f01395259f90bc1acdb0118122e2d0ad1ca6fd31bf1b1a6220263",
         ptx: concat!(include_str!("conv1d_update_f32.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1210,7 +1210,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "2aa7e8e709ec42d15a5a0678c2b3e8192ccb1e723e964debb0ad8f89c3d1f2e9",
+        sha256: "122c3a0d7ccc0577d5ebf6d0fa5cff751dfbf4088bdcae863e6175edb856c4a3",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1222,7 +1222,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "884aaa7bd85186f27143d2d55289d8aec2be67e421578797155db2b6f2370663",
+        sha256: "0d569b50a0223b4be216bebc985549b8e9095291d6909a603469e469404dd374",
         ptx: concat!(include_str!("conv1d_update_f16.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1234,7 +1234,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "24ce74ac0fb416896900f45b7e47dd82e1af13a790ec53cde74621a0a93cdd56",
+        sha256: "e9ee956f9ba7434973ca774a6e0e6dcb2eef920abad602c59971eade3d61debc",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1246,7 +1246,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "ab15de9b686de553297d7d8dfc87e3646edd5b299a4beb10d356863d043b4723",
+        sha256: "f0b8c721d2921c68321a3c6a4fd27d893cb0057e4fca9d84a11b3f5ac11298ff",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1258,7 +1258,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "7eb5785b368642b2562de9d46b1f2b250ed879841cb689d0fcb36b8cfcec7278",
+        sha256: "fd86e2d37ce8c83ce19c18f6b4ae0674bf273ca03368f4951646f5ff8566fbc9",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1270,7 +1270,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "aecf683c39bea79da0bb28883462d299531622b731dce1c96c725309fc6e9535",
+        sha256: "cbbbc7d75b5986f4740faf1f31951d6b6b525cb615a78fbd9d55cf64babf0d32",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1282,7 +1282,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "95d5a7e0e317aa204d15ffc04bf73300952141f2d905968ba3414ab285a5f9ef",
+        sha256: "6c98d5b8aaed755c6c57fe6a5122e81b32efac852d99e0fbd4d6ee74ef075c87",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1294,7 +1294,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "58927efe0719a9833dc589418bad73a8b7e23af4f9e6dc24990d617ce8599534",
+        sha256: "4e6a8b55f3200ccd6f18ba9d47d5b702af76f9ce0d2c1351289a1da34a5cd117",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1306,7 +1306,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "28c918e3b9eeaf23be6970dc231eaa07a866ff62d7c31d2beb10f7b8e602f41e",
+        sha256: "c2f4d4ca1bdf38a40f67d2c05217b301d3b8a20064f9e43fcdc9fe218a438929",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1318,7 +1318,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "067f52a07d4f2c298a4110e36494a5e76cad3096e6541bd7d23105cf13ea6b1b",
+        sha256: "61184f26b665c6ce1522e9e92cc796d5f05e4572929f542417632926b24f0872",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1330,7 +1330,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "b93016920dcccdc8c3b4edcb240c67e99098294562f377de4d3c1ee6ba090da5",
+        sha256: "264130b00a6ba71d32f0afe96e6e6b6af34a44696d500690814393b9d1641613",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1342,7 +1342,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "d33620bb4dc43f25f8cfa0c5056171b4b1ff70c3736e2810b87c735ad50f74be",
+        sha256: "4c6c049c44534a713506911a088fed79b97bfeaf6631db8b7079740b18335ea6",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_80.ptx"), "\0"),
         binaries: &[],
         entries: &[
@@ -1354,7 +1354,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "296cbce79b6df6d5939ba13e6303352e8b65b649a80f94ed895db1715d6c20e0",
+        sha256: "3e2d774bb2dab295521657cbcc231d1c6e29d3219cdd488d2cb0bb013fb70779",
         ptx: concat!(include_str!("decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1374,7 +1374,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "acc0773794992cba902917bb77b2b67bf9fba8e94e500eae3161648a967b616e",
+        sha256: "a98ba2f6a676cb06f4117ffb8b16b6501578421f8f4a5977779a7b385807ecd3",
         ptx: concat!(include_str!("decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1394,7 +1394,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "db2ecec894b68d7c849706a4b2ccec3d318adb2afb0f95cb3436b94c5be11756",
+        sha256: "efd524add041c3547d947e5cb97c1538d40ff9d2234f3fc3cbd6d366e65250c6",
         ptx: concat!(include_str!("decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1414,7 +1414,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 128 },
-        sha256: "88cf20dee92a9ed855d6d904ef6aa0a3b2d97836970101a27741e269c7a80395",
+        sha256: "b9c5fe699a33b20576d32934359e7e02a9efe727b70bff505a68b20a783e6180",
         ptx: concat!(include_str!("decode_bf16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1434,7 +1434,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "e8c79ff7f62bb49e1d89ffbe51a45d1ca7839dab242e89b16e52954861f17787",
+        sha256: "df8cc02cc63362492fb8ca903af592ab3f0cb4957f6b4262f504bffc02670078",
         ptx: concat!(include_str!("decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1454,7 +1454,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 128 },
-        sha256: "23ad510dd5227d5a84da805eff1c72a90264a1158d727cb7b3855f465adf24e0",
+        sha256: "9c9ff5d9899b5c61e325494d1b99699c1473547395c5d7bff762fba0792e50fb",
         ptx: concat!(include_str!("decode_bf16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1474,7 +1474,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 128 },
-        sha256: "2276bfaefa94b0e8d531129a610333ec281bed61cc48067a509447500e807c30",
+        sha256: "6b79c846c96cee62d741f61817d1de5ec202e894ea7eb1a6648ac49ba5d69afd",
         ptx: concat!(include_str!("decode_f16_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1494,7 +1494,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c5dac9abac6e61a13d1839475b1b39292ca63c0610c71b18dd86860005ac0405",
+        sha256: "9e1873444383908a95d152393378f4909efb23e8da17ce8a3e570ad4323dd8c8",
         ptx: concat!(include_str!("decode_f16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1514,7 +1514,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a2ee1f96189f252706c69a105fc655d8386855cdf623b0116054d2d9cb09eb7b",
+        sha256: "5ce281951a00afaf7dc0397a301a8aaf8347974f278ee8606ad0b053c56062dd",
         ptx: concat!(include_str!("decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1534,7 +1534,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "161605add8a620c358233c2e7a25379a53c16f357afb58e286330a4474c09b8a",
+        sha256: "b62aaa6d68a98c945f3a0a93e829418cd2a5011905a4c18af0ed7be4086f6d36",
         ptx: concat!(include_str!("decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1554,7 +1554,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "b26008ac58b3c1e9efe7beebc9bfc2d2cdacef676380a826388a8f6161105abd",
+        sha256: "d4b15b56c35c98b0b0405fc8fde3dd2a84814fad452261e767e1e04f24921c9d",
         ptx: concat!(include_str!("decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1574,7 +1574,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "c2cd53a5bcdbcdbb06449b3ac95e28e737e7e8b46bd42270bfa587a5788ce962",
+        sha256: "7b283172203f217bc889481573356b364cadeac11817eeb509b1ae7ec92f2343",
         ptx: concat!(include_str!("decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1594,7 +1594,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F32), k: 64 },
-        sha256: "5b3022bad290606a5f82a5257785759dbf9f4ede256a3fe5cc35266e4e93cf2b",
+        sha256: "81599bbfd64339da038855c1f116e7000d35daecd52b453047ef6747e7ca0111",
         ptx: concat!(include_str!("decode_bf16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1614,7 +1614,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "8d9a3d4b5792d1cc5f830f09ae6eda72e8ebf7989f1d39cc23f76d6f989f70c0",
+        sha256: "e51bd70eb3ce86e099cc00d4b5ea0ee0e436fc364a7da5e962fb5f264ca0e2f0",
         ptx: concat!(include_str!("decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1634,7 +1634,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::Bf16), io: Some(DType::F16), k: 64 },
-        sha256: "a597603d06730f9364a01ffb4200d3d5c79b05a4c60c8402ceff2021c57632f7",
+        sha256: "fb966e8faf01423ae71060543467fa0dbb7fc40bba30d4bf74105e40103526a0",
         ptx: concat!(include_str!("decode_bf16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1654,7 +1654,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F32), k: 64 },
-        sha256: "372f2a86c719d857891ebfe7248fd9c627ca6f9e11465f61870788207639dac9",
+        sha256: "00cb6119c72735e01563412f7c5b91b45affe22596d328c29e19ad7dd9e0d29e",
         ptx: concat!(include_str!("decode_f16_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1674,7 +1674,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::Bf16), k: 64 },
-        sha256: "033e02e682aab26a7a27ac12d14cf73745edbdb2c093126750823fb3ae97d693",
+        sha256: "f1f419b6610f54f58eeef61546896ad9b06943adfb71cf9320cbe62221ad7238",
         ptx: concat!(include_str!("decode_f16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1694,7 +1694,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "67f5f1de83dfdae1f09a866750bd499b37c5c2d8bef5c0bf20cea51f1c04b2af",
+        sha256: "5d563fa2fb40773a528c9b7d8161db94f5d1f970b5723c9c188bd7dce471ef9b",
         ptx: concat!(include_str!("decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1714,7 +1714,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ea989d31c39033767f2d86849a8bbb6631285fa2374c425b30c4c1b45973b2f2",
+        sha256: "12821df3e77f44b643ca48a4977bcc080d2525c5c3e0edcc5acdf950e7ec98d5",
         ptx: concat!(include_str!("decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1734,7 +1734,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "ff68f2f329774c8cef07ef144d8874db6f358828aad200e58aff111b2ec3f416",
+        sha256: "8d720f86d814ab4217c9f8f38fb8283b03efeea23b29328b4f293e3c42df6f34",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1754,7 +1754,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "133e45b712d8e3d6d9ed30878fbe17b2435a4714bac65f8d60586d4d95bd64fe",
+        sha256: "9c407eab6eb3abeef6ae056d8317c5f50335c3dfb387b0e6161358d23c84bda5",
         ptx: concat!(include_str!("decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1774,7 +1774,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "fc01e7964e39daeea422d1e22f76cb61090ff4fb06b22df5f8b062b78f4a7bec",
+        sha256: "c88ce145777e2c2d34c16693c918f747db1d672a438167337438b5dec87140aa",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1795,7 +1795,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "a4ac051483aab8c4c87d20ab0b64db84e0c790cecd790ca6f9a23bbfb883b1fc",
+        sha256: "1fd69f1fc708dd4ef38c8c12ccb5b48779d54ca56d5d638f33f356a3410c37f8",
         ptx: concat!(include_str!("decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1816,7 +1816,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "f31a935b14574cffbd452050c1862c8c00e21b58ccec9649369ea56bdc58c20c",
+        sha256: "d510fd0740a91504926e4f6fea31c90ce98a0ef462a82115caa8b100e9b764e6",
         ptx: concat!(include_str!("decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1836,7 +1836,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "06cf374eb16b545dfeff6e559e5b861cd1bd7412094406d62e085c2c8f9eb91f",
+        sha256: "9526ab915f14214a657625b504d1f4e9dd78f02951e8f55f5ebbf3533aa7bfe4",
         ptx: concat!(include_str!("decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1856,7 +1856,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "0eb10f23a886f55ee0cbb2413d032012367c4014675a16faa58482ad6e4d5105",
+        sha256: "028882980aec66f6f0c1f630ed57cd5fed9aa9278f3b3dc75c7b2dc4e1d4f2f3",
         ptx: concat!(include_str!("decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1876,7 +1876,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "116b7f244e8344806d1917a905b5f5dca5b5e70a608a2db6f5cf8f547aa3f52e",
+        sha256: "25f4e3270d55d6cf6ceb51c496c481372f7d1e83a1b26342f78bf95a79b86f7b",
         ptx: concat!(include_str!("decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1896,7 +1896,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "1e1a4dd3adaa4bb59125f9707ede32fa2ce90ca67f7633a51e9c3731fe5f4038",
+        sha256: "538fdd0e155727b4e85f3320dd5a13505dcf2d6beb39a2c91e7dc3edd571cc47",
         ptx: concat!(include_str!("decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1916,7 +1916,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "2ce76ffd9000cbd4e87f85485fe8da53353cbeae4adb464a5704db50db2ff584",
+        sha256: "0b875f461b26f81f41c0ca006b80401435c62e6b593bd3a2696d3ce8d1c4a0e0",
         ptx: concat!(include_str!("kda_decode_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1936,7 +1936,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "1aec6b92dbb25812419e0d6e5e06782116d0b1cb2efb610a76fa333ce8d85beb",
+        sha256: "d8f4192785aa3131e34b45a24a125763b8268ac21de57c9c3b569ec0790140ea",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1956,7 +1956,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "1604775455fffc55fc6a32aab51b63adc3b3b228bb9f8ec8e3185119ab02ed13",
+        sha256: "0e99e2ac9b3271f31d8bf78244332c14305ffdd723217272c32d9de554978f59",
         ptx: concat!(include_str!("kda_decode_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1976,7 +1976,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "f3988726fbb31325d60265fd47f16135dd424c926149a928faab4bfbdb5f76b6",
+        sha256: "4ef4361c1d28738c25a73909de245e69ae884ec113f6480127acee70b5cbaa7d",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -1996,7 +1996,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "f2c1cea7e52756f24bb1ff61d73e210a9d99dcdd463484c54efc5313a0e9ca7f",
+        sha256: "a01db1a43c2c53ec596da4efbaa4d41d8f13b93e45c0ee25557b413ceba7b92a",
         ptx: concat!(include_str!("kda_decode_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2016,7 +2016,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "e8cd1c5a4b2e9ee015e08496a5c6957d40aa7c0e0653f7334c75a3dd3b1adf7a",
+        sha256: "3a87e9dfdd602aae21671c33802357ef1dd7eaec2e7cb7879c9fca7b98233e73",
         ptx: concat!(include_str!("kda_decode_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2036,7 +2036,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "81f4d95b638137949b00536ddbac046f662e58e1b45688eaafd9dc1441beca85",
+        sha256: "ed0e36bdeca1216261e93c08660459fdba56f1b4150f302ff7f0a4b06acc82fd",
         ptx: concat!(include_str!("kda_decode_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2056,7 +2056,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "0b4fb062611b980267d8ad0f8d9ee998dd888812b777f85d26718aa08cf74db1",
+        sha256: "47a7189b62e2c15fa4a3781ff6fbb8e5886e8f8c29ee18485d0db14b296a77ab",
         ptx: concat!(include_str!("kda_decode_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2076,7 +2076,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "cafc9e6d35b5836e0ebd986531503a21793fe71bb357180a10f7607911c821a4",
+        sha256: "0aef421d34c6d0357792e22e84c3204983ab2becb04525d1fabe2498a3d40fb1",
         ptx: concat!(include_str!("kda_decode_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2096,7 +2096,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "4b3589271ec5b57d65e0db9b7c684b173a0f1ed5c22c199214c96bdecfb86d72",
+        sha256: "a03accc47da5112ea32d07921bad14b0d6492720fed90c269d11733782d95d23",
         ptx: concat!(include_str!("kda_decode_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2116,13 +2116,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "5197f5e4efabec18a57b239c9a459d5a5e95e6fc87513d4b6f3a3e27b2e9d9f5",
+        sha256: "792ec89ad4aef0f4372ee82052670556bd2c9ff482a9cd340586c18dbc7c9324",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ba6e45cc359d0d53e81940aff7ae4006d33332e45d25032873d44d9e6da9e19e",
+                sha256: "53289f7d24fab93595045266bcd996b2c54da113c6c7da9d33901108c3fafb53",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f32_k128.sm_90.cubin")).0,
             },
         ],
@@ -2136,13 +2136,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "bec9b3d2440661e6c8b517df7aefb8b880913dd2647df4ae6d6e3410a5f8b0eb",
+        sha256: "fda32e6ab2610af5fff5069236b55deb7984c47df66ca4c520104fe35e875f1e",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1a5da5a5aa1b38efaa97d3eaf8b84a1c667ed06f5a55378084134325cc3d01da",
+                sha256: "ef697c7b31d8dfecb0a7b187e28d490bff72862d8cc2c61cf4cf02f9492df296",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_bf16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2156,13 +2156,13 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "961b89c50bd101556c7b29ec078229bcbeb11b103d80fd0cd398fa4a5d4ab302",
+        sha256: "35c0c54eba2131315ae585288b00fdeef30bb14e9e78c2ab001cf2a903c3de8b",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6df2fc4da9756b8baa59383f09893a09642c0a546e203bf814748422f151ef2c",
+                sha256: "4a9829f1a32758a42b3c38a9224ec5c00391847b048d8ad116477f1432ff7854",
                 bytes: &Aligned(*include_bytes!("kda_decode_kv_f32_f16_k128.sm_90.cubin")).0,
             },
         ],
@@ -2176,7 +2176,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "9dba85577664569e98eaa1531098936b5644c25eebc282cfee44c364d18cd917",
+        sha256: "8c323bb7ed9fa22704e87ee93455c51154a9c4b4c01c57c134178b76bd532395",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2197,7 +2197,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "cd35674766d2d6f3b3362882857f781fe33bab0649028ddec4c4f5381d540ca9",
+        sha256: "d29b2d210ec46bcecb9f188f2476f98e6c5f5c75d65ed54a109a2380b6d393e9",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2218,7 +2218,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "9b650744e77b95469c64d45f92e4a22dd9efa8595724ada9b03ced46bae8f01b",
+        sha256: "5767dca22cd176a1d69c1311745e364bbd871120a5eb75eb5161c71a67543278",
         ptx: concat!(include_str!("kda_decode_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2238,7 +2238,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "94de3b274f83ad31c522708b51727f555675fff3a9fa726c9d5b3d0c9bd14993",
+        sha256: "0ffa8f8c83a851ed338d89fefa0ca2c55f578be21c56eb06205bfa1d54aa109e",
         ptx: concat!(include_str!("kda_decode_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2258,7 +2258,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "6375c5c5be52016bc5f0f255d601799b22e63ece04e89bc46f4c83ac1d407988",
+        sha256: "cd0786ba740f3b25af5ae8dd2b48051eb4f0e431511e157b389bee484f834501",
         ptx: concat!(include_str!("kda_decode_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2278,7 +2278,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "5bc6b62155c7bde57d23b3c434376ad441dfc920a8e0cea0ba60ab8dd7679d7e",
+        sha256: "0536ada282dfd3bd66abc391e68cb86b5196fb042c2a89c97c5804106920f4b2",
         ptx: concat!(include_str!("kda_decode_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2298,7 +2298,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_decode_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "a8339f2b2feba01b2a7889b46bdabb902356b820d2e49a13cfaeee3eae21eb02",
+        sha256: "ed31630c2c23338a5f252873741799980fc1e94a9c4cff9b314ab2a6e41b85ec",
         ptx: concat!(include_str!("kda_decode_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2318,7 +2318,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "9070685f42e4df473ef1f9a91ebdc87792a6b02efc6e16fdbc4b6d108e0552cc",
+        sha256: "dabcf3022be63e0192f14ec9a7fa0fbc7b841ff78994ff1d517ea8b231484be8",
         ptx: concat!(include_str!("recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2337,7 +2337,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "0196704b7466834db51cba61e915e3296a5c1b87a15a2ecb7f1f37f98ceee084",
+        sha256: "ee788c772ce72bc415ae57ae1cdca75a60515c9789ed0fbfc61f8ac846b9e10e",
         ptx: concat!(include_str!("recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2356,7 +2356,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ea7a995da92550752b387dfd3be0fdd2e75974d8e54c17b1fcaafa9efe8e248e",
+        sha256: "03b5c3e725752a045689ccbb554a741879322504721147f1541bf0c8311f71dc",
         ptx: concat!(include_str!("recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2375,7 +2375,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "984cd701c8d3b0fd2ab8719fdba1850017823e6e62a24f00b06e55eaf651b88d",
+        sha256: "750ebce016b47eb3c2e1080f4dd8335797939e4713357d7a93c15ca61bcabe74",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2395,7 +2395,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "ac62208472d9ac87823b2e10c645ee6b0b98fd795f71c0e689c0bb72d9cc57e4",
+        sha256: "cfcc10bd08998a14df272364b33df39074fe5d253a2961b7b2065b6cb812d3d0",
         ptx: concat!(include_str!("recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2415,7 +2415,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "998725c8db7897f605a2c1f4753fd37d2ef2b509a06dc5e3691ff2477e4b7ed9",
+        sha256: "ec2d3418422ebd532664a115f627c0a6a8f2398a3067965d51806b420f964b48",
         ptx: concat!(include_str!("recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2434,7 +2434,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "349f389e07f5980e400e6732f45030662349fd746377db6aafca6fbf9fccac8c",
+        sha256: "25ba3e27cf2f3fb67016084cbcfff566946b104fc3235b4aac68e4ff2e6571ee",
         ptx: concat!(include_str!("recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2453,7 +2453,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "8bb909f19b496152b48b9511ae2084dce9d9d2b83586f65351f02def3384d01b",
+        sha256: "e102e64c5c7e7df409bbc41c001ae4f6c0a0e8b7102ab680ca073478ee347bac",
         ptx: concat!(include_str!("recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2472,7 +2472,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "1908e50898d7885b5627c35e89d5c96b8a199e6711b573d3ac9c213426dd5c46",
+        sha256: "87be500786442d0e534dc742f1a89901846d06beb25551d24c8592eb4670a3fb",
         ptx: concat!(include_str!("recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2492,7 +2492,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "98643903680dc9befb3ce188bbc5f7e3dbabc7c6c72fa71a9a090230d423b3ea",
+        sha256: "9b66ec3408942f95278023b9cf9ab82e04c8d6630f5b5ad5c9b3ef8d8b00e57d",
         ptx: concat!(include_str!("recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2512,7 +2512,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "ba0b4082c554bb9869dd8273426972898ea6ea1f11114944b91b84a80d1703ed",
+        sha256: "9f06fe228e1c9910ec6420c63287c3eaedd6524feb42702d775fca480be02c0d",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2531,7 +2531,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "765d9c84f633b37c4bf7d471842ae63383517f85e2e201dca5bb7dc15087b597",
+        sha256: "f3df6b393679c7641eb55b17a23613dd9feab6e1673598439e02d1ea5ddde72a",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2551,7 +2551,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "694d78c21ac82cd89c214bc923538ed0be01bc95b7595ffbb09799e736089f61",
+        sha256: "35c7e0f705950186bdacac8a75cdb9faca1df7cf7cc2422ac41846fcb9b64176",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2571,7 +2571,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "545db460346b9eae94c1cd60a90d9ddf873103c0e5a7963fe0812b2bf0baed5e",
+        sha256: "8fa12b7211ddee93c73a88c0d6e61f918bb5c6b43ee3466d1be4db9b2ee757f6",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2591,7 +2591,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "8aa89a7331504454768b057130d9797ad8b1bd05b1138787a4bae614b052f62e",
+        sha256: "df14493b7870980ec53ca0c2426a3e03c4d21dd8014651cff4d74dfcc374db66",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2611,7 +2611,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "d573fe589972622a507646b3ee9f4f36049fc4a6174b28f54dda923594aed4cc",
+        sha256: "9f74e38b92988b511633922128fa13068dc2f0ec9d77839e11aeceae2a37bf19",
         ptx: concat!(include_str!("recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2630,7 +2630,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "3956b3e4557c1fe57d7804e65515d9bead9605f32876825a27180510a1848134",
+        sha256: "1cc8d46b9b5504f0daab9841aaa897ec7d2a3a860e07b58f2862fe4c3fee272c",
         ptx: concat!(include_str!("recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2649,7 +2649,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "8e11c0605f807e84cc5ae3b8de6213098908aa48df25af5e8e53c526eff06395",
+        sha256: "595ca35c01bf5a08f74c3bc501d77376f7bfdafede19e9a14820b4a4305ffb80",
         ptx: concat!(include_str!("recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2668,7 +2668,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "09afd66a14970d4162fc9a6168956b612a86f9df49ed3147fedd4cbc7a4692f5",
+        sha256: "d4b1d37bec5f2da6fba13391e5f8c403d19508c13ee8c6c64da2fd3bf3f305b3",
         ptx: concat!(include_str!("recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2687,7 +2687,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "5a1eb2a0c485e2877431958933829e2d872f5ba53e396bbe320fa0db1910fb51",
+        sha256: "30425145c47a9cc0712d3bb538f7c4cebbb322be19b2e8263e506a496996062b",
         ptx: concat!(include_str!("recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2706,7 +2706,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "02bc3989586a3d65f01a4925857f7f7f7da61c9bc2e5bc38645f054a804264a9",
+        sha256: "84f55d7812b91c46bb0a0e5f5de58c384d76dbf6e5c5e0a25fc50306fa06a2c6",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2725,7 +2725,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "fff019ecd3059d1bbdf977ee87e125e617679baac12d3b737e0c5dd3cc3007f6",
+        sha256: "66b4bae672670755ba6ddd9210f38e327a4272965edb83450c8e13098a7f40f6",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2744,7 +2744,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "da97d91f3fb3b729a49ca3adfec98c32885b091ee48694fc494e7e86799e797d",
+        sha256: "a9e5d75ca910f7418d85ad9ecbb20e4d2ef7cd26d0ef0a89c5ab8f82ca40ec2b",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2763,7 +2763,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "a01b84ddc41099dd8c148d57e1e14357d61700fbb84e60ec5c45c1ff3e8b9541",
+        sha256: "a768acb01ccfb0804138f12410c369d83d75a290e1b945e42edfca50c9679122",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2783,7 +2783,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "f139cd0edb4ee7484f06fb613305f53ef659e3c3b389da1bf3d5b87a55e8a040",
+        sha256: "c1e847711a95bdc506fb59ae39f1ab6fec56de27ddcc4e1517bde99831b7b5b6",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2803,7 +2803,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "cc6401f8cb7ef745244d6f1c4c5401611e9bef8b74d75b3f0a9cef20401a6aa8",
+        sha256: "b2385f8c989383def95d5866153b88fa130fd1a06933164689d282cdc6e1395c",
         ptx: concat!(include_str!("kda_recurrent_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2822,7 +2822,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "869ad041f2585e5cbfb467311c5b68bf92bba5a9ba415be016acf6be42bfd6ea",
+        sha256: "9087e15313a6f2123e79ae81fccee5a7e7ad1bb712655b963228faa1aa3a48e1",
         ptx: concat!(include_str!("kda_recurrent_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2841,7 +2841,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "422c00f08b99b96e8a56b1c06280e7ccffbe89d322ca6585fddf4cbc7d4af578",
+        sha256: "c8eb57e851e64a3af5ad8ee9092751cb2a62d5a1fb2cbbcc671bf4703ac3c5eb",
         ptx: concat!(include_str!("kda_recurrent_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2860,7 +2860,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "14e82402985d074621a4156716cc5bb62a861143eddc705f176ddf5a93cd6050",
+        sha256: "da509ada195872b0dcf2331ac28c2071127b40937641b29b9d6ac43524edfbe2",
         ptx: concat!(include_str!("kda_recurrent_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2880,7 +2880,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "513140a7cf7c94eff8413cbb8c3b2e4b87767f07dc14e883944408b426ec0cc9",
+        sha256: "3806b2d07e4b3d5ccfe375a2e608e141d4efa862d3414b80eaf13e1e73d4194f",
         ptx: concat!(include_str!("kda_recurrent_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2900,7 +2900,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "1d4aef48d338b6c7f6c9a237976b80b0d80a895d40abf8c5ed6adcbda7ee5864",
+        sha256: "f61db000a2aa55452d5084292bf62ccb7597a8b21ea6337d8af932fa55fd1358",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2919,7 +2919,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "551131382306288673affa590bdb14b00027fb229c4331c4d6d098ccd93ef77d",
+        sha256: "2ddf72696c5dfcfd3e4b3b9221173b4d098349713d872f38d52ec899aa6d9d28",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2939,7 +2939,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "92c84d9640cd34a82164ef1f10d396fa2a58808782273c50a156782bb4afda7a",
+        sha256: "0f4fa72ac59b39562277e905d2bd3bd3cb106702dd458c693ac86e1dc45dddde",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2959,7 +2959,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "7efd1663c7ac811805b896c9553919a59f3e550c7a95562aea7bed62e880c978",
+        sha256: "dee3364845e935248508b01e29d44956c2bbe43184fd5df322e53802984e6d9f",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2979,7 +2979,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "e513a3c220eadbeed92aa58903f016e9f67fd49c31cdf69a7418827a1c40e17d",
+        sha256: "b0cb549e794365cce2ce60ae5e8063a9e2cc334e3455077b2a4be8c1483d0d49",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -2999,7 +2999,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "3440e6bd6e9a1581b1a20912455e59f8c47208e90edabffc4645ac6b3ca22759",
+        sha256: "0226d949a256c3b10ce4a9a833bd70a0d424868ebc2d4e425edd69642cb555cc",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3018,7 +3018,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "6a39d90d03ba10c2d6eb7f58206ebbfe59ad54aaaf1129c12956a1e165fc402e",
+        sha256: "ee961b5a3129275d633ef8981b6d2e8ba8bc3b0523b4bcda1ba9e2be41ac18f0",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3037,7 +3037,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "bd108d6438e58a746427a439eeeb03e0189b07141781f5760e2f5e5e773805a1",
+        sha256: "8dbe41ce017522f5fe177facb96180b38d99fe439230a6889e6c093168de357e",
         ptx: concat!(include_str!("kda_recurrent_kv_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3056,7 +3056,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "1987e031ec457837f19e2202bebca77519fcded0d91b810ce6d5f5cc73a36f55",
+        sha256: "5d09baa60f190dc8e4a01e804db6d3b074a4ba1807bd044a8e61283f4b46b8a3",
         ptx: concat!(include_str!("kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3075,7 +3075,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "kda_recurrent_kv", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "c376a68820039e04384a01d8436c92de8db4e45a24c60dc9738d1bf33e587ecc",
+        sha256: "796d244e3d3647e0a02b614f348c122ed6ec4be42a1bd37efc76c3ebad4f72fc",
         ptx: concat!(include_str!("kda_recurrent_kv_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3094,7 +3094,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "copy_state", state: None, io: None, k: 0 },
-        sha256: "42d9b26e4fb498264cefd1ef4d26d38b1ce8f1c183ba882220c6046148f17ab7",
+        sha256: "af3e8d1b4a5236890c8a8d944bc860773fca1725a0958125c554142bbc117960",
         ptx: concat!(include_str!("copy_state.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3113,7 +3113,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "539f29231be6d3c92d5baca141f1f7dcb3edf6760ff28a81347e5a8d8b800f1a",
+        sha256: "71204522b6e8d40a3dcc233bb84b7b7f4a1a4f8849de55bcbc345a8164279bb5",
         ptx: concat!(include_str!("convert_layout_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3132,7 +3132,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "e0a0c46671f2d9cae25b636ebcb77591adf61a7bd5cede93ff8f2d0ecd2c89ba",
+        sha256: "d62f3beea7a2b001fa1ef8e08077e10e87e80564ded3b433430d33697c9cf20f",
         ptx: concat!(include_str!("convert_layout_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3151,7 +3151,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "convert_layout", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "34329cf318c07524d40944b5d3ae3864016be0e66c5e122f2364959014f72f47",
+        sha256: "b851ccab77b5528d30b9734d9e280976d856807011dd02b356d28c1ef7875197",
         ptx: concat!(include_str!("convert_layout_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3170,7 +3170,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 },
-        sha256: "c2e86005cf0e5cae100d3a32ce7a193b651d4bfa80eb8534c8404bdeb91e705d",
+        sha256: "b51b37d44d2f4fab216b2fb7c2f99158c9b14569a1d943690dc7479415aa7ec0",
         ptx: concat!(include_str!("unpack_qkvz.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3189,7 +3189,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F32), k: 0 },
-        sha256: "a7313b632f969fa518258d5963e34c46b43c20bd8a0f95c72c19f634d8a4525c",
+        sha256: "dd6faa363b1087fa8b397add8b9899494d23d583088e32239d3669acffb8c07d",
         ptx: concat!(include_str!("conv1d_update_f32.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3208,7 +3208,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::Bf16), k: 0 },
-        sha256: "9abe12e93db2f06ad96cd7253bbec6152437dbdd7c1944b17c138129301238dc",
+        sha256: "08b87e34db5b0cf1bca7b78d0bc314e0d63bc93285ea8b0196ea50768260f96e",
         ptx: concat!(include_str!("conv1d_update_bf16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3227,7 +3227,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "conv1d_update", state: None, io: Some(DType::F16), k: 0 },
-        sha256: "bd8ee8a4398993f747af50951cadbf4d125a8e6523af38b1667e50f4984ab6cf",
+        sha256: "ab19e42de97faa580642e71fdceb828663d17e82a3215d1a35679b0619152b34",
         ptx: concat!(include_str!("conv1d_update_f16.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3246,7 +3246,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 128 },
-        sha256: "a78060d30cf82a7b903742003934e5118a7a9af069824843c30de88ac91fb66c",
+        sha256: "cf45e957aa1ac681bddb967c7d0fc689b725c25a209009378a045ca61ea2cb8d",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3265,7 +3265,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 128 },
-        sha256: "59379d65c38e78ca484f0cfa8f2eb6c6fc634f64bd1eec9bbc08640b04ba144c",
+        sha256: "1bd63d834907f5e551b36e142adcf6e8e7c98ed908812ab5085292847dd51005",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3284,7 +3284,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 128 },
-        sha256: "ab8ef0e7f398bcf092d67248de0966feea8150a126e73c88756f83582a1732d7",
+        sha256: "4eb7d465cd996dfa0819034778c692000bba1c290c0ae3133f978af8564dde8a",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3303,7 +3303,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 128 },
-        sha256: "c4db14c20651623b81305dd8f5697c0885c1d1758741ec3d863352bc65c747e0",
+        sha256: "767afddf2068c7da75cea4eabf42f39c3027e7b7aaf03c4cc4b8556bf4075acb",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3322,7 +3322,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 128 },
-        sha256: "3e629caf7768b6dee4ec83095b71c8927f5b6add25f6efc6a4b155749fb1ba99",
+        sha256: "7cf4ce59811c9cb90a6bc3242cc3403db7d129ca001a55976eb6fb0456dd5457",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k128.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3341,7 +3341,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F32), k: 64 },
-        sha256: "632febb533499b8e8dcc40b3b9c75e78de35ada6af693e8564704d73cecb9c04",
+        sha256: "bff3a86c590c88f119c839d5a891544bc0bac27c9178c93450cf2d8680514e69",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f32_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3360,7 +3360,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::Bf16), k: 64 },
-        sha256: "e02338f8e29e572b9dea144c96485966bb06d7c83acae54f426a8ab366d7e894",
+        sha256: "6115beeb8087acbcbb65ad8534cbd0561e4b1cee547eca0b5d1c8595054eeeb2",
         ptx: concat!(include_str!("gated_rmsnorm_f32_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3379,7 +3379,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F32), io: Some(DType::F16), k: 64 },
-        sha256: "9eed1f88bb1b1de5d65f0831f56a322221425567a52f3ed69158a16ee20acbb4",
+        sha256: "a38f6e862e5ffd7c3b4a795e35cfd7c1c65eec2b3d2b5aae0e7e8c42df33b97f",
         ptx: concat!(include_str!("gated_rmsnorm_f32_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3398,7 +3398,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::Bf16), io: Some(DType::Bf16), k: 64 },
-        sha256: "7ddaed8af0cba14642f82bedf714dfb3380bc0fcc7dd64f095c287d703dd821c",
+        sha256: "4800d8690b919c066fc653bb0c1fcd2fdb16b08b5d53818f300d0129d9debda6",
         ptx: concat!(include_str!("gated_rmsnorm_bf16_bf16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {
@@ -3417,7 +3417,7 @@ pub(crate) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: "gated_rmsnorm", state: Some(DType::F16), io: Some(DType::F16), k: 64 },
-        sha256: "4cd97fd28ea36cd62fd5c0fc5b505cd3b0265e53987b26cc6b7d21da891f256e",
+        sha256: "dbdaf42e844535cef82f66a7b92b09152fd434caa7c1f9b14ef7cdeecf05daaf",
         ptx: concat!(include_str!("gated_rmsnorm_f16_f16_k64.sm_90.ptx"), "\0"),
         binaries: &[
             EmbeddedBinary {

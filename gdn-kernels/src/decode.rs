@@ -49,7 +49,7 @@ use crate::prepare::{Loads, TOKEN_BYTES, Tokens};
 use crate::tile::{Exchange, Shared, Tile};
 use crate::token::{Block, Output, Own, Work, lane_zero, later, names_slot, prefetch, slot_at};
 
-/// Bytes of shared memory in front of the sums of teams: one token.
+/// Bytes of shared memory in front of the sums of warps: one token.
 pub(crate) const FRONT: usize = TOKEN_BYTES;
 
 /// The token's inputs, asked for: by each warp for itself, or for the block ([`crate::token`] says which when).

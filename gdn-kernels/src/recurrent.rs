@@ -48,10 +48,10 @@ use crate::tile::{CORRECTIONS_BYTES, Exchange, Shared, Tile};
 use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, tokens_of, wide};
 
 /// Bytes of prepared tokens and their values.
-const PREPARED: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
+const PREPARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
 
-/// Bytes of shared memory in front of the sums of teams: what is prepared, and corrections.
-pub(crate) const FRONT: usize = PREPARED + CORRECTIONS_BYTES;
+/// Bytes of shared memory in front of the sums of warps: what is prepared, and corrections.
+pub(crate) const FRONT: usize = PREPARED_BYTES + CORRECTIONS_BYTES;
 
 /// The slot that a sequence starts from, or one that is none.
 ///
@@ -208,7 +208,9 @@ pub(crate) unsafe fn recurrent<
                 let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
                 let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), true);
                 let token = tokens.get(begin + t, t % CHUNK);
-                let exchange = Exchange { sums: shared + FRONT as u32, corrections: shared + PREPARED as u32 };
+                // Made once, in front of the loop, it takes registers: up to 2 % more time for KDA with a 16-bit state.
+                let [sums, corrections] = [FRONT, PREPARED_BYTES].map(|bytes| shared + bytes as u32);
+                let exchange = Exchange { sums, corrections };
                 let value = tile.step(&token, tokens.value(t % CHUNK), work.place, exchange);
                 out.store::<T>(begin + t, work.row, value);
                 if !is_plain {
