@@ -44,9 +44,9 @@ struct Grid {
     whole: Option<u32>,
     states: u64,
     sms: u64,
-    /// States for each multiprocessor in quarters, rounded up. Large blocks of several warps come to one state a multiprocessor
-    /// or to a half at a time, so what decides between them and smaller ones is often how much of the last time is left
-    /// over: just above one (5) or two (9) most multiprocessors wait for the few that have one block more.
+    /// States for each multiprocessor in quarters, rounded up. A wave of large blocks, which have several warps, is one state a
+    /// multiprocessor or half a one, so what decides between them and smaller ones is often how full the last wave is: just
+    /// above one (5) or two (9) most multiprocessors wait for the few that have one block more.
     quarters: u64,
     is_f32: bool,
     is_kda: bool,
@@ -84,7 +84,7 @@ impl Grid {
     /// multiprocessor, then large ones. An f32 state goes back to small tiles from eight on.
     ///
     /// Where memory is fast, small tiles go up to three quarters of a state a multiprocessor, and an f32 state goes back to them
-    /// above two. Blocks of a whole state leave too much over just above one (f32) or between two and three (16 bits),
+    /// above two. Blocks of a whole state leave most of the last wave empty just above one (f32) or between two and three (16 bits),
     /// and a 16-bit state does not need them above four: there they are half a state, of four warps.
     fn one_token_in_vk_of_kda(&self) -> (u32, u32) {
         let &Grid { small, large, states, sms, is_f32, .. } = self;
@@ -104,7 +104,7 @@ impl Grid {
     /// warps). Where each token's state is stored, those stores hide the instructions, and small tiles store sooner (but not in
     /// fast memory).
     ///
-    /// With a decay per key eight warps, which share the work of preparing tokens; but four where eight leave too much over: an f32
+    /// With a decay per key eight warps, which share the work of preparing tokens; but four where eight leave the last wave too empty: an f32
     /// state, whose blocks are then half a state, up to a quarter of a state a multiprocessor, just above a half, one and two,
     /// and above three; a 16-bit one, whose blocks are a whole state, between one and one and a half.
     fn several_tokens_in_vk(&self) -> (u32, u32) {
@@ -150,12 +150,13 @@ impl Grid {
     }
 
     /// Small tiles, whose sums have the shorter way, for an f32 state and up to two states a multiprocessor for a 16-bit one (in
-    /// two teams from half a one on where memory is not fast); then large ones, up to 5 % faster. Where each token's state is
+    /// two teams from half a one on where memory is not fast); then large ones, up to 5 % faster, and, where memory is fast, up to
+    /// an eighth of a state a multiprocessor, up to 7 %. Where each token's state is
     /// stored, the length of the runs counts, so that an f32 state has large tiles too, from three quarters of a state a
     /// multiprocessor on (but not just above one), and a 16-bit one two teams (where memory is fast above eight states).
     ///
     /// With a decay per key large tiles, in eight warps; in four (an f32 state's tiles are then small) up to a quarter of a state a
-    /// multiprocessor in f32, half a one in 16 bits, and where eight leave too much over: just above a half in f32, between one
+    /// multiprocessor in f32, half a one in 16 bits, and where eight leave the last wave too empty: just above a half in f32, between one
     /// and one and a half in 16 bits.
     fn several_tokens_in_kv(&self) -> (u32, u32) {
         let &Grid { small, large, states, sms, quarters, is_f32, is_fast, stores_each, .. } = self;
@@ -172,6 +173,7 @@ impl Grid {
         match is_f32 {
             true if stores_each && matches!(quarters, 4 | 6..) => (large, 1),
             true => (small, 1),
+            false if is_fast && 8 * states <= sms => (large, 1),
             false if states > 2 * sms => {
                 (large, if stores_each && (quarters > 32 || !is_fast) { 2 } else { 1 })
             }

@@ -6,13 +6,19 @@ use super::row::Row;
 use crate::report::say;
 use anyhow::Result;
 use gdn_host::Launch;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// The times of every tile of a shape.
 #[derive(Serialize)]
 pub(super) struct Sweep {
     chosen: Row,
+    /// In JSON the time of each, by its name.
+    #[serde(serialize_with = "times")]
     tiles: Vec<Row>,
+}
+
+fn times<S: Serializer>(tiles: &[Row], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(tiles.iter().map(|row| (&row.tile, row.us)))
 }
 
 /// A choice within this factor of the best is as good as it.
@@ -91,19 +97,27 @@ mod tests {
     use super::*;
     use gdn_host::{DType, HeadShape, Layout};
 
+    fn sweep(batch: u32, chosen: f64, tiles: &[f64]) -> Sweep {
+        let shape = HeadShape::new(4, 8, 128, 128).unwrap();
+        let spec = Spec::new(Op::Decode, shape, DType::F32, Layout::Vk, batch, 1);
+        let row = |us: &f64| Row { tile: format!("tile of {us}"), ..Row::new(&spec, GDN, &[*us], 1, 1) };
+        Sweep { chosen: row(&chosen), tiles: tiles.iter().map(row).collect() }
+    }
+
     #[test]
     fn summary_counts_good_choices_and_names_the_worst() {
-        let sweep = |batch, chosen: f64, tiles: &[f64]| {
-            let shape = HeadShape::new(4, 8, 128, 128).unwrap();
-            let spec = Spec::new(Op::Decode, shape, DType::F32, Layout::Vk, batch, 1);
-            let row = |us: &f64| Row::new(&spec, GDN, &[*us], 1, 1);
-            Sweep { chosen: row(&chosen), tiles: tiles.iter().map(row).collect() }
-        };
         let sweeps = [sweep(1, 5.0, &[5.0, 6.0]), sweep(2, 10.1, &[12.0, 10.0]), sweep(4, 22.0, &[20.0])];
         let summary = summary(&sweeps).unwrap();
         assert_eq!((summary.shapes, summary.within_2_percent), (3, 2));
         assert_eq!(summary.worst, "decode 4:8 vk f32  batch    4");
         assert!((summary.worst_over_best - 1.1).abs() < 1e-12);
         assert_eq!(super::summary(&[]), None);
+    }
+
+    #[test]
+    fn json_has_the_time_of_each_tile() {
+        let json = serde_json::to_value(sweep(8, 5.5, &[5.5, 6.5])).unwrap();
+        assert_eq!(json["tiles"], serde_json::json!({ "tile of 5.5": 5.5, "tile of 6.5": 6.5 }));
+        assert_eq!((&json["chosen"]["batch"], &json["chosen"]["us"]), (&8.into(), &5.5.into()));
     }
 }
