@@ -104,9 +104,9 @@ impl Grid {
     /// warps). Where each token's state is stored, those stores hide the instructions, and small tiles store sooner (but not in
     /// fast memory).
     ///
-    /// With a decay per key eight warps, which share the work of preparing tokens; but four where eight leave the last wave too empty: an f32
-    /// state, whose blocks are then half a state, up to a quarter of a state a multiprocessor, just above a half, one and two,
-    /// and above three; a 16-bit one, whose blocks are a whole state, between one and one and a half.
+    /// With a decay per key eight warps, which share the work of preparing tokens; but four where eight leave the last wave too
+    /// empty: an f32 state, whose blocks are then half a state, up to a quarter of a state a multiprocessor, just above a half, one
+    /// and two, and above three; a 16-bit one, whose blocks are a whole state, between one and one and a half.
     fn several_tokens_in_vk(&self) -> (u32, u32) {
         let &Grid { small, large, states, sms, quarters, is_f32, .. } = self;
         // Of an f32 state the two are the same tile.
@@ -150,14 +150,14 @@ impl Grid {
     }
 
     /// Small tiles, whose sums have the shorter way, for an f32 state and up to two states a multiprocessor for a 16-bit one (in
-    /// two teams from half a one on where memory is not fast); then large ones, up to 5 % faster, and, where memory is fast, up to
-    /// an eighth of a state a multiprocessor, up to 7 %. Where each token's state is
-    /// stored, the length of the runs counts, so that an f32 state has large tiles too, from three quarters of a state a
-    /// multiprocessor on (but not just above one), and a 16-bit one two teams (where memory is fast above eight states).
+    /// two teams from half a one on where memory is not fast); then large ones, up to 5 % faster, as they are (7 %, where memory
+    /// is fast) up to an eighth of a state. Where each token's state is stored, the length of the runs counts, so that an f32 state
+    /// has large tiles too, from three quarters of a state a multiprocessor on (but not just above one), and a 16-bit one two
+    /// teams (where memory is fast above eight states).
     ///
     /// With a decay per key large tiles, in eight warps; in four (an f32 state's tiles are then small) up to a quarter of a state a
-    /// multiprocessor in f32, half a one in 16 bits, and where eight leave the last wave too empty: just above a half in f32, between one
-    /// and one and a half in 16 bits.
+    /// multiprocessor in f32, half a one in 16 bits, and where eight leave the last wave too empty: just above a half in f32,
+    /// between one and one and a half in 16 bits.
     fn several_tokens_in_kv(&self) -> (u32, u32) {
         let &Grid { small, large, states, sms, quarters, is_f32, is_fast, stores_each, .. } = self;
         if self.is_kda {
