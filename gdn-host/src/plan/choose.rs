@@ -9,15 +9,13 @@ pub(super) fn choose(job: &Job, caps: &Caps) -> (u32, u32) {
     let &Job { module, shape, stores_each, .. } = job;
     let kernels = rows(module);
     let [small, large, widest] = [0, 1, 2].map(|i| kernels[i.min(kernels.len() - 1)]);
-    let (states, sms) = (job.states(), u64::from(caps.sms.max(1)));
     let grid = Grid {
         module,
         small,
         large,
         whole: (tile_rows(widest, shape.k) == shape.v).then_some(widest),
-        states,
-        sms,
-        quarters: (4 * states).div_ceil(sms),
+        states: job.states(),
+        sms: u64::from(caps.sms.max(1)),
         is_f32: module.state == Some(DType::F32),
         is_kda: module.is_kda(),
         is_fast: caps.has_fast_memory(),
@@ -44,10 +42,6 @@ struct Grid {
     whole: Option<u32>,
     states: u64,
     sms: u64,
-    /// States for each multiprocessor in quarters, rounded up. A wave of large blocks, which have several warps, is one state a
-    /// multiprocessor or half a one, so what decides between them and smaller ones is often how full the last wave is: just
-    /// above one (5) or two (9) most multiprocessors wait for the few that have one block more.
-    quarters: u64,
     is_f32: bool,
     is_kda: bool,
     /// [`Caps::has_fast_memory`]: it leaves less time for each instruction.
@@ -68,12 +62,12 @@ impl Grid {
     ///   four warps.
     /// - With a decay per key it is [`Self::one_token_in_vk_of_kda`].
     fn one_token_in_vk(&self) -> (u32, u32) {
-        let &Grid { small, large, states, sms, quarters, is_f32, is_fast, .. } = self;
+        let &Grid { small, large, states, sms, is_f32, is_fast, .. } = self;
         match states / sms {
             _ if self.is_kda => self.one_token_in_vk_of_kda(),
             0 if is_f32 && 8 * states < 3 * sms => (small, 4),
             0 if !is_f32 && 2 * states < sms => (small, 4),
-            ..32 if is_f32 && is_fast && matches!(quarters, 9..=12 | 17..) => (small, 2),
+            ..32 if is_f32 && is_fast && matches!(self.quarters(), 9..=12 | 17..) => (small, 2),
             24.. if is_f32 => (small, 16),
             24.. if !is_fast => (large, 8),
             _ => (large, 4),
@@ -88,13 +82,12 @@ impl Grid {
     /// and a 16-bit state does not need them above four: there they are half a state, of four warps.
     fn one_token_in_vk_of_kda(&self) -> (u32, u32) {
         let &Grid { small, large, states, sms, is_f32, .. } = self;
-        match (self.is_fast, self.quarters) {
-            _ if 2 * states < sms => (small, 8),
+        match (self.is_fast, self.quarters()) {
             (true, ..=3) => (small, 8),
             (true, 9..) if is_f32 => (small, 8),
             (true, 5 | 6) if is_f32 => (large, 4),
             (true, 9..=12 | 17..) => (large, 4),
-            (false, _) if is_f32 && states >= 8 * sms => (small, 8),
+            (false, _) if 2 * states < sms || is_f32 && states >= 8 * sms => (small, 8),
             _ => (large, 8),
         }
     }
@@ -108,7 +101,7 @@ impl Grid {
     /// empty: an f32 state, whose blocks are then half a state, up to a quarter of a state a multiprocessor, just above a half, one
     /// and two, and above three; a 16-bit one, whose blocks are a whole state, between one and one and a half.
     fn several_tokens_in_vk(&self) -> (u32, u32) {
-        let &Grid { small, large, states, sms, quarters, is_f32, .. } = self;
+        let (&Grid { small, large, states, sms, is_f32, .. }, quarters) = (self, self.quarters());
         // Of an f32 state the two are the same tile.
         let by_states = if states > sms { large } else { small };
         match self.is_kda {
@@ -129,18 +122,18 @@ impl Grid {
     /// so from ten states a multiprocessor on (five with a decay per key) a team has the whole state of a head; below, its
     /// longer way to a sum costs more.
     fn one_token_in_kv(&self) -> (u32, u32) {
-        let &Grid { small, large, states, sms, quarters, is_f32, is_kda, is_fast, .. } = self;
+        let &Grid { small, large, states, sms, is_f32, is_kda, is_fast, .. } = self;
         if is_kda && 4 * self.bytes() < sms {
             return (small, 2);
         }
-        let is_small = match (is_f32, is_kda) {
-            (true, true) => quarters <= 5,
-            (true, false) => quarters <= 6,
-            (false, true) => quarters <= 8,
-            (false, false) => quarters <= 11,
+        let most_quarters = match (is_f32, is_kda) {
+            (true, true) => 5,
+            (true, false) => 6,
+            (false, true) => 8,
+            (false, false) => 11,
         };
         match (self.whole, states / sms) {
-            _ if is_small => (small, 1),
+            _ if self.quarters() <= most_quarters => (small, 1),
             _ if is_f32 => (large, 1),
             (Some(whole), 10..) if is_fast => (whole, 1),
             (Some(whole), 5..) if is_fast && is_kda => (whole, 1),
@@ -159,16 +152,13 @@ impl Grid {
     /// multiprocessor in f32, half a one in 16 bits, and where eight leave the last wave too empty: just above a half in f32,
     /// between one and one and a half in 16 bits.
     fn several_tokens_in_kv(&self) -> (u32, u32) {
-        let &Grid { small, large, states, sms, quarters, is_f32, is_fast, stores_each, .. } = self;
+        let (&Grid { small, large, states, sms, is_f32, is_fast, stores_each, .. }, quarters) =
+            (self, self.quarters());
         if self.is_kda {
-            let (rows, warps) = match (is_f32, quarters) {
-                (true, 3) => (small, 4),
-                (true, _) if self.is_few() => (small, 4),
-                (false, 5 | 6) => (large, 4),
-                (false, _) if self.is_few() => (large, 4),
-                _ => (large, 8),
-            };
-            return (rows, warps / team(self.module, rows));
+            let is_uneven = if is_f32 { quarters == 3 } else { matches!(quarters, 5 | 6) };
+            let has_four = self.is_few() || is_uneven;
+            let rows = if is_f32 && has_four { small } else { large };
+            return (rows, if has_four { 4 } else { 8 } / team(self.module, rows));
         }
         match is_f32 {
             true if stores_each && matches!(quarters, 4 | 6..) => (large, 1),
@@ -180,6 +170,13 @@ impl Grid {
             false if is_fast || 2 * states <= sms => (small, 1),
             false => (small, 2),
         }
+    }
+
+    /// States for each multiprocessor in quarters, rounded up. A wave of large blocks, which have several warps, is one state a
+    /// multiprocessor or half a one, so what decides between them and smaller ones is often how full the last wave is: just
+    /// above one (5) or two (9) most multiprocessors wait for the few that have one block more.
+    fn quarters(&self) -> u64 {
+        (4 * self.states).div_ceil(self.sms)
     }
 
     /// States times the bytes of an element.

@@ -112,19 +112,19 @@ impl Args {
     }
 }
 
-fn parse_heads(text: &str) -> Result<HeadShape> {
+pub(super) fn parse_heads(text: &str) -> Result<HeadShape> {
     let (h, hv) = text.split_once(':').with_context(|| format!("--heads {text}: it is H:HV, as 16:32"))?;
     let number = |x: &str| x.parse().with_context(|| format!("--heads {text}: {x} is no number"));
     Ok(HeadShape::new(number(h)?, number(hv)?, 128, 128)?)
 }
 
-fn parse_type(text: &str) -> Result<DType> {
+pub(super) fn parse_type(text: &str) -> Result<DType> {
     let types = [DType::F32, DType::Bf16, DType::F16];
     let found = types.into_iter().find(|t| t.name() == text);
     found.with_context(|| format!("--states {text}: a state is f32, bf16 or f16"))
 }
 
-fn parse_layout(text: &str) -> Result<Layout> {
+pub(super) fn parse_layout(text: &str) -> Result<Layout> {
     let found = [Layout::Vk, Layout::Kv].into_iter().find(|l| layout_name(*l) == text);
     found.with_context(|| format!("--layouts {text}: a layout is vk or kv"))
 }

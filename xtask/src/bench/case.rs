@@ -3,7 +3,7 @@
 use super::Gpu;
 use super::calls::{self, Work};
 use super::ops::Spec;
-use super::row::{GDN, Row};
+use super::row::{GDN, Row, tile_name};
 use anyhow::{Context as _, Result};
 use gdn_host::driver::{DeviceBuffer, Event, Graph, OwnedStream};
 use gdn_host::{Launch, Operation, Table, Tensor};
@@ -58,12 +58,8 @@ impl Case {
     /// The row for sorted times of such a graph.
     pub(super) fn row(&self, gpu: &Gpu, launch: Launch, times: &[f64]) -> Result<Row> {
         let plan = gpu.gdn.plan(self.first()?, launch)?;
-        let tile = match plan.bv {
-            0 => format!("{} threads", plan.block()),
-            bv => format!("BV {bv} ({}x{})", plan.rows, plan.warps),
-        };
         let row = Row::new(&self.spec, GDN, times, self.calls.len(), self.spec.moved_bytes());
-        Ok(Row { tile, early: plan.early, ..row })
+        Ok(Row { tile: tile_name(&plan), early: plan.early, ..row })
     }
 
     /// The call on the first set of states.

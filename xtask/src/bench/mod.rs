@@ -9,6 +9,8 @@ mod args;
 mod calls;
 mod case;
 mod chained;
+#[cfg(test)]
+mod dispatch;
 mod host;
 mod layer;
 mod load;

@@ -1,7 +1,7 @@
 //! A row of the table and of the JSON files, ours as the peers' benchmark's.
 
 use super::ops::Spec;
-use gdn_host::Layout;
+use gdn_host::{Layout, Plan};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -137,6 +137,14 @@ impl Row {
         let rivals = peers.iter().filter(|p| p.same_work(self) && p.implementation != PEERS_RMW);
         let best = rivals.map(|p| p.us).min_by(f64::total_cmp)?;
         Some(best / self.us)
+    }
+}
+
+/// How tables and JSON call a plan's tile, or block.
+pub(super) fn tile_name(plan: &Plan) -> String {
+    match plan.bv {
+        0 => format!("{} threads", plan.block()),
+        bv => format!("BV {bv} ({}x{})", plan.rows, plan.warps),
     }
 }
 

@@ -22,7 +22,7 @@ fn times<S: Serializer>(tiles: &[Row], serializer: S) -> Result<S::Ok, S::Error>
 }
 
 /// A choice within this factor of the best is as good as it.
-const GOOD: f64 = 1.02;
+pub(super) const GOOD: f64 = 1.02;
 
 impl Sweep {
     /// Times the choice and every tile; their replays alternate.
