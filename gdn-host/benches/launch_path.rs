@@ -19,7 +19,7 @@ fn call() -> Decode {
     let mut bf16 = || tensor(DType::Bf16);
     let (q, k, v, a, b, out) = (bf16(), bf16(), bf16(), bf16(), bf16(), bf16());
     let (a_log, dt_bias, state) = (tensor(DType::F32), tensor(DType::F32), tensor(DType::F32));
-    let slots = Table { address: tensor(DType::F32).address, len: common::BATCH as u64 };
+    let slots = Table::i32(tensor(DType::F32).address, common::BATCH as u64);
     common::call(&common::Tensors { q, k, v, a, b, a_log, dt_bias, state, slots, out })
 }
 

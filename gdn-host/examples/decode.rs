@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         a_log: tensor(&a_log, DType::F32),
         dt_bias: tensor(&dt_bias, DType::F32),
         state: tensor(&state, DType::F32),
-        slots: Table { address: slots.address(), len: host.slots.len() as u64 },
+        slots: Table::i32(slots.address(), host.slots.len() as u64),
         out: tensor(&out, DType::Bf16),
     });
     let judge = |what: &str| -> Result<(), DriverError> {

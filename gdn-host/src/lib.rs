@@ -39,7 +39,7 @@ pub use call::{
     Recurrent, Rows, SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
 };
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
-pub use gdn_kernels::abi::DType;
+pub use gdn_kernels::abi::{DType, Entry};
 pub use load::{Code, LoadError, LoadedFile};
 pub use plan::{Caps, Launch, Plan, Tile};
 pub use shape::{HeadShape, MODELS, Model, ShapeError};

@@ -27,6 +27,7 @@ kernel_modules! {
     mod copy;
     mod decode;
     mod element;
+    mod entry;
     mod gate;
     mod keys;
     mod layout;

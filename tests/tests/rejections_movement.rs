@@ -19,7 +19,7 @@ fn tensor(i: u64, dtype: DType, len: u64) -> Tensor {
 }
 
 fn table(i: u64) -> Table {
-    Table { address: tensor(i, DType::F32, 0).address, len: N.into() }
+    Table::i32(tensor(i, DType::F32, 0).address, N.into())
 }
 
 fn pool(i: u64, layout: Layout) -> StatePool {
@@ -105,10 +105,7 @@ fn copies_refuse_bad_memory() {
     assert_eq!(refusal(|c| c.source.tensor.address = 0), "source: the address is null");
     assert_eq!(refusal(|c| c.target.tensor.address = 0), "target: the address is null");
     assert!(refusal(|c| c.target.tensor.address += 8).ends_with("is not aligned to 16 bytes"));
-    assert_eq!(
-        refusal(|c| c.source_slots = Some(Table { address: 0, len: 3 })),
-        "source_slots: the address is null"
-    );
+    assert_eq!(refusal(|c| c.source_slots = Some(Table::i32(0, 3))), "source_slots: the address is null");
     let slots = refusal(|c| c.target_slots = Some(Table { len: 2, ..table(3) }));
     assert_eq!(slots, "target_slots: has 2 entries, the call needs 3");
     assert!(
@@ -168,7 +165,7 @@ fn pools_that_overlap_in_part() {
     // Fewer slots of the same pool: the pool must be stated the same way on both sides.
     let fewer = copied(|c| c.target = SlotPool { slots: 3, ..c.source });
     assert_eq!(fewer, "target: shares memory with source");
-    let table = copied(|c| c.source_slots = Some(Table { address: c.target.tensor.address, len: 3 }));
+    let table = copied(|c| c.source_slots = Some(Table::i32(c.target.tensor.address, 3)));
     assert_eq!(table, "target: shares memory with source_slots");
     let in_place = refusal(convert(), |c| c.target.tensor.address = c.source.tensor.address);
     assert_eq!(in_place, "target: shares memory with source");

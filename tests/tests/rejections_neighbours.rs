@@ -26,7 +26,7 @@ impl Addresses {
     }
 
     fn table(&mut self, len: u64) -> Table {
-        Table { address: self.tensor(DType::F32, 0).address, len }
+        Table::i32(self.tensor(DType::F32, 0).address, len)
     }
 }
 
@@ -105,7 +105,7 @@ fn windows(call: &mut Conv1dUpdate) -> &mut DraftWindows {
 }
 
 fn other_table() -> Table {
-    Table { address: 0x7f10_0000_0000, len: BATCH }
+    Table::i32(0x7f10_0000_0000, BATCH)
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn null_and_misaligned_addresses() {
     assert_eq!(refused(|c| c.state.tensor.address = 0), "state: the address is null");
     assert_eq!(refused(|c| c.slots.address = 0), "slots: the address is null");
     assert_eq!(refused(|c| windows(c).tensor.address = 0), "intermediate: the address is null");
-    let null = Table { address: 0, len: BATCH };
+    let null = Table::i32(0, BATCH);
     assert_eq!(refused(|c| c.write_slots = Some(null)), "write_slots: the address is null");
     assert_eq!(refused(|c| c.start = Start::Reset(null)), "start: the address is null");
     assert_eq!(refused(|c| windows(c).row = Some(null)), "intermediate.row: the address is null");
@@ -219,7 +219,7 @@ fn combinations_that_make_no_sense() {
     };
     assert!(refused(both).starts_with("parent: the accepted tokens of a tree"));
     let packed = |c: &mut Conv1dUpdate| {
-        let cu_seqlens = CuSeqlens::I32(Table { address: 0x7f20_0000_0000, len: BATCH + 1 });
+        let cu_seqlens = CuSeqlens::I32(Table::i32(0x7f20_0000_0000, BATCH + 1));
         c.tokens = Tokens::Packed { batch: BATCH as u32, total: 6, cu_seqlens };
     };
     let tree = |c: &mut Conv1dUpdate| {

@@ -16,6 +16,7 @@ mod intermediate;
 mod norm;
 mod recurrent;
 mod state;
+mod table;
 mod tokens;
 mod unpack;
 
@@ -30,6 +31,7 @@ pub use intermediate::Intermediate;
 pub use norm::{Activation, GatedRmsNorm};
 pub use recurrent::{Recurrent, Source, Target};
 pub use state::{Layout, SlotPool, Start, StatePool};
+pub use table::Table;
 pub use tokens::{CuSeqlens, Tokens};
 pub use unpack::{UnpackQkvz, split_ba, split_qkvz};
 
@@ -67,15 +69,6 @@ impl Rows {
         let address = t.address + offset * t.dtype.size() as u64;
         Rows { tensor: Tensor { address, len: t.len.saturating_sub(offset), ..t }, stride: self.stride }
     }
-}
-
-/// A borrowed table in device memory, with one entry per sequence unless its field says otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// Device address of the first entry.
-    pub address: u64,
-    /// Entries.
-    pub len: u64,
 }
 
 /// An operation's arguments: what [`Gdn`](crate::Gdn) launches.

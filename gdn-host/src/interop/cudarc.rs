@@ -43,5 +43,5 @@ pub fn tensor_mut<'a, T: Element>(
 pub fn table<'a, T>(slice: &'a impl DevicePtr<T>, stream: &'a CudaStream) -> (Table, SyncOnDrop<'a>) {
     let len = slice.len() as u64;
     let (address, guard) = slice.device_ptr(stream);
-    (Table { address, len }, guard)
+    (Table::i32(address, len), guard)
 }

@@ -36,7 +36,7 @@ pub fn tensor_of<T: DeviceCopy>(buffer: &DeviceBuffer<T>, dtype: DType) -> Tenso
 
 /// A buffer as a table with one entry per sequence: `i32` slots or `u8` flags.
 pub fn table<T: DeviceCopy>(buffer: &DeviceBuffer<T>) -> Table {
-    Table { address: buffer.as_device_ptr().as_raw(), len: buffer.len() as u64 }
+    Table::i32(buffer.as_device_ptr().as_raw(), buffer.len() as u64)
 }
 
 /// A launch through cust that did not happen.

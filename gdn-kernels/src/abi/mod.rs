@@ -13,6 +13,8 @@
 //! serialization: these kernels wait for their predecessor before they read anything. A decode's has a flag of its own.
 
 // In the order in which `xtask build-kernels` reads them: a file stands behind those whose structs it uses.
+mod table;
+
 mod parts;
 mod recurrence;
 
@@ -26,6 +28,7 @@ pub use movement::{
 pub use neighbours::{Conv1dParams, GatedRmsNormParams};
 pub use parts::{Gate, Inputs, Layer, Pool};
 pub use recurrence::{DecodeParams, Intermediate, RecurrentParams, Target};
+pub use table::{Entry, Table};
 
 /// Element type of a tensor, as the kernels' `*_dtype` fields name it.
 #[repr(u32)]

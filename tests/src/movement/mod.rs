@@ -135,7 +135,7 @@ pub fn place_table(device: &mut dyn Device, indices: &[i32]) -> Result<Table> {
     let bytes: Vec<u8> = indices.iter().flat_map(|i| i.to_le_bytes()).collect();
     let address = device.alloc(bytes.len().max(4) as u64)?;
     device.write(address, &bytes)?;
-    Ok(Table { address, len: indices.len() as u64 })
+    Ok(Table::i32(address, indices.len() as u64))
 }
 
 /// [`place_table`] of a table that may not be there.

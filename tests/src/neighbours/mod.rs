@@ -35,7 +35,7 @@ fn check_elements(name: &str, dtype: DType, got: &[f32], want: &[f64], sums: &[f
 fn write_table(device: &mut dyn Device, bytes: &[u8], len: usize) -> Result<Table> {
     let address = device.alloc(bytes.len().max(1) as u64)?;
     device.write(address, bytes)?;
-    Ok(Table { address, len: len as u64 })
+    Ok(Table::i32(address, len as u64))
 }
 
 /// Writes a table of i32.

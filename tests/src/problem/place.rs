@@ -252,5 +252,5 @@ fn indices(device: &mut dyn Device, x: &[i32]) -> Result<Table> {
 fn table(device: &mut dyn Device, bytes: &[u8], len: usize) -> Result<Table> {
     let address = device.alloc(bytes.len().max(1) as u64)?;
     device.write(address, bytes)?;
-    Ok(Table { address, len: len as u64 })
+    Ok(Table::i32(address, len as u64))
 }

@@ -29,7 +29,7 @@ impl Space {
     }
 
     pub fn table(&mut self, len: u64) -> Table {
-        Table { address: self.tensor(DType::F32, len).address, len }
+        Table::i32(self.tensor(DType::F32, len).address, len)
     }
 
     pub fn pool(&mut self, dtype: DType, slots: u32) -> StatePool {

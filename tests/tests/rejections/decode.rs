@@ -38,7 +38,7 @@ fn null_addresses() {
     assert_eq!(refusal(|c| c.out.tensor.address = 0), "out: the address is null");
     assert_eq!(refusal(|c| c.state.tensor.address = 0), "state: the address is null");
     assert_eq!(refusal(|c| c.slots.address = 0), "slots: the address is null");
-    let null = Table { address: 0, len: BATCH };
+    let null = Table::i32(0, BATCH);
     assert_eq!(refusal(|c| c.write_slots = Some(null)), "write_slots: the address is null");
     assert_eq!(refusal(|c| c.start = Start::Reset(null)), "start: the address is null");
     let given = |c: &mut Decode| {
@@ -65,7 +65,7 @@ fn misaligned_addresses() {
     assert!(refusal(|c| c.out.tensor.address += 1).starts_with("out: address"));
     assert!(refusal(|c| softplus(c).1.address += 2).ends_with("is not aligned to 4 bytes"));
     assert!(refusal(|c| c.slots.address += 2).starts_with("slots: address"));
-    let odd = Table { address: 0x7f01_0000_0002, len: BATCH };
+    let odd = Table::i32(0x7f01_0000_0002, BATCH);
     assert!(refusal(|c| c.write_slots = Some(odd)).ends_with("is not aligned to 4 bytes"));
 }
 
@@ -111,7 +111,7 @@ fn lengths() {
     );
     assert_eq!(refusal(|c| c.slots.len = 2), "slots: has 2 entries, the call needs 3");
     assert_eq!(refusal(|c| c.slots.len = 4), "slots: has 4 entries, the call needs 3");
-    let short = Table { address: 0x7f01_0000_0000, len: 1 };
+    let short = Table::i32(0x7f01_0000_0000, 1);
     assert!(refusal(|c| c.write_slots = Some(short)).starts_with("write_slots: has 1 entries"));
     assert!(refusal(|c| c.start = Start::Reset(short)).starts_with("start: has 1 entries"));
     assert!(refusal(|c| c.start = Start::HasInitialState(short)).starts_with("start: has 1 entries"));

@@ -14,7 +14,7 @@ fn refusal(change: impl FnOnce(&mut Recurrent)) -> String {
 
 /// Packed sequences with a table of `len` entries at an address.
 fn packed(total: u32, i64_entries: bool, address: u64, len: u64) -> Tokens {
-    let table = Table { address, len };
+    let table = Table::i32(address, len);
     let cu_seqlens = if i64_entries { CuSeqlens::I64(table) } else { CuSeqlens::I32(table) };
     Tokens::Packed { batch: BATCH as u32, total, cu_seqlens }
 }
@@ -70,9 +70,9 @@ fn options() {
         refusal(|c| c.inputs.v.tensor.dtype = DType::F16),
         "v: type f16 does not fit, expected the type of q"
     );
-    let short = Table { address: TABLE, len: 2 };
+    let short = Table::i32(TABLE, 2);
     assert_eq!(refusal(|c| c.start = Start::Reset(short)), "start: has 2 entries, the call needs 3");
-    let null = Table { address: 0, len: BATCH };
+    let null = Table::i32(0, BATCH);
     assert_eq!(refusal(|c| c.start = Start::HasInitialState(null)), "start: the address is null");
 }
 

@@ -108,7 +108,7 @@ fn tables_of_slots() {
             }
         }
     };
-    let at = |address, len| Table { address, len };
+    let at = |address, len| Table::i32(address, len);
     let good = elsewhere().table(0).address;
     assert_eq!(refusal(slots(at(good, 2))), "source.slots: has 2 entries, the call needs 3");
     assert_eq!(refusal(slots(at(good, 6))), "source.slots: has 6 entries, the call needs 3");
@@ -181,7 +181,7 @@ fn buffers_of_states() {
     assert_eq!(short, "intermediate: has 393216 elements, the call touches 524288");
     assert_eq!(refusal(&|i| i.tensor.address = 0), "intermediate: the address is null");
     assert!(refusal(&|i| i.tensor.address += 4).ends_with("is not aligned to 16 bytes"));
-    let table = |address, len| Some(Table { address, len });
+    let table = |address, len| Some(Table::i32(address, len));
     let good = 0x7f90_0000_0000;
     let rows = refusal(&|i| i.row = table(good, 4));
     assert_eq!(rows, "intermediate.row: has 4 entries, the call needs 3");

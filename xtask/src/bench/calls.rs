@@ -41,7 +41,7 @@ impl Memory<'_> {
         order.sort_unstable();
         let bytes: Vec<u8> = order.iter().flat_map(|(_, slot)| slot.to_le_bytes()).collect();
         let buffer = DeviceBuffer::from_slice(&self.gpu.context, &bytes)?;
-        let table = Table { address: buffer.address(), len: n.into() };
+        let table = Table::i32(buffer.address(), n.into());
         self.buffers.push(buffer);
         Ok(table)
     }
