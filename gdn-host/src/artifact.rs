@@ -5,98 +5,9 @@
 //! need no kernel toolchain. Other hosts load the same files: `ptx/manifest.json` says what is in them, and
 //! `ptx/gdn.h` what their arguments look like.
 
-use crate::call::{Family, Layout};
-use gdn_kernels::abi::DType;
+use crate::key::ModuleKey;
 use sha2::{Digest, Sha256};
 use std::ffi::CStr;
-
-/// What a module holds: the kernels of an operation for one choice of types and dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ModuleKey {
-    /// Operation: `decode`, `kda_recurrent_kv`.
-    pub op: &'static str,
-    /// Type of the state, or of an input that has a type of its own.
-    pub state: Option<DType>,
-    /// Type of the inputs.
-    pub io: Option<DType>,
-    /// Key dimension or length of a row; 0 if the operation takes any.
-    pub k: u32,
-}
-
-impl ModuleKey {
-    /// The kernels of [`Decode`](crate::Decode) for one pair of types and one key dimension: all that a model needs.
-    pub const fn decode(family: Family, layout: Layout, state: DType, io: DType, k: u32) -> Self {
-        let op = match (family, layout) {
-            (Family::Gdn, Layout::Vk) => "decode",
-            (Family::Gdn, Layout::Kv) => "decode_kv",
-            (Family::Kda, Layout::Vk) => "kda_decode",
-            (Family::Kda, Layout::Kv) => "kda_decode_kv",
-        };
-        ModuleKey { op, state: Some(state), io: Some(io), k }
-    }
-
-    /// The kernels of [`Recurrent`](crate::Recurrent).
-    pub const fn recurrent(family: Family, layout: Layout, state: DType, io: DType, k: u32) -> Self {
-        let op = match (family, layout) {
-            (Family::Gdn, Layout::Vk) => "recurrent",
-            (Family::Gdn, Layout::Kv) => "recurrent_kv",
-            (Family::Kda, Layout::Vk) => "kda_recurrent",
-            (Family::Kda, Layout::Kv) => "kda_recurrent_kv",
-        };
-        ModuleKey { op, state: Some(state), io: Some(io), k }
-    }
-
-    /// Of the recurrence: whether a head has a decay for each key (KDA).
-    pub fn is_kda(&self) -> bool {
-        self.op.starts_with("kda_")
-    }
-
-    /// Of the recurrence: whether V is contiguous in states.
-    pub fn is_kv(&self) -> bool {
-        self.op.ends_with("_kv")
-    }
-
-    /// Of the recurrence: whether it takes several tokens a sequence.
-    pub fn has_several_tokens(&self) -> bool {
-        self.op.contains("recurrent")
-    }
-
-    /// The kernel of [`CopyState`](crate::CopyState) and [`CommitState`](crate::CommitState), for every type.
-    pub const fn copy_state() -> Self {
-        ModuleKey { op: "copy_state", state: None, io: None, k: 0 }
-    }
-
-    /// The kernel of [`ConvertLayout`](crate::ConvertLayout) for states of one type.
-    pub const fn convert_layout(state: DType) -> Self {
-        ModuleKey { op: "convert_layout", state: None, io: Some(state), k: 0 }
-    }
-
-    /// The kernel of [`UnpackQkvz`](crate::UnpackQkvz), for every type.
-    pub const fn unpack_qkvz() -> Self {
-        ModuleKey { op: "unpack_qkvz", state: None, io: None, k: 0 }
-    }
-
-    /// The kernel of [`Conv1dUpdate`](crate::Conv1dUpdate) for inputs, outputs and conv states of a type.
-    pub const fn conv1d_update(io: DType) -> Self {
-        ModuleKey { op: "conv1d_update", state: None, io: Some(io), k: 0 }
-    }
-
-    /// The kernel of [`GatedRmsNorm`](crate::GatedRmsNorm) for the types of x and of z, and heads of `v` elements.
-    pub const fn gated_rmsnorm(x: DType, io: DType, v: u32) -> Self {
-        ModuleKey { op: "gated_rmsnorm", state: Some(x), io: Some(io), k: v }
-    }
-}
-
-/// `decode_f32_bf16_k128`: the name of the module, and of its entries but for `gdn_` and the rows.
-impl std::fmt::Display for ModuleKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.op)?;
-        for dtype in [self.state, self.io].into_iter().flatten() {
-            write!(f, "_{}", dtype.name())?;
-        }
-        if self.k > 0 { write!(f, "_k{}", self.k) } else { Ok(()) }
-    }
-}
 
 /// An embedded PTX file.
 #[derive(Debug)]

@@ -1,8 +1,9 @@
 //! The loaded kernels of a device, and their launches.
 
-use crate::artifact::{self, EmbeddedModule, ModuleKey};
+use crate::artifact::{self, EmbeddedModule};
 use crate::call::{CallError, Operation, Params};
 use crate::driver::{self, Context, Device, Driver, DriverError, Function, Stream};
+use crate::key::ModuleKey;
 use crate::load::{Code, LoadError, Loaded, LoadedFile};
 use crate::plan::{Caps, Launch, Plan, PlanError};
 use std::marker::PhantomData;

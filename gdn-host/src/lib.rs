@@ -27,19 +27,20 @@ pub mod call;
 pub mod driver;
 mod gdn;
 pub mod interop;
+mod key;
 mod load;
 pub mod plan;
 pub mod reference;
 pub mod shape;
 
-pub use artifact::ModuleKey;
 pub use call::{
     Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, CuSeqlens,
-    Decay, Decode, DraftWindows, Family, GatedRmsNorm, HeadMap, Inputs, Intermediate, Layout, Operation,
-    Recurrent, Rows, SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
+    Decay, Decode, DraftWindows, GatedRmsNorm, HeadMap, Inputs, Intermediate, Operation, Recurrent, Rows,
+    SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
 };
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
-pub use gdn_kernels::abi::{DType, Entry};
+pub use gdn_kernels::abi::Entry;
+pub use key::{DType, Family, Layout, ModuleKey, OpKind};
 pub use load::{Code, LoadError, LoadedFile};
 pub use plan::{Caps, Launch, Plan, Tile};
 pub use shape::{HeadShape, MODELS, Model, ShapeError};

@@ -1,7 +1,8 @@
 //! From an embedded module to functions: which of its files is loaded.
 
-use crate::artifact::{self, EmbeddedBinary, EmbeddedModule, ModuleKey};
+use crate::artifact::{self, EmbeddedBinary, EmbeddedModule};
 use crate::driver::{Context, DriverError, Function, JitOptions, Module};
+use crate::key::ModuleKey;
 use thiserror::Error;
 
 /// Threads on which a module's PTX is compiled: it has one to three kernels, and on four threads an H200's host compiled those of

@@ -4,7 +4,7 @@
 //! from the PTX that is loaded); no GPU is needed to make, print or test one. The result of a launch does not depend on it
 //! (see `gdn-kernels/src/tile.rs`), only its time does.
 
-use crate::artifact::ModuleKey;
+use crate::key::ModuleKey;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::DType;
 use std::fmt;
@@ -276,7 +276,7 @@ pub fn spread(
         }
         Tile::Exact { rows: 0, warps } if (1..=MAX_SPREAD_WARPS).contains(&warps) => warps,
         Tile::Rows(_) | Tile::Exact { .. } => {
-            return Err(PlanError::Untiled { op: module.op, max: MAX_SPREAD_WARPS });
+            return Err(PlanError::Untiled { op: module.op.name(), max: MAX_SPREAD_WARPS });
         }
     };
     let grid = grid(blocks(warps) as u32, batch);

@@ -4,7 +4,7 @@ use super::check::{
     VECTOR_BYTES, check_null_slot, check_optional_table, check_rows, check_table, check_tensor, check_value,
 };
 use super::{CallError, Extent, Extents, Operation, Params, Rows, Start, Table, Tensor, Tokens};
-use crate::artifact::ModuleKey;
+use crate::key::ModuleKey;
 use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
 use gdn_kernels::abi::{self, flags};
 

@@ -2,8 +2,8 @@
 
 use super::check::check_null_slot;
 use super::copy::{Side, check_same_type};
-use super::{CallError, Extents, Layout, Operation, Params, StatePool, Table};
-use crate::artifact::ModuleKey;
+use super::{CallError, Extents, Operation, Params, StatePool, Table};
+use crate::key::{Layout, ModuleKey};
 use crate::plan::{self, Caps, Plan, PlanError, Tile};
 use crate::shape::HeadShape;
 use gdn_kernels::abi;

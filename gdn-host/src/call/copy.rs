@@ -2,7 +2,7 @@
 
 use super::check::{VECTOR_BYTES, check_null_slot, check_optional_table, check_table, check_value};
 use super::{CallError, Extents, Intermediate, Operation, Params, SlotPool, StatePool, Table};
-use crate::artifact::ModuleKey;
+use crate::key::ModuleKey;
 use crate::plan::{self, Caps, Plan, PlanError, Tile};
 use crate::shape::HeadShape;
 use gdn_kernels::abi;

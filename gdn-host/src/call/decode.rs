@@ -1,10 +1,8 @@
 //! Single-token decode.
 
 use super::check::{check_null_slot, check_optional_table, check_table};
-use super::{
-    CallError, Extent, Extents, Family, Inputs, Layout, Operation, Params, Rows, Start, StatePool, Table,
-};
-use crate::artifact::ModuleKey;
+use super::{CallError, Extent, Extents, Inputs, Operation, Params, Rows, Start, StatePool, Table};
+use crate::key::{Family, Layout, ModuleKey};
 use crate::plan::{self, Caps, Job, Overlap, Plan, PlanError, Tile};
 use gdn_kernels::abi;
 

@@ -2,19 +2,10 @@
 
 use super::check::{VECTOR_BYTES, check_eps, check_rows, check_tensor, check_value};
 use super::{CallError, Extent, Extents, Rows, Tensor};
+use crate::key::Family;
 use crate::plan::Plan;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::{self, DType, flags};
-
-/// How many decays a value head has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Family {
-    /// One: gated delta net (Qwen3-Next, Qwen3.5).
-    #[default]
-    Gdn,
-    /// One for each element along K: Kimi delta attention.
-    Kda,
-}
 
 /// How a token's decay is found. In KDA there are K decays a head where GDN has one.
 #[derive(Clone, Copy, Debug, PartialEq)]

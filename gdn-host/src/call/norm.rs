@@ -2,7 +2,7 @@
 
 use super::check::{VECTOR_BYTES, check_eps, check_rows, check_tensor, check_value};
 use super::{CallError, Extent, Extents, Operation, Params, Rows, Tensor};
-use crate::artifact::ModuleKey;
+use crate::key::ModuleKey;
 use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
 use gdn_kernels::abi::{self, DType, flags};
 

@@ -2,10 +2,10 @@
 
 use super::check::{check_null_slot, check_optional_table, check_table, check_value};
 use super::{
-    CallError, Extent, Extents, Inputs, Intermediate, Layout, Operation, Params, Rows, Start, StatePool,
-    Table, Tokens,
+    CallError, Extent, Extents, Inputs, Intermediate, Operation, Params, Rows, Start, StatePool, Table,
+    Tokens,
 };
-use crate::artifact::ModuleKey;
+use crate::key::{Layout, ModuleKey};
 use crate::plan::{self, Caps, Job, Plan, PlanError, Tile};
 use gdn_kernels::abi::{self, DType, flags};
 

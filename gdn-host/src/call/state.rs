@@ -2,18 +2,9 @@
 
 use super::check::{VECTOR_BYTES, check_rows, check_value};
 use super::{CallError, Extent, Rows, Table, Tensor};
+use crate::key::Layout;
 use crate::shape::HeadShape;
 use gdn_kernels::abi;
-
-/// The layout of a head's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Layout {
-    /// `[V, K]`, K contiguous: SGLang, vLLM, FlashInfer.
-    #[default]
-    Vk,
-    /// `[K, V]`, V contiguous: FLA, Hugging Face.
-    Kv,
-}
 
 /// A pool of recurrent states: `[slots, HV, V, K]`, or `[slots, HV, K, V]` in layout KV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

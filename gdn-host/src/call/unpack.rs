@@ -3,7 +3,7 @@
 use super::check::{VECTOR_BYTES, check_rows};
 use super::copy::check_same_type;
 use super::{CallError, Extent, Extents, Operation, Params, Rows};
-use crate::artifact::ModuleKey;
+use crate::key::ModuleKey;
 use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
 use crate::shape::HeadShape;
 use gdn_kernels::abi;

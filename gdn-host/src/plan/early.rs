@@ -121,8 +121,8 @@ impl Launch {
 mod tests {
     use super::super::{Job, tiled};
     use super::*;
-    use crate::artifact::ModuleKey;
-    use crate::call::{Family, Layout};
+    use crate::key::ModuleKey;
+    use crate::key::{Family, Layout};
     use crate::shape::HeadShape;
 
     const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };

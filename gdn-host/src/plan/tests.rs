@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::artifact;
-use crate::call::{Family, Layout};
+use crate::key::{Family, Layout};
 use crate::shape::MODELS;
 
 const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
@@ -113,7 +113,7 @@ fn every_bv_is_made_of_kernels_that_exist() {
 #[test]
 fn largest_blocks_are_the_launch_bounds_of_the_kernels() {
     let mut count = 0;
-    for module in artifact::modules().iter().filter(|module| module.key.state.is_some() && module.key.k > 0) {
+    for module in artifact::modules().iter().filter(|module| module.key.op.is_recurrence()) {
         for entry in module.entries {
             assert_eq!(32 * max_warps(module.key, entry.rows), entry.max_threads, "{:?}", entry.name);
             count += 1;

@@ -18,7 +18,8 @@
 //! and where they go is its caller's business, so decode and every form of recurrent are the same function here.
 
 use super::{round, sigmoid};
-use crate::call::{Family, HeadMap};
+use crate::call::HeadMap;
+use crate::key::Family;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::DType;
 

@@ -27,13 +27,19 @@ pub(crate) struct Group {
 }
 
 /// The whole table, by module, in the order of the table.
+///
+/// # Panics
+/// At a section whose name is no operation of gdn-host's, with its gate and layout: nothing could launch it.
 pub(crate) fn groups() -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for kernel in gdn_kernels::KERNELS {
         let Columns { state, io, k, rows } = kernel.columns;
+        let module = ModuleKey::of_section(kernel.op, state, io, k);
+        let module =
+            module.unwrap_or_else(|| panic!("{}: gdn-host's OpKind has no {}", kernel.name, kernel.op));
         let kernel = Kernel {
             name: kernel.name.to_owned(),
-            module: ModuleKey { op: kernel.op, state, io, k },
+            module,
             rows,
             params: kernel.params,
             params_size: kernel.params_size,

@@ -173,7 +173,7 @@ impl ModuleRecord {
         ModuleRecord {
             file: module.file_name(),
             name: module.group.name.clone(),
-            op: first.module.op.to_owned(),
+            op: first.module.section(),
             state: first.module.state.map(|t| t.name().to_owned()),
             io: first.module.io.map(|t| t.name().to_owned()),
             k: first.module.k,
