@@ -34,9 +34,9 @@ pub mod reference;
 pub mod shape;
 
 pub use call::{
-    Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, CuSeqlens,
-    Decay, Decode, DraftWindows, GatedRmsNorm, HeadMap, Inputs, Intermediate, Operation, Recurrent, Rows,
-    SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
+    Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, Decay,
+    Decode, DraftWindows, GatedRmsNorm, HeadMap, Inputs, Intermediate, Operation, Recurrent, Rows, SlotPool,
+    Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
 };
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::Entry;

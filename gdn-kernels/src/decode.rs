@@ -41,8 +41,9 @@
 //! instructions of a warp counts as well.
 
 use crate::abi::{DecodeParams, flags};
-use crate::arch::{grid, memory, shared, thread, warp};
+use crate::arch::{grid, shared, thread, warp};
 use crate::element::Element;
+use crate::entry::{Flag, Index};
 use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::prepare::{Loads, TOKEN_BYTES, Tokens};
@@ -94,14 +95,13 @@ pub(crate) unsafe fn decode<
         let own = is_small && G::decays(K) == 1;
         let zero = lane_zero();
         let at = if own { n } else { n + zero };
-        let separate = p.pool.write_slot != 0;
-        let slot = memory::load_u32(p.pool.slot + 4 * at as u64);
-        let write_slot = memory::load_u32_if(separate, p.pool.write_slot + 4 * at as u64) as i32;
-        let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + at as u64);
-        let names_slot = |slot| names_slot(slot, p.pool.slots, p.pool.null_slot);
+        let (listed, separate) = (p.pool.slot.address != 0, p.pool.write_slot.address != 0);
+        let slot = Index::load_if(listed, &p.pool.slot, at, 0);
+        let write_slot = Index::load_if(separate, &p.pool.write_slot, at, 0);
+        let reset = Flag::load(&p.pool.reset, at);
         if p.layer.flags & flags::EARLY != 0 {
             // The predecessor may still write the inputs; meanwhile the state comes as far as the L2.
-            let slot = memory::load_u32_anew(p.pool.slot + 4 * n as u64) as i32;
+            let slot = if listed { Index::load_anew(&p.pool.slot, n) } else { Index::of(n) }.get();
             prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, slot);
             grid::wait();
         }
@@ -118,8 +118,9 @@ pub(crate) unsafe fn decode<
             Asked::Own(_) => u32::MAX,
             Asked::Shared(loads) => loads.last(),
         };
-        let slot = (slot | last & zero) as i32;
-        let is_there = names_slot(slot);
+        let slot = slot.behind(last & zero).get();
+        let slot = if listed { slot } else { n as i32 };
+        let is_there = names_slot(slot, p.pool.slots, if listed { p.pool.null_slot } else { -1 });
         if !(own || is_there) {
             out.store::<T>(n, work.row, 0.0);
             return;
@@ -127,7 +128,8 @@ pub(crate) unsafe fn decode<
 
         let in_slot = work.state_offset::<S, L, K>(&p.layer);
         let state_at = |slot: i32| slot_at::<S>(p.pool.state + in_slot, slot as u32, p.pool.pitch);
-        let fresh = p.pool.reset != 0 && (reset != 0) != (p.layer.flags & flags::RESET_INVERTED != 0);
+        let inverted = p.layer.flags & flags::RESET_INVERTED != 0;
+        let fresh = p.pool.reset.address != 0 && (reset.bits() != 0) != inverted;
         let state = match own {
             true => Tile::<S, L, K, R>::load_if(is_there & !fresh, state_at(slot), p.layer.v),
             false if fresh => Tile::<S, L, K, R>::ZEROS,
@@ -136,8 +138,8 @@ pub(crate) unsafe fn decode<
 
         let v = block.load_v(true, n, work.row);
         let later = later(n, p.pool.ahead, p.n);
-        let later_at = p.pool.slot + 4 * (later.unwrap_or(n) + lane_zero()) as u64;
-        let later_slot = memory::load_u32_if(later.is_some(), later_at);
+        let later_at = later.unwrap_or(n) + lane_zero();
+        let later_slot = Index::load_if(listed & later.is_some(), &p.pool.slot, later_at, 0);
         let token = match asked {
             Asked::Own(loads) => block.own(loads),
             Asked::Shared(loads) => {
@@ -147,9 +149,10 @@ pub(crate) unsafe fn decode<
             }
         };
         let ask = || {
-            if later.is_some() {
+            if let Some(later) = later {
+                let later_slot = if listed { later_slot } else { Index::of(later) };
                 // A shuffle stays where it is: the slot is not waited for before.
-                let slot = warp::broadcast(f32::from_bits(later_slot), 0, 32).to_bits() as i32;
+                let slot = warp::broadcast(f32::from_bits(later_slot.get() as u32), 0, 32).to_bits() as i32;
                 prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, slot);
             }
         };
@@ -160,8 +163,9 @@ pub(crate) unsafe fn decode<
         let exchange = Exchange { sums: shared + FRONT as u32, corrections: shared };
         let (value, tile) = Tile::<S, L, K, R>::step_of(state, &token, T::widen(v), work.place, exchange);
         grid::launch_dependents();
-        let write_slot = if separate { write_slot } else { slot };
-        if is_there && names_slot(write_slot) {
+        let write_slot = if separate { write_slot.get() } else { slot };
+        let null_slot = if separate | listed { p.pool.null_slot } else { -1 };
+        if is_there && names_slot(write_slot, p.pool.slots, null_slot) {
             tile.store(state_at(write_slot), p.layer.v);
         }
         let value = if is_there { value } else { 0.0 };

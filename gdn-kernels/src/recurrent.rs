@@ -39,8 +39,9 @@
 //! blocks now running are done (`Pool::ahead`); on an H100 this took a sixth off a batch of 256 with a bf16 state.
 
 use crate::abi::{RecurrentParams, flags};
-use crate::arch::{compiler, memory, shared, thread, warp};
+use crate::arch::{compiler, shared, thread, warp};
 use crate::element::Element;
+use crate::entry::{Flag, Index};
 use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::prepare::{CHUNK, TOKEN_BYTES, Tokens, VALUE_BYTES};
@@ -58,20 +59,20 @@ pub(crate) const FRONT: usize = PREPARED_BYTES + CORRECTIONS_BYTES;
 /// # Safety
 /// `n` lies in the tables.
 #[inline(always)]
-unsafe fn start_slot(p: &RecurrentParams, n: u32) -> i32 {
-    if p.pool.slot == 0 {
-        return n as i32;
+unsafe fn start_slot(p: &RecurrentParams, n: u32) -> Index {
+    if p.pool.slot.address == 0 {
+        return Index::of(n);
     }
-    let row = wide(n, p.slot_stride);
     // SAFETY: the caller's promise; the accepted count is checked before it is used.
     unsafe {
-        if p.accepted == 0 {
-            return memory::load_u32(p.pool.slot + 4 * row) as i32;
+        if p.accepted.address == 0 {
+            return Index::load_if(true, &p.pool.slot, n, 0);
         }
-        let last = memory::load_u32(p.accepted + 4 * n as u64).wrapping_sub(1);
-        let sound = last < p.slot_stride;
-        let slot = memory::load_u32_if(sound, p.pool.slot + 4 * (row + last as u64)) as i32;
-        if sound { slot } else { -1 }
+        // A count that is none is the largest there is.
+        let last = (Index::load_if(true, &p.accepted, n, 0).get() as u32).wrapping_sub(1);
+        let sound = last < p.slot_columns;
+        let slot = Index::load_if(sound, &p.pool.slot, n, last);
+        if sound { slot } else { Index::NONE }
     }
 }
 
@@ -80,11 +81,11 @@ unsafe fn start_slot(p: &RecurrentParams, n: u32) -> i32 {
 /// # Safety
 /// As for [`start_slot`].
 #[inline(always)]
-unsafe fn later_slot(p: &RecurrentParams, n: u32) -> i32 {
+unsafe fn later_slot(p: &RecurrentParams, n: u32) -> Index {
     match later(n, p.pool.ahead, p.n) {
         // SAFETY: the caller's promise.
         Some(later) if p.pool.state != 0 => unsafe { start_slot(p, later) },
-        _ => -1,
+        _ => Index::NONE,
     }
 }
 
@@ -120,17 +121,17 @@ pub(crate) unsafe fn recurrent<
     // SAFETY: n < N, head < HV, the team's rows < V and the tokens below those of the call, so every address lies
     // in its buffer; slots, rows and parents are used only after they were checked.
     unsafe {
-        let (begin, len) = tokens_of(p.cu_seqlens, options, p.tokens, n);
+        let (begin, len) = tokens_of(&p.cu_seqlens, p.tokens, n);
         // Of a range that is not sound the beginning may be anything, and addresses are worked out before the length is looked at.
         let begin = if len > 0 { begin } else { 0 };
         let from_zeros = p.pool.state == 0;
         let draft = &p.intermediate;
-        let lists_rows = draft.state != 0 && draft.row != 0;
+        let lists_rows = draft.state != 0 && draft.row.address != 0;
         let zero = lane_zero();
         let at = n + zero;
         let slot = start_slot(p, at);
-        let reset = memory::load_u8_if(p.pool.reset != 0, p.pool.reset + at as u64);
-        let row = memory::load_u32_if(lists_rows, draft.row + 4 * at as u64);
+        let reset = Flag::load(&p.pool.reset, at);
+        let row = Index::load_if(lists_rows, &draft.row, at, 0);
 
         let shared = shared::block::<Shared<L, S, K, R, THREADS, FRONT>>();
         let chunk = |t: u32| if len - t < CHUNK { len - t } else { CHUNK };
@@ -150,9 +151,10 @@ pub(crate) unsafe fn recurrent<
         let asked = ask(&work, 0);
         let later = later_slot(p, n);
         // What was loaded is the block's again, now that all is asked for.
-        let [slot, reset, row] = [slot as u32, reset, row].map(|bits| warp::reduce_or(bits));
+        let [slot, reset, row] =
+            [slot.get() as u32, reset.bits(), row.get() as u32].map(|bits| warp::reduce_or(bits));
         let slot = slot as i32;
-        let null_slot = if p.pool.slot == 0 { -1 } else { p.pool.null_slot };
+        let null_slot = if p.pool.slot.address == 0 { -1 } else { p.pool.null_slot };
         if !from_zeros && !names_slot(slot, p.pool.slots, null_slot) {
             let mut t = 0;
             while t < len {
@@ -161,7 +163,7 @@ pub(crate) unsafe fn recurrent<
             }
             return;
         }
-        let fresh = from_zeros || p.pool.reset != 0 && (reset != 0) != has(flags::RESET_INVERTED);
+        let fresh = from_zeros || p.pool.reset.address != 0 && (reset != 0) != has(flags::RESET_INVERTED);
         // The state is asked for when the inputs are there, so that what waits for them does not wait for the state.
         let there = (asked.0.last() & zero) as u64;
         let from = slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + work.state_offset::<S, L, K>(&p.layer);
@@ -169,13 +171,13 @@ pub(crate) unsafe fn recurrent<
 
         // A sequence without tokens has no inputs to load.
         if len > 0 {
-            let draft_row = if draft.row != 0 { row } else { n };
+            let draft_row = if draft.row.address != 0 { row } else { n };
             let keeps = draft.state != 0 && draft_row < draft.rows;
             let each = has(flags::WRITE_PER_TOKEN);
             let is_plain = !(keeps || each || has(flags::ROUND_STATE));
 
             prepare(&work, asked, 0);
-            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, later);
+            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, later.get());
             thread::sync_threads();
             let mut tile = Tile::<S, L, K, R>::unpack(state);
             let mut t = 0;
@@ -189,9 +191,9 @@ pub(crate) unsafe fn recurrent<
                     buffer + wide(t, step) * S::SIZE + in_slot()
                 };
                 let state_at = |slot: i32| slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + in_slot();
-                if keeps && draft.parent != 0 && t > 0 && t < draft.steps {
-                    let parents = draft.parent + 4 * wide(work.n, draft.parent_stride);
-                    let parent = memory::load_u32(parents + 4 * t as u64);
+                if keeps && draft.parent.address != 0 && t > 0 && t < draft.steps {
+                    // A parent that is none is a large u32.
+                    let parent = Index::load_if(true, &draft.parent, work.n, t).get() as u32;
                     if parent < t {
                         if parent + 1 < t {
                             tile = Tile::unpack(Tile::<S, L, K, R>::load(step_at(parent), v));
@@ -221,9 +223,8 @@ pub(crate) unsafe fn recurrent<
                         tile.store(step_at(t), v);
                     }
                     if each {
-                        let at = wide(work.n, p.slot_stride) + t as u64;
-                        let there = t < p.slot_stride;
-                        let to = memory::load_u32_if(there, p.pool.slot + 4 * at) as i32;
+                        let there = t < p.write_columns;
+                        let to = Index::load_if(there, &p.pool.write_slot, work.n, t).get();
                         if there && names_slot(to, p.pool.slots, p.pool.null_slot) {
                             tile.store(state_at(to), v);
                         }
@@ -238,7 +239,7 @@ pub(crate) unsafe fn recurrent<
                 }
             }
             finish(p, &work.anew::<S, L, K, R>(), slot, &tile);
-        } else if p.target.slot == 0 && !has(flags::WRITE_IN_PLACE | flags::WRITE_PER_TOKEN) {
+        } else if p.target.state != 0 {
             // The final state of a sequence without tokens is its initial state; a pool is not touched.
             finish(p, &work, slot, &Tile::<S, L, K, R>::unpack(state));
         }
@@ -256,16 +257,16 @@ unsafe fn finish<S: Element, L: Layout, const K: u32, const R: usize>(
     slot: i32,
     tile: &Tile<S, L, K, R>,
 ) {
-    let in_place = p.layer.flags & flags::WRITE_IN_PLACE != 0;
-    let (n, target) = (work.n, &p.target);
-    let (state, pitch, slots) = match in_place {
+    let (n, target, options) = (work.n, &p.target, p.layer.flags);
+    let in_place = options & flags::WRITE_IN_PLACE != 0;
+    let by_table = p.pool.write_slot.address != 0 && options & flags::WRITE_PER_TOKEN == 0;
+    let (state, pitch, slots) = match in_place | by_table {
         true => (p.pool.state, p.pool.pitch, p.pool.slots),
         false => (target.state, target.pitch, target.slots),
     };
-    let by_table = !in_place && state != 0 && target.slot != 0;
     // SAFETY: the caller's promise; the slot is checked before it is used.
     unsafe {
-        let listed = memory::load_u32_if(by_table, target.slot + 4 * n as u64) as i32;
+        let listed = Index::load_if(by_table, &p.pool.write_slot, n, 0).get();
         let to = if in_place {
             slot
         } else if by_table {

@@ -15,9 +15,10 @@
 //!   a thread a decay; then a barrier. With large tiles, several tokens or a decay per key this saves more
 //!   instructions than the barrier costs.
 
-use crate::abi::{self, Layer, flags};
-use crate::arch::{compiler, grid, memory, thread};
+use crate::abi::{self, Layer, Table, flags};
+use crate::arch::{compiler, grid, thread};
 use crate::element::{Element, ROW, Scalar, Vectors};
+use crate::entry::Index;
 use crate::gate::{self, DecayInputs, Gate, Heads};
 use crate::keys::{Factors, Keys, Token};
 use crate::layout::{Layout, Place};
@@ -182,23 +183,15 @@ pub(crate) fn later(n: u32, ahead: u32, count: u32) -> Option<u32> {
 /// # Safety
 /// `n` lies in `cu_seqlens`.
 #[inline(always)]
-pub(crate) unsafe fn tokens_of(cu_seqlens: u64, options: u32, tokens: u32, n: u32) -> (u32, u32) {
-    if cu_seqlens == 0 {
+pub(crate) unsafe fn tokens_of(cu_seqlens: &Table, tokens: u32, n: u32) -> (u32, u32) {
+    if cu_seqlens.address == 0 {
         return (n * tokens, tokens);
     }
-    let is_i64 = options & flags::CU_SEQLENS_I64 != 0;
-    let size = if is_i64 { 8 } else { 4 };
-    let at = cu_seqlens + size * n as u64;
-    // SAFETY: the caller's promise; of an i64 both halves are read.
-    let [begin, end, begin_high, end_high] = unsafe {
-        [
-            memory::load_u32(at),
-            memory::load_u32(at + size),
-            memory::load_u32_if(is_i64, at + 4),
-            memory::load_u32_if(is_i64, at + size + 4),
-        ]
-    };
-    let sound = begin <= end && end <= tokens && begin_high | end_high == 0;
+    // SAFETY: the caller's promise.
+    let [begin, end] = [n, n + 1].map(|row| unsafe { Index::load_if(true, cu_seqlens, row, 0) });
+    let [begin, end] = [begin.get() as u32, end.get() as u32];
+    // A length that is none is a large u32.
+    let sound = begin <= end && end <= tokens;
     (begin, if sound { end - begin } else { 0 })
 }
 

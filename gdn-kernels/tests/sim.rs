@@ -3,7 +3,7 @@
 use std::f64::consts::LN_2;
 
 use bytemuck::{Pod, bytes_of, cast_slice};
-use gdn_kernels::abi::{DType, DecodeParams, flags, head_reciprocal};
+use gdn_kernels::abi::{DType, DecodeParams, Entry, Table, flags, head_reciprocal};
 use gdn_kernels::arch::sim::{Extent, FaultKind, Launch, Memory, launch};
 use gdn_kernels::{KERNELS, Kernel};
 use half::bf16;
@@ -62,8 +62,8 @@ impl Decode {
         (p.gate.a_stride, p.gate.b_stride) = (1, 1);
         (p.gate.a_dtype, p.gate.b_dtype) = (DType::Bf16 as u32, DType::Bf16 as u32);
         (p.gate.a_log_dtype, p.gate.dt_bias_dtype) = (DType::F32 as u32, DType::F32 as u32);
-        p.gate.softplus_threshold = 20.0;
-        p.pool.slot = d.input("slot", slot);
+        (p.gate.softplus_threshold, p.gate.softplus_beta, p.gate.beta_scale) = (20.0, 1.0, 1.0);
+        p.pool.slot = Table { address: d.input("slot", slot), stride: 1, entry: Entry::I32 as u32 };
         p.pool.state = d.tensor("state", u64::from(slots) * u64::from(slot_pitch) * 4, true);
         (p.pool.pitch, p.pool.slots, p.pool.null_slot) = (slot_pitch, slots, -1);
         p.out = d.tensor("out", (n * V * 4) as u64, true);

@@ -11,6 +11,7 @@ pub mod parity;
 pub mod problem;
 pub mod random;
 pub mod strided;
+pub mod table;
 
 use std::path::{Path, PathBuf};
 

@@ -107,7 +107,7 @@ fn copies_refuse_bad_memory() {
     assert!(refusal(|c| c.target.tensor.address += 8).ends_with("is not aligned to 16 bytes"));
     assert_eq!(refusal(|c| c.source_slots = Some(Table::i32(0, 3))), "source_slots: the address is null");
     let slots = refusal(|c| c.target_slots = Some(Table { len: 2, ..table(3) }));
-    assert_eq!(slots, "target_slots: has 2 entries, the call needs 3");
+    assert_eq!(slots, "target_slots: has 2 rows, the call needs 3");
     assert!(
         refusal(|c| c.source.slots = 6).starts_with("source: has 163840 elements, the call touches 196608")
     );
@@ -191,11 +191,11 @@ fn commits_refuse_bad_arguments() {
     assert_eq!(refusal(|c| c.intermediate.tensor.address = 0), "intermediate: the address is null");
     assert_eq!(refusal(|c| c.accepted.address = 0), "accepted: the address is null");
     assert_eq!(refusal(|c| c.state.tensor.address = 0), "state: the address is null");
-    assert_eq!(refusal(|c| c.accepted.len = 4), "accepted: has 4 entries, the call needs 3");
+    assert_eq!(refusal(|c| c.accepted.len = 4), "accepted: has 4 rows, the call needs 3");
     let slots = refusal(|c| c.slots = Some(Table { len: 1, ..table(3) }));
-    assert_eq!(slots, "slots: has 1 entries, the call needs 3");
+    assert_eq!(slots, "slots: has 1 rows, the call needs 3");
     let row = refusal(|c| c.intermediate.row = Some(Table { len: 1, ..table(4) }));
-    assert_eq!(row, "intermediate.row: has 1 entries, the call needs 3");
+    assert_eq!(row, "intermediate.row: has 1 rows, the call needs 3");
     assert!(refusal(|c| c.intermediate.steps = 0).starts_with("intermediate.steps: 0 is not allowed"));
     assert!(refusal(|c| c.intermediate.rows = 0).starts_with("intermediate.rows: 0 is not allowed"));
     let want = "it must be at least the number of copies where no table names slots";

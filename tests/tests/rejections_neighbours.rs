@@ -3,8 +3,8 @@
 
 use gdn_host::plan::Overlap;
 use gdn_host::{
-    Activation, Caps, Conv1dUpdate, ConvPool, CuSeqlens, DType, DraftWindows, GatedRmsNorm, Operation, Rows,
-    Start, Table, Tensor, Tile, Tokens,
+    Activation, Caps, Conv1dUpdate, ConvPool, DType, DraftWindows, GatedRmsNorm, Operation, Rows, Start,
+    Table, Tensor, Tile, Tokens,
 };
 
 const DIM: u64 = 64;
@@ -147,15 +147,15 @@ fn strides_and_lengths() {
     assert_eq!(refused(|c| c.x.tensor.len -= 1), "x: has 383 elements, the call touches 384");
     assert!(refused(|c| c.weight.len = 255).starts_with("weight: has 255 elements, the call touches 256"));
     assert!(refused(|c| c.bias.as_mut().unwrap().len = 1).starts_with("bias: has 1 elements"));
-    assert!(refused(|c| c.slots.len = 2).starts_with("slots: has 2 entries"));
+    assert!(refused(|c| c.slots.len = 2).starts_with("slots: has 2 rows"));
     assert!(refused(|c| c.accepted = Some(Table { len: 1, ..other_table() })).starts_with("state.len: 3"));
     assert!(refused(|c| windows(c).pitch -= 1).starts_with("intermediate: stride 383 is outside 384..="));
     assert!(refused(|c| windows(c).tensor.len -= 1).starts_with("intermediate: has 1535 elements"));
     assert!(
         refused(|c| windows(c).row = Some(Table { len: 4, ..other_table() })).starts_with("intermediate.row")
     );
-    let parent = Table { len: 5, ..other_table() };
-    assert!(refused(|c| c.parent = Some(parent)).starts_with("parent: has 5 entries, the call needs 6"));
+    let parent = Table { len: 2, ..other_table() }.with_columns(TOKENS);
+    assert!(refused(|c| c.parent = Some(parent)).starts_with("parent: has 2 rows, the call needs 3"));
 
     assert!(refused_norm(|c| c.z.stride = 511).starts_with("z: stride 511 is outside 512..="));
     let text = refused_norm(|c| c.z.stride = 516);
@@ -215,23 +215,23 @@ fn combinations_that_make_no_sense() {
     assert_eq!(text, "write_slots: no new state is stored without update");
     let both = |c: &mut Conv1dUpdate| {
         c.accepted = Some(other_table());
-        c.parent = Some(Table { len: BATCH * TOKENS, ..other_table() });
+        c.parent = Some(other_table().with_columns(TOKENS));
     };
     assert!(refused(both).starts_with("parent: the accepted tokens of a tree"));
     let packed = |c: &mut Conv1dUpdate| {
-        let cu_seqlens = CuSeqlens::I32(Table::i32(0x7f20_0000_0000, BATCH + 1));
+        let cu_seqlens = Table::i32(0x7f20_0000_0000, BATCH + 1);
         c.tokens = Tokens::Packed { batch: BATCH as u32, total: 6, cu_seqlens };
     };
     let tree = |c: &mut Conv1dUpdate| {
         packed(c);
-        c.parent = Some(Table { len: 6, ..other_table() });
+        c.parent = Some(other_table().with_columns(TOKENS));
     };
     assert_eq!(refused(tree), "parent: trees need sequences of the same number of tokens");
     let short = |c: &mut Conv1dUpdate| {
         packed(c);
         c.slots.len = 2;
     };
-    assert!(refused(short).starts_with("slots: has 2 entries"));
+    assert!(refused(short).starts_with("slots: has 2 rows"));
     // Two drafts may be taken back from a window of four entries, not of three.
     let drafts = |c: &mut Conv1dUpdate| c.accepted = Some(other_table());
     let text = refused(drafts);
@@ -269,7 +269,7 @@ fn output_in_place_of_the_input() {
     (other.out.stride, other.out.tensor.len) = (72, 5 * 72 + 64);
     assert_eq!(other.check().unwrap_err().to_string(), "out: shares memory with x");
     // A tree reads inputs again whose place an output would have taken.
-    call.parent = Some(Table { len: BATCH * TOKENS, ..other_table() });
+    call.parent = Some(other_table().with_columns(TOKENS));
     assert_eq!(call.check().unwrap_err().to_string(), "out: shares memory with x");
 }
 

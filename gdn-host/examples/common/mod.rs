@@ -126,7 +126,7 @@ pub fn call(t: &Tensors) -> Decode {
             pitch: SHAPE.state_elements(),
             layout: Layout::Vk,
         },
-        slots: t.slots,
+        slots: Some(t.slots),
         write_slots: None,
         null_slot: None,
         start: Start::FromSlot,

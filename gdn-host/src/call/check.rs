@@ -1,6 +1,7 @@
 //! Checks that calls share: addresses, strides, lengths, numbers.
 
 use super::{CallError, Rows, Table, Tensor};
+use gdn_kernels::abi::Entry;
 
 /// Bytes that the vector loads of the kernels are aligned to.
 pub(super) const VECTOR_BYTES: u64 = 16;
@@ -44,28 +45,56 @@ pub(super) fn check_tensor(
     Ok(())
 }
 
-/// A table of `entries` entries of `size` bytes.
+/// A table of indices, counts or lengths: `rows` rows of `columns` entries.
 pub(super) fn check_table(
     field: &'static str,
     table: &Table,
-    entries: u64,
-    size: u64,
+    rows: u64,
+    columns: u64,
 ) -> Result<(), CallError> {
-    check_address(field, table.address, size)?;
-    if table.len != entries {
-        return Err(CallError::TableLength { field, have: table.len, need: entries });
+    if table.entry == Entry::U8 {
+        return Err(CallError::Type { field, have: table.entry.name(), want: "i32, u32 or i64" });
     }
-    Ok(())
+    check_entries(field, table, rows, columns)
 }
 
-/// An optional table of one entry a sequence.
+/// An optional table of an index a sequence.
 pub(super) fn check_optional_table(
     field: &'static str,
     table: Option<&Table>,
     batch: u32,
-    size: u64,
 ) -> Result<(), CallError> {
-    table.map_or(Ok(()), |table| check_table(field, table, batch.into(), size))
+    table.map_or(Ok(()), |table| check_table(field, table, batch.into(), 1))
+}
+
+/// An optional table of a flag a sequence.
+pub(super) fn check_optional_flags(
+    field: &'static str,
+    table: Option<&Table>,
+    batch: u32,
+) -> Result<(), CallError> {
+    let Some(table) = table else { return Ok(()) };
+    if table.entry == Entry::I64 {
+        return Err(CallError::Type { field, have: table.entry.name(), want: "u8, i32 or u32" });
+    }
+    check_entries(field, table, batch.into(), 1)
+}
+
+/// A table of whatever entries.
+fn check_entries(field: &'static str, table: &Table, rows: u64, columns: u64) -> Result<(), CallError> {
+    check_address(field, table.address, table.entry.size() as u64)?;
+    if table.columns != columns {
+        return Err(CallError::TableColumns { field, have: table.columns, need: columns });
+    }
+    if table.len != rows {
+        return Err(CallError::TableLength { field, have: table.len, need: rows });
+    }
+    // One row needs no stride.
+    let (min, max) = (if rows > 1 { columns } else { 0 }, u64::from(u32::MAX));
+    if table.stride < min || table.stride > max {
+        return Err(CallError::Stride { field, stride: table.stride, min, max });
+    }
+    Ok(())
 }
 
 fn check_address(field: &'static str, address: u64, align: u64) -> Result<(), CallError> {

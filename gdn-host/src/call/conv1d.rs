@@ -1,7 +1,8 @@
 //! Conv1d update: the causal depthwise convolution in front of the recurrence.
 
 use super::check::{
-    VECTOR_BYTES, check_null_slot, check_optional_table, check_rows, check_table, check_tensor, check_value,
+    VECTOR_BYTES, check_null_slot, check_optional_flags, check_optional_table, check_rows, check_table,
+    check_tensor, check_value,
 };
 use super::{CallError, Extent, Extents, Operation, Params, Rows, Start, Table, Tensor, Tokens};
 use crate::key::ModuleKey;
@@ -94,7 +95,7 @@ pub struct Conv1dUpdate {
     /// what they hold. L is at least `width - 2 + T`; a count outside `1..=L - width + 2`, or more tokens than that,
     /// marks a padded row.
     pub accepted: Option<Table>,
-    /// `i32[N, T]`, rows packed: drafts are trees, and in front of token t comes token `parent[n, t]`. A parent
+    /// `[N, T]`: drafts are trees, and in front of token t comes token `parent[n, t]`. A parent
     /// outside `0..t` means that the sequence's window comes there. The new state is in the order of storage all the same.
     pub parent: Option<Table>,
     /// Where the window after each token goes; in a tree it is that of the token's path.
@@ -147,7 +148,7 @@ impl Conv1dUpdate {
             let want = "at least width - 2 + T, the entries of a window that drafts are taken back from";
             check_value("state.len", self.state.len, have >= need, want)?;
         }
-        check_table("accepted", accepted, self.tokens.batch().into(), 4)
+        check_table("accepted", accepted, self.tokens.batch().into(), 1)
     }
 
     fn check_combinations(&self) -> Result<(), CallError> {
@@ -176,7 +177,7 @@ impl Conv1dUpdate {
         check_value("intermediate.rows", windows.rows, windows.rows > 0, "at least 1")?;
         check_value("intermediate.steps", windows.steps, windows.steps > 0, "at least 1")?;
         check_rows("intermediate", &windows.as_rows(), windows.row_elements(self), windows.rows.into(), 1)?;
-        check_optional_table("intermediate.row", windows.row.as_ref(), self.tokens.batch(), 4)
+        check_optional_table("intermediate.row", windows.row.as_ref(), self.tokens.batch())
     }
 
     /// Whether the kernel can access four channels at once.
@@ -241,11 +242,11 @@ impl Operation for Conv1dUpdate {
         }
         self.state.check(self.dim, self.width)?;
         self.check_accepted()?;
-        check_table("slots", &self.slots, n.into(), 4)?;
-        check_optional_table("write_slots", self.write_slots.as_ref(), n, 4)?;
-        check_optional_table("start", self.start.table(), n, 1)?;
+        check_table("slots", &self.slots, n.into(), 1)?;
+        check_optional_table("write_slots", self.write_slots.as_ref(), n)?;
+        check_optional_flags("start", self.start.table(), n)?;
         if let Some(parent) = &self.parent {
-            check_table("parent", parent, total, 4)?;
+            check_table("parent", parent, n.into(), total / u64::from(n))?;
         }
         self.check_windows()
     }
@@ -266,15 +267,15 @@ impl Operation for Conv1dUpdate {
         self.tokens.push_extents(&mut extents);
         let span = self.state.span(self.dim);
         extents.push(Extent::rows("state", &self.state.rows(), span, self.state.slots.into(), self.update));
-        extents.push_table("slots", Some(&self.slots), 4);
-        extents.push_table("write_slots", self.write_slots.as_ref(), 4);
-        extents.push_table("start", self.start.table(), 1);
-        extents.push_table("accepted", self.accepted.as_ref(), 4);
-        extents.push_table("parent", self.parent.as_ref(), 4);
+        extents.push_table("slots", Some(&self.slots));
+        extents.push_table("write_slots", self.write_slots.as_ref());
+        extents.push_table("start", self.start.table());
+        extents.push_table("accepted", self.accepted.as_ref());
+        extents.push_table("parent", self.parent.as_ref());
         if let Some(windows) = &self.intermediate {
             let (rows, width) = (windows.as_rows(), windows.row_elements(self));
             extents.push(Extent::rows("intermediate", &rows, width, windows.rows.into(), true));
-            extents.push_table("intermediate.row", windows.row.as_ref(), 4);
+            extents.push_table("intermediate.row", windows.row.as_ref());
         }
         extents.push(Extent::rows("out", &self.out, dim, total, true));
         extents
@@ -296,7 +297,7 @@ impl Operation for Conv1dUpdate {
     }
 
     fn params(&self, _plan: &Plan) -> Params {
-        let mut bits = self.start.flags() | self.tokens.flags();
+        let mut bits = self.start.flags();
         let mut set = |flag: u32, on: bool| bits |= if on { flag } else { 0 };
         set(flags::SILU, self.silu);
         set(flags::ROUND_PRODUCTS, self.round_products);
@@ -304,21 +305,19 @@ impl Operation for Conv1dUpdate {
         set(flags::VECTORS, self.in_vectors());
         let address = |table: Option<&Table>| table.map_or(0, |t| t.address);
         let mut intermediate =
-            abi::Intermediate { parent: address(self.parent.as_ref()), ..Default::default() };
-        if let (Some(_), Tokens::Each { tokens, .. }) = (&self.parent, self.tokens) {
-            intermediate.parent_stride = tokens;
-        }
+            abi::Intermediate { parent: Table::to_abi(self.parent.as_ref()), ..Default::default() };
         if let Some(windows) = &self.intermediate {
-            (intermediate.state, intermediate.row) = (windows.tensor.address, address(windows.row.as_ref()));
+            (intermediate.state, intermediate.row) =
+                (windows.tensor.address, Table::to_abi(windows.row.as_ref()));
             (intermediate.pitch, intermediate.rows) = (windows.pitch as u32, windows.rows);
             intermediate.steps = windows.steps;
         }
         Params::new(&abi::Conv1dParams {
             pool: abi::Pool {
                 state: self.state.tensor.address,
-                slot: self.slots.address,
-                write_slot: address(self.write_slots.as_ref()),
-                reset: address(self.start.table()),
+                slot: Table::to_abi(Some(&self.slots)),
+                write_slot: Table::to_abi(self.write_slots.as_ref()),
+                reset: Table::to_abi(self.start.table()),
                 pitch: self.state.pitch as u32,
                 slots: self.state.slots,
                 null_slot: self.null_slot.unwrap_or(-1),
@@ -329,7 +328,7 @@ impl Operation for Conv1dUpdate {
             out: self.out.tensor.address,
             weight: self.weight.address,
             bias: self.bias.map_or(0, |bias| bias.address),
-            cu_seqlens: self.tokens.cu_seqlens().map_or(0, |c| c.address()),
+            cu_seqlens: Table::to_abi(self.tokens.cu_seqlens()),
             accepted: address(self.accepted.as_ref()),
             x_stride: self.x.stride as u32,
             out_stride: self.out.stride as u32,

@@ -78,7 +78,7 @@ impl Side<'_> {
     /// The table has an entry for each copy; without one the pool has a slot for each.
     fn check_slots(&self, copies: u32) -> Result<(), CallError> {
         let [pool, table] = self.fields;
-        check_optional_table(table, self.slots, copies, 4)?;
+        check_optional_table(table, self.slots, copies)?;
         let enough = self.slots.is_some() || self.pool.slots >= copies;
         check_value(pool, self.pool.slots, enough, "at least the number of copies where no table names slots")
     }
@@ -86,7 +86,7 @@ impl Side<'_> {
     pub(super) fn push_extents(&self, extents: &mut Extents, elements: u64, written: bool) {
         let [pool, table] = self.fields;
         extents.push(self.pool.extent(pool, elements, written));
-        extents.push_table(table, self.slots, 4);
+        extents.push_table(table, self.slots);
     }
 
     /// The side as the kernels take it.
@@ -174,7 +174,7 @@ impl Operation for CopyState {
     fn extents(&self) -> Extents {
         let mut extents = Extents::default();
         if self.is_within_one_pool() {
-            extents.push_table("source_slots", self.source_slots.as_ref(), 4);
+            extents.push_table("source_slots", self.source_slots.as_ref());
         } else {
             self.source().push_extents(&mut extents, self.elements, false);
         }
@@ -224,7 +224,7 @@ impl Operation for CommitState {
         let elements = self.shape.state_elements();
         self.intermediate.check(elements, self.batch)?;
         self.source().check_slots(self.batch)?;
-        check_table("accepted", &self.accepted, self.batch.into(), 4)?;
+        check_table("accepted", &self.accepted, self.batch.into(), 1)?;
         self.target().check(elements, self.batch)
     }
 
@@ -232,7 +232,7 @@ impl Operation for CommitState {
         let mut extents = Extents::default();
         let elements = self.shape.state_elements();
         self.intermediate.push_extents(&mut extents, elements, false);
-        extents.push_table("accepted", Some(&self.accepted), 4);
+        extents.push_table("accepted", Some(&self.accepted));
         self.target().push_extents(&mut extents, elements, true);
         extents
     }

@@ -1,6 +1,6 @@
 //! Single-token decode.
 
-use super::check::{check_null_slot, check_optional_table, check_table};
+use super::check::{check_null_slot, check_optional_flags, check_optional_table};
 use super::{CallError, Extent, Extents, Inputs, Operation, Params, Rows, Start, StatePool, Table};
 use crate::key::{Family, Layout, ModuleKey};
 use crate::plan::{self, Caps, Job, Overlap, Plan, PlanError, Tile};
@@ -24,9 +24,9 @@ pub struct Decode {
     pub batch: u32,
     /// States, updated in place. With GDN and layout VK any type; else f32 or the type of q.
     pub state: StatePool,
-    /// `i32[N]`: the slot each sequence starts from.
-    pub slots: Table,
-    /// `i32[N]`: the slot each new state goes to, if not the one it came from. An index that names no slot
+    /// `[N]`: the slot each sequence starts from. Without it sequence n's is n.
+    pub slots: Option<Table>,
+    /// `[N]`: the slot each new state goes to, if not the one it came from. An index that names no slot
     /// means that the new state is not kept.
     pub write_slots: Option<Table>,
     /// An index value that marks padding besides the negative ones (vLLM: 0).
@@ -62,9 +62,12 @@ impl Operation for Decode {
         inputs.check_memory(n.into())?;
         inputs.check_out(&self.out, n.into())?;
         self.state.check("state", inputs.shape.state_elements())?;
-        check_table("slots", &self.slots, n.into(), 4)?;
-        check_optional_table("write_slots", self.write_slots.as_ref(), n, 4)?;
-        check_optional_table("start", self.start.table(), n, 1)
+        if self.slots.is_none() {
+            self.state.check_by_sequence("state", n)?;
+        }
+        check_optional_table("slots", self.slots.as_ref(), n)?;
+        check_optional_table("write_slots", self.write_slots.as_ref(), n)?;
+        check_optional_flags("start", self.start.table(), n)
     }
 
     fn extents(&self) -> Extents {
@@ -72,9 +75,9 @@ impl Operation for Decode {
         let (shape, n) = (&self.inputs.shape, u64::from(self.batch));
         self.inputs.push_extents(&mut extents, n);
         extents.push(self.state.extent("state", shape, true));
-        extents.push_table("slots", Some(&self.slots), 4);
-        extents.push_table("write_slots", self.write_slots.as_ref(), 4);
-        extents.push_table("start", self.start.table(), 1);
+        extents.push_table("slots", self.slots.as_ref());
+        extents.push_table("write_slots", self.write_slots.as_ref());
+        extents.push_table("start", self.start.table());
         extents.push(Extent::rows("out", &self.out, shape.value_elements(), n, true));
         extents
     }
@@ -97,9 +100,9 @@ impl Operation for Decode {
             gate: self.inputs.gate(),
             pool: abi::Pool {
                 state: self.state.tensor.address,
-                slot: self.slots.address,
-                write_slot: self.write_slots.map_or(0, |t| t.address),
-                reset: self.start.table().map_or(0, |t| t.address),
+                slot: Table::to_abi(self.slots.as_ref()),
+                write_slot: Table::to_abi(self.write_slots.as_ref()),
+                reset: Table::to_abi(self.start.table()),
                 pitch: self.state.pitch as u32,
                 slots: self.state.slots,
                 null_slot: self.null_slot.unwrap_or(-1),

@@ -60,16 +60,26 @@ pub enum CallError {
         have: u64,
     },
     /// A table of another length than the call needs.
-    #[error("{field}: has {have} entries, the call needs {need}")]
+    #[error("{field}: has {have} rows, the call needs {need}")]
     TableLength {
         /// Argument.
         field: &'static str,
-        /// Entries there.
+        /// Rows there.
+        have: u64,
+        /// Rows needed.
+        need: u64,
+    },
+    /// A table whose rows have another number of entries than the call needs.
+    #[error("{field}: has rows of {have} entries, the call needs {need}")]
+    TableColumns {
+        /// Argument.
+        field: &'static str,
+        /// Entries of a row.
         have: u64,
         /// Entries needed.
         need: u64,
     },
-    /// An element type the operation does not take there.
+    /// A type of element or entry that the operation does not take there.
     #[error("{field}: type {have} does not fit, expected {want}")]
     Type {
         /// Argument.

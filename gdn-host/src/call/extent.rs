@@ -27,10 +27,11 @@ impl Extent {
         Extent { field, address, rows: count, row_bytes, stride_bytes, written }
     }
 
-    /// A table of entries of `size` bytes.
-    pub(super) fn table(field: &'static str, table: &Table, size: u64) -> Extent {
-        let row_bytes = table.len * size;
-        Extent { field, address: table.address, rows: 1, row_bytes, stride_bytes: 0, written: false }
+    /// A table.
+    pub(super) fn table(field: &'static str, table: &Table) -> Extent {
+        let (address, size) = (table.address, table.entry.size() as u64);
+        let (row_bytes, stride_bytes) = (table.columns * size, table.stride * size);
+        Extent { field, address, rows: table.len, row_bytes, stride_bytes, written: false }
     }
 
     /// Bytes from the first touched byte to the last.
@@ -79,10 +80,10 @@ impl Extents {
         }
     }
 
-    /// Adds a table of entries of `size` bytes, if it was given.
-    pub(super) fn push_table(&mut self, field: &'static str, table: Option<&Table>, size: u64) {
+    /// Adds a table, if it was given.
+    pub(super) fn push_table(&mut self, field: &'static str, table: Option<&Table>) {
         if let Some(table) = table {
-            self.push(Extent::table(field, table, size));
+            self.push(Extent::table(field, table));
         }
     }
 

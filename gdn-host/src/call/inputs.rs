@@ -242,6 +242,8 @@ impl Inputs {
             b_stride: b.stride as u32,
             a_dtype: a.tensor.dtype as u32,
             b_dtype: b.tensor.dtype as u32,
+            softplus_beta: 1.0,
+            beta_scale: 1.0,
             ..abi::Gate::default()
         };
         if let Some((a_log, dt_bias)) = self.gate_tables() {

@@ -14,10 +14,10 @@ pub struct Intermediate {
     pub steps: u32,
     /// Elements from one row to the next, at least steps * HV * V * K.
     pub pitch: u64,
-    /// `i32[N]`: the row of each sequence; an index that names no row stores nothing. Without it sequence n's row
+    /// `[N]`: the row of each sequence; an index that names no row stores nothing. Without it sequence n's row
     /// is n.
     pub row: Option<Table>,
-    /// `i32[N, steps]`, rows packed: drafts are trees, and token t > 0 starts from the state after token
+    /// `[N, steps]`: drafts are trees, and token t > 0 starts from the state after token
     /// `parent[n, t]` as the buffer holds it. A parent outside `0..t` means that the token starts from where the
     /// sequence did. Entries of token 0 and of sequences without a row are ignored.
     pub parent: Option<Table>,
@@ -36,13 +36,13 @@ impl Intermediate {
         let states = Rows { tensor: self.tensor, stride: self.pitch };
         let row = u64::from(self.steps) * elements;
         check_rows("intermediate", &states, row, self.rows.into(), VECTOR_BYTES)?;
-        check_optional_table("intermediate.row", self.row.as_ref(), batch, 4)
+        check_optional_table("intermediate.row", self.row.as_ref(), batch)
     }
 
     /// The memory of states of `elements` elements, and the table of rows.
     pub(super) fn push_extents(&self, extents: &mut Extents, elements: u64, written: bool) {
         let row = u64::from(self.steps) * elements;
         extents.push(self.pool().extent("intermediate", row, written));
-        extents.push_table("intermediate.row", self.row.as_ref(), 4);
+        extents.push_table("intermediate.row", self.row.as_ref());
     }
 }

@@ -32,7 +32,7 @@ pub use norm::{Activation, GatedRmsNorm};
 pub use recurrent::{Recurrent, Source, Target};
 pub use state::{SlotPool, Start, StatePool};
 pub use table::Table;
-pub use tokens::{CuSeqlens, Tokens};
+pub use tokens::Tokens;
 pub use unpack::{UnpackQkvz, split_ba, split_qkvz};
 
 use crate::plan::{Caps, Overlap, Plan, PlanError, Tile};
@@ -121,7 +121,7 @@ pub struct Params {
 
 impl Params {
     /// Bytes of the largest parameter struct.
-    const CAPACITY: usize = 320;
+    const CAPACITY: usize = 384;
 
     /// The argument of a kernel that takes a `P`.
     pub fn new<P: Pod>(params: &P) -> Params {

@@ -1,6 +1,6 @@
 //! Any number of tokens a sequence: prefill of short prompts, and verification of drafts.
 
-use super::check::{check_null_slot, check_optional_table, check_table, check_value};
+use super::check::{check_null_slot, check_optional_flags, check_optional_table, check_table, check_value};
 use super::{
     CallError, Extent, Extents, Inputs, Intermediate, Operation, Params, Rows, Start, StatePool, Table,
     Tokens,
@@ -20,19 +20,17 @@ pub enum Source {
     Slots {
         /// States.
         pool: StatePool,
-        /// `i32[N]`.
+        /// `[N]`.
         slots: Table,
     },
     /// Sequence n from slot `slots[n, accepted[n] - 1]` (vLLM): where the last accepted token of the last draft
-    /// left it. A count outside `1..=width` marks a padded row, as does an index that names no slot.
+    /// left it. A count outside `1..=S` marks a padded row, as does an index that names no slot.
     Accepted {
         /// States.
         pool: StatePool,
-        /// `i32[N, width]`, rows packed.
+        /// `[N, S]`.
         slots: Table,
-        /// Slots of a sequence, S.
-        width: u32,
-        /// `i32[N]`.
+        /// `[N]`.
         accepted: Table,
     },
 }
@@ -58,9 +56,12 @@ impl Source {
         if let Source::Accepted { accepted, .. } = self { Some(accepted) } else { None }
     }
 
-    /// Slots of a sequence in its table.
-    fn width(&self) -> u32 {
-        if let Source::Accepted { width, .. } = self { *width } else { 1 }
+    /// The tables have an entry, or a row of them, for each sequence.
+    fn check_tables(&self, batch: u32) -> Result<(), CallError> {
+        let Some(slots) = self.slots() else { return Ok(()) };
+        let columns = if self.accepted().is_some() { check_columns("source.slots", slots)? } else { 1 };
+        check_table("source.slots", slots, batch.into(), columns)?;
+        check_optional_table("source.accepted", self.accepted(), batch)
     }
 }
 
@@ -71,13 +72,32 @@ pub enum Target {
     Nowhere,
     /// To the slot it came from.
     InPlace,
-    /// To slot `slots[n]` of the source's pool (`i32[N]`); an index that names no slot keeps nothing.
+    /// To slot `slots[n]` of the source's pool, `[N]`; an index that names no slot keeps nothing.
     Slots(Table),
     /// `final_state[N]`: sequence n's to slot n of another tensor, of the source's type and layout. A sequence
     /// without tokens leaves its initial state there.
     Sequences(StatePool),
-    /// The state after token t to slot `slots[n, t]` of [`Source::Accepted`]'s table, for every t below its width.
-    EachToken,
+    /// The state after token t to slot `slots[n, t]` of the source's pool, `[N, S]`; those of tokens from S on, and those
+    /// whose index names no slot, are not kept. The table may be [`Source::Accepted`]'s own (vLLM), or another one, so that
+    /// what the sequence started from stays what it was.
+    EachToken(Table),
+}
+
+/// The entries of a row of a table of slots by token.
+fn check_columns(field: &'static str, table: &Table) -> Result<u64, CallError> {
+    let holds = (1..=u64::from(u32::MAX)).contains(&table.columns);
+    check_value(field, table.columns as f64, holds, "a table of rows of at least 1 entry")
+        .map(|()| table.columns)
+}
+
+impl Target {
+    /// The table of slots, with an entry for each sequence or one for each of its tokens.
+    fn slots(&self) -> Option<&Table> {
+        match self {
+            Target::Slots(slots) | Target::EachToken(slots) => Some(slots),
+            Target::Nowhere | Target::InPlace | Target::Sequences(_) => None,
+        }
+    }
 }
 
 /// Any number of tokens for each sequence: the operations SGLang calls `fused_recurrent_gated_delta_rule_fwd`
@@ -128,20 +148,13 @@ impl Recurrent {
     fn check_combinations(&self) -> Result<(), CallError> {
         let refuse = |field, problem| Err(CallError::Combination { field, problem });
         match (&self.source, &self.target) {
-            (Source::Zeros, Target::InPlace | Target::Slots(_)) => {
+            (Source::Zeros, Target::InPlace | Target::Slots(_) | Target::EachToken(_)) => {
                 return refuse("target", "states that start from zeros have no pool to go back to");
             }
-            (Source::Accepted { .. }, Target::EachToken) if self.is_tree() => {
+            (_, Target::EachToken(_)) if self.is_tree() => {
                 return refuse(
                     "target",
                     "states of a tree go to the intermediate buffer, not to slots by token",
-                );
-            }
-            (Source::Accepted { .. }, Target::EachToken) => {}
-            (_, Target::EachToken) => {
-                return refuse(
-                    "target",
-                    "slots by token need a source with a row of slots for each sequence",
                 );
             }
             _ => {}
@@ -170,36 +183,27 @@ impl Recurrent {
 
     fn check_states(&self) -> Result<(), CallError> {
         let (n, elements) = (self.tokens.batch(), self.inputs.shape.state_elements());
-        let enough = |field, pool: &StatePool| {
-            check_value(field, pool.slots, pool.slots >= n, "as many states as there are sequences")
-        };
         if let Some(pool) = self.source.pool() {
             pool.check("source", elements)?;
         }
         if let Source::Sequences(pool) = &self.source {
-            enough("source", pool)?;
+            pool.check_by_sequence("source", n)?;
         }
         if let Some(pool) = self.final_states() {
             pool.check("target", elements)?;
-            enough("target", pool)?;
+            pool.check_by_sequence("target", n)?;
         }
-        if let Source::Accepted { width, .. } = self.source {
-            check_value("source.width", width, width > 0, "at least 1")?;
+        self.source.check_tables(n)?;
+        if let Some(slots) = self.target.slots() {
+            let by_token = matches!(self.target, Target::EachToken(_));
+            let columns = if by_token { check_columns("target.slots", slots)? } else { 1 };
+            check_table("target.slots", slots, n.into(), columns)?;
         }
-        if let Some(slots) = self.source.slots() {
-            check_table("source.slots", slots, u64::from(n) * u64::from(self.source.width()), 4)?;
-        }
-        check_optional_table("source.accepted", self.source.accepted(), n, 4)?;
-        if let Target::Slots(slots) = &self.target {
-            check_table("target.slots", slots, n.into(), 4)?;
-        }
-        check_optional_table("start", self.start.table(), n, 1)?;
+        check_optional_flags("start", self.start.table(), n)?;
         let Some(buffer) = &self.intermediate else { return Ok(()) };
         buffer.check(elements, n)?;
         match &buffer.parent {
-            Some(parent) => {
-                check_table("intermediate.parent", parent, u64::from(n) * u64::from(buffer.steps), 4)
-            }
+            Some(parent) => check_table("intermediate.parent", parent, n.into(), buffer.steps.into()),
             None => Ok(()),
         }
     }
@@ -229,21 +233,20 @@ impl Operation for Recurrent {
         let (shape, tokens) = (&self.inputs.shape, self.tokens.total());
         self.inputs.push_extents(&mut extents, tokens);
         self.tokens.push_extents(&mut extents);
-        let written = matches!(self.target, Target::InPlace | Target::Slots(_) | Target::EachToken);
+        let written = matches!(self.target, Target::InPlace | Target::Slots(_) | Target::EachToken(_));
         if let Some(pool) = self.source.pool() {
             extents.push(pool.extent("source", shape, written));
         }
-        extents.push_table("source.slots", self.source.slots(), 4);
-        extents.push_table("source.accepted", self.source.accepted(), 4);
-        extents.push_table("start", self.start.table(), 1);
-        match &self.target {
-            Target::Slots(slots) => extents.push_table("target.slots", Some(slots), 4),
-            Target::Sequences(pool) => extents.push(pool.extent("target", shape, true)),
-            Target::Nowhere | Target::InPlace | Target::EachToken => {}
+        extents.push_table("source.slots", self.source.slots());
+        extents.push_table("source.accepted", self.source.accepted());
+        extents.push_table("start", self.start.table());
+        extents.push_table("target.slots", self.target.slots());
+        if let Some(pool) = self.final_states() {
+            extents.push(pool.extent("target", shape, true));
         }
         if let Some(buffer) = &self.intermediate {
             buffer.push_extents(&mut extents, shape.state_elements(), true);
-            extents.push_table("intermediate.parent", buffer.parent.as_ref(), 4);
+            extents.push_table("intermediate.parent", buffer.parent.as_ref());
         }
         if let Some(out) = &self.out {
             extents.push(Extent::rows("out", out, shape.value_elements(), tokens, true));
@@ -259,7 +262,7 @@ impl Operation for Recurrent {
     fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
         let (inputs, (_, state, layout)) = (&self.inputs, self.state());
         let key = ModuleKey::recurrent(inputs.family, layout, state, inputs.io(), inputs.shape.k);
-        let stores_each = self.intermediate.is_some() || self.target == Target::EachToken;
+        let stores_each = self.intermediate.is_some() || matches!(self.target, Target::EachToken(_));
         let job = Job { module: key, shape: inputs.shape, batch: self.tokens.batch(), stores_each };
         plan::tiled(&job, caps, tile)
     }
@@ -269,50 +272,45 @@ impl Operation for Recurrent {
         let mut set = |flag: u32, on: bool| bits |= if on { flag } else { 0 };
         set(flags::ROUND_STATE, self.round_state);
         set(flags::WRITE_IN_PLACE, self.target == Target::InPlace);
-        set(flags::WRITE_PER_TOKEN, self.target == Target::EachToken);
-        bits |= self.tokens.flags();
-        let address = |table: Option<&Table>| table.map_or(0, |t| t.address);
+        set(flags::WRITE_PER_TOKEN, matches!(self.target, Target::EachToken(_)));
+        let columns = |table: Option<&Table>| table.map_or(0, |t| t.columns as u32);
         let pool = self.source.pool();
-        let target = match &self.target {
-            Target::Sequences(pool) => Some((pool, 0)),
-            Target::Slots(slots) => pool.map(|pool| (pool, slots.address)),
-            Target::Nowhere | Target::InPlace | Target::EachToken => None,
-        };
         Params::new(&abi::RecurrentParams {
             inputs: self.inputs.to_abi(),
             gate: self.inputs.gate(),
             pool: abi::Pool {
                 state: pool.map_or(0, |p| p.tensor.address),
-                slot: address(self.source.slots()),
-                write_slot: 0,
-                reset: address(self.start.table()),
+                slot: Table::to_abi(self.source.slots()),
+                write_slot: Table::to_abi(self.target.slots()),
+                reset: Table::to_abi(self.start.table()),
                 pitch: pool.map_or(0, |p| p.pitch as u32),
                 slots: pool.map_or(0, |p| p.slots),
                 null_slot: self.null_slot.unwrap_or(-1),
                 ahead: plan.ahead,
             },
-            target: target.map_or_else(Default::default, |(pool, slot)| abi::Target {
+            target: self.final_states().map_or_else(Default::default, |pool| abi::Target {
                 state: pool.tensor.address,
-                slot,
                 pitch: pool.pitch as u32,
                 slots: pool.slots,
             }),
             intermediate: self.intermediate.map_or_else(Default::default, |i| abi::Intermediate {
                 state: i.tensor.address,
-                row: address(i.row.as_ref()),
-                parent: address(i.parent.as_ref()),
+                row: Table::to_abi(i.row.as_ref()),
+                parent: Table::to_abi(i.parent.as_ref()),
                 pitch: i.pitch as u32,
                 rows: i.rows,
                 steps: i.steps,
-                parent_stride: i.steps,
+                dtype: i.tensor.dtype as u32,
             }),
-            cu_seqlens: self.tokens.cu_seqlens().map_or(0, |c| c.address()),
-            accepted: address(self.source.accepted()),
+            cu_seqlens: Table::to_abi(self.tokens.cu_seqlens()),
+            accepted: Table::to_abi(self.source.accepted()),
             out: self.out.map_or(0, |o| o.tensor.address),
             out_stride: self.out.map_or(0, |o| o.stride as u32),
             n: self.tokens.batch(),
             tokens: self.tokens.to_abi(),
-            slot_stride: self.source.width(),
+            slot_columns: columns(self.source.slots()),
+            write_columns: columns(self.target.slots()),
+            reserved: 0,
             layer: self.inputs.layer(plan, self.out.as_ref(), bits),
         })
     }

@@ -24,6 +24,11 @@ impl StatePool {
         SlotPool::from(*self).check(field, elements)
     }
 
+    /// Sequence n is in slot n.
+    pub(super) fn check_by_sequence(&self, field: &'static str, batch: u32) -> Result<(), CallError> {
+        check_value(field, self.slots, self.slots >= batch, "as many states as there are sequences")
+    }
+
     pub(super) fn extent(&self, field: &'static str, shape: &HeadShape, written: bool) -> Extent {
         SlotPool::from(*self).extent(field, shape.state_elements(), written)
     }
@@ -74,9 +79,9 @@ pub enum Start {
     /// None.
     #[default]
     FromSlot,
-    /// Those whose byte (`u8[N]`) is nonzero.
+    /// Those whose entry of `[N]` is not 0.
     Reset(Table),
-    /// Those whose byte (`u8[N]`) is zero.
+    /// Those whose entry of `[N]` is 0.
     HasInitialState(Table),
 }
 

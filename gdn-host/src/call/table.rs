@@ -5,7 +5,8 @@ use gdn_kernels::abi::{self, Entry};
 /// A borrowed table in device memory, with a row for each sequence unless its field says otherwise. A row is one
 /// entry, or several that lie one behind the other.
 ///
-/// A table says what its entries are; a field takes the types that its documentation lists and refuses others. Rows
+/// A table says what its entries are. Indices, counts and lengths are i32, u32 or i64, flags u8 (or bool), i32 or u32;
+/// other types are refused. Rows
 /// may be further apart than their entries: column 0 of a block table `[N, blocks]` is
 /// `Table::i32(address, n).with_stride(blocks)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Table {
         Table::new(address, Entry::I64, len)
     }
 
-    /// Flags of a byte each, `u8[len]` or `bool[len]`.
+    /// Flags of a byte each, `u8[len]` or `bool[len]`: 0 or not 0.
     pub const fn bytes(address: u64, len: u64) -> Table {
         Table::new(address, Entry::U8, len)
     }
@@ -58,9 +59,12 @@ impl Table {
         Table { stride, ..self }
     }
 
-    /// The table as the kernels take it, after it was checked.
-    #[allow(dead_code, reason = "the operations move over to it one by one")]
-    pub(super) fn to_abi(self) -> abi::Table {
-        abi::Table { address: self.address, stride: self.stride as u32, entry: self.entry as u32 }
+    /// An optional table as the kernels take it, after it was checked.
+    pub(super) fn to_abi(table: Option<&Table>) -> abi::Table {
+        table.map_or_else(Default::default, |table| abi::Table {
+            address: table.address,
+            stride: table.stride as u32,
+            entry: table.entry as u32,
+        })
     }
 }

@@ -2,7 +2,6 @@
 
 use super::check::check_table;
 use super::{CallError, Extents, Table};
-use gdn_kernels::abi::flags;
 
 /// Which tokens a sequence has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,33 +19,9 @@ pub enum Tokens {
         batch: u32,
         /// Tokens in all: rows of the inputs and the output. A range past it is treated as empty.
         total: u32,
-        /// N + 1 entries: the first token of each sequence, and the end of the last.
-        cu_seqlens: CuSeqlens,
+        /// N + 1 rows: the first token of each sequence, and the end of the last.
+        cu_seqlens: Table,
     },
-}
-
-/// A table of cumulated lengths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CuSeqlens {
-    /// `i32[N + 1]`.
-    I32(Table),
-    /// `i64[N + 1]`.
-    I64(Table),
-}
-
-impl CuSeqlens {
-    /// The table, and the bytes of an entry.
-    fn table(&self) -> (&Table, u64) {
-        match self {
-            CuSeqlens::I32(table) => (table, 4),
-            CuSeqlens::I64(table) => (table, 8),
-        }
-    }
-
-    /// Device address of the table.
-    pub(super) fn address(&self) -> u64 {
-        self.table().0.address
-    }
 }
 
 impl Tokens {
@@ -65,7 +40,7 @@ impl Tokens {
         }
     }
 
-    pub(super) fn cu_seqlens(&self) -> Option<&CuSeqlens> {
+    pub(super) fn cu_seqlens(&self) -> Option<&Table> {
         match self {
             Tokens::Each { .. } => None,
             Tokens::Packed { cu_seqlens, .. } => Some(cu_seqlens),
@@ -79,15 +54,11 @@ impl Tokens {
             return Err(CallError::Value { field: "tokens", value: total as f64, want });
         }
         let Some(cu_seqlens) = self.cu_seqlens() else { return Ok(()) };
-        let (table, size) = cu_seqlens.table();
-        check_table("tokens.cu_seqlens", table, u64::from(self.batch()) + 1, size)
+        check_table("tokens.cu_seqlens", cu_seqlens, u64::from(self.batch()) + 1, 1)
     }
 
     pub(super) fn push_extents(&self, extents: &mut Extents) {
-        if let Some(cu_seqlens) = self.cu_seqlens() {
-            let (table, size) = cu_seqlens.table();
-            extents.push_table("tokens.cu_seqlens", Some(table), size);
-        }
+        extents.push_table("tokens.cu_seqlens", self.cu_seqlens());
     }
 
     /// The number of tokens as the kernels take it: of each sequence, or in all.
@@ -95,14 +66,6 @@ impl Tokens {
         match self {
             Tokens::Each { tokens, .. } => tokens,
             Tokens::Packed { total, .. } => total,
-        }
-    }
-
-    /// The flag that the kernels read the table by.
-    pub(super) fn flags(&self) -> u32 {
-        match self.cu_seqlens() {
-            Some(CuSeqlens::I64(_)) => flags::CU_SEQLENS_I64,
-            Some(CuSeqlens::I32(_)) | None => 0,
         }
     }
 }

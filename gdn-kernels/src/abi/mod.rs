@@ -75,7 +75,7 @@ pub mod flags {
     pub const OUT_F32: u32 = 1 << 4;
     /// Value head `hv` uses key head `hv % H` (GGUF order); without it `hv / (HV / H)`.
     pub const HEADS_TILED: u32 = 1 << 5;
-    /// `Pool::reset` is a has-initial-state table: a zero byte, not a nonzero one, starts from zeros.
+    /// `Pool::reset` is a has-initial-state table: a zero, not a nonzero entry, starts from zeros.
     pub const RESET_INVERTED: u32 = 1 << 6;
     /// The gate is `lower_bound * sigmoid(exp(a_log) * x)`; without it `-exp(a_log) * softplus(x)`.
     pub const LOWER_BOUND: u32 = 1 << 7;
@@ -87,21 +87,19 @@ pub mod flags {
     pub const ROUND_STATE: u32 = 1 << 10;
     /// The last state goes to the slot that the sequence started from.
     pub const WRITE_IN_PLACE: u32 = 1 << 11;
-    /// The state after token t goes to the t-th slot of the sequence's row of slots.
+    /// The state after token t goes to `write_slot[n, t]`.
     pub const WRITE_PER_TOKEN: u32 = 1 << 12;
-    /// `cu_seqlens` is `i64[N + 1]`; without it `i32[N + 1]`.
-    pub const CU_SEQLENS_I64: u32 = 1 << 13;
     /// The activation is SiLU; without it the identity (conv1d) or the sigmoid (gated RMSNorm).
-    pub const SILU: u32 = 1 << 14;
+    pub const SILU: u32 = 1 << 13;
     /// conv1d: round each product of an input and its weight to the type of the inputs before it is added.
-    pub const ROUND_PRODUCTS: u32 = 1 << 15;
+    pub const ROUND_PRODUCTS: u32 = 1 << 14;
     /// conv1d: no slot of the pool is written.
-    pub const READ_ONLY: u32 = 1 << 16;
+    pub const READ_ONLY: u32 = 1 << 15;
     /// conv1d: a thread works on four channels, accessed at once; without it on one.
-    pub const VECTORS: u32 = 1 << 17;
+    pub const VECTORS: u32 = 1 << 16;
     /// Decode: launched with programmatic stream serialization. Only the slot, write slot and reset tables are read
     /// before the predecessor kernel is done.
-    pub const EARLY: u32 = 1 << 18;
+    pub const EARLY: u32 = 1 << 17;
 }
 
 /// `ceil(2^31 / divisor)`, the reciprocal [`Layer::head_reciprocal`] wants. `divisor` must not be 0.

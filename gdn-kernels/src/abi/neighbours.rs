@@ -5,7 +5,7 @@
 
 #[cfg(doc)]
 use super::{DType, RecurrentParams, flags};
-use super::{Intermediate, Pool};
+use super::{Intermediate, Pool, Table};
 use bytemuck::{Pod, Zeroable};
 
 /// Argument of the `gdn_conv1d_update_*` kernels: a causal depthwise convolution over each sequence's conv window and
@@ -42,8 +42,8 @@ pub struct Conv1dParams {
     pub weight: u64,
     /// Bias `[dim]`; 0: none.
     pub bias: u64,
-    /// First token of each sequence, and behind the last one the number of tokens; 0: all have `tokens`.
-    pub cu_seqlens: u64,
+    /// First token of each sequence, and behind the last one the number of tokens. Without a table all have `tokens`.
+    pub cu_seqlens: Table,
     /// `i32[N]`: tokens of the last draft that were accepted; 0: the window ends with the last entry.
     pub accepted: u64,
     /// Elements between two tokens of `x`.
@@ -109,10 +109,10 @@ pub struct GatedRmsNormParams {
 // Every host relies on these numbers; `gdn.h` repeats them as static assertions.
 const _: () = {
     use core::mem::{offset_of, size_of};
-    assert!(size_of::<Conv1dParams>() == 184);
-    assert!(offset_of!(Conv1dParams, intermediate) == 48);
-    assert!(offset_of!(Conv1dParams, x) == 88);
-    assert!(offset_of!(Conv1dParams, x_stride) == 136);
+    assert!(size_of::<Conv1dParams>() == 232);
+    assert!(offset_of!(Conv1dParams, intermediate) == 72);
+    assert!(offset_of!(Conv1dParams, x) == 128);
+    assert!(offset_of!(Conv1dParams, x_stride) == 184);
     assert!(size_of::<GatedRmsNormParams>() == 64);
     assert!(offset_of!(GatedRmsNormParams, x_stride) == 32);
 };

@@ -3,8 +3,9 @@
 //! A struct here describes one thing that a caller has, whatever the number of tokens. The pool also serves the
 //! conv states of [`super::Conv1dParams`].
 
+use super::Table;
 #[cfg(doc)]
-use super::{DType, flags};
+use super::{DType, Entry, flags};
 use bytemuck::{Pod, Zeroable};
 
 /// The projected inputs of a call: `q` and `k` `[N, H, K]`, `v` `[N, HV, V]`, all of the kernel's input type.
@@ -39,9 +40,9 @@ pub struct Gate {
     pub a: u64,
     /// Raw beta input, or beta with `BETA_GIVEN`.
     pub b: u64,
-    /// Logarithm of the decay rate per value head; unused (0) with `DECAY_GIVEN`.
+    /// Logarithm of the decay rate per value head; 0: the rate is 1. Must be 0 with `DECAY_GIVEN`.
     pub a_log: u64,
-    /// Bias added to `a`; unused (0) with `DECAY_GIVEN`.
+    /// Bias added to `a`; 0: none. Must be 0 with `DECAY_GIVEN`.
     pub dt_bias: u64,
     /// Elements between two tokens of `a`.
     pub a_stride: u32,
@@ -55,10 +56,14 @@ pub struct Gate {
     pub a_log_dtype: u32,
     /// [`DType`] of `dt_bias`.
     pub dt_bias_dtype: u32,
-    /// `softplus(x)` is `x` itself above this value (20 in every published model).
+    /// `softplus(x)` is `x` itself where `softplus_beta * x` is above this value (20 in every published model).
     pub softplus_threshold: f32,
+    /// `s` in `softplus(x) = log(1 + e^(s x)) / s`, 1 in every published model. Positive: a zeroed struct has none.
+    pub softplus_beta: f32,
     /// The bound of the gate with `LOWER_BOUND` (-5 in Kimi-K3).
     pub lower_bound: f32,
+    /// `c` in `beta = c * sigmoid(b)`: 1, or 2 where negative eigenvalues are allowed. Unused with `BETA_GIVEN`.
+    pub beta_scale: f32,
 }
 
 /// The state pool and which of its slots a call reads and writes: `[slots, HV, V, K]` (K contiguous), or
@@ -68,12 +73,14 @@ pub struct Gate {
 pub struct Pool {
     /// First element of slot 0. Address and slot pitch are multiples of 16 bytes.
     pub state: u64,
-    /// `i32[N]`: slot that sequence `n` starts from; negative, `null_slot` or `>= slots` marks a padded row.
-    pub slot: u64,
-    /// `i32[N]`: slot the new state goes to (negative, `null_slot` or `>= slots`: nowhere); 0 for `slot` itself.
-    pub write_slot: u64,
-    /// `u8[N]`: sequences that start from zeros, see `RESET_INVERTED`; 0 when none does.
-    pub reset: u64,
+    /// Slot that sequence `n` starts from, of any [`Entry`] but `U8`; negative, `null_slot` or `>= slots` marks a padded
+    /// row. Without a table it is slot n.
+    pub slot: Table,
+    /// Slot the new state goes to (negative, `null_slot` or `>= slots`: nowhere), of any [`Entry`] but `U8`. Without a
+    /// table it is the one the sequence started from.
+    pub write_slot: Table,
+    /// Sequences that start from zeros, `U8`, `I32` or `U32`, see `RESET_INVERTED`; without a table none does.
+    pub reset: Table,
     /// Elements between two slots, at least `HV * V * K`. Offsets into the pool are 64-bit.
     pub pitch: u32,
     /// Number of slots in the pool.
@@ -111,7 +118,7 @@ pub struct Layer {
 const _: () = {
     use core::mem::size_of;
     assert!(size_of::<Inputs>() == 40);
-    assert!(size_of::<Gate>() == 64);
-    assert!(size_of::<Pool>() == 48);
+    assert!(size_of::<Gate>() == 72);
+    assert!(size_of::<Pool>() == 72);
     assert!(size_of::<Layer>() == 32);
 };

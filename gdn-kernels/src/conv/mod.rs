@@ -27,8 +27,9 @@ mod state;
 pub(crate) mod strip;
 
 use crate::abi::{Conv1dParams, flags};
-use crate::arch::{compiler, memory, thread};
+use crate::arch::{compiler, thread};
 use crate::element::Element;
+use crate::entry::Index;
 use crate::token::{names_slot, sequence, take_turn, tokens_of, wide};
 use core::marker::PhantomData;
 use filter::{Filter, Weights};
@@ -71,9 +72,9 @@ impl<T: Element, A: Access> Tokens<'_, T, A> {
     /// The taps of token `t` of a tree, whose input is `x`: its ancestors, and behind the oldest the sequence's window.
     ///
     /// # Safety
-    /// `parents` has an entry for each token of the sequence.
+    /// The table of parents has an entry for each token of sequence `n`, which is this one.
     #[inline(always)]
-    unsafe fn path(&self, parents: u64, t: u32, x: Strip, window: Window) -> [Strip; TAPS] {
+    unsafe fn path(&self, n: u32, t: u32, x: Strip, window: Window) -> [Strip; TAPS] {
         let mut taps = [ZEROS, ZEROS, ZEROS, x];
         let (mut node, mut behind) = (t, window);
         let mut i = TAPS - 1;
@@ -81,7 +82,7 @@ impl<T: Element, A: Access> Tokens<'_, T, A> {
             i -= 1;
             // SAFETY: nodes are tokens of the sequence: a parent is used only where it comes before its child.
             unsafe {
-                let parent = memory::load_u32_if(node > 0, parents + 4 * node as u64);
+                let parent = Index::load_if(node > 0, &self.p.intermediate.parent, n, node).get() as u32;
                 if parent < node {
                     taps[i] = self.load(parent);
                     node = parent;
@@ -133,7 +134,7 @@ unsafe fn update<T: Element, L: WindowLayout>(p: &Conv1dParams, n: u32, channel:
     // SAFETY: n < N, the strip's channels < dim and the tokens below those of the call, so every address lies in its
     // buffer; slots, rows, counts and parents are used only after they were checked.
     unsafe {
-        let (begin, len) = tokens_of(p.cu_seqlens, p.flags, p.tokens, n);
+        let (begin, len) = tokens_of(&p.cu_seqlens, p.tokens, n);
         if len == 0 {
             return;
         }
@@ -142,7 +143,7 @@ unsafe fn update<T: Element, L: WindowLayout>(p: &Conv1dParams, n: u32, channel:
         let first = tokens.load(0);
         let weights = Weights::load::<L::Access>(p, channel, missing);
         let shift = Shift::new(p, entries.accepted, len);
-        if !names_slot(entries.slot, p.pool.slots, p.pool.null_slot) || !shift.is_sound {
+        if !names_slot(entries.slot(), p.pool.slots, p.pool.null_slot) || !shift.is_sound {
             let mut t = 0;
             while t < len {
                 tokens.store(t, ZEROS);
@@ -156,9 +157,9 @@ unsafe fn update<T: Element, L: WindowLayout>(p: &Conv1dParams, n: u32, channel:
         let filter = Filter::new::<L::Access>(p, channel, weights, missing);
         let drafts = Drafts::new::<T>(p, n, channel, missing);
         let sequence = Sequence { tokens, len, filter, state, drafts };
-        let last = match p.intermediate.parent {
+        let last = match p.intermediate.parent.address {
             0 => sequence.chain(first, window),
-            parent => sequence.tree(parent + 4 * wide(n, p.intermediate.parent_stride), window),
+            _ => sequence.tree(n, window),
         };
         sequence.state.store(&last);
     }
@@ -215,16 +216,16 @@ impl<T: Element, L: WindowLayout> Sequence<'_, T, L> {
     /// the order of storage.
     ///
     /// # Safety
-    /// As for [`update`]; `parents` has an entry for each token.
+    /// As for [`update`]; the table of parents has an entry for each token of sequence `n`, which is this one.
     #[inline(always)]
-    unsafe fn tree(&self, parents: u64, mut window: Window) -> Window {
+    unsafe fn tree(&self, n: u32, mut window: Window) -> Window {
         let mut t = 0;
         while t < self.len {
             t = compiler::opaque(t);
             // SAFETY: t is a token of the sequence, and outputs do not take the place of inputs in a tree.
             unsafe {
                 let x = self.tokens.load(t);
-                self.step(t, x, &self.tokens.path(parents, t, x, window));
+                self.step(t, x, &self.tokens.path(n, t, x, window));
             }
             t += 1;
         }

@@ -4,16 +4,17 @@ use super::strip::{Access, ByChannel, ByTap, Single, Steps, Strip, TAPS, Window,
 use crate::abi::{Conv1dParams, flags};
 use crate::arch::memory;
 use crate::element::Element;
+use crate::entry::{Flag, Index};
 use crate::token::{names_slot, wide};
 use core::marker::PhantomData;
 
 /// What the tables say of a sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Entries {
-    pub(super) slot: i32,
-    write_slot: i32,
+    slot: Index,
+    write_slot: Index,
     pub(super) accepted: u32,
-    reset: u32,
+    reset: Flag,
 }
 
 impl Entries {
@@ -23,16 +24,21 @@ impl Entries {
     /// The sequence lies in the entries.
     #[inline(always)]
     pub(super) unsafe fn load(p: &Conv1dParams, n: u32) -> Entries {
-        let at = 4 * n as u64;
         // SAFETY: the caller's promise.
         unsafe {
             Entries {
-                slot: memory::load_u32(p.pool.slot + at) as i32,
-                accepted: memory::load_u32_if(p.accepted != 0, p.accepted + at),
-                write_slot: memory::load_u32_if(p.pool.write_slot != 0, p.pool.write_slot + at) as i32,
-                reset: memory::load_u8_if(p.pool.reset != 0, p.pool.reset + n as u64),
+                slot: Index::load_if(true, &p.pool.slot, n, 0),
+                accepted: memory::load_u32_if(p.accepted != 0, p.accepted + 4 * n as u64),
+                write_slot: Index::load_if(p.pool.write_slot.address != 0, &p.pool.write_slot, n, 0),
+                reset: Flag::load(&p.pool.reset, n),
             }
         }
+    }
+
+    /// The slot that the sequence starts from.
+    #[inline(always)]
+    pub(super) fn slot(&self) -> i32 {
+        self.slot.get()
     }
 }
 
@@ -81,16 +87,16 @@ impl<T: Element, L: WindowLayout> State<T, L> {
     pub(super) fn new(p: &Conv1dParams, entries: &Entries, channel: u32, shift: Shift, missing: u32) -> Self {
         let strip = p.pool.state + wide(channel, p.channel_stride) * T::SIZE;
         let at = |slot: i32| strip + wide(slot as u32, p.pool.pitch) * T::SIZE;
-        let separate = p.pool.write_slot != 0;
-        let to = if separate { entries.write_slot } else { entries.slot };
+        let separate = p.pool.write_slot.address != 0;
+        let to = if separate { entries.write_slot.get() } else { entries.slot() };
         let writes = p.flags & flags::READ_ONLY == 0 && names_slot(to, p.pool.slots, p.pool.null_slot);
         let inverted = p.flags & flags::RESET_INVERTED != 0;
         State {
-            from: at(entries.slot),
-            to: at(if writes { to } else { entries.slot }),
+            from: at(entries.slot()),
+            to: at(if writes { to } else { entries.slot() }),
             steps: Steps { tap: p.tap_stride as u64 * T::SIZE, missing },
             shift,
-            fresh: p.pool.reset != 0 && (entries.reset != 0) != inverted,
+            fresh: p.pool.reset.address != 0 && (entries.reset.bits() != 0) != inverted,
             writes,
             longer: L::LONGER && p.len >= p.width,
             types: PhantomData,
@@ -172,10 +178,10 @@ impl Drafts {
     #[inline(always)]
     pub(super) unsafe fn new<T: Element>(p: &Conv1dParams, n: u32, channel: u32, missing: u32) -> Drafts {
         let buffer = &p.intermediate;
-        let listed = buffer.state != 0 && buffer.row != 0;
+        let listed = buffer.state != 0 && buffer.row.address != 0;
         // SAFETY: the caller's promise.
-        let row = unsafe { memory::load_u32_if(listed, buffer.row + 4 * n as u64) };
-        let row = if listed { row } else { n };
+        let row = unsafe { Index::load_if(listed, &buffer.row, n, 0) };
+        let row = if listed { row.get() as u32 } else { n };
         let keeps = buffer.state != 0 && row < buffer.rows;
         let (row, width) = (if keeps { row } else { 0 }, p.width - 1);
         Drafts {

@@ -6,6 +6,7 @@ use crate::problem::{
     Beta, Decay, Intermediate, Memory, Out, Pool, Problem, Solution, Source, StartFlags, Target, Tokens,
 };
 use crate::strided::Strided;
+use crate::table::TableForm;
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::{DType, Family, HeadMap, HeadShape, Layout};
 
@@ -97,6 +98,7 @@ impl Case {
             intermediate,
             round_state: false,
             out: Some(Out { dtype: out.dtype, stride }),
+            tables: TableForm::default(),
         };
         let out = Memory::new(out.data, out.dtype);
         let solution = Solution { out, state, final_state, intermediate: buffer };

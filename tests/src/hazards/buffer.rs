@@ -106,8 +106,8 @@ pub fn every_place_at_once(device: &mut dyn Device) -> Result<()> {
         p.keep_each_state(3);
         p.fill_pool(9, 160);
         let slots = vec![8, 1, 6, 3, 4, 5, 2, 7, 0];
-        p.source = Source::Accepted { slots, width: 3, accepted: vec![3, 1, 2] };
-        p.target = Target::EachToken;
+        p.source = Source::Accepted { slots: slots.clone(), width: 3, accepted: vec![3, 1, 2] };
+        p.target = Target::EachToken { slots, width: 3 };
         p.run_and_check(device, Tile::Auto)?;
         p.target = Target::Sequences { slots: 4, pitch: p.elements() + 8 };
         p.run_and_check(device, Tile::Auto)?;

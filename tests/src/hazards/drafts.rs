@@ -13,8 +13,8 @@ fn by_token(slots: &[[i32; 3]], accepted: &[i32], tokens: usize, seed: u64) -> P
     let mut p = draft(SHAPE, slots.len(), tokens, DType::F32, seed);
     p.fill_pool(12, seed + 1);
     let slots = slots.as_flattened().to_vec();
-    p.source = Source::Accepted { slots, width: 3, accepted: accepted.to_vec() };
-    p.target = Target::EachToken;
+    p.source = Source::Accepted { slots: slots.clone(), width: 3, accepted: accepted.to_vec() };
+    p.target = Target::EachToken { slots, width: 3 };
     p
 }
 

@@ -21,8 +21,9 @@ pub fn empty_sequence_touches_no_slot(device: &mut dyn Device) -> Result<()> {
         ensure!(p.routes()[1].stores.is_empty(), "the empty sequence is to write {:?}", p.routes()[1]);
         p.run_and_check(device, Tile::Auto)?;
     }
-    p.source = Source::Accepted { slots: (0..6).collect(), width: 2, accepted: vec![2, 1, 2] };
-    p.target = Target::EachToken;
+    let slots: Vec<i32> = (0..6).collect();
+    p.source = Source::Accepted { slots: slots.clone(), width: 2, accepted: vec![2, 1, 2] };
+    p.target = Target::EachToken { slots, width: 2 };
     p.keep_each_state(2);
     p.run_and_check(device, Tile::Auto).map(drop)
 }

@@ -115,8 +115,9 @@ pub fn draft_continues_where_the_last_one_was_accepted(device: &mut dyn Device) 
             p.tokens = Tokens::Each { batch: 1, tokens: TOKENS };
             p.fill_pool(TOKENS + 1, 134);
             p.pool.data[..pool.len()].copy_from_slice(pool);
-            p.source = Source::Accepted { slots: vec![3, 0, 2], width: TOKENS, accepted: vec![last] };
-            p.target = Target::EachToken;
+            let slots = vec![3, 0, 2];
+            p.source = Source::Accepted { slots: slots.clone(), width: TOKENS, accepted: vec![last] };
+            p.target = Target::EachToken { slots, width: TOKENS };
             p
         };
         // The first draft starts from the slot of its first token.

@@ -10,6 +10,7 @@ pub mod unpack;
 use crate::device::{Device, POISON};
 use crate::random::Noise;
 use crate::strided::{Strided, alloc_rows, dense_rows, encode_values};
+use crate::table::TableForm;
 use anyhow::{Result, ensure};
 use gdn_host::{
     Beta, DType, Decay, Decode, Family, HeadMap, HeadShape, Inputs, Rows, SlotPool, Start, StatePool, Table,
@@ -132,10 +133,7 @@ impl Bytes {
 
 /// Writes a table of indices into fresh memory.
 pub fn place_table(device: &mut dyn Device, indices: &[i32]) -> Result<Table> {
-    let bytes: Vec<u8> = indices.iter().flat_map(|i| i.to_le_bytes()).collect();
-    let address = device.alloc(bytes.len().max(4) as u64)?;
-    device.write(address, &bytes)?;
-    Ok(Table::i32(address, indices.len() as u64))
+    TableForm::default().indices(device, indices, 1)
 }
 
 /// [`place_table`] of a table that may not be there.
@@ -196,7 +194,7 @@ pub fn place_decode(
         inputs: *inputs,
         batch: slots.len() as u32,
         state,
-        slots: place_table(device, slots)?,
+        slots: Some(place_table(device, slots)?),
         write_slots: None,
         null_slot: None,
         start: Start::FromSlot,

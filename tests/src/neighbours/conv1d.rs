@@ -3,14 +3,15 @@
 //! Outputs are held against the oracle element by element; conv states and windows are inputs that were moved, and
 //! every byte of them, of the gaps between them, and of what nobody was to write must be right.
 
-use super::{check_elements, write_indices, write_optional, write_table};
+use super::{check_elements, write_indices, write_optional};
 use crate::compare::widen;
 use crate::device::{Device, POISON};
 use crate::problem::StartFlags;
 use crate::strided::{Strided, alloc_rows, decode_values, dense_rows, encode_values};
+use crate::table::TableForm;
 use anyhow::{Result, ensure};
 use gdn_host::reference::conv1d::{Conv1d, Conv1dResult, conv1d_update};
-use gdn_host::{Conv1dUpdate, ConvPool, CuSeqlens, DType, DraftWindows, Rows, Start, Tensor, Tile, Tokens};
+use gdn_host::{Conv1dUpdate, ConvPool, DType, DraftWindows, Entry, Rows, Start, Tensor, Tile, Tokens};
 use std::fmt;
 
 /// How the call says which tokens are whose.
@@ -257,15 +258,13 @@ impl ConvProblem {
                 Rows { tensor, stride: stride as u64 }
             }
         };
-        let cumulated = |size: usize| {
+        let form = TableForm::default();
+        let mut packed = |entry| -> Result<_> {
             let ends = self.tokens().into_iter().map(|(_, end)| end as i64);
-            std::iter::once(0)
-                .chain(ends)
-                .flat_map(|end| end.to_le_bytes()[..size].to_vec())
-                .collect::<Vec<u8>>()
+            let lengths: Vec<i64> = std::iter::once(0).chain(ends).collect();
+            let cu_seqlens = form.lengths(device, &lengths, entry)?;
+            Ok(Tokens::Packed { batch, total: total as u32, cu_seqlens })
         };
-        let packed = |cu_seqlens| Tokens::Packed { batch, total: total as u32, cu_seqlens };
-        let entries = self.lens.len() + 1;
         let tokens = match self.packing {
             Packing::Each => {
                 let tokens = self.lens.first().map_or(1, |len| *len as u32);
@@ -275,14 +274,14 @@ impl ConvProblem {
                 );
                 Tokens::Each { batch, tokens }
             }
-            Packing::I32 => packed(CuSeqlens::I32(write_table(device, &cumulated(4), entries)?)),
-            Packing::I64 => packed(CuSeqlens::I64(write_table(device, &cumulated(8), entries)?)),
+            Packing::I32 => packed(Entry::I32)?,
+            Packing::I64 => packed(Entry::I64)?,
         };
         let bias = self.bias.as_ref().map(|bias| alloc_rows(device, bias)).transpose()?;
         let start = match &self.start {
             StartFlags::None => Start::FromSlot,
-            StartFlags::Reset(x) => Start::Reset(write_table(device, x, x.len())?),
-            StartFlags::HasInitialState(x) => Start::HasInitialState(write_table(device, x, x.len())?),
+            StartFlags::Reset(x) => Start::Reset(form.flags(device, x)?),
+            StartFlags::HasInitialState(x) => Start::HasInitialState(form.flags(device, x)?),
         };
         let pool = &self.pool;
         let intermediate = self.windows.as_ref().map(|windows| -> Result<_> {
@@ -319,7 +318,9 @@ impl ConvProblem {
             null_slot: self.null_slot,
             start,
             accepted: write_optional(device, self.accepted.as_ref())?,
-            parent: write_optional(device, self.parent.as_ref())?,
+            parent: (self.parent.as_ref())
+                .map(|parent| form.indices(device, parent, parent.len() / self.lens.len()))
+                .transpose()?,
             intermediate,
             update: self.update,
             out,

@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::parity::Outcome;
 use crate::problem::{self, Call, Out, Place, Pool, Problem, Source, StartFlags, Target, Tokens};
 use crate::strided::{Strided, encode_values, round};
+use crate::table::TableForm;
 use anyhow::{Context as _, Result, bail, ensure};
 use gdn_host::call::split_mixed_qkv;
 use gdn_host::{
@@ -125,6 +126,7 @@ impl LayerCase {
             intermediate: None,
             round_state: false,
             out: Some(Out { dtype: io, stride: values }),
+            tables: TableForm::default(),
         };
         let norm = NormProblem {
             hv,

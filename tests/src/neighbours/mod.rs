@@ -8,6 +8,7 @@ pub mod random;
 pub mod recorded;
 
 use crate::device::Device;
+use crate::table::TableForm;
 use anyhow::{Result, ensure};
 use gdn_host::{DType, Table};
 
@@ -31,17 +32,9 @@ fn check_elements(name: &str, dtype: DType, got: &[f32], want: &[f64], sums: &[f
     Ok(())
 }
 
-/// Writes a table of bytes with `len` entries.
-fn write_table(device: &mut dyn Device, bytes: &[u8], len: usize) -> Result<Table> {
-    let address = device.alloc(bytes.len().max(1) as u64)?;
-    device.write(address, bytes)?;
-    Ok(Table::i32(address, len as u64))
-}
-
 /// Writes a table of i32.
 fn write_indices(device: &mut dyn Device, x: &[i32]) -> Result<Table> {
-    let bytes: Vec<u8> = x.iter().flat_map(|i| i.to_le_bytes()).collect();
-    write_table(device, &bytes, x.len())
+    TableForm::default().indices(device, x, 1)
 }
 
 /// Writes a table of i32, if there is one.

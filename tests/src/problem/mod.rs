@@ -19,6 +19,7 @@ pub use solution::{Memory, Solution};
 
 use crate::device::Device;
 use crate::strided::Strided;
+use crate::table::TableForm;
 use anyhow::Result;
 use gdn_host::{DType, Family, HeadMap, HeadShape, Layout, ModuleKey, Tile, plan};
 use std::fmt;
@@ -155,7 +156,7 @@ pub struct Pool {
     pub pitch: usize,
 }
 
-/// Where sequences start. Decode knows slots only.
+/// Where sequences start. Decode has neither zeros nor counts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// From zeros.
@@ -191,8 +192,13 @@ pub enum Target {
         /// Elements from slot to slot in memory.
         pitch: usize,
     },
-    /// The state after each token to its slot of [`Source::Accepted`]'s table.
-    EachToken,
+    /// The state after each token to a slot of its own.
+    EachToken {
+        /// `[N, width]`.
+        slots: Vec<i32>,
+        /// Slots of a sequence.
+        width: usize,
+    },
 }
 
 /// Start flags.
@@ -277,6 +283,8 @@ pub struct Problem {
     pub round_state: bool,
     /// Output; decode always has one.
     pub out: Option<Out>,
+    /// How all its tables lie in memory.
+    pub tables: TableForm,
 }
 
 /// Without the thousands of values.
@@ -289,7 +297,7 @@ impl fmt::Debug for Problem {
         let Pool { dtype, layout, slots, pitch, .. } = &p.pool;
         writeln!(f, "state {} {layout:?} x {slots} pitch {pitch}, {:?}", dtype.name(), p.source)?;
         writeln!(f, "start {:?}, target {:?}, null {:?}", p.start, p.target, p.null_slot)?;
-        write!(f, "{:?}, round {}, out {:?}", p.intermediate, p.round_state, p.out)
+        write!(f, "{:?}, round {}, out {:?}, {:?}", p.intermediate, p.round_state, p.out, p.tables)
     }
 }
 

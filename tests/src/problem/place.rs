@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::problem::solution::transpose;
 use crate::strided::{Strided, alloc_rows, write_rows};
 use anyhow::{Result, bail};
-use gdn_host::{self as host, Inputs, Layout, Operation, Rows, Start, StatePool, Table, Tensor};
+use gdn_host::{self as host, Entry, Inputs, Layout, Operation, Rows, Start, StatePool, Tensor};
 
 /// A call of either operation.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ pub struct Placed {
 impl Problem {
     /// Puts the data into device memory and makes the call.
     pub fn place(&self, device: &mut dyn Device) -> Result<Placed> {
-        let inputs = self.place_inputs(device)?;
+        let (inputs, tables) = (self.place_inputs(device)?, &self.tables);
         let out = self.out.map(|out| alloc(device, out.dtype, self.tokens.total(), self.width(), out.stride));
         let out = out.transpose()?;
         let state = match self.source {
@@ -70,8 +70,10 @@ impl Problem {
         let target = match &self.target {
             Target::Nowhere => host::Target::Nowhere,
             Target::InPlace => host::Target::InPlace,
-            Target::Slots(slots) => host::Target::Slots(indices(device, slots)?),
-            Target::EachToken => host::Target::EachToken,
+            Target::Slots(slots) => host::Target::Slots(tables.indices(device, slots, 1)?),
+            Target::EachToken { slots, width } => {
+                host::Target::EachToken(tables.indices(device, slots, *width)?)
+            }
             Target::Sequences { slots, .. } => {
                 let Some(rows) = final_state else { bail!("final states were not placed") };
                 host::Target::Sequences(pool(rows, *slots))
@@ -79,8 +81,8 @@ impl Problem {
         };
         let start = match &self.start {
             StartFlags::None => Start::FromSlot,
-            StartFlags::Reset(x) => Start::Reset(table(device, x, x.len())?),
-            StartFlags::HasInitialState(x) => Start::HasInitialState(table(device, x, x.len())?),
+            StartFlags::Reset(x) => Start::Reset(tables.flags(device, x)?),
+            StartFlags::HasInitialState(x) => Start::HasInitialState(tables.flags(device, x)?),
         };
         let call = if self.tokens.is_decode() {
             Call::Decode(self.decode(inputs, source, target, start, out)?)
@@ -108,8 +110,10 @@ impl Problem {
         start: Start,
         out: Option<Rows>,
     ) -> Result<host::Decode> {
-        let host::Source::Slots { pool: state, slots } = source else {
-            bail!("decode starts from slots, not from {:?}", self.source);
+        let (state, slots) = match source {
+            host::Source::Sequences(pool) => (pool, None),
+            host::Source::Slots { pool, slots } => (pool, Some(slots)),
+            _ => bail!("decode starts from slots, not from {:?}", self.source),
         };
         let write_slots = match target {
             host::Target::InPlace => None,
@@ -183,15 +187,15 @@ impl Problem {
 
     fn place_source(&self, device: &mut dyn Device, pool: Option<StatePool>) -> Result<host::Source> {
         let Some(pool) = pool else { return Ok(host::Source::Zeros) };
+        let tables = &self.tables;
         Ok(match &self.source {
             Source::Zeros => host::Source::Zeros,
             Source::Sequences => host::Source::Sequences(pool),
-            Source::Slots(slots) => host::Source::Slots { pool, slots: indices(device, slots)? },
+            Source::Slots(slots) => host::Source::Slots { pool, slots: tables.indices(device, slots, 1)? },
             Source::Accepted { slots, width, accepted } => host::Source::Accepted {
                 pool,
-                slots: indices(device, slots)?,
-                width: *width as u32,
-                accepted: indices(device, accepted)?,
+                slots: tables.indices(device, slots, *width)?,
+                accepted: tables.indices(device, accepted, 1)?,
             },
         })
     }
@@ -203,13 +207,8 @@ impl Problem {
             Tokens::Each { tokens, .. } => return Ok(host::Tokens::Each { batch, tokens: *tokens as u32 }),
             Tokens::Packed { cu_seqlens, total, is_i64 } => (cu_seqlens, *total as u32, is_i64),
         };
-        let cu_seqlens = if *is_i64 {
-            let bytes: Vec<u8> = cu_seqlens.iter().flat_map(|i| i.to_le_bytes()).collect();
-            host::CuSeqlens::I64(table(device, &bytes, cu_seqlens.len())?)
-        } else {
-            let narrow: Vec<i32> = cu_seqlens.iter().map(|&i| i as i32).collect();
-            host::CuSeqlens::I32(indices(device, &narrow)?)
-        };
+        let entry = if *is_i64 { Entry::I64 } else { Entry::I32 };
+        let cu_seqlens = self.tables.lengths(device, cu_seqlens, entry)?;
         Ok(host::Tokens::Packed { batch, total, cu_seqlens })
     }
 
@@ -219,14 +218,16 @@ impl Problem {
         rows: Option<Rows>,
     ) -> Result<Option<host::Intermediate>> {
         let (Some(buffer), Some(memory)) = (&self.intermediate, rows) else { return Ok(None) };
-        let mut optional = |x: &Option<Vec<i32>>| x.as_ref().map(|x| indices(device, x)).transpose();
+        let mut optional = |x: &Option<Vec<i32>>, columns| {
+            x.as_ref().map(|x| self.tables.indices(device, x, columns)).transpose()
+        };
         Ok(Some(host::Intermediate {
             tensor: memory.tensor,
             rows: buffer.rows as u32,
             steps: buffer.steps as u32,
             pitch: memory.stride,
-            row: optional(&buffer.row)?,
-            parent: optional(&buffer.parent)?,
+            row: optional(&buffer.row, 1)?,
+            parent: optional(&buffer.parent, buffer.steps)?,
         }))
     }
 }
@@ -242,15 +243,4 @@ fn alloc(
     let len = count.saturating_sub(1) * stride + width;
     let address = device.alloc((len * dtype.size()) as u64)?;
     Ok(Rows { tensor: Tensor { address, dtype, len: len as u64 }, stride: stride as u64 })
-}
-
-fn indices(device: &mut dyn Device, x: &[i32]) -> Result<Table> {
-    let bytes: Vec<u8> = x.iter().flat_map(|i| i.to_le_bytes()).collect();
-    table(device, &bytes, x.len())
-}
-
-fn table(device: &mut dyn Device, bytes: &[u8], len: usize) -> Result<Table> {
-    let address = device.alloc(bytes.len().max(1) as u64)?;
-    device.write(address, bytes)?;
-    Ok(Table::i32(address, len as u64))
 }

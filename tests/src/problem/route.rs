@@ -119,8 +119,7 @@ impl Problem {
             Target::InPlace => self.slot(n).filter(|_| last.is_some()).map(Place::Pool),
             Target::Slots(slots) => self.named(slots[n]).filter(|_| last.is_some()).map(Place::Pool),
             Target::Sequences { .. } => Some(Place::Final(n)),
-            Target::EachToken => {
-                let Source::Accepted { slots, width, .. } = &self.source else { return };
+            Target::EachToken { slots, width } => {
                 let row = slots[n * width..(n + 1) * width].iter().take(route.tokens.len());
                 let named = row.enumerate().filter_map(|(t, &slot)| Some((t, self.named(slot)?)));
                 route.stores.extend(named.map(|(t, slot)| (Some(t), Place::Pool(slot))));

@@ -3,6 +3,7 @@
 use super::Noise;
 use crate::problem::{Beta, Decay, Intermediate, Out, Pool, Problem, Source, StartFlags, Target, Tokens};
 use crate::strided::{Strided, round};
+use crate::table::TableForm;
 use gdn_host::{DType, Family, HeadMap, HeadShape, Layout};
 
 /// What a plain problem is made of.
@@ -73,6 +74,7 @@ impl Plain {
             intermediate: None,
             round_state: false,
             out: Some(Out { dtype: io, stride: values }),
+            tables: TableForm::default(),
         };
         problem.fill_pool(batch.max(1), seed + 1);
         problem

@@ -117,11 +117,8 @@ fn or_nothing(index: i32, noise: &mut Noise) -> i32 {
 impl Addressing {
     /// The nearest combination that a call may have.
     fn fitted(mut self) -> Self {
-        if self.begin == Begin::Zeros && matches!(self.end, End::InPlace | End::Slots) {
+        if self.begin == Begin::Zeros && matches!(self.end, End::InPlace | End::Slots | End::EachToken) {
             self.end = End::Sequences;
-        }
-        if self.end == End::EachToken && self.begin != Begin::Accepted {
-            self.end = End::Nowhere;
         }
         self.tree &= self.end != End::EachToken;
         self.advance_only &= self.end != End::Nowhere || self.steps > 0;
@@ -161,7 +158,12 @@ impl Addressing {
             End::InPlace => Target::InPlace,
             End::Slots => Target::Slots(table(batch)),
             End::Sequences => Target::Sequences { slots: batch + gaps[0], pitch: p.elements() + 8 * gaps[2] },
-            End::EachToken => Target::EachToken,
+            End::EachToken => match &p.source {
+                Source::Accepted { slots, width, .. } => {
+                    Target::EachToken { slots: slots.clone(), width: *width }
+                }
+                _ => Target::EachToken { slots: table(batch * self.width), width: self.width },
+            },
         };
         if self.begin == Begin::Zeros {
             p.fill_pool(0, 0);

@@ -32,6 +32,15 @@ impl Space {
         Table::i32(self.tensor(DType::F32, len).address, len)
     }
 
+    /// Rows of an entry for each token of a sequence.
+    pub fn by_token(&mut self) -> Table {
+        self.table(BATCH).with_columns(TOKENS)
+    }
+
+    pub fn flags(&mut self) -> Table {
+        Table::bytes(self.tensor(DType::F32, BATCH).address, BATCH)
+    }
+
     pub fn pool(&mut self, dtype: DType, slots: u32) -> StatePool {
         let pitch = SHAPE.state_elements();
         let tensor = self.tensor(dtype, u64::from(slots) * pitch);
@@ -67,7 +76,7 @@ pub fn decode() -> Decode {
         inputs: space.inputs(BATCH),
         batch: BATCH as u32,
         state: space.pool(DType::F32, 5),
-        slots: space.table(BATCH),
+        slots: Some(space.table(BATCH)),
         write_slots: None,
         null_slot: None,
         start: Start::FromSlot,
@@ -108,9 +117,8 @@ pub fn buffer(space: &mut Space, dtype: DType) -> Intermediate {
 
 /// Slots by token, from those of the last draft.
 pub fn accepted(space: &mut Space) -> Source {
-    let (pool, slots, accepted) =
-        (space.pool(DType::F32, 6), space.table(BATCH * TOKENS), space.table(BATCH));
-    Source::Accepted { pool, slots, width: TOKENS as u32, accepted }
+    let (pool, slots, accepted) = (space.pool(DType::F32, 6), space.by_token(), space.table(BATCH));
+    Source::Accepted { pool, slots, accepted }
 }
 
 /// What a changed call is refused with.

@@ -1,7 +1,9 @@
 //! Decode, and with it everything that the inputs of all calls are refused for.
 
 use crate::calls::{self, BATCH, SHAPE, refused};
-use gdn_host::{Beta, DType, Decay, Decode, Family, Layout, Operation, Rows, Start, Table, Tensor, call};
+use gdn_host::{
+    Beta, DType, Decay, Decode, Entry, Family, Layout, Operation, Rows, Start, Table, Tensor, call,
+};
 
 fn valid() -> Decode {
     calls::decode()
@@ -21,6 +23,10 @@ fn logits(call: &mut Decode) -> &mut Rows {
     calls::beta(&mut call.inputs)
 }
 
+fn slots(call: &mut Decode) -> &mut Table {
+    call.slots.as_mut().unwrap()
+}
+
 #[test]
 fn valid_call_is_accepted() {
     valid().check().unwrap();
@@ -37,7 +43,7 @@ fn null_addresses() {
     assert_eq!(refusal(|c| logits(c).tensor.address = 0), "beta.b: the address is null");
     assert_eq!(refusal(|c| c.out.tensor.address = 0), "out: the address is null");
     assert_eq!(refusal(|c| c.state.tensor.address = 0), "state: the address is null");
-    assert_eq!(refusal(|c| c.slots.address = 0), "slots: the address is null");
+    assert_eq!(refusal(|c| slots(c).address = 0), "slots: the address is null");
     let null = Table::i32(0, BATCH);
     assert_eq!(refusal(|c| c.write_slots = Some(null)), "write_slots: the address is null");
     assert_eq!(refusal(|c| c.start = Start::Reset(null)), "start: the address is null");
@@ -64,7 +70,7 @@ fn misaligned_addresses() {
     assert!(refusal(|c| c.inputs.v.tensor.address += 1).ends_with("is not aligned to 2 bytes"));
     assert!(refusal(|c| c.out.tensor.address += 1).starts_with("out: address"));
     assert!(refusal(|c| softplus(c).1.address += 2).ends_with("is not aligned to 4 bytes"));
-    assert!(refusal(|c| c.slots.address += 2).starts_with("slots: address"));
+    assert!(refusal(|c| slots(c).address += 2).starts_with("slots: address"));
     let odd = Table::i32(0x7f01_0000_0002, BATCH);
     assert!(refusal(|c| c.write_slots = Some(odd)).ends_with("is not aligned to 4 bytes"));
 }
@@ -91,7 +97,7 @@ fn strides() {
 fn one_row_needs_no_stride() {
     let mut call = valid();
     call.batch = 1;
-    call.slots.len = 1;
+    slots(&mut call).len = 1;
     for rows in [&mut call.inputs.q, &mut call.inputs.k, &mut call.inputs.v, &mut call.out] {
         rows.stride = 0;
     }
@@ -109,12 +115,12 @@ fn lengths() {
     assert!(
         refusal(|c| c.state.slots = 6).starts_with("state: has 327680 elements, the call touches 393216")
     );
-    assert_eq!(refusal(|c| c.slots.len = 2), "slots: has 2 entries, the call needs 3");
-    assert_eq!(refusal(|c| c.slots.len = 4), "slots: has 4 entries, the call needs 3");
+    assert_eq!(refusal(|c| slots(c).len = 2), "slots: has 2 rows, the call needs 3");
+    assert_eq!(refusal(|c| slots(c).len = 4), "slots: has 4 rows, the call needs 3");
     let short = Table::i32(0x7f01_0000_0000, 1);
-    assert!(refusal(|c| c.write_slots = Some(short)).starts_with("write_slots: has 1 entries"));
-    assert!(refusal(|c| c.start = Start::Reset(short)).starts_with("start: has 1 entries"));
-    assert!(refusal(|c| c.start = Start::HasInitialState(short)).starts_with("start: has 1 entries"));
+    assert!(refusal(|c| c.write_slots = Some(short)).starts_with("write_slots: has 1 rows"));
+    assert!(refusal(|c| c.start = Start::Reset(short)).starts_with("start: has 1 rows"));
+    assert!(refusal(|c| c.start = Start::HasInitialState(short)).starts_with("start: has 1 rows"));
 }
 
 #[test]
@@ -207,7 +213,7 @@ fn overlapping_buffers() {
         refusal(|c| c.out.tensor.address = c.state.tensor.address + 4096),
         "state: shares memory with out"
     );
-    let slots = refusal(|c| c.slots.address = c.state.tensor.address);
+    let slots = refusal(|c| slots(c).address = c.state.tensor.address);
     assert_eq!(slots, "state: shares memory with slots");
     let touching = refusal(|c| c.inputs.q.tensor.address = c.out.tensor.address - 768 * 2 + 16);
     assert_eq!(touching, "out: shares memory with q");
@@ -249,4 +255,37 @@ fn packed_row_splits_into_views() {
     call.check().unwrap();
     call.inputs.v.tensor.len -= 9;
     assert!(call.check().unwrap_err().to_string().starts_with("v: has"));
+}
+
+/// A table whose entries are of a type that its field does not take, and rows that overlap.
+#[test]
+fn types_and_strides_of_tables() {
+    let index = "type u8 does not fit, expected i32, u32 or i64";
+    assert_eq!(refusal(|c| slots(c).entry = Entry::U8), format!("slots: {index}"));
+    let bytes = Table::bytes(0x7f01_0000_0000, BATCH);
+    assert_eq!(refusal(|c| c.write_slots = Some(bytes)), format!("write_slots: {index}"));
+    let wide = Table { entry: Entry::I64, ..bytes };
+    let flag = "start: type i64 does not fit, expected u8, i32 or u32";
+    assert_eq!(refusal(|c| c.start = Start::Reset(wide)), flag);
+    assert_eq!(refusal(|c| c.start = Start::HasInitialState(wide)), flag);
+    assert_eq!(refusal(|c| slots(c).stride = 0), "slots: stride 0 is outside 1..=4294967295 elements");
+    assert!(refusal(|c| slots(c).stride = 1 << 32).starts_with("slots: stride 4294967296 is outside"));
+    let two = refusal(|c| *slots(c) = slots(c).with_columns(2));
+    assert_eq!(two, "slots: has rows of 2 entries, the call needs 1");
+    let odd = refusal(|c| *slots(c) = Table::i64(0x7f01_0000_0004, BATCH));
+    assert_eq!(odd, "slots: address 0x7f0100000004 is not aligned to 8 bytes");
+    let mut call = valid();
+    call.slots = Some(Table::i64(0x7f01_0000_0000, BATCH).with_stride(7));
+    call.start = Start::Reset(Table::u32(0x7e02_0000_0000, BATCH).with_stride(1 << 31));
+    call.check().unwrap();
+}
+
+/// Without a table sequence n is in slot n, so there must be one.
+#[test]
+fn pool_without_slots() {
+    let mut call = valid();
+    call.slots = None;
+    call.check().unwrap();
+    let few = refusal(|c| (c.slots, c.state.slots) = (None, 2));
+    assert_eq!(few, "state: 2 is not allowed, it must be as many states as there are sequences");
 }

@@ -113,7 +113,7 @@ fn stores_after_each_token_count_in_a_plan() {
     };
     assert_eq!(plan(&into_a_buffer), (32, false));
     let into_slots = |call: &mut Recurrent, space: &mut Space| {
-        (call.source, call.target) = (calls::accepted(space), Target::EachToken);
+        (call.source, call.target) = (calls::accepted(space), Target::EachToken(space.by_token()));
         in_kv(call);
     };
     assert_eq!(plan(&into_slots), (32, false));

@@ -1,7 +1,7 @@
 //! Recurrent: tokens, options and the output. Its states are in `states.rs`, its inputs are decode's.
 
-use crate::calls::{self, BATCH, INPUTS, SHAPE, TOKENS, accepted, buffer, elsewhere, refused};
-use gdn_host::{CuSeqlens, DType, Operation, Recurrent, Source, Start, Table, Target, Tokens};
+use crate::calls::{self, BATCH, INPUTS, SHAPE, accepted, buffer, elsewhere, refused};
+use gdn_host::{DType, Entry, Operation, Recurrent, Source, Start, Table, Target, Tokens};
 
 fn valid() -> Recurrent {
     calls::recurrent()
@@ -13,23 +13,21 @@ fn refusal(change: impl FnOnce(&mut Recurrent)) -> String {
 }
 
 /// Packed sequences with a table of `len` entries at an address.
-fn packed(total: u32, i64_entries: bool, address: u64, len: u64) -> Tokens {
-    let table = Table::i32(address, len);
-    let cu_seqlens = if i64_entries { CuSeqlens::I64(table) } else { CuSeqlens::I32(table) };
-    Tokens::Packed { batch: BATCH as u32, total, cu_seqlens }
+fn packed(total: u32, entry: Entry, address: u64, len: u64) -> Tokens {
+    Tokens::Packed { batch: BATCH as u32, total, cu_seqlens: Table::new(address, entry, len) }
 }
 
 const TABLE: u64 = 0x7f90_0000_0000;
 
 #[test]
 fn table_of_lengths() {
-    for (i64_entries, align) in [(false, 4), (true, 8)] {
+    for (entry, align) in [(Entry::I32, 4), (Entry::U32, 4), (Entry::I64, 8)] {
         let mut call = valid();
-        call.tokens = packed(6, i64_entries, TABLE, BATCH + 1);
+        call.tokens = packed(6, entry, TABLE, BATCH + 1);
         call.check().unwrap();
-        let refusal = |address, len| refusal(|c| c.tokens = packed(6, i64_entries, address, len));
-        assert_eq!(refusal(TABLE, 3), "tokens.cu_seqlens: has 3 entries, the call needs 4");
-        assert_eq!(refusal(TABLE, 5), "tokens.cu_seqlens: has 5 entries, the call needs 4");
+        let refusal = |address, len| refusal(|c| c.tokens = packed(6, entry, address, len));
+        assert_eq!(refusal(TABLE, 3), "tokens.cu_seqlens: has 3 rows, the call needs 4");
+        assert_eq!(refusal(TABLE, 5), "tokens.cu_seqlens: has 5 rows, the call needs 4");
         assert_eq!(refusal(0, 4), "tokens.cu_seqlens: the address is null");
         let odd = refusal(TABLE + align / 2, 4);
         assert!(odd.ends_with(&format!("is not aligned to {align} bytes")), "{odd}");
@@ -42,7 +40,7 @@ fn inputs_and_output_have_a_row_for_each_token() {
     assert_eq!(q, "q: has 1535 elements, the call touches 1536");
     let more = refusal(|c| c.tokens = Tokens::Each { batch: 3, tokens: 3 });
     assert_eq!(more, "q: has 1536 elements, the call touches 2304");
-    let total = refusal(|c| c.tokens = packed(7, false, TABLE, 4));
+    let total = refusal(|c| c.tokens = packed(7, Entry::I32, TABLE, 4));
     assert_eq!(total, "q: has 1536 elements, the call touches 1792");
     let out = refusal(|c| c.out.as_mut().unwrap().tensor.len -= 1);
     assert_eq!(out, "out: has 3071 elements, the call touches 3072");
@@ -71,7 +69,7 @@ fn options() {
         "v: type f16 does not fit, expected the type of q"
     );
     let short = Table::i32(TABLE, 2);
-    assert_eq!(refusal(|c| c.start = Start::Reset(short)), "start: has 2 entries, the call needs 3");
+    assert_eq!(refusal(|c| c.start = Start::Reset(short)), "start: has 2 rows, the call needs 3");
     let null = Table::i32(0, BATCH);
     assert_eq!(refusal(|c| c.start = Start::HasInitialState(null)), "start: the address is null");
 }
@@ -113,12 +111,12 @@ fn empty_calls_need_no_memory() {
 fn every_argument_has_an_extent() {
     let mut space = elsewhere();
     let mut call = valid();
-    call.tokens = packed(6, true, TABLE, BATCH + 1);
+    call.tokens = packed(6, Entry::I64, TABLE, BATCH + 1);
     call.source = accepted(&mut space);
-    call.start = Start::Reset(space.table(BATCH));
+    call.start = Start::Reset(space.flags());
     call.target = Target::Slots(space.table(BATCH));
     let mut intermediate = buffer(&mut space, DType::F32);
-    (intermediate.row, intermediate.parent) = (Some(space.table(BATCH)), Some(space.table(BATCH * TOKENS)));
+    (intermediate.row, intermediate.parent) = (Some(space.table(BATCH)), Some(space.by_token()));
     call.intermediate = Some(intermediate);
     call.check().unwrap();
     let extents = call.extents();

@@ -79,18 +79,13 @@ fn combinations() {
     assert_eq!(refusal(|c| c.source = Source::Zeros), zeros);
     let slots = Target::Slots(elsewhere().table(BATCH));
     assert_eq!(refusal(|c| (c.source, c.target) = (Source::Zeros, slots)), zeros);
-    let by_token = "target: slots by token need a source with a row of slots for each sequence";
-    assert_eq!(refusal(|c| c.target = Target::EachToken), by_token);
-    assert_eq!(refused(by_sequence(), |c| c.target = Target::EachToken), by_token);
-    assert_eq!(
-        refused(by_sequence(), |c| (c.source, c.target) = (Source::Zeros, Target::EachToken)),
-        by_token
-    );
-    let tree = |c: &mut Recurrent| {
+    let by_token = Target::EachToken(elsewhere().by_token());
+    assert_eq!(refusal(|c| (c.source, c.target) = (Source::Zeros, by_token)), zeros);
+    let tree = move |c: &mut Recurrent| {
         let mut space = calls::elsewhere();
         space.tensor(DType::F32, 0);
-        (c.source, c.target) = (accepted(&mut space), Target::EachToken);
-        kept_buffer(c).parent = Some(space.table(BATCH * TOKENS));
+        (c.source, c.target) = (accepted(&mut space), by_token);
+        kept_buffer(c).parent = Some(space.by_token());
     };
     let text = "target: states of a tree go to the intermediate buffer, not to slots by token";
     assert_eq!(refused(kept(), tree), text);
@@ -110,14 +105,14 @@ fn tables_of_slots() {
     };
     let at = |address, len| Table::i32(address, len);
     let good = elsewhere().table(0).address;
-    assert_eq!(refusal(slots(at(good, 2))), "source.slots: has 2 entries, the call needs 3");
-    assert_eq!(refusal(slots(at(good, 6))), "source.slots: has 6 entries, the call needs 3");
+    assert_eq!(refusal(slots(at(good, 2))), "source.slots: has 2 rows, the call needs 3");
+    assert_eq!(refusal(slots(at(good, 6))), "source.slots: has 6 rows, the call needs 3");
     assert_eq!(refusal(slots(at(0, 3))), "source.slots: the address is null");
     assert!(
         refusal(slots(at(good + 2, 3))).starts_with("source.slots: address 0x7f8040000002 is not aligned")
     );
     let target = |table| move |c: &mut Recurrent| c.target = Target::Slots(table);
-    assert_eq!(refusal(target(at(good, 4))), "target.slots: has 4 entries, the call needs 3");
+    assert_eq!(refusal(target(at(good, 4))), "target.slots: has 4 rows, the call needs 3");
     assert_eq!(refusal(target(at(0, 3))), "target.slots: the address is null");
     assert!(
         refusal(target(at(good + 1, 3))).starts_with("target.slots: address 0x7f8040000001 is not aligned")
@@ -126,25 +121,36 @@ fn tables_of_slots() {
 
 #[test]
 fn rows_of_slots_by_token() {
-    let valid = || Recurrent { source: accepted(&mut elsewhere()), target: Target::EachToken, ..valid() };
-    let change = |change: fn(&mut Table, &mut u32, &mut Table)| {
+    let valid = || {
+        let mut space = elsewhere();
+        let (source, target) = (accepted(&mut space), Target::EachToken(space.by_token()));
+        Recurrent { source, target, ..valid() }
+    };
+    let change = |change: fn(&mut Table, &mut Table, &mut Table)| {
         move |c: &mut Recurrent| {
-            if let Source::Accepted { slots, width, accepted, .. } = &mut c.source {
-                change(slots, width, accepted);
+            if let (Source::Accepted { slots, accepted, .. }, Target::EachToken(to)) =
+                (&mut c.source, &mut c.target)
+            {
+                change(slots, accepted, to);
             }
         }
     };
-    let refusal = |f: fn(&mut Table, &mut u32, &mut Table)| refused(valid(), change(f));
-    assert_eq!(refusal(|_, width, _| *width = 0), "source.width: 0 is not allowed, it must be at least 1");
-    assert_eq!(refusal(|_, width, _| *width = 3), "source.slots: has 6 entries, the call needs 9");
-    assert_eq!(refusal(|slots, _, _| slots.len = 3), "source.slots: has 3 entries, the call needs 6");
+    let refusal = |f: fn(&mut Table, &mut Table, &mut Table)| refused(valid(), change(f));
+    let columns = "0 is not allowed, it must be a table of rows of at least 1 entry";
+    assert_eq!(refusal(|slots, _, _| slots.columns = 0), format!("source.slots: {columns}"));
+    assert_eq!(refusal(|_, _, to| to.columns = 0), format!("target.slots: {columns}"));
+    assert_eq!(refusal(|slots, _, _| slots.len = 2), "source.slots: has 2 rows, the call needs 3");
+    assert_eq!(refusal(|_, _, to| to.len = 6), "target.slots: has 6 rows, the call needs 3");
     assert_eq!(refusal(|slots, _, _| slots.address = 0), "source.slots: the address is null");
-    assert_eq!(
-        refusal(|_, _, accepted| accepted.len = 6),
-        "source.accepted: has 6 entries, the call needs 3"
-    );
-    assert_eq!(refusal(|_, _, accepted| accepted.address = 0), "source.accepted: the address is null");
-    assert!(refusal(|_, _, accepted| accepted.address += 1).ends_with("is not aligned to 4 bytes"));
+    assert_eq!(refusal(|_, _, to| to.address = 0), "target.slots: the address is null");
+    let stride = "stride 1 is outside 2..=4294967295 elements";
+    assert_eq!(refusal(|slots, _, _| slots.stride = 1), format!("source.slots: {stride}"));
+    assert_eq!(refusal(|_, _, to| to.stride = 1), format!("target.slots: {stride}"));
+    assert_eq!(refusal(|_, accepted, _| accepted.len = 6), "source.accepted: has 6 rows, the call needs 3");
+    assert_eq!(refusal(|_, accepted, _| accepted.address = 0), "source.accepted: the address is null");
+    assert!(refusal(|_, accepted, _| accepted.address += 1).ends_with("is not aligned to 4 bytes"));
+    let columns = refusal(|_, accepted, _| *accepted = accepted.with_columns(2));
+    assert_eq!(columns, "source.accepted: has rows of 2 entries, the call needs 1");
 }
 
 #[test]
@@ -184,12 +190,17 @@ fn buffers_of_states() {
     let table = |address, len| Some(Table::i32(address, len));
     let good = 0x7f90_0000_0000;
     let rows = refusal(&|i| i.row = table(good, 4));
-    assert_eq!(rows, "intermediate.row: has 4 entries, the call needs 3");
+    assert_eq!(rows, "intermediate.row: has 4 rows, the call needs 3");
     assert_eq!(refusal(&|i| i.row = table(0, 3)), "intermediate.row: the address is null");
     let parents = refusal(&|i| i.parent = table(good, 3));
-    assert_eq!(parents, "intermediate.parent: has 3 entries, the call needs 6");
-    assert_eq!(refusal(&|i| i.parent = table(0, 6)), "intermediate.parent: the address is null");
-    assert!(refusal(&|i| i.parent = table(good + 2, 6)).ends_with("is not aligned to 4 bytes"));
+    assert_eq!(parents, "intermediate.parent: has rows of 1 entries, the call needs 2");
+    let by_token = |address, len| table(address, len).map(|table| table.with_columns(TOKENS));
+    assert_eq!(
+        refusal(&|i| i.parent = by_token(good, 6)),
+        "intermediate.parent: has 6 rows, the call needs 3"
+    );
+    assert_eq!(refusal(&|i| i.parent = by_token(0, 3)), "intermediate.parent: the address is null");
+    assert!(refusal(&|i| i.parent = by_token(good + 2, 3)).ends_with("is not aligned to 4 bytes"));
 }
 
 #[test]
@@ -205,9 +216,8 @@ fn final_states_share_no_memory() {
             space.pool(DType::F32, 0);
             space.pool(DType::F32, 0);
             let mut intermediate = buffer(&mut space, DType::F32);
-            (intermediate.row, intermediate.parent) =
-                (Some(space.table(BATCH)), Some(space.table(BATCH * TOKENS)));
-            (call.intermediate, call.start) = (Some(intermediate), Start::Reset(space.table(BATCH)));
+            (intermediate.row, intermediate.parent) = (Some(space.table(BATCH)), Some(space.by_token()));
+            (call.intermediate, call.start) = (Some(intermediate), Start::Reset(space.flags()));
             call
         };
         refused(with_all(), overlap)

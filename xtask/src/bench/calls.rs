@@ -146,7 +146,7 @@ fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls
                 inputs,
                 batch,
                 state: pool(tensor),
-                slots,
+                slots: Some(slots),
                 write_slots: None,
                 null_slot: None,
                 start: Start::FromSlot,
