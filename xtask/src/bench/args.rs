@@ -56,6 +56,12 @@ pub struct Args {
     /// Take rows from a file that --json wrote instead of measuring
     #[arg(long, value_name = "FILE", conflicts_with_all = ["roofs", "sweep", "chained", "layer", "host", "load", "json"])]
     pub(super) from: Option<PathBuf>,
+    /// Make the measured parts of README and docs/BENCHMARKS.md and their plots anew from docs/benchmarks; measures nothing
+    #[arg(long, conflicts_with_all = ["from", "roofs", "sweep", "chained", "layer", "host", "load", "json", "plot"])]
+    pub(super) report: bool,
+    /// With --report: write nothing, and fail if a document or plot is not what the results give
+    #[arg(long, requires = "report")]
+    pub(super) check: bool,
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,

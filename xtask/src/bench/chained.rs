@@ -14,7 +14,7 @@ use super::{EARLY, Gpu, report};
 use anyhow::Result;
 use gdn_host::driver::{DeviceBuffer, DriverError, Graph, OwnedStream, Stream, launch, launch_early};
 use gdn_host::{Caps, Launch, Tile};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Microseconds that producers take.
 const PRODUCER_US: [f64; 2] = [2.0, 5.0];
@@ -23,27 +23,27 @@ const PRODUCER_US: [f64; 2] = [2.0, 5.0];
 const CLOCK_RATE: u32 = 13;
 
 /// Marginal times of a shape behind one producer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Chained {
     #[serde(flatten)]
-    shape: Shape,
+    pub(super) shape: Shape,
     tokens: u32,
     /// What the producer spins for.
-    producer_us: f64,
+    pub(super) producer_us: f64,
     /// What a producer takes alone, its launch included.
     alone_us: f64,
     /// What a plain launch adds.
-    plain_us: f64,
+    pub(super) plain_us: f64,
     /// What an early launch adds.
     early_us: f64,
     /// `early_us / plain_us`.
-    ratio: f64,
+    pub(super) ratio: f64,
     /// What an early launch adds where producers are launched early too, to such producers alone.
     all_early_us: f64,
     /// `all_early_us / plain_us`.
-    all_early_ratio: f64,
+    pub(super) all_early_ratio: f64,
     /// Whether the plan was early: otherwise both launches are plain.
-    early: bool,
+    pub(super) early: bool,
 }
 
 /// The producer, and what it writes.

@@ -17,21 +17,21 @@ use super::{EARLY, Gpu, report};
 use anyhow::Result;
 use gdn_host::Launch;
 use gdn_host::driver::{Graph, OwnedStream};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The operations of a step, in the order in which they are launched.
 const OPERATIONS: usize = 3;
 
 /// Times of a shape's step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Layer {
     /// That of the recurrence.
     #[serde(flatten)]
-    shape: Shape,
+    pub(super) shape: Shape,
     /// A step of plain launches.
-    plain_us: f64,
+    pub(super) plain_us: f64,
     /// A step of early ones.
-    early_us: f64,
+    pub(super) early_us: f64,
     /// `early_us / plain_us`.
     ratio: f64,
     /// Whether the plans of convolution, recurrence and norm were early: otherwise both launches are plain.

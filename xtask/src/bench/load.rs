@@ -9,7 +9,7 @@ use super::{modules, report::say};
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::driver::Context;
 use gdn_host::{Code, Gdn, LoadError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Instant;
@@ -24,15 +24,15 @@ pub(super) enum Loads {
 }
 
 /// Milliseconds of a module.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Times {
     /// Machine code; the driver's cache is off. `None` if there is none that GPU and driver take.
     #[serde(skip_serializing_if = "Option::is_none")]
-    binary: Option<f64>,
+    pub(super) binary: Option<f64>,
     /// PTX, JIT-compiled: the driver's cache is off.
-    cold: f64,
+    pub(super) cold: f64,
     /// PTX, from the driver's cache.
-    warm: f64,
+    pub(super) warm: f64,
 }
 
 /// Milliseconds by module.

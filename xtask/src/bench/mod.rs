@@ -15,6 +15,7 @@ mod host;
 mod layer;
 mod load;
 mod ops;
+mod page;
 mod plot;
 mod probe;
 mod roofs;
@@ -49,6 +50,9 @@ pub struct Gpu {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.report {
+        return page::run(args.check);
+    }
     if let Some(file) = &args.from {
         return from_file(args, file);
     }
@@ -71,7 +75,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
     // Files first: whoever reads the tables may stop before their end.
     if let Some(path) = &args.json {
-        let mut result = json!({ "device": device, "load_ms": gpu.load_ms, "rows": times.rows });
+        let mut result = json!({
+            "device": device,
+            "driver": report::driver_version(),
+            "date": report::today(),
+            "load_ms": gpu.load_ms,
+            "rows": times.rows,
+        });
         if let Some(load) = &load {
             result["load_ms"] = json!(load);
         }
@@ -119,7 +129,7 @@ fn plot(args: &Args, device: &str, rows: &[Row]) -> Result<Vec<PathBuf>> {
         Some(path) => saved::Saved::peers(path, device)?,
         None => Vec::new(),
     };
-    plot::draw(dir, device, rows, &peers)
+    plot::write(dir, &plot::draw(device, rows, &peers)?)
 }
 
 /// What was measured: one of the four is filled.

@@ -1,7 +1,7 @@
 //! Plots of rows, as SVG: one an operation and kind, a line for each head shape and type of the state.
 
-use super::row::{GDN, Row};
-use anyhow::{Result, anyhow, ensure};
+use super::row::{GDN, PEERS_RMW, Row};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use std::ops::Range;
@@ -20,6 +20,7 @@ struct Kind {
 const TIME: Kind = Kind { name: "time", unit: "microseconds a launch", log: true };
 const SHARE: Kind = Kind { name: "roof", unit: "time of read-modify-write / time", log: false };
 const RATIO: Kind = Kind { name: "ratio", unit: "time of the best peer / time", log: false };
+const PEERS: Kind = Kind { name: "peers", unit: "time of a peer / time of gdn", log: false };
 
 /// What a row has to say; `None` where it was not measured.
 type Value<'a> = &'a dyn Fn(&Row) -> Option<f64>;
@@ -30,37 +31,82 @@ struct Series {
     points: Vec<(f64, f64)>,
 }
 
-/// Draws whatever the rows give: times always, shares of the roof where roofs were measured, ratios where peers were.
-/// The files written.
+/// A plot: its file's name, and the SVG.
+pub(super) type Plot = (String, String);
+
+/// Writes plots into a folder, which is made if it is not there: the files.
 ///
 /// # Errors
-/// No rows of ours; a folder or file that cannot be written.
-pub(super) fn draw(dir: &Path, device: &str, rows: &[Row], peers: &[Row]) -> Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(dir)?;
+/// A folder or file that cannot be written.
+pub(super) fn write(dir: &Path, plots: &[Plot]) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let write = |(name, svg): &Plot| {
+        let file = dir.join(name);
+        std::fs::write(&file, svg).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    };
+    plots.iter().map(write).collect()
+}
+
+/// Draws whatever the rows give: times always, shares of the roof where roofs were measured; where peers were measured,
+/// ratios to the best of them for all heads, and all of them for the first heads.
+///
+/// # Errors
+/// No rows of ours.
+pub(super) fn draw(device: &str, rows: &[Row], peers: &[Row]) -> Result<Vec<Plot>> {
     let ours: Vec<&Row> = rows.iter().filter(|r| r.implementation == GDN).collect();
     ensure!(!ours.is_empty(), "no rows to plot");
     let mut works: Vec<_> = ours.iter().map(|r| (&*r.shape.op, &*r.shape.layout)).collect();
     works.sort_unstable();
     works.dedup();
-    let mut files = Vec::new();
+    let mut plots = Vec::new();
     for (op, layout) in works {
         let rows: Vec<&Row> =
             ours.iter().copied().filter(|r| (&*r.shape.op, &*r.shape.layout) == (op, layout)).collect();
         let values: [(&Kind, Value); 3] =
             [(&TIME, &|r| Some(r.us)), (&SHARE, &|r| r.share_of_roof), (&RATIO, &|r| r.ratio_to_best(peers))];
-        for (kind, value) in values {
-            let series = series(&rows, value);
-            if series.is_empty() {
-                continue;
-            }
-            let file = dir.join(format!("{op}-{layout}-{}.svg", kind.name));
-            let title = format!("{op}, layout {layout}, {device}");
+        let lines = values.map(|(kind, value)| (kind, series(&rows, value)));
+        let lines = lines.into_iter().chain([(&PEERS, peer_series(&rows, peers))]);
+        for (kind, series) in lines.filter(|(_, series)| !series.is_empty()) {
+            let name = format!("{op}-{layout}-{}.svg", kind.name);
+            let heads = if kind.name == PEERS.name {
+                format!(", heads {}", rows[0].shape.heads())
+            } else {
+                String::new()
+            };
+            let title = format!("{op}, layout {layout}{heads}, {device}");
             // The backend's errors borrow the drawing area, so they are turned into text here.
-            chart(&file, &title, kind, &series).map_err(|error| anyhow!("{}: {error}", file.display()))?;
-            files.push(file);
+            let svg = chart(&title, kind, &series).map_err(|error| anyhow!("{name}: {error}"))?;
+            plots.push((name, svg));
         }
     }
-    Ok(files)
+    Ok(plots)
+}
+
+/// A line for each peer and type of the state, of the first heads, and ours, which is 1 by definition.
+fn peer_series(rows: &[&Row], peers: &[Row]) -> Vec<Series> {
+    let Some(first) = rows.first().map(|row| row.shape.heads()) else { return Vec::new() };
+    let mut lines: Vec<Series> = Vec::new();
+    for row in rows.iter().filter(|row| row.shape.heads() == first) {
+        for peer in peers.iter().filter(|p| p.same_work(row) && p.implementation != PEERS_RMW) {
+            let label = format!("{} {}", peer.implementation, row.shape.state);
+            push(&mut lines, label, (f64::from(row.shape.batch.max(1)), peer.us / row.us));
+        }
+    }
+    let batches = lines.iter().flat_map(|line| line.points.iter().map(|point| point.0));
+    let (low, high) = batches.fold((f64::INFINITY, 0.0_f64), |(low, high), x| (low.min(x), high.max(x)));
+    if high > 0.0 {
+        lines.insert(0, Series { label: GDN.into(), points: vec![(low, 1.0), (high, 1.0)] });
+    }
+    lines
+}
+
+/// Adds a point to the line of that label.
+fn push(lines: &mut Vec<Series>, label: String, point: (f64, f64)) {
+    match lines.iter_mut().find(|line| line.label == label) {
+        Some(line) => line.points.push(point),
+        None => lines.push(Series { label, points: vec![point] }),
+    }
 }
 
 /// A line for each head shape and type of the state that has values, in the order of the rows.
@@ -70,10 +116,7 @@ fn series(rows: &[&Row], value: Value) -> Vec<Series> {
         let Some(value) = value(row).filter(|v| v.is_finite() && *v > 0.0) else { continue };
         let label = format!("{} {}", row.shape.heads(), row.shape.state);
         let point = (f64::from(row.shape.batch.max(1)), value);
-        match lines.iter_mut().find(|line| line.label == label) {
-            Some(line) => line.points.push(point),
-            None => lines.push(Series { label, points: vec![point] }),
-        }
+        push(&mut lines, label, point);
     }
     for line in &mut lines {
         line.points.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -85,8 +128,9 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// One plot. Logarithmic axes are of base 2, drawn as linear ones of the logarithm.
-fn chart(file: &Path, title: &str, kind: &Kind, series: &[Series]) -> Result<(), Box<dyn std::error::Error>> {
-    let area: Area = SVGBackend::new(file, (860, 520)).into_drawing_area();
+fn chart(title: &str, kind: &Kind, series: &[Series]) -> Result<String, Box<dyn std::error::Error>> {
+    let mut svg = String::new();
+    let area: Area = SVGBackend::with_string(&mut svg, (860, 520)).into_drawing_area();
     area.fill(&WHITE)?;
     let scale = |y: f64| if kind.log { y.log2() } else { y };
     let points = || series.iter().flat_map(|line| &line.points);
@@ -116,7 +160,9 @@ fn chart(file: &Path, title: &str, kind: &Kind, series: &[Series]) -> Result<(),
     let position = if kind.log { SeriesLabelPosition::UpperLeft } else { SeriesLabelPosition::LowerRight };
     chart.configure_series_labels().position(position).background_style(WHITE).border_style(BLACK).draw()?;
     area.present()?;
-    Ok(())
+    drop(chart);
+    drop(area);
+    Ok(svg)
 }
 
 /// A range that holds all values, with some room; never empty.
@@ -129,13 +175,6 @@ fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A folder of the test's own; nothing is in it.
-    fn folder(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("gdn-plot-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        dir
-    }
 
     fn rows() -> Vec<Row> {
         let text = r#"{"device": "card", "rows": [
@@ -154,13 +193,14 @@ mod tests {
 
     #[test]
     fn plots_have_a_labelled_line_for_each_shape_and_type() {
-        let (dir, rows) = (folder("lines"), rows());
+        let rows = rows();
         let peer = Row { implementation: "sglang-bv8".into(), us: 4.4, ..rows[0].clone() };
-        let files = draw(&dir, "card", &rows, &[peer]).unwrap();
-        let names: Vec<_> = files.iter().map(|f| f.file_name().unwrap().to_str().unwrap()).collect();
-        let all = ["decode-vk-time.svg", "decode-vk-roof.svg", "decode-vk-ratio.svg", "verify-vk-time.svg"];
-        assert_eq!(names, all);
-        let text = |i: usize| std::fs::read_to_string(&files[i]).unwrap();
+        let plots = draw("card", &rows, &[peer]).unwrap();
+        let names: Vec<_> = plots.iter().map(|(name, _)| name.as_str()).collect();
+        let all =
+            ["decode-vk-time", "decode-vk-roof", "decode-vk-ratio", "decode-vk-peers", "verify-vk-time"];
+        assert_eq!(names, all.map(|name| format!("{name}.svg")));
+        let text = |i: usize| plots[i].1.as_str();
         let time = text(0);
         for part in ["16:32 f32", "4:8 bf16", "sequences", "microseconds a launch", "decode, layout vk, card"]
         {
@@ -168,13 +208,13 @@ mod tests {
         }
         assert!(text(1).contains("16:32 f32") && !text(1).contains("4:8 bf16"), "no roof was measured there");
         assert!(text(2).contains("16:32 f32") && text(2).contains("time of the best peer"));
-        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(
+            text(3).contains("sglang-bv8 f32") && text(3).contains("heads 16:32") && !text(3).contains("4:8")
+        );
     }
 
     #[test]
     fn rows_without_ours_are_an_error() {
-        let dir = folder("none");
-        assert!(draw(&dir, "card", &[], &[]).unwrap_err().to_string().contains("no rows to plot"));
-        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(draw("card", &[], &[]).unwrap_err().to_string().contains("no rows to plot"));
     }
 }

@@ -132,11 +132,15 @@ impl Row {
         self.share_of_slots_roof = Some(slots_us / self.us);
     }
 
+    /// The fastest peer; `None` if no peer did the same work.
+    pub(super) fn best_peer<'a>(&self, peers: &'a [Row]) -> Option<&'a Row> {
+        let rivals = peers.iter().filter(|p| p.same_work(self) && p.implementation != PEERS_RMW);
+        rivals.min_by(|a, b| a.us.total_cmp(&b.us))
+    }
+
     /// Time of the fastest peer over ours; `None` if no peer did the same work.
     pub fn ratio_to_best(&self, peers: &[Row]) -> Option<f64> {
-        let rivals = peers.iter().filter(|p| p.same_work(self) && p.implementation != PEERS_RMW);
-        let best = rivals.map(|p| p.us).min_by(f64::total_cmp)?;
-        Some(best / self.us)
+        Some(self.best_peer(peers)?.us / self.us)
     }
 }
 

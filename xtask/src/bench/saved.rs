@@ -1,17 +1,75 @@
 //! Files that `--json` or the peers' benchmark wrote.
 
+use super::chained::Chained;
+use super::layer::Layer;
+use super::load;
 use super::row::Row;
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What plots need of such a file.
+/// What plots and the page of results need of such a file.
 #[derive(Debug, Deserialize)]
 pub(super) struct Saved {
     /// The card.
     pub(super) device: String,
+    /// Its driver.
+    #[serde(default)]
+    pub(super) driver: Option<String>,
+    /// The day.
+    #[serde(default)]
+    pub(super) date: Option<String>,
     /// Its rows.
     pub(super) rows: Vec<Row>,
+    /// Of `--chained`.
+    #[serde(default)]
+    pub(super) chained: Vec<Chained>,
+    /// Of `--layer`.
+    #[serde(default)]
+    pub(super) layer: Vec<Layer>,
+    #[serde(default)]
+    load_ms: Option<LoadMs>,
+    /// Of `--host`.
+    #[serde(default)]
+    pub(super) host_launch_us: Option<HostLaunch>,
+}
+
+/// `load_ms`: by module with `--load`, else of all modules together.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum LoadMs {
+    /// Of all modules of the run, loaded as they are by default.
+    #[expect(dead_code, reason = "a page shows times by module only")]
+    Together(f64),
+    ByModule(BTreeMap<String, load::Times>),
+}
+
+/// What a launch costs the host, in microseconds.
+#[derive(Debug, Deserialize)]
+pub(super) struct HostLaunch {
+    /// A plain launch.
+    #[serde(flatten)]
+    pub(super) plain: HostTimes,
+    /// An early one, where the device can.
+    #[serde(default)]
+    pub(super) early: Option<HostTimes>,
+    /// Replayed as a graph of its own.
+    pub(super) graph: HostTimes,
+    /// Of a kernel that does nothing.
+    pub(super) nothing: HostTimes,
+}
+
+/// Of one way to launch.
+#[derive(Debug, Deserialize)]
+pub(super) struct HostTimes {
+    /// In the median of the bursts.
+    pub(super) median: f64,
+    /// Until the burst has run, for each launch.
+    pub(super) done: f64,
+    /// The driver's part of the median.
+    #[serde(default)]
+    pub(super) driver: Option<f64>,
 }
 
 impl Saved {
@@ -23,6 +81,15 @@ impl Saved {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{} holds no benchmark rows", path.display()))
+    }
+
+    /// Load times by module; empty where they were not measured one by one.
+    pub(super) fn load(&self) -> impl Iterator<Item = (&String, &load::Times)> {
+        let by_module = match &self.load_ms {
+            Some(LoadMs::ByModule(times)) => Some(times),
+            _ => None,
+        };
+        by_module.into_iter().flatten()
     }
 
     /// The peers' rows, measured on `device`.
