@@ -1,26 +1,38 @@
 //! The device seam: everything a kernel needs from the machine, and the only module that differs between
 //! GPU and CPU.
 //!
-//! Names follow Rust-CUDA's `cuda_std` (`thread`, `warp`, `shared`), so that a third implementation of this
-//! interface over that crate would be one more file here. Kernels see only what both sides export:
+//! Kernels see only what all implementations export:
 //!
-//! | module   | contents                                                                                    |
-//! |----------|---------------------------------------------------------------------------------------------|
-//! | `thread` | `thread_idx_x`, `block_dim_x`, `block_idx_{x,y,z}`, `grid_dim_y`, `sync_threads`            |
-//! | `grid`   | `wait`, `launch_dependents`: programmatic dependent launch                               |
-//! | `warp`   | `shuffle_xor`, `broadcast`, `reduce_or`, `sync_warp`: all 32 lanes take part, always        |
-//! | `shared` | `block`: the block's own piece of shared memory; `*_f32`, `*_f32x4`, `store_f32x2`          |
-//! | `memory` | `load_*`, `store_*` on global addresses; `*_streaming` for data touched once                |
-//! | `float`  | `fma`, `exp2`, `rsqrt`, `rcp`, `min`, `max`, f16 and bf16 conversions                       |
-//! | `compiler` | `opaque`                                                                                  |
+//! | module   | contents                                                                                    | names |
+//! |----------|---------------------------------------------------------------------------------------------|-------|
+//! | `thread` | `thread_idx_x`, `block_dim_x`, `block_idx_{x,y,z}`, `grid_dim_y`, `sync_threads`            | `cuda_std`'s |
+//! | `warp`   | `shuffle_xor`, `broadcast`, `reduce_or`: all 32 lanes take part, always                     | ours, over `cuda_std`'s `warp_shuffle_xor`, `warp_shuffle_idx`, `warp_reduce` |
+//! | `warp`   | `sync_warp`: all 32 lanes, so it takes no mask                                              | `cuda_std`'s |
+//! | `grid`   | `wait`, `launch_dependents`: programmatic dependent launch                                  | ours |
+//! | `shared` | `block`: the block's own piece of shared memory; `*_f32`, `*_f32x4`, `store_f32x2`          | ours |
+//! | `memory` | `load_*`, `store_*` on global addresses; `*_streaming` for data touched once                | ours |
+//! | `float`  | `fma`, `exp2`, `rsqrt`, `rcp`, `min`, `max`, f16 and bf16 conversions                       | ours |
+//! | `compiler` | `opaque`                                                                                  | ours |
+//!
+//! There are three implementations:
+//!
+//! - `nvptx`: the GPU, as rustc compiles it. All that is embedded comes from it.
+//! - `cuda_std`: the GPU, with `thread` and `warp` of Rust-CUDA's crate (feature `cuda_std`). The rest is `nvptx`'s.
+//! - `sim`: the CPU.
 
+#[cfg(feature = "cuda_std")]
+mod cuda_std;
 #[cfg(target_arch = "nvptx64")]
 mod nvptx;
-#[cfg(target_arch = "nvptx64")]
-pub(crate) use nvptx::*;
-
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod sim;
+
+#[cfg(all(target_arch = "nvptx64", feature = "cuda_std"))]
+pub(crate) use self::cuda_std::{thread, warp};
+#[cfg(target_arch = "nvptx64")]
+pub(crate) use nvptx::{compiler, float, grid, memory, shared};
+#[cfg(all(target_arch = "nvptx64", not(feature = "cuda_std")))]
+pub(crate) use nvptx::{thread, warp};
 #[cfg(not(target_arch = "nvptx64"))]
 pub(crate) use sim::{compiler, float, grid, memory, shared, thread, warp};
 

@@ -105,7 +105,7 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         write("gdn-kernels/src/lib.rs", "mod arch;");
-        write("gdn-kernels/src/arch/nvptx.rs", "// nvptx");
+        write("gdn-kernels/src/arch/nvptx/mod.rs", "// nvptx");
         write("gdn-kernels/src/arch/sim/mod.rs", "// simulator");
         write(
             "gdn-kernels/Cargo.toml",
@@ -124,12 +124,12 @@ mod tests {
         let before = sha256(&root).unwrap();
         assert_eq!(
             files(&root).unwrap(),
-            ["gdn-kernels/Cargo.toml", "gdn-kernels/src/arch/nvptx.rs", "gdn-kernels/src/lib.rs"]
+            ["gdn-kernels/Cargo.toml", "gdn-kernels/src/arch/nvptx/mod.rs", "gdn-kernels/src/lib.rs"]
         );
         fs::write(root.join("gdn-kernels/src/arch/sim/mod.rs"), "// other").unwrap();
         fs::write(root.join("gdn-kernels/src/notes.txt"), "no source").unwrap();
         assert_eq!(sha256(&root).unwrap(), before);
-        fs::write(root.join("gdn-kernels/src/arch/nvptx.rs"), "// nvptY").unwrap();
+        fs::write(root.join("gdn-kernels/src/arch/nvptx/mod.rs"), "// nvptY").unwrap();
         assert_ne!(sha256(&root).unwrap(), before);
         fs::remove_dir_all(root).unwrap();
     }

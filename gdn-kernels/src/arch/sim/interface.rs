@@ -1,4 +1,4 @@
-//! What kernels call: the modules of the seam, function for function those of `nvptx.rs`.
+//! What kernels call: the modules of the seam, function for function those of `../nvptx`.
 //!
 //! They are `unsafe` where the GPU's are, so that kernels read the same; here nothing depends on the promise.
 
