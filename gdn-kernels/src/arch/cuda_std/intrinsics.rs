@@ -6,7 +6,6 @@
 use core::arch::asm;
 
 /// The block barrier behind `cuda_std::thread::sync_threads`.
-#[inline(always)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __nvvm_block_barrier() {
     // SAFETY: the caller brings all threads here.
@@ -21,7 +20,6 @@ struct Shuffled {
 }
 
 /// The warp shuffle behind `cuda_std::warp::warp_shuffle_*`; `mode` is a constant wherever that is inlined.
-#[inline(always)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __nvvm_warp_shuffle(mask: u32, mode: u32, value: u32, lane: u32, control: u32) -> Shuffled {
     macro_rules! shuffle {
