@@ -5,7 +5,7 @@ use crate::call::{CallError, Operation, Params};
 use crate::driver::{self, Context, Device, Driver, DriverError, Function, Stream};
 use crate::key::ModuleKey;
 use crate::load::{Code, LoadError, Loaded, LoadedFile};
-use crate::plan::{Caps, Launch, Plan, PlanError};
+use crate::plan::{Caps, Launch, Plan, PlanError, Tuning};
 use std::marker::PhantomData;
 use thiserror::Error;
 
@@ -34,6 +34,8 @@ pub enum Error {
 pub struct Gdn {
     loaded: Vec<Loaded>,
     caps: Caps,
+    /// The caller's table of choices, or the embedded one.
+    tuning: Tuning,
     /// Whether the driver can launch early.
     launches_early: bool,
 }
@@ -63,7 +65,20 @@ impl Gdn {
         let load = |&key| Loaded::new(&context, key, caps.compute, code);
         let loaded = keys.iter().map(load).collect::<Result<_, _>>()?;
         let launches_early = Driver::open().is_ok_and(Driver::launches_early);
-        Ok(Gdn { loaded, caps, launches_early })
+        let tuning = tuning_of_environment()?.unwrap_or_else(|| Tuning::nearest(&caps).clone());
+        Ok(Gdn { loaded, caps, tuning, launches_early })
+    }
+
+    /// The same kernels, launched as a table of the caller's says, which `cargo xtask tune` wrote on the GPU at hand. Classes
+    /// that the table lacks go by the embedded one. Without this, and if the environment variable `GDN_TUNING` names a file
+    /// when kernels are loaded, that file is the table.
+    pub fn with_tuning(self, tuning: Tuning) -> Gdn {
+        Gdn { tuning, ..self }
+    }
+
+    /// The table that launches follow.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// Capabilities of the device.
@@ -89,7 +104,7 @@ impl Gdn {
     pub fn plan(&self, call: &dyn Operation, launch: impl Into<Launch>) -> Result<Plan, Error> {
         call.check()?;
         let launch = launch.into();
-        let plan = call.plan(&self.caps, launch.tile)?;
+        let plan = call.plan_tuned(&self.caps, &self.tuning, launch.tile)?;
         // An ordinary launch looks its module up once, in `function`.
         let may_be_early = launch.early && self.launches_early;
         let loaded = if may_be_early { self.find(plan.module) } else { None };
@@ -203,6 +218,16 @@ impl Prepared<'_> {
         // grid is the one that struct describes, and the caller vouches for the addresses. Early, the struct has
         // the flag with which the kernel waits before it reads inputs; the caller vouches for the rest.
         unsafe { launch(self.function, plan.grid, plan.block(), 0, stream, params) }
+    }
+}
+
+/// The table in the file that `GDN_TUNING` names, if it names one.
+fn tuning_of_environment() -> Result<Option<Tuning>, LoadError> {
+    let Some(file) = std::env::var_os("GDN_TUNING").filter(|file| !file.is_empty()) else { return Ok(None) };
+    let file = std::path::PathBuf::from(file);
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Tuning::parse(&text).map(Some).map_err(|source| LoadError::Tuning { file, source }),
+        Err(source) => Err(LoadError::TuningFile { file, source }),
     }
 }
 

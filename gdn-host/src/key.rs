@@ -15,7 +15,7 @@ pub enum Family {
 }
 
 impl Family {
-    const ALL: [Family; 2] = [Family::Gdn, Family::Kda];
+    pub(crate) const ALL: [Family; 2] = [Family::Gdn, Family::Kda];
 }
 
 /// The layout of a head's state.
@@ -29,7 +29,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    const ALL: [Layout; 2] = [Layout::Vk, Layout::Kv];
+    pub(crate) const ALL: [Layout; 2] = [Layout::Vk, Layout::Kv];
 }
 
 /// What the kernels of a module do.

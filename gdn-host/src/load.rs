@@ -3,6 +3,8 @@
 use crate::artifact::{self, EmbeddedBinary, EmbeddedModule};
 use crate::driver::{Context, DriverError, Function, JitOptions, Module};
 use crate::key::ModuleKey;
+use crate::plan::TuningError;
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// Threads on which a module's PTX is compiled: it has one to three kernels, and on four threads an H200's host compiled those of
@@ -12,6 +14,22 @@ const COMPILER_THREADS: u32 = 4;
 /// Kernels that could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
+    /// A table of choices, named by `GDN_TUNING`, that is refused.
+    #[error("GDN_TUNING: {}: {source}", file.display())]
+    Tuning {
+        /// The file.
+        file: PathBuf,
+        /// Line, field and what is wrong.
+        source: TuningError,
+    },
+    /// A table of choices, named by `GDN_TUNING`, that cannot be read.
+    #[error("GDN_TUNING: {} cannot be read: {source}", file.display())]
+    TuningFile {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The driver said no; a JIT failure keeps its log.
     #[error("{what}: {source}")]
     Driver {

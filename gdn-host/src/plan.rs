@@ -1,8 +1,9 @@
-//! Pure policy: which kernel, which BV, which grid.
+//! Which kernel, which BV, which grid.
 //!
-//! A [`Plan`] follows from the call's shape and the device's multiprocessor count alone (whether it is launched early also
+//! A [`Plan`] follows from the call's shape, the device and a table of measured choices (whether it is launched early also
 //! from the PTX that is loaded); no GPU is needed to make, print or test one. The result of a launch does not depend on it
-//! (see `gdn-kernels/src/tile.rs`), only its time does.
+//! (see `gdn-kernels/src/tile.rs`), only its time does. [`class`] says what a choice depends on, [`tuning`] looks it up, and
+//! here the launch gets its shape.
 
 use crate::key::ModuleKey;
 use crate::shape::HeadShape;
@@ -10,15 +11,16 @@ use gdn_kernels::abi::DType;
 use std::fmt;
 use thiserror::Error;
 
-mod ahead;
-mod choose;
+mod class;
 mod early;
+pub mod tuning;
 
-use choose::choose;
-pub use early::{Launch, Overlap, early_pays};
+pub use class::{Class, Load, Work};
+pub use early::{Launch, Overlap};
+pub use tuning::{Height, Step, Tuned, Tuning, TuningError};
 
 /// What is known of a device. Tiles depend on its multiprocessors and its memory, [`Plan::early`] on its compute capability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Caps {
     /// Streaming multiprocessors.
     pub sms: u32,
@@ -29,9 +31,9 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// Whether the memory gives a multiprocessor more than 30 GB/s: an H200's gives 36, an H100's 25.
-    pub fn has_fast_memory(&self) -> bool {
-        u64::from(self.memory_gbps) > 30 * u64::from(self.sms)
+    /// GB/s that the memory gives a multiprocessor; 0 if that is not known.
+    pub fn gbps_per_sm(&self) -> f64 {
+        f64::from(self.memory_gbps) / f64::from(self.sms.max(1))
     }
 }
 
@@ -46,13 +48,6 @@ pub struct Job {
     pub batch: u32,
     /// Whether the state after every token is stored, which then takes most of the time of several tokens.
     pub stores_each: bool,
-}
-
-impl Job {
-    /// States that it works on: one for each sequence and value head.
-    pub fn states(&self) -> u64 {
-        u64::from(self.batch) * u64::from(self.shape.hv)
-    }
 }
 
 /// How the tile is chosen.
@@ -89,6 +84,10 @@ pub struct Plan {
     pub tiles_log2: u32,
     /// How many sequences later one is whose state a block asks for into the L2; 0: none.
     pub ahead: u32,
+    /// Whose table of choices it follows.
+    pub tuned: Tuned,
+    /// Whether an early launch pays.
+    pub early_pays: bool,
     /// Launched early, as [`Launch::early`] asked for. [`Operation::plan`](crate::Operation::plan) leaves it `false`:
     /// [`Gdn::plan`](crate::Gdn::plan) knows which PTX is loaded.
     pub early: bool,
@@ -112,7 +111,8 @@ impl fmt::Display for Plan {
         let [x, y, z] = self.grid;
         let bv = if self.bv > 0 { format!(" BV {}", self.bv) } else { String::new() };
         let early = if self.early { " early" } else { "" };
-        write!(f, "{}{bv} grid {x}x{y}x{z} block {}{early}", self.entry(), self.block())
+        write!(f, "{}{bv} grid {x}x{y}x{z} block {}{early}", self.entry(), self.block())?;
+        if self.tuned == Tuned::Untuned { Ok(()) } else { write!(f, ", {}", self.tuned) }
     }
 }
 
@@ -229,10 +229,11 @@ fn grid(x: u32, batch: u32) -> [u32; 3] {
 ///
 /// # Errors
 /// [`PlanError`] when a tile asked for does not exist. [`Tile::Auto`] never fails.
-pub fn tiled(job: &Job, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+pub fn tiled(job: &Job, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
     let &Job { module, shape: HeadShape { hv, k, v, .. }, batch, .. } = job;
+    let (tuned, step) = tuning.choose(Class::of(job), Load::of(job, caps.sms), caps);
     let (rows, warps) = match tile {
-        Tile::Auto => choose(job, caps),
+        Tile::Auto => fitting(module, v, &step),
         Tile::Rows(bv) => with_bv(module, v, bv)?,
         Tile::Exact { rows, warps } => {
             if !exists(module, v, rows, warps) {
@@ -244,11 +245,33 @@ pub fn tiled(job: &Job, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
     let bv = block_rows(module, rows, warps);
     let tiles = v / bv;
     let grid = grid(tiles * hv, batch);
-    let ahead = match module.has_several_tokens() {
-        true => ahead::of_wave(job, grid[0], warps, caps),
-        false => ahead::of_bytes(job, caps),
+    let ahead = sequences_ahead(job, step.ahead_kib, caps);
+    let early_pays = step.early;
+    Ok(Plan { module, rows, warps, bv, grid, tiles_log2: tiles.ilog2(), ahead, tuned, early_pays, early: false })
+}
+
+/// Sequences whose states are so many KiB for each multiprocessor: at least one, unless it is 0 KiB.
+fn sequences_ahead(job: &Job, kib: u32, caps: &Caps) -> u32 {
+    let state = job.module.state.map_or(0, DType::size) as u64;
+    let of_sequence = job.shape.state_elements() * state;
+    let bytes = u64::from(kib) * 1024 * u64::from(caps.sms);
+    match (kib, of_sequence) {
+        (0, _) | (_, 0) => 0,
+        _ => u32::try_from((bytes + of_sequence / 2) / of_sequence).unwrap_or(u32::MAX).max(1),
+    }
+}
+
+/// The tile of a step that there is for V rows: of its height, or of the tallest below it, and of as many teams as a block may
+/// have up to the step's.
+fn fitting(module: ModuleKey, v: u32, step: &Step) -> (u32, u32) {
+    let kernels = rows(module);
+    let tallest = kernels.len().saturating_sub(1).min(step.tile as usize);
+    let of_height = |&rows: &u32| {
+        let most = step.teams * team(module, rows);
+        pairs(module, v).filter(|pair| pair.0 == rows && pair.1 <= most).max()
     };
-    Ok(Plan { module, rows, warps, bv, grid, tiles_log2: tiles.ilog2(), ahead, early: false })
+    let fitting = kernels[..=tallest].iter().rev().find_map(of_height);
+    fitting.or_else(|| pairs(module, v).min()).unwrap_or((kernels[0], team(module, kernels[0])))
 }
 
 /// Largest number of warps of a block of an operation without tiles.
@@ -280,7 +303,9 @@ pub fn spread(
         }
     };
     let grid = grid(blocks(warps) as u32, batch);
-    Ok(Plan { module, rows: 0, warps, bv: 0, grid, tiles_log2: 0, ahead: 0, early: false })
+    let tuned = Tuned::Untuned;
+    // Where only the start overlaps, an early launch pays.
+    Ok(Plan { module, rows: 0, warps, bv: 0, grid, tiles_log2: 0, ahead: 0, tuned, early_pays: true, early: false })
 }
 
 /// Whether there is a kernel with tiles of that height whose blocks may have so many warps, and V is a multiple of its BV.

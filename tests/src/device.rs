@@ -119,7 +119,7 @@ impl Sim {
 /// The arguments that a kernel launched early may read before its predecessor is done.
 fn read_before_wait(overlap: Overlap) -> &'static [&'static str] {
     match overlap {
-        Overlap::States(_) => &["slots", "write_slots", "start"],
+        Overlap::States => &["slots", "write_slots", "start"],
         Overlap::Start | Overlap::Never => &[],
     }
 }

@@ -6,7 +6,7 @@ use super::check::{
 };
 use super::{CallError, Extent, Extents, Operation, Params, Rows, Start, Table, Tensor, Tokens};
 use crate::key::ModuleKey;
-use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile, Tuning};
 use gdn_kernels::abi::{self, flags};
 
 /// Channels of a thread, where memory is aligned to as many.
@@ -290,7 +290,7 @@ impl Operation for Conv1dUpdate {
         Overlap::Start
     }
 
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+    fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
         let io = self.x.tensor.dtype;
         let threads = self.dim.div_ceil(if self.in_vectors() { CHANNELS as u32 } else { 1 });
         plan::spread(ModuleKey::conv1d_update(io), threads.into(), self.tokens.batch(), caps, tile)

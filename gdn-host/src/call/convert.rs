@@ -4,7 +4,7 @@ use super::check::check_null_slot;
 use super::copy::{Side, check_same_type};
 use super::{CallError, Extents, Operation, Params, StatePool, Table};
 use crate::key::{Layout, ModuleKey};
-use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Plan, PlanError, Tile, Tuning};
 use crate::shape::HeadShape;
 use gdn_kernels::abi;
 
@@ -97,7 +97,7 @@ impl Operation for ConvertLayout {
         self.copies == 0
     }
 
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+    fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
         let module = ModuleKey::convert_layout(self.source.tensor.dtype);
         let warps = u64::from(self.shape.hv) * u64::from(self.tiles().of_head);
         plan::spread(module, 32 * warps, self.copies, caps, tile)

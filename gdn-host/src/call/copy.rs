@@ -3,7 +3,7 @@
 use super::check::{VECTOR_BYTES, check_null_slot, check_optional_table, check_table, check_value};
 use super::{CallError, Extents, Intermediate, Operation, Params, SlotPool, StatePool, Table};
 use crate::key::ModuleKey;
-use crate::plan::{self, Caps, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Plan, PlanError, Tile, Tuning};
 use crate::shape::HeadShape;
 use gdn_kernels::abi;
 
@@ -186,7 +186,7 @@ impl Operation for CopyState {
         self.copies == 0
     }
 
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+    fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
         plan_copies(vectors(&self.source, self.elements), self.copies, caps, tile)
     }
 
@@ -241,7 +241,7 @@ impl Operation for CommitState {
         self.batch == 0
     }
 
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+    fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
         let state = vectors(&self.state.into(), self.shape.state_elements());
         plan_copies(state, self.batch, caps, tile)
     }

@@ -3,7 +3,7 @@
 use super::check::{check_null_slot, check_optional_flags, check_optional_table};
 use super::{CallError, Extent, Extents, Inputs, Operation, Params, Rows, Start, StatePool, Table};
 use crate::key::{Family, Layout, ModuleKey};
-use crate::plan::{self, Caps, Job, Overlap, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Job, Overlap, Plan, PlanError, Tile, Tuning};
 use gdn_kernels::abi;
 
 /// Single-token decode of a batch: the operation SGLang calls `fused_sigmoid_gating_delta_rule_update`, and in
@@ -87,11 +87,11 @@ impl Operation for Decode {
     }
 
     fn overlap(&self) -> Overlap {
-        Overlap::States(self.job().states())
+        Overlap::States
     }
 
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
-        plan::tiled(&self.job(), caps, tile)
+    fn plan_tuned(&self, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
+        plan::tiled(&self.job(), caps, tuning, tile)
     }
 
     fn params(&self, plan: &Plan) -> Params {

@@ -35,7 +35,7 @@ pub use table::Table;
 pub use tokens::Tokens;
 pub use unpack::{UnpackQkvz, split_ba, split_qkvz};
 
-use crate::plan::{Caps, Overlap, Plan, PlanError, Tile};
+use crate::plan::{Caps, Overlap, Plan, PlanError, Tile, Tuning};
 use bytemuck::Pod;
 use gdn_kernels::abi::DType;
 
@@ -92,11 +92,19 @@ pub trait Operation {
         Overlap::Never
     }
 
-    /// Which kernel, block and grid: [`crate::plan`].
+    /// Which kernel, block and grid, by a table of measured choices: [`crate::plan`].
     ///
     /// # Errors
     /// [`PlanError`] when a tile asked for does not exist. [`Tile::Auto`] never fails.
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError>;
+    fn plan_tuned(&self, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError>;
+
+    /// [`Self::plan_tuned`] by the embedded table that is nearest to the device.
+    ///
+    /// # Errors
+    /// As [`Self::plan_tuned`].
+    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+        self.plan_tuned(caps, Tuning::nearest(caps), tile)
+    }
 
     /// The kernel's argument for a checked call that is launched as `plan` says.
     fn params(&self, plan: &Plan) -> Params;

@@ -3,7 +3,7 @@
 use super::check::{VECTOR_BYTES, check_eps, check_rows, check_tensor, check_value};
 use super::{CallError, Extent, Extents, Operation, Params, Rows, Tensor};
 use crate::key::ModuleKey;
-use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile, Tuning};
 use gdn_kernels::abi::{self, DType, flags};
 
 /// The function that a gate's input goes through.
@@ -93,7 +93,7 @@ impl Operation for GatedRmsNorm {
         Overlap::Start
     }
 
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+    fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
         let key = ModuleKey::gated_rmsnorm(self.x.tensor.dtype, self.io(), self.v);
         // Eight elements a thread.
         plan::spread(key, u64::from(self.hv) * u64::from(self.v / 8), self.tokens, caps, tile)

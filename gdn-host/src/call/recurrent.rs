@@ -6,7 +6,7 @@ use super::{
     Tokens,
 };
 use crate::key::{Layout, ModuleKey};
-use crate::plan::{self, Caps, Job, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Job, Plan, PlanError, Tile, Tuning};
 use gdn_kernels::abi::{self, DType, flags};
 
 /// Where a sequence's state comes from.
@@ -259,12 +259,12 @@ impl Operation for Recurrent {
         self.tokens.batch() == 0 || self.tokens.total() == 0 && self.final_states().is_none()
     }
 
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+    fn plan_tuned(&self, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
         let (inputs, (_, state, layout)) = (&self.inputs, self.state());
         let key = ModuleKey::recurrent(inputs.family, layout, state, inputs.io(), inputs.shape.k);
         let stores_each = self.intermediate.is_some() || matches!(self.target, Target::EachToken(_));
         let job = Job { module: key, shape: inputs.shape, batch: self.tokens.batch(), stores_each };
-        plan::tiled(&job, caps, tile)
+        plan::tiled(&job, caps, tuning, tile)
     }
 
     fn params(&self, plan: &Plan) -> Params {

@@ -4,7 +4,7 @@ use super::check::{VECTOR_BYTES, check_rows};
 use super::copy::check_same_type;
 use super::{CallError, Extent, Extents, Operation, Params, Rows};
 use crate::key::ModuleKey;
-use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile};
+use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile, Tuning};
 use crate::shape::HeadShape;
 use gdn_kernels::abi;
 
@@ -91,7 +91,7 @@ impl Operation for UnpackQkvz {
         Overlap::Start
     }
 
-    fn plan(&self, caps: &Caps, tile: Tile) -> Result<Plan, PlanError> {
+    fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
         let vectors = self.vectors(2 * (self.shape.key_elements() + self.shape.value_elements()));
         let threads = vectors.div_ceil(abi::THREAD_VECTORS.into());
         plan::spread(ModuleKey::unpack_qkvz(), threads, self.tokens, caps, tile)

@@ -20,7 +20,7 @@ fn tile(
     tile: Tile,
 ) -> Result<Plan, PlanError> {
     let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, shape.k);
-    tiled(&job(module, shape, batch), caps, tile)
+    tiled(&job(module, shape, batch), caps, Tuning::nearest(caps), tile)
 }
 
 fn job(module: ModuleKey, &shape: &HeadShape, batch: u32) -> Job {
@@ -41,7 +41,7 @@ fn choices_for_qwen3_next_on_h100_and_h200() {
     assert_eq!(bv(DType::F32, &H200), [16, 64, 64, 64, 8, 64]);
     assert_eq!(bv(DType::Bf16, &H200), [16, 64, 64, 64, 64, 64]);
     let plan = auto(&shape, 8, DType::F32, &H100);
-    assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128");
+    assert_eq!(plan.to_string(), "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128, tuned for NVIDIA H100");
 }
 
 #[test]
@@ -166,7 +166,7 @@ Qwen3-Next-80B-A3B over 1, H100
 Qwen3-Next-80B-A3B over 8, H100
   decode f32 vk          2x4 2x4 2x4 2x4 8x4 8x4 8x4
   decode f32 kv          8x2 8x2 8x2 8x2 8x2 32x8 32x8
-  decode bf16 vk         2x4 2x4 2x4 2x4 2x4 8x4 8x4
+  decode bf16 vk         2x4 2x4 2x4 2x4 8x4 8x4 8x4
   decode bf16 kv         16x2 16x2 16x2 16x2 16x2 16x2 32x4
   update f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4 16x4 16x4
@@ -203,18 +203,18 @@ Qwen3.5-397B-A17B over 4, A100
   verify bf16 vk         4x4 4x4 4x4 4x8 4x8 4x8 4x8
   verify bf16 kv         16x2 16x4 16x4 16x4 32x8 32x8 32x8
 Kimi-Linear-48B-A3B over 2, H100
-  decode f32 vk          2x8 2x8 8x8 8x8 8x8 8x8 2x8
+  decode f32 vk          2x8 8x8 8x8 8x8 8x8 8x8 2x8
   decode f32 kv          8x2 8x2 8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x8 2x8 8x8 8x8 8x8 8x8 8x8
+  decode bf16 vk         2x8 8x8 8x8 8x8 8x8 8x8 8x8
   decode bf16 kv         16x4 16x2 16x2 16x2 16x2 32x4 32x4
   update f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
   update f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
   update bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
-  update bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
+  update bf16 kv         32x4 32x8 32x8 32x4 32x8 32x8 32x8
   verify f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
   verify f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
   verify bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
-  verify bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
+  verify bf16 kv         32x4 32x8 32x8 32x4 32x8 32x8 32x8
 Kimi-Linear-48B-A3B over 2, H200
   decode f32 vk          2x8 2x8 2x8 8x4 8x8 2x8 2x8
   decode f32 kv          8x2 8x2 8x2 8x2 32x8 32x8 32x8
@@ -223,11 +223,11 @@ Kimi-Linear-48B-A3B over 2, H200
   update f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
   update f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
   update bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
-  update bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
+  update bf16 kv         32x4 32x8 32x8 32x4 32x8 32x8 32x8
   verify f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
   verify f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
   verify bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
-  verify bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
+  verify bf16 kv         32x4 32x8 32x8 32x4 32x8 32x8 32x8
 Kimi-K3 over 1, RTX PRO 6000
   decode f32 vk          8x8 8x8 8x8 8x8 2x8 2x8 2x8
   decode f32 kv          8x2 32x8 32x8 32x8 32x8 32x8 32x8
@@ -256,7 +256,7 @@ fn pinned() -> String {
                 let module = key(family, layout, state, DType::Bf16, shape.k);
                 let tile = |batch| {
                     let job = Job { stores_each: op == "verify", ..job(module, &shape, batch) };
-                    let plan = tiled(&job, &caps, Tile::Auto).unwrap();
+                    let plan = tiled(&job, &caps, Tuning::nearest(&caps), Tile::Auto).unwrap();
                     format!("{}x{}", plan.rows, plan.warps)
                 };
                 let tiles = [1, 4, 5, 9, 16, 64, 256].map(tile).join(" ");
@@ -275,68 +275,30 @@ fn choices_for_named_models_and_parts() {
 }
 
 #[test]
-fn a_block_asks_for_the_state_that_follows_its_wave() {
-    let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
-    let ahead_in = |layout, state, stores_each, warps| {
-        let module = ModuleKey::recurrent(Family::Gdn, layout, state, DType::Bf16, 128);
-        let kernels = rows(module);
-        let rows = if layout == Layout::Kv { kernels[0] } else { kernels[kernels.len() - 1] };
-        let tile = Tile::Exact { rows, warps };
-        tiled(&Job { stores_each, ..job(module, &shape, 256) }, &H100, tile).unwrap().ahead
+fn a_block_asks_as_far_ahead_as_the_table_says() {
+    let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
+    let ahead = |hv, kib, caps: &Caps| {
+        let shape = HeadShape { h: 1, hv, k: 128, v: 128 };
+        let step = Step { up_to: None, tile: Height::Small, teams: 4, ahead_kib: kib, early: false };
+        let mut tuning = Tuning::new("a test".into(), caps);
+        tuning.classes.push((Class::of(&job(module, &shape, 1)), vec![step]));
+        tiled(&job(module, &shape, 256), caps, &tuning, Tile::Auto).unwrap().ahead
     };
-    let ahead = |state, stores_each, warps| ahead_in(Layout::Vk, state, stores_each, warps);
-    // Rounded down while all blocks are less than four waves: 16 sequences of 128 blocks, four to each of 132 multiprocessors.
-    let f32 = ModuleKey::recurrent(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
-    let small = Tile::Exact { rows: 4, warps: 4 };
-    let few = [8, 16, 17].map(|batch| tiled(&job(f32, &shape, batch), &H100, small).unwrap().ahead);
-    assert_eq!(few, [4, 4, 5]);
-    // Four blocks of four warps on each of 132 multiprocessors, 64 blocks a sequence.
-    assert_eq!(ahead(DType::Bf16, false, 4), 9);
-    // 8 blocks of two warps, 128 a sequence.
-    assert_eq!(ahead(DType::Bf16, false, 2), 9);
-    // Lower tiles of an f32 state: 128 blocks of four warps a sequence. Its stores after each token leave no time for it.
-    assert_eq!(ahead(DType::F32, false, 4), 5);
-    assert_eq!([DType::Bf16, DType::F32].map(|state| ahead(state, true, 4)), [9, 0]);
-    // As many blocks, but rounded down.
-    assert_eq!(ahead_in(Layout::Kv, DType::F32, false, 4), 4);
-    // Never the sequence itself: one of 8,192 blocks.
-    let kv = ModuleKey::recurrent(Family::Gdn, Layout::Kv, DType::F32, DType::Bf16, 128);
-    let wide = HeadShape { hv: 2048, ..shape };
-    assert_eq!(tiled(&job(kv, &wide, 256), &H100, Tile::Auto).unwrap().ahead, 1);
+    // 132 * 82 KiB are five sequences of 2 MiB, and a quarter of one; 132 * 72 KiB four and six tenths.
+    assert_eq!([0, 64, 72, 82].map(|kib| ahead(32, kib, &H100)), [0, 4, 5, 5]);
+    // A sequence of more than all that: the next one.
+    assert_eq!(ahead(32_768, 72, &H100), 1);
+    assert_eq!(ahead(32, 72, &Caps { sms: 1, ..H100 }), 1);
 }
 
 #[test]
-fn a_block_of_a_single_token_asks_nine_or_ten_megabytes_ahead() {
-    let ahead_of = |family, layout, state, hv, batch, caps: &Caps| {
-        let module = ModuleKey::decode(family, layout, state, DType::Bf16, 128);
-        let shape = HeadShape { h: 2, hv, k: 128, v: 128 };
-        tiled(&job(module, &shape, batch), caps, Tile::Auto).unwrap().ahead
-    };
-    let ahead = |layout, state, hv, batch, caps: &Caps| ahead_of(Family::Gdn, layout, state, hv, batch, caps);
-    let (f32, bf16) = (DType::F32, DType::Bf16);
-    // 132 * 82 KiB are five sequences of 2 MiB, ten of 1 MiB.
-    assert_eq!(ahead(Layout::Vk, f32, 32, 256, &H100), 5);
-    assert_eq!(ahead(Layout::Vk, bf16, 32, 256, &H100), 10);
-    // From 32 states a multiprocessor on: 4224; a 16-bit state with a decay per head from the first on.
-    assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, f32, 32, batch, &H100)), [0, 5]);
-    assert_eq!([1, 16].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H100)), [10, 10]);
-    let kda = |batch| ahead_of(Family::Kda, Layout::Vk, bf16, 32, batch, &H100);
-    assert_eq!([131, 132].map(kda), [0, 10]);
-    // 72 KiB in layout KV, from the first state on.
-    assert_eq!([f32, bf16].map(|state| ahead(Layout::Kv, state, 32, 8, &H100)), [4, 9]);
-    // A sequence of more than all that: the next one.
-    assert_eq!(ahead(Layout::Vk, f32, 32_768, 1, &H100), 1);
-    assert_eq!(ahead(Layout::Kv, f32, 32, 8, &Caps { sms: 1, memory_gbps: 25, ..H100 }), 1);
-    // Where memory is fast: 96 KiB for an f32 state in VK, from 32 states a multiprocessor on, with a decay per key from 96 on.
-    assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, f32, 32, batch, &H200)), [0, 6]);
-    assert_eq!([131, 132].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H200)), [0, 10]);
-    // Two waves of blocks of a 16-bit state: 396 to 528.
-    assert_eq!([12, 13, 16, 17].map(|batch| ahead(Layout::Vk, bf16, 32, batch, &H200)), [0, 10, 10, 0]);
-    assert_eq!(ahead(Layout::Vk, f32, 32, 16, &H200), 0);
-    let kda = |batch| ahead_of(Family::Kda, Layout::Vk, bf16, 32, batch, &H200);
-    assert_eq!([395, 396].map(kda), [0, 10]);
-    // In layout KV a 16-bit state throughout, an f32 one below 600 KiB a multiprocessor (77 MiB), and from 64 states on.
-    assert_eq!([1, 98].map(|batch| ahead(Layout::Kv, bf16, 32, batch, &H200)), [9, 9]);
-    let f32_kv = |batch| ahead(Layout::Kv, f32, 32, batch, &H200);
-    assert_eq!([1, 38, 39, 263, 264].map(f32_kv), [4, 4, 0, 0, 4]);
+fn a_tile_that_a_module_lacks_is_replaced_by_the_tallest_below_it() {
+    let module = ModuleKey::recurrent(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
+    let step = |tile, teams| Step { up_to: None, tile, teams, ahead_kib: 0, early: false };
+    assert_eq!(fitting(module, 128, &step(Height::Whole, 4)), (4, 4));
+    // No more warps than the kernel takes, and no more rows than the state has.
+    assert_eq!(fitting(module, 128, &step(Height::Small, 16)), (4, 8));
+    assert_eq!(fitting(module, 64, &step(Height::Small, 16)), (4, 8));
+    let decode = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
+    assert_eq!(fitting(decode, 64, &step(Height::Large, 16)), (8, 4));
 }

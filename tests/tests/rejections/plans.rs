@@ -1,7 +1,7 @@
 //! Tiles that calls refuse, and those that exist.
 
 use crate::calls::{self, BATCH, SHAPE, Space};
-use gdn_host::plan::{Job, Overlap};
+use gdn_host::plan::{Job, Overlap, Tuning};
 use gdn_host::{
     Caps, DType, Family, HeadShape, Layout, ModuleKey, Operation, Plan, Recurrent, Source, Target, Tile,
     Tokens, plan,
@@ -14,7 +14,7 @@ const CAPS: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
 #[test]
 fn tiles_that_do_not_exist() {
     let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
-    let plan = |shape, tile| plan::tiled(&Job { module, shape, batch: 1, stores_each: false }, &CAPS, tile);
+    let plan = |shape, tile| plan::tiled(&Job { module, shape, batch: 1, stores_each: false }, &CAPS, Tuning::nearest(&CAPS), tile);
     let small = HeadShape { k: 64, v: 64, ..SHAPE };
     let error = |shape, tile| plan(shape, tile).unwrap_err().to_string();
     let text = "tile: BV 256 is not possible for K = 128, V = 128: it must be one of 4..=128, a power of two";
@@ -40,7 +40,7 @@ fn tiles_that_do_not_exist_in_kv() {
     let kv = |key: fn(Family, Layout, DType, DType, u32) -> ModuleKey, state, k, tile| {
         let module = key(Family::Gdn, Layout::Kv, state, DType::Bf16, k);
         let job = Job { module, shape: HeadShape { k, ..SHAPE }, batch: 1, stores_each: false };
-        let plan = plan::tiled(&job, &CAPS, tile);
+        let plan = plan::tiled(&job, &CAPS, Tuning::nearest(&CAPS), tile);
         plan.map(|plan| (plan.rows, plan.warps, plan.bv)).map_err(|error| error.to_string())
     };
     let refused = |bv: u32, k: u32, range: &str| {
@@ -126,7 +126,7 @@ fn early_flag_is_set_exactly_in_early_plans() {
     let check = |call: &dyn Operation, layer: usize| {
         let plan = call.plan(&CAPS, Tile::Auto).unwrap();
         assert!(!plan.early, "only Gdn::plan makes a plan early");
-        assert_eq!(call.overlap(), Overlap::States(BATCH * 4));
+        assert_eq!(call.overlap(), Overlap::States);
         let (plain, early) = (call.params(&plan), call.params(&Plan { early: true, ..plan }));
         let (plain, early) = (plain.as_bytes(), early.as_bytes());
         let at = layer + offset_of!(Layer, flags);

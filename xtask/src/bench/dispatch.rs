@@ -5,7 +5,7 @@ use super::ops::{Op, Spec};
 use super::row::{Shape, tile_name};
 use super::sweep::GOOD;
 use clap::ValueEnum;
-use gdn_host::plan::{Job, tiled};
+use gdn_host::plan::{Job, Tuning, tiled};
 use gdn_host::{Caps, Tile};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ fn choice(timed: &Timed, caps: &Caps) -> String {
         batch: spec.batch,
         stores_each: op.is_verification(),
     };
-    tile_name(&tiled(&job, caps, Tile::Auto).unwrap())
+    tile_name(&tiled(&job, caps, Tuning::nearest(caps), Tile::Auto).unwrap())
 }
 
 /// Asserts that the choices for a sweep's shapes are near the best tiles; only those that `counts` picks are of today's kernels.
