@@ -65,6 +65,8 @@ pub enum Tile {
         /// Warps of a block.
         warps: u32,
     },
+    /// A step of a table, for measuring one.
+    Step(Step),
 }
 
 /// One launch, ready but for its pointers.
@@ -188,6 +190,12 @@ fn team(module: ModuleKey, rows: u32) -> u32 {
     }
 }
 
+/// How a step of a table names a module's tile of `rows` in blocks of `warps` warps.
+pub fn height_and_teams(module: ModuleKey, rows: u32, warps: u32) -> Option<(Height, u32)> {
+    let height = self::rows(module).iter().position(|&height| height == rows)?;
+    Some((*Height::ALL.get(height)?, warps / team(module, rows)))
+}
+
 /// Rows of V of a tile.
 fn tile_rows(rows: u32, k: u32) -> u32 {
     rows * (256 / k)
@@ -231,9 +239,12 @@ fn grid(x: u32, batch: u32) -> [u32; 3] {
 /// [`PlanError`] when a tile asked for does not exist. [`Tile::Auto`] never fails.
 pub fn tiled(job: &Job, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
     let &Job { module, shape: HeadShape { hv, k, v, .. }, batch, .. } = job;
-    let (tuned, step) = tuning.choose(Class::of(job), Load::of(job, caps.sms), caps);
+    let (tuned, step) = match tile {
+        Tile::Step(step) => (Tuned::ByCaller, step),
+        _ => tuning.choose(Class::of(job), Load::of(job, caps.sms), caps),
+    };
     let (rows, warps) = match tile {
-        Tile::Auto => fitting(module, v, &step),
+        Tile::Auto | Tile::Step(_) => fitting(module, v, &step),
         Tile::Rows(bv) => with_bv(module, v, bv)?,
         Tile::Exact { rows, warps } => {
             if !exists(module, v, rows, warps) {
@@ -247,7 +258,18 @@ pub fn tiled(job: &Job, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan
     let grid = grid(tiles * hv, batch);
     let ahead = sequences_ahead(job, step.ahead_kib, caps);
     let early_pays = step.early;
-    Ok(Plan { module, rows, warps, bv, grid, tiles_log2: tiles.ilog2(), ahead, tuned, early_pays, early: false })
+    Ok(Plan {
+        module,
+        rows,
+        warps,
+        bv,
+        grid,
+        tiles_log2: tiles.ilog2(),
+        ahead,
+        tuned,
+        early_pays,
+        early: false,
+    })
 }
 
 /// Sequences whose states are so many KiB for each multiprocessor: at least one, unless it is 0 KiB.
@@ -298,14 +320,25 @@ pub fn spread(
             u64::from(warps).min(blocks(1)) as u32
         }
         Tile::Exact { rows: 0, warps } if (1..=MAX_SPREAD_WARPS).contains(&warps) => warps,
-        Tile::Rows(_) | Tile::Exact { .. } => {
+        Tile::Rows(_) | Tile::Exact { .. } | Tile::Step(_) => {
             return Err(PlanError::Untiled { op: module.op.name(), max: MAX_SPREAD_WARPS });
         }
     };
     let grid = grid(blocks(warps) as u32, batch);
     let tuned = Tuned::Untuned;
     // Where only the start overlaps, an early launch pays.
-    Ok(Plan { module, rows: 0, warps, bv: 0, grid, tiles_log2: 0, ahead: 0, tuned, early_pays: true, early: false })
+    Ok(Plan {
+        module,
+        rows: 0,
+        warps,
+        bv: 0,
+        grid,
+        tiles_log2: 0,
+        ahead: 0,
+        tuned,
+        early_pays: true,
+        early: false,
+    })
 }
 
 /// Whether there is a kernel with tiles of that height whose blocks may have so many warps, and V is a multiple of its BV.

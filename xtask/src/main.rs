@@ -12,6 +12,7 @@ mod parity;
 mod report;
 mod test;
 mod tools;
+mod tune;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ enum Command {
     Parity(parity::Args),
     BuildKernels(build_kernels::Args),
     Bench(bench::Args),
+    Tune(tune::Args),
     Dist(dist::Args),
     Doctor(doctor::Args),
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Parity(args) => parity::run(&args),
         Command::BuildKernels(args) => build_kernels::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };

@@ -91,7 +91,8 @@ mod tests {
             tiled(&job, &H200, Tuning::nearest(&H200), Tile::Auto).unwrap()
         };
         let (plan, large) = (of(132), of(133));
-        let early = |compute, target| EARLY.is_early(&plan, Overlap::States, target, &Caps { compute, ..H200 });
+        let early =
+            |compute, target| EARLY.is_early(&plan, Overlap::States, target, &Caps { compute, ..H200 });
         assert!(early(90, 90) && early(100, 90) && early(120, 120));
         assert!(!early(90, 80) && !early(89, 80) && !early(80, 90));
         assert!(!EARLY.is_early(&plan, Overlap::Never, 90, &H200));

@@ -14,7 +14,9 @@ const CAPS: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
 #[test]
 fn tiles_that_do_not_exist() {
     let module = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
-    let plan = |shape, tile| plan::tiled(&Job { module, shape, batch: 1, stores_each: false }, &CAPS, Tuning::nearest(&CAPS), tile);
+    let plan = |shape, tile| {
+        plan::tiled(&Job { module, shape, batch: 1, stores_each: false }, &CAPS, Tuning::nearest(&CAPS), tile)
+    };
     let small = HeadShape { k: 64, v: 64, ..SHAPE };
     let error = |shape, tile| plan(shape, tile).unwrap_err().to_string();
     let text = "tile: BV 256 is not possible for K = 128, V = 128: it must be one of 4..=128, a power of two";

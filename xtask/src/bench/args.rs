@@ -2,7 +2,7 @@
 
 use super::load::Loads;
 use super::ops::{Op, Spec};
-use super::row::layout_name;
+use super::row::{Shape, layout_name};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args as ClapArgs;
 use gdn_host::{DType, HeadShape, Launch, Layout, Tile};
@@ -87,6 +87,46 @@ impl Args {
 
     /// Every shape that was asked for.
     pub(super) fn specs(&self) -> Result<Vec<Spec>> {
+        let Args { ops, heads, states, layouts, batches, tokens, .. } = self;
+        let specs = Shapes { ops, heads, states, layouts, batches, tokens: *tokens }.specs()?;
+        self.ops.iter().try_for_each(|&op| self.check(op))?;
+        Ok(specs)
+    }
+
+    /// Refuses an operation that the way of timing is not for.
+    fn check(&self, op: Op) -> Result<()> {
+        let (name, is_decode) = (op.name(), matches!(op, Op::Decode | Op::KdaDecode));
+        ensure!(!self.layer || is_decode, "--ops {name}: --layer is for decode and kda_decode");
+        for (is_given, option) in [(self.roofs, "--roofs"), (self.chained, "--chained")] {
+            let fits = !is_given || op.is_recurrence();
+            ensure!(fits, "--ops {name}: {option} is for decode, verify and update, of GDN and KDA");
+        }
+        Ok(())
+    }
+}
+
+/// Shapes as a command line names them: every combination.
+pub struct Shapes<'a> {
+    /// Operations.
+    pub ops: &'a [Op],
+    /// `H:HV`.
+    pub heads: &'a [String],
+    /// Types of the state.
+    pub states: &'a [String],
+    /// Layouts of the state.
+    pub layouts: &'a [String],
+    /// Batch sizes.
+    pub batches: &'a [u32],
+    /// Tokens of a sequence, for operations with several.
+    pub tokens: u32,
+}
+
+impl Shapes<'_> {
+    /// Each of them.
+    ///
+    /// # Errors
+    /// A word that names nothing; the option is named.
+    pub fn specs(&self) -> Result<Vec<Spec>> {
         let shapes = self.heads.iter().map(|text| parse_heads(text)).collect::<Result<Vec<_>>>()?;
         let states = self.states.iter().map(|text| parse_type(text)).collect::<Result<Vec<_>>>()?;
         let layouts = self.layouts.iter().map(|text| parse_layout(text)).collect::<Result<Vec<_>>>()?;
@@ -102,20 +142,20 @@ impl Args {
             }
         }
         ensure!(!specs.is_empty(), "no shape to time");
-        self.ops.iter().try_for_each(|&op| self.check(op))?;
         Ok(specs)
     }
+}
 
-    /// Refuses an operation that the way of timing is not for.
-    fn check(&self, op: Op) -> Result<()> {
-        let (name, is_decode) = (op.name(), matches!(op, Op::Decode | Op::KdaDecode));
-        ensure!(!self.layer || is_decode, "--ops {name}: --layer is for decode and kda_decode");
-        for (is_given, option) in [(self.roofs, "--roofs"), (self.chained, "--chained")] {
-            let fits = !is_given || op.is_recurrence();
-            ensure!(fits, "--ops {name}: {option} is for decode, verify and update, of GDN and KDA");
-        }
-        Ok(())
-    }
+/// What a row of a file timed.
+///
+/// # Errors
+/// A field that names nothing.
+pub fn parse_spec(shape: &Shape, tokens: u32) -> Result<Spec> {
+    let op = <Op as clap::ValueEnum>::from_str(&shape.op, false);
+    let op = op.map_err(|_| anyhow::anyhow!("op {}: there is no such operation", shape.op))?;
+    let heads = parse_heads(&shape.heads())?;
+    let (state, layout) = (parse_type(&shape.state)?, parse_layout(&shape.layout)?);
+    Ok(Spec::new(op, heads, state, layout, shape.batch, tokens))
 }
 
 pub(super) fn parse_heads(text: &str) -> Result<HeadShape> {

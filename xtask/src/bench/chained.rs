@@ -13,6 +13,7 @@ use super::row::Shape;
 use super::{EARLY, Gpu, report};
 use anyhow::Result;
 use gdn_host::driver::{DeviceBuffer, DriverError, Graph, OwnedStream, Stream, launch, launch_early};
+use gdn_host::plan::Step;
 use gdn_host::{Caps, Launch, Tile};
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +106,39 @@ impl Producer {
             }
             Ok(())
         })
+    }
+}
+
+/// Producers for whoever tunes, on a device that has early launches.
+pub struct Producers(Producer);
+
+impl Producers {
+    /// `None` on a device that is [`unsupported`].
+    pub fn new(gpu: &Gpu) -> Result<Option<Producers>> {
+        match unsupported(gpu.gdn.caps()) {
+            Some(_) => Ok(None),
+            None => Ok(Some(Producers(Producer::new(gpu)?))),
+        }
+    }
+
+    /// What a step's plain and early launches add behind a producer, in the geometric mean over producers.
+    pub fn marginal(&self, gpu: &Gpu, spec: Spec, step: Step) -> Result<[f64; 2]> {
+        let case = Case::new(gpu, spec)?;
+        let stream = OwnedStream::new(&gpu.context)?;
+        let launch = |early| Some(Launch { tile: Tile::Step(step), early });
+        let operations = [None, launch(false), launch(true)];
+        let chains = PRODUCER_US.into_iter().flat_map(|us| operations.map(|operation| (us, operation)));
+        let graph = |(us, operation)| {
+            self.0.graph(gpu, &stream, &case, us, Chain { early_producers: false, operation })
+        };
+        let graphs = chains.map(graph).collect::<Result<Vec<_>, _>>()?;
+        let medians = medians(gpu, &stream, &graphs)?;
+        let (of_producer, _) = medians.as_chunks::<3>();
+        let mean = |of: fn(&[f64; 3]) -> f64| {
+            let logs: f64 = of_producer.iter().map(|times| of(times).max(1e-3).ln()).sum();
+            (logs / of_producer.len() as f64).exp()
+        };
+        Ok([mean(|[alone, plain, _]| plain - alone), mean(|[alone, _, early]| early - alone)])
     }
 }
 

@@ -1,11 +1,9 @@
 //! The choice of a tile, held against the sweeps in `docs/benchmarks`: the times of every tile of a shape.
 
-use super::args::{parse_heads, parse_layout, parse_type};
-use super::ops::{Op, Spec};
+use super::args::parse_spec;
 use super::row::{Shape, tile_name};
 use super::sweep::GOOD;
-use clap::ValueEnum;
-use gdn_host::plan::{Job, Tuning, tiled};
+use gdn_host::plan::{Tuning, tiled};
 use gdn_host::{Caps, Tile};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -38,19 +36,9 @@ struct Timed {
 
 /// The tile that is chosen for a shape.
 fn choice(timed: &Timed, caps: &Caps) -> String {
-    let Timed { shape, tokens } = timed;
-    let op = Op::from_str(&shape.op, false).unwrap();
-    let heads = parse_heads(&shape.heads()).unwrap();
-    let (state, layout) = (parse_type(&shape.state).unwrap(), parse_layout(&shape.layout).unwrap());
-    let spec = Spec::new(op, heads, state, layout, shape.batch, *tokens);
-    assert_eq!(Shape::from(&spec), *shape);
-    let job = Job {
-        module: spec.module(),
-        shape: spec.shape,
-        batch: spec.batch,
-        stores_each: op.is_verification(),
-    };
-    tile_name(&tiled(&job, caps, Tuning::nearest(caps), Tile::Auto).unwrap())
+    let spec = parse_spec(&timed.shape, timed.tokens).unwrap();
+    assert_eq!(Shape::from(&spec), timed.shape);
+    tile_name(&tiled(&spec.job(), caps, Tuning::nearest(caps), Tile::Auto).unwrap())
 }
 
 /// Asserts that the choices for a sweep's shapes are near the best tiles; only those that `counts` picks are of today's kernels.

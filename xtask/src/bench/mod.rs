@@ -26,12 +26,13 @@ mod table;
 
 use crate::report::{self, say};
 use anyhow::{Context as _, Result};
-pub use args::Args;
+pub use args::{Args, Shapes, parse_spec};
 use case::Case;
+pub use chained::Producers;
 use gdn_host::driver::Context;
 use gdn_host::{Gdn, Launch, ModuleKey, Tile};
 pub use ops::{Op, Spec};
-pub use row::Row;
+pub use row::{Row, Shape};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,6 +47,13 @@ pub struct Gpu {
     /// Its kernels.
     pub gdn: Gdn,
     load_ms: f64,
+}
+
+impl Gpu {
+    /// The card's name.
+    pub fn device(&self) -> Result<String> {
+        Ok(self.context.device().name()?)
+    }
 }
 
 /// Runs the command.
@@ -64,7 +72,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let gpu = open(&loaded)?;
-    let device = gpu.context.device().name()?;
+    let device = gpu.device()?;
     let binaries = gpu.gdn.files().filter(|file| file.is_binary).count();
     let ptx = gpu.gdn.files().count() - binaries;
     say!("{device}, modules loaded in {:.1} ms ({binaries} binaries, {ptx} PTX)", gpu.load_ms);
@@ -198,4 +206,9 @@ pub fn open(specs: &[Spec]) -> Result<Gpu> {
 /// Times one shape as dispatch would run it.
 pub fn time(gpu: &Gpu, spec: Spec) -> Result<Row> {
     Case::new(gpu, spec)?.time(gpu, &[Launch::default()])?.pop().context("no time")
+}
+
+/// Microseconds of a shape by each way to launch it; their replays alternate.
+pub fn time_each(gpu: &Gpu, spec: Spec, launches: &[Launch]) -> Result<Vec<f64>> {
+    Ok(Case::new(gpu, spec)?.time(gpu, launches)?.iter().map(|row| row.us).collect())
 }

@@ -1,7 +1,9 @@
 //! The operations that are timed, their shapes, and what they have to move.
 
+use super::row::layout_name;
 use clap::ValueEnum;
-use gdn_host::{DType, Family, HeadShape, Layout, ModuleKey, Tile, plan};
+use gdn_host::plan::{self, Job};
+use gdn_host::{DType, Family, HeadShape, Layout, ModuleKey, Tile};
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,7 +60,7 @@ impl Op {
     }
 
     /// Whether it goes through states, as decode does.
-    pub(super) fn is_recurrence(self) -> bool {
+    pub fn is_recurrence(self) -> bool {
         matches!(self, Op::Decode | Op::KdaDecode) || self.has_several_tokens()
     }
 
@@ -117,6 +119,24 @@ impl Spec {
             Op::ConvertLayout => return ModuleKey::convert_layout(self.state),
         };
         key(self.op.family(), self.layout, self.state, self.io, self.shape.k)
+    }
+
+    /// What its plan follows from, if it is one of the recurrence.
+    pub fn job(&self) -> Job {
+        let stores_each = self.op.is_verification();
+        Job { module: self.module(), shape: self.shape, batch: self.batch, stores_each }
+    }
+
+    /// As tables call it.
+    pub fn name(&self) -> String {
+        let Spec { op, shape, state, layout, batch, .. } = self;
+        let (state, layout) = (state.name(), layout_name(*layout));
+        format!("{} {}:{} {layout} {state:4} batch {batch:4}", op.name(), shape.h, shape.hv)
+    }
+
+    /// Whether each sequence has one token.
+    pub fn is_one_token(&self) -> bool {
+        !self.op.has_several_tokens()
     }
 
     /// Every tile there is, or every size of a block where the operation has no tiles.

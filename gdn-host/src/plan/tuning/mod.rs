@@ -25,7 +25,7 @@ pub enum Height {
 }
 
 impl Height {
-    const ALL: [Height; 3] = [Height::Small, Height::Large, Height::Whole];
+    pub(super) const ALL: [Height; 3] = [Height::Small, Height::Large, Height::Whole];
 
     const fn name(self) -> &'static str {
         match self {
@@ -97,7 +97,8 @@ const EMBEDDED: [(&str, &str); 2] =
 
 static TABLES: LazyLock<Vec<Tuning>> = LazyLock::new(|| {
     // A test reads every one of them.
-    let table = |(name, text)| Tuning::parse(text).ok().map(|table| Tuning { tuned: Tuned::For(name), ..table });
+    let table =
+        |(name, text)| Tuning::parse(text).ok().map(|table| Tuning { tuned: Tuned::For(name), ..table });
     EMBEDDED.into_iter().filter_map(table).collect()
 });
 

@@ -63,11 +63,20 @@ fn a_bad_table_is_refused_by_line_and_field() {
     let line = |up_to: &str, rest: &str| format!("decode vk gdn f32 {up_to} {rest}\n");
     let good = "large 8 0 plain";
     for (lines, error) in [
-        ("prefill vk gdn f32 * large 8 0 plain".into(), "line 4: operation: `prefill` is not one of decode, update, verify"),
+        (
+            "prefill vk gdn f32 * large 8 0 plain".into(),
+            "line 4: operation: `prefill` is not one of decode, update, verify",
+        ),
         ("decode vv gdn f32 * large 8 0 plain".into(), "line 4: layout: `vv` is not one of vk, kv"),
         ("decode vk gdn bf16 * large 8 0 plain".into(), "line 4: state: `bf16` is not one of f32, 16bit"),
-        ("decode vk gdn f32 * large 8 0".into(), "line 4: columns: `decode vk gdn f32 * large 8 0` has 8 columns, not 9"),
-        (line("0.3", good), "line 4: up to: `0.3` is neither * nor a positive number of eighths, such as 1.125"),
+        (
+            "decode vk gdn f32 * large 8 0".into(),
+            "line 4: columns: `decode vk gdn f32 * large 8 0` has 8 columns, not 9",
+        ),
+        (
+            line("0.3", good),
+            "line 4: up to: `0.3` is neither * nor a positive number of eighths, such as 1.125",
+        ),
         (line("-1", good), "line 4: up to: `-1` is neither"),
         (line("NaN", good), "line 4: up to: `NaN` is neither"),
         (line("*", "large 3 0 plain"), "line 4: teams: 3 is not a power of two"),
@@ -93,13 +102,16 @@ fn a_bad_table_is_refused_by_line_and_field() {
     let headless = |text: &str| Tuning::parse(text).unwrap_err().to_string();
     assert_eq!(headless("compute 90\ngbps_per_sm 1\n"), "line 2: device: the line is missing");
     assert_eq!(headless(""), "line 0: device: the line is missing");
-    assert!(headless("device A\ncompute ninety").starts_with("line 2: compute: `ninety` is not a whole number"));
+    assert!(
+        headless("device A\ncompute ninety").starts_with("line 2: compute: `ninety` is not a whole number")
+    );
     assert!(headless("device A\ncompute 90\ngbps_per_sm inf").starts_with("line 3: gbps_per_sm: `inf`"));
 }
 
 #[test]
 fn a_device_takes_the_table_of_the_nearest_memory() {
-    let nearest = |sms, compute, memory_gbps| Tuning::nearest(&Caps { sms, compute, memory_gbps }).device.clone();
+    let nearest =
+        |sms, compute, memory_gbps| Tuning::nearest(&Caps { sms, compute, memory_gbps }).device.clone();
     assert_eq!(nearest(132, 90, 4814), "NVIDIA H200");
     assert_eq!(nearest(132, 90, 3352), "NVIDIA H100");
     // L4, A100, RTX PRO 6000, B200; a device that does not tell its bandwidth.

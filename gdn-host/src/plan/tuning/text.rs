@@ -36,7 +36,8 @@ pub struct TuningError {
 const MAX_AHEAD_KIB: u32 = 4096;
 
 /// The names of columns, in their order.
-const COLUMNS: [&str; 9] = ["operation", "layout", "gate", "state", "up to", "tile", "teams", "ahead", "early"];
+const COLUMNS: [&str; 9] =
+    ["operation", "layout", "gate", "state", "up to", "tile", "teams", "ahead", "early"];
 
 const LAYOUTS: [(&str, Layout); 2] = [("vk", Layout::Vk), ("kv", Layout::Kv)];
 const GATES: [(&str, Family); 2] = [("gdn", Family::Gdn), ("kda", Family::Kda)];
@@ -117,7 +118,8 @@ impl Line {
         match whole {
             Some(eighths) => Ok(Some(Load(eighths as u64))),
             None => {
-                let problem = format!("`{text}` is neither * nor a positive number of eighths, such as 1.125");
+                let problem =
+                    format!("`{text}` is neither * nor a positive number of eighths, such as 1.125");
                 self.error(COLUMNS[4], problem)
             }
         }
@@ -196,7 +198,8 @@ impl Tuning {
                     line.push(&mut table, class, step)?;
                 }
                 _ => {
-                    let problem = format!("`{}` has {} columns, not {}", content.trim(), words.len(), COLUMNS.len());
+                    let problem =
+                        format!("`{}` has {} columns, not {}", content.trim(), words.len(), COLUMNS.len());
                     return line.error("columns", problem);
                 }
             }
