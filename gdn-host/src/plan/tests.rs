@@ -6,7 +6,6 @@ use crate::key::{Family, Layout};
 use crate::shape::MODELS;
 
 const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
-const H200: Caps = Caps { memory_gbps: 4814, ..H100 };
 
 const LAYOUTS: [Layout; 2] = [Layout::Vk, Layout::Kv];
 const TYPES: [DType; 2] = [DType::F32, DType::Bf16];

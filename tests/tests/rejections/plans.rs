@@ -1,6 +1,6 @@
 //! Tiles that calls refuse, and those that exist.
 
-use crate::calls::{self, BATCH, SHAPE, Space};
+use crate::calls::{self, SHAPE, Space};
 use gdn_host::plan::{Job, Overlap, Tuning};
 use gdn_host::{
     Caps, DType, Family, HeadShape, Layout, ModuleKey, Operation, Plan, Recurrent, Source, Target, Tile,
