@@ -5,9 +5,8 @@
 #[allow(dead_code)]
 mod common;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use divan::{Bencher, black_box};
 use gdn_host::{Caps, DType, Decode, Operation, Table, Tensor, Tile};
-use std::hint::black_box;
 
 /// A call on made-up addresses, a gigabyte apart.
 fn call() -> Decode {
@@ -23,19 +22,24 @@ fn call() -> Decode {
     common::call(&common::Tensors { q, k, v, a, b, a_log, dt_bias, state, slots, out })
 }
 
-fn launch_path(c: &mut Criterion) {
-    let call = call();
-    let caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
-    c.bench_function("check", |b| b.iter(|| black_box(&call).check()));
-    c.bench_function("check, plan and parameters", |b| {
-        b.iter(|| {
-            let call = black_box(&call);
-            call.check()?;
-            let plan = call.plan(&caps, Tile::Auto)?;
-            Ok::<_, Box<dyn std::error::Error>>(call.params(&plan))
-        });
-    });
+fn main() {
+    divan::main();
 }
 
-criterion_group!(benches, launch_path);
-criterion_main!(benches);
+#[divan::bench]
+fn check(bencher: Bencher) {
+    let call = call();
+    bencher.bench_local(|| black_box(&call).check());
+}
+
+#[divan::bench]
+fn check_plan_and_parameters(bencher: Bencher) {
+    let call = call();
+    let caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
+    bencher.bench_local(|| {
+        let call = black_box(&call);
+        call.check()?;
+        let plan = call.plan(&caps, Tile::Auto)?;
+        Ok::<_, Box<dyn std::error::Error>>(call.params(&plan))
+    });
+}

@@ -1,6 +1,6 @@
 //! What a problem runs on: the simulator, or the GPU at hand.
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use gdn_host::call::Extent;
 use gdn_host::driver::{Context, DeviceBuffer, Driver, OwnedStream};
 use gdn_host::plan::Overlap;
@@ -221,14 +221,5 @@ pub fn best() -> Result<(Box<dyn Device>, Option<String>)> {
             Ok(gpu) => Ok((Box::new(gpu), None)),
             Err(reason) => Ok((Box::new(Sim::default()), Some(format!("{reason:#}")))),
         },
-    }
-}
-
-/// The device a command line names: `sim` or `gpu`.
-pub fn by_name(name: &str) -> Result<Box<dyn Device>> {
-    match name {
-        "sim" => Ok(Box::new(Sim::default())),
-        "gpu" => Ok(Box::new(Gpu::open(Code::Auto)?)),
-        other => bail!("device {other} is unknown: it is sim or gpu"),
     }
 }

@@ -4,7 +4,9 @@
 pub mod case;
 pub mod compare;
 pub mod device;
+#[cfg(feature = "hazards")]
 pub mod hazards;
+#[cfg(feature = "hazards")]
 pub mod movement;
 pub mod neighbours;
 pub mod parity;

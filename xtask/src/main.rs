@@ -2,19 +2,25 @@
 //!
 //! One command a file: each has an `Args` (its part of the command line) and a `run`. A command that looks
 //! and finds something wrong returns `ExitCode::FAILURE`; one that cannot do its work returns an error.
+// Shared code of which a part serves the parts that are left out.
+#![cfg_attr(not(feature = "kernels"), allow(dead_code))]
 
 mod bench;
+#[cfg(feature = "kernels")]
 mod build_kernels;
 mod demo;
 mod dist;
 mod doctor;
+mod on_demand;
 mod parity;
 mod report;
 mod test;
 mod tools;
 mod tune;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use on_demand::Needs;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -29,25 +35,62 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Parity(parity::Args),
+    #[cfg(feature = "kernels")]
     BuildKernels(build_kernels::Args),
+    /// Compile the kernels to PTX, lint and assemble them, and embed the result
+    #[cfg(not(feature = "kernels"))]
+    #[command(disable_help_flag = true)]
+    BuildKernels(Elsewhere),
     Bench(bench::Args),
     Tune(tune::Args),
     Dist(dist::Args),
     Doctor(doctor::Args),
 }
 
+/// The arguments of a command that another build knows.
+#[cfg(not(feature = "kernels"))]
+#[derive(clap::Args)]
+struct Elsewhere {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _arguments: Vec<std::ffi::OsString>,
+}
+
+impl Command {
+    fn needs(&self) -> Needs {
+        match self {
+            Command::BuildKernels(_) => {
+                Needs { feature: Some(("kernels", cfg!(feature = "kernels"))), ..Needs::default() }
+            }
+            Command::Parity(args) => args.needs(),
+            Command::Bench(args) => args.needs(),
+            Command::Tune(args) => args.needs(),
+            Command::Demo(_) | Command::Test(_) | Command::Dist(_) | Command::Doctor(_) => Needs::default(),
+        }
+    }
+
+    fn run(&self) -> Result<ExitCode> {
+        let needs = self.needs();
+        if !needs.are_met() {
+            return needs.run_there();
+        }
+        match self {
+            Command::Demo(args) => demo::run(args),
+            Command::Test(args) => test::run(args),
+            Command::Parity(args) => parity::run(args),
+            #[cfg(feature = "kernels")]
+            Command::BuildKernels(args) => build_kernels::run(args),
+            #[cfg(not(feature = "kernels"))]
+            Command::BuildKernels(_) => needs.run_there(),
+            Command::Bench(args) => bench::run(args),
+            Command::Tune(args) => tune::run(args),
+            Command::Dist(args) => dist::run(args),
+            Command::Doctor(args) => doctor::run(args),
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Demo(args) => demo::run(&args),
-        Command::Test(args) => test::run(&args),
-        Command::Parity(args) => parity::run(&args),
-        Command::BuildKernels(args) => build_kernels::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Tune(args) => tune::run(&args),
-        Command::Dist(args) => dist::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-    };
-    result.unwrap_or_else(|error| {
+    Cli::parse().command.run().unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })

@@ -3,7 +3,7 @@
 //! Everything is found at run time, nothing is compiled into the binary.
 
 use anyhow::{Context, Result, bail, ensure};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +21,11 @@ pub(crate) fn workspace_root() -> Result<PathBuf> {
     let root = here.ancestors().find(|dir| is_root(dir));
     root.map(Path::to_path_buf)
         .with_context(|| format!("{} is not inside the gdn repository", here.display()))
+}
+
+/// The cargo that runs us, else the one in `PATH`.
+pub(crate) fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// A command that does not see what rustup and cargo put into the environment of `cargo xtask`.
@@ -111,12 +116,9 @@ impl Toolchain {
 
     /// The pinned toolchain's rustc, asked of rustup without letting it install anything.
     fn pinned_rustc(root: &Path) -> Result<PathBuf> {
-        let text = std::fs::read_to_string(root.join("rust-toolchain.toml"))?;
-        let file: toml::Table = text.parse().context("rust-toolchain.toml")?;
-        let channel = file.get("toolchain").and_then(|toolchain| toolchain.get("channel")?.as_str());
-        let channel = channel.context("rust-toolchain.toml names no channel")?;
         let mut rustup = clean_command("rustup");
-        rustup.args(["which", "--toolchain", channel, "rustc"]).env("RUSTUP_AUTO_INSTALL", "0");
+        // rustup reads `rust-toolchain.toml` of the folder it runs in.
+        rustup.args(["which", "rustc"]).current_dir(root).env("RUSTUP_AUTO_INSTALL", "0");
         output_of(&mut rustup).map(PathBuf::from)
     }
 

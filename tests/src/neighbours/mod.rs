@@ -4,6 +4,7 @@
 pub mod conv1d;
 pub mod layer;
 pub mod norm;
+#[cfg(feature = "hazards")]
 pub mod random;
 pub mod recorded;
 

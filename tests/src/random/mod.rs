@@ -1,19 +1,19 @@
 //! Problems from a seed: plain ones for the hazards, and random ones with shapes, types, strides, options and indices
 //! drawn by proptest.
 
+#[cfg(feature = "hazards")]
 mod decode;
+#[cfg(feature = "hazards")]
+mod drawn;
+#[cfg(feature = "hazards")]
 mod options;
 mod plain;
+#[cfg(feature = "hazards")]
 mod recurrent;
 
-pub use decode::decode;
 pub use plain::{Plain, draft, plain};
-pub use recurrent::recurrent;
-
-use crate::problem::Problem;
-use anyhow::{Result, anyhow};
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::TestRunner;
+#[cfg(feature = "hazards")]
+pub use {decode::decode, drawn::fixed, recurrent::recurrent};
 
 /// Data for a problem, from a seed: a small generator of its own, since a problem has thousands of values
 /// and proptest need not shrink them.
@@ -57,18 +57,4 @@ impl Noise {
     pub fn normals(&mut self, len: usize, sigma: f32) -> Vec<f32> {
         (0..len).map(|_| self.normal(sigma)).collect()
     }
-}
-
-/// The first `count` problems of [`decode()`] and [`recurrent()`] in turn, the same every time: a record must be
-/// repeatable.
-///
-/// # Errors
-/// A draw that proptest gave up on.
-pub fn fixed(count: u32) -> impl Iterator<Item = Result<Problem>> {
-    let mut runner = TestRunner::deterministic();
-    let strategies = [decode().boxed(), recurrent().boxed()];
-    (0..count).map(move |i| {
-        let tree = strategies[i as usize % 2].new_tree(&mut runner).map_err(|reason| anyhow!("{reason}"))?;
-        Ok(tree.current())
-    })
 }

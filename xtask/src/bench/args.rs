@@ -3,6 +3,7 @@
 use super::load::Loads;
 use super::ops::{Op, Spec};
 use super::row::{Shape, layout_name};
+use crate::on_demand::Needs;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args as ClapArgs;
 use gdn_host::{DType, HeadShape, Launch, Layout, Tile};
@@ -74,6 +75,11 @@ pub struct Args {
 }
 
 impl Args {
+    /// Optimised code, whose launches are measured.
+    pub fn needs(&self) -> Needs {
+        Needs { optimised: self.from.is_none(), ..Needs::default() }
+    }
+
     /// How rows are launched.
     pub(super) fn launch(&self) -> Launch {
         Launch { tile: Tile::Auto, early: self.early }

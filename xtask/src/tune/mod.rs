@@ -10,6 +10,7 @@ mod recorded;
 mod table;
 
 use crate::bench::{self, Op};
+use crate::on_demand::Needs;
 use crate::report::say;
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::Caps;
@@ -66,6 +67,13 @@ pub struct Args {
     /// List every shape, not only those whose choice changes
     #[arg(long)]
     all: bool,
+}
+
+impl Args {
+    /// Optimised code, whose launches are measured.
+    pub fn needs(&self) -> Needs {
+        Needs { optimised: self.from.is_empty(), ..Needs::default() }
+    }
 }
 
 /// What was measured of each class, in the order of tables.

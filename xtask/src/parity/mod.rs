@@ -1,14 +1,18 @@
 //! `cargo xtask parity`: recorded cases, hazards and random problems on a device, as a table and as JSON.
 
+#[cfg(feature = "hazards")]
+mod proof;
+
+use crate::on_demand::Needs;
 use crate::report::say;
 use crate::{report, tools};
-use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args as ClapArgs;
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args as ClapArgs, ValueEnum};
 use gdn_host::driver::Context;
-use gdn_host::{Code, LoadedFile, Tile, artifact, device_caps};
+use gdn_host::{Code, LoadedFile, artifact, device_caps};
 use gdn_tests::device::{Device, Gpu, Sim};
 use gdn_tests::parity::Outcome;
-use gdn_tests::{case, hazards, parity, random};
+use gdn_tests::{case, parity};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,11 +20,11 @@ use std::process::ExitCode;
 /// Hold the kernels against recorded cases; exit 1 if one fails
 #[derive(ClapArgs)]
 pub struct Args {
-    /// Where the kernels run: sim or gpu
+    /// Where the kernels run
     #[arg(long, default_value = "sim")]
-    device: String,
+    device: Where,
     /// Directory of case files in the format of tests/golden/README.md [default: tests/golden]
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     cases: Option<PathBuf>,
     /// Only cases of this operation
     #[arg(long)]
@@ -29,12 +33,29 @@ pub struct Args {
     #[arg(long, num_args = 0..=1, default_missing_value = "64", value_name = "RANDOM")]
     hazards: Option<u32>,
     /// Write the result as JSON
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// GPU only: also run the hazards, with the PTX of every target and with the GPU's machine code, and write
     /// `docs/evidence/<gpu>.json`
     #[arg(long)]
     record: bool,
+}
+
+/// Where kernels run.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Where {
+    /// The lane-accurate simulator
+    Sim,
+    /// The first GPU
+    Gpu,
+}
+
+impl Args {
+    /// The hazards, if they are asked for.
+    pub fn needs(&self) -> Needs {
+        let hazards = self.record || self.hazards.is_some();
+        Needs { feature: hazards.then_some(("hazards", cfg!(feature = "hazards"))), ..Needs::default() }
+    }
 }
 
 /// Targets that PTX is built for; each runs on its own compute capability and all later ones.
@@ -56,7 +77,7 @@ const RECORDED_PROBLEMS: u32 = 256;
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    ensure!(!args.record || args.device == "gpu", "--record proves kernels on a GPU: add --device gpu");
+    ensure!(!args.record || args.device == Where::Gpu, "--record proves kernels on a GPU: add --device gpu");
     let dir = match &args.cases {
         Some(dir) => dir.clone(),
         None => tools::workspace_root()?.join("tests/golden"),
@@ -65,27 +86,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let random = args.hazards.or(args.record.then_some(RECORDED_PROBLEMS));
 
     let (mut runs, mut loaded) = (Vec::new(), Vec::new());
-    match args.device.as_str() {
-        "sim" => runs.push(run_on("", &files, &mut Sim::default(), random)?),
-        "gpu" if args.record => {
+    match args.device {
+        Where::Sim => runs.push(run_on("", &files, &mut Sim::default(), random)?),
+        Where::Gpu if args.record => {
             let codes = every_code().context("no GPU to run on")?;
             for (name, code) in &codes {
                 let mut gpu = Gpu::open(*code).with_context(|| format!("cannot load {name}"))?;
                 loaded.extend(gpu.gdn().files());
                 runs.push(run_on(&format!("{name}: "), &files, &mut gpu, random)?);
             }
-            let count = random.unwrap_or(RECORDED_PROBLEMS);
-            let names: Vec<_> = codes.iter().map(|(name, _)| name.as_str()).collect();
-            let name = format!("{count} random problems with each of {}", names.join(", "));
-            let outcome = judged("random", &name, "bits", same_bits_from_all(&codes, count));
-            runs.extend(runs.last().map(|r| Run { device: r.device.clone(), outcomes: vec![outcome] }));
+            #[cfg(feature = "hazards")]
+            {
+                let outcome = proof::same_bits_from_all(&codes, random.unwrap_or(RECORDED_PROBLEMS));
+                runs.extend(runs.last().map(|r| Run { device: r.device.clone(), outcomes: vec![outcome] }));
+            }
         }
-        "gpu" => {
+        Where::Gpu => {
             let mut gpu = Gpu::open(Code::Auto).context("no GPU to run on")?;
             loaded.extend(gpu.gdn().files());
             runs.push(run_on("", &files, &mut gpu, random)?);
         }
-        other => bail!("device {other} is unknown: it is sim or gpu"),
     }
 
     let device = runs[0].device.clone();
@@ -124,70 +144,21 @@ struct Run {
 }
 
 fn run_on(label: &str, files: &[PathBuf], device: &mut dyn Device, random: Option<u32>) -> Result<Run> {
-    let hazards: &[_] = if random.is_some() { hazards::ALL } else { &[] };
-    let bar = report::progress(files.len() + hazards.len() + random.unwrap_or(0) as usize, "parity");
+    let bar = report::progress(files.len(), "parity");
     let mut outcomes = Vec::new();
     for file in files {
         outcomes.push(parity::run_file(file, device));
         bar.inc(1);
     }
-    for (name, hazard) in hazards {
-        let result = hazard(device);
-        outcomes.push(judged("hazard", name, "against the f64 oracle, bits where promised", result));
-        bar.inc(1);
-    }
-    if let Some(count) = random {
-        let result = random_problems(count, device, &mut || bar.inc(1));
-        let name = format!("{count} random problems");
-        outcomes.push(judged("random", &name, "against the f64 oracle, bits across tiles", result));
-    }
     bar.finish_and_clear();
+    #[cfg(feature = "hazards")]
+    outcomes.extend(random.into_iter().flat_map(|count| proof::run(count, device)));
+    #[cfg(not(feature = "hazards"))]
+    ensure!(random.is_none(), "this binary has no hazards");
     for outcome in &mut outcomes {
         outcome.file.insert_str(0, label);
     }
     Ok(Run { device: device.name(), outcomes })
-}
-
-/// An outcome of something that only holds or does not.
-fn judged(op: &str, name: &str, tolerance: &str, result: Result<()>) -> Outcome {
-    Outcome {
-        file: name.into(),
-        op: op.into(),
-        pass: result.is_ok(),
-        rel_l2_out: None,
-        rel_l2_state: None,
-        tolerance: tolerance.into(),
-        note: result.err().map_or_else(String::new, |error| format!("{error:#}")),
-    }
-}
-
-/// Runs each random problem with each code and compares bits.
-fn same_bits_from_all(codes: &[(String, Code)], count: u32) -> Result<()> {
-    let mut gpus = codes.iter().map(|(_, code)| Gpu::open(*code)).collect::<Result<Vec<_>>>()?;
-    for (i, problem) in random::fixed(count).enumerate() {
-        let problem = problem?;
-        let solutions = gpus.iter_mut().map(|gpu| problem.run(gpu, Tile::Auto));
-        let solutions = solutions.collect::<Result<Vec<_>>>()?;
-        let same = solutions.windows(2).all(|pair| pair[0] == pair[1]);
-        ensure!(same, "they give different bits; random problem {i}: {problem:?}");
-    }
-    Ok(())
-}
-
-/// Runs each random problem, holds it against the oracle, and compares bits across tiles.
-fn random_problems(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) -> Result<()> {
-    for (i, problem) in random::fixed(count).enumerate() {
-        let problem = problem?;
-        let describe = || format!("random problem {i}: {problem:?}");
-        let solution = problem.run_and_check(device, Tile::Auto).with_context(describe)?;
-        let tiles = problem.tiles();
-        for tile in [tiles.first(), tiles.last()].into_iter().flatten().copied() {
-            let same = problem.run(device, tile).with_context(describe)? == solution;
-            ensure!(same, "{tile:?} gives other bits; {}", describe());
-        }
-        step();
-    }
-    Ok(())
 }
 
 fn print(device: &str, cases: &[Outcome]) {
