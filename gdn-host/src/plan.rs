@@ -13,11 +13,16 @@ use thiserror::Error;
 
 mod class;
 mod early;
+mod tiles;
 pub mod tuning;
 
 pub use class::{Class, Load, Work};
 pub use early::{Launch, Overlap};
+pub(crate) use tiles::is_served;
+pub use tiles::{MAX_WARPS, height_and_teams, rows, tiles};
 pub use tuning::{Height, Step, Tuned, Tuning, TuningError};
+
+use tiles::{PossibleRows, PossibleTiles, block_rows, exists, fitting, with_bv};
 
 /// What is known of a device. Tiles depend on its multiprocessors and its memory, [`Plan::early`] on its compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -82,8 +87,8 @@ pub struct Plan {
     pub bv: u32,
     /// Blocks.
     pub grid: [u32; 3],
-    /// log2(V / BV).
-    pub tiles_log2: u32,
+    /// Tiles of a state, V / BV; 1 if the operation has none.
+    pub tiles: u32,
     /// How many sequences later one is whose state a block asks for into the L2; 0: none.
     pub ahead: u32,
     /// Whose table of choices it follows.
@@ -122,30 +127,35 @@ impl fmt::Display for Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PlanError {
     /// No kernel makes blocks of that many rows.
-    #[error(
-        "tile: BV {bv} is not possible for K = {k}, V = {v}: it must be one of {min}..={max}, a power of two"
-    )]
+    #[error("tile: BV {bv} is not possible for {module} with V = {v}: it must be {}", PossibleRows(*module, *v))]
     Tile {
         /// Rows asked for.
         bv: u32,
-        /// Key dimension.
-        k: u32,
+        /// The module that has the kernels.
+        module: ModuleKey,
         /// Value dimension.
         v: u32,
-        /// Smallest BV.
-        min: u32,
-        /// Largest BV.
-        max: u32,
     },
     /// No such kernel or block.
-    #[error("tile: {rows} rows with {warps} warps is not possible for K = {k}, V = {v}")]
+    #[error(
+        "tile: {rows} rows with {warps} warps is not possible for {module} with V = {v}: it must be {} warps, a power of two",
+        PossibleTiles(*module, *v)
+    )]
     Exact {
         /// Rows asked for.
         rows: u32,
         /// Warps.
         warps: u32,
-        /// Key dimension.
-        k: u32,
+        /// The module that has the kernels.
+        module: ModuleKey,
+        /// Value dimension.
+        v: u32,
+    },
+    /// No kernel for the types, layout, gate and K.
+    #[error("there is no kernel {module} for V = {v}")]
+    NoKernel {
+        /// The module that would have it.
+        module: ModuleKey,
         /// Value dimension.
         v: u32,
     },
@@ -157,71 +167,6 @@ pub enum PlanError {
         /// Most warps of a block.
         max: u32,
     },
-}
-
-/// Heights of tiles that kernels exist for, from the smallest to the largest, for each operation, layout, element type and
-/// key dimension. The unit is `256 / k` rows of V, of which a lane holds 8 elements each. In VK a tile is a warp's, 4 to 16
-/// rows of V. In KV, where a lane has the rows of a 16-byte vector, it is that of a team.
-pub fn rows(module: ModuleKey) -> &'static [u32] {
-    let several = module.has_several_tokens();
-    match (module.is_kv(), module.state.unwrap_or(DType::F32), module.k) {
-        (false, DType::F32, _) if several => &[4],
-        (false, _, 64) if several => &[2, 4],
-        (false, ..) if several => &[4, 8],
-        (false, _, 64) => &[1, 4],
-        (false, ..) => &[2, 8],
-        (true, DType::F32, 64) if several => &[8],
-        // Inputs of f32 leave large tiles too few registers.
-        (true, _, k) if several && (k == 64 || module.io == Some(DType::F32)) => &[16],
-        (true, ..) if several => &[16, 32],
-        (true, DType::F32, 64) => &[4, 16],
-        (true, _, 64) => &[8, 16],
-        (true, DType::F32, _) => &[8, 32],
-        (true, ..) => &[16, 32, 64],
-    }
-}
-
-/// Warps that work on a tile together.
-fn team(module: ModuleKey, rows: u32) -> u32 {
-    match module.state {
-        _ if !module.is_kv() => 1,
-        Some(DType::F32) | None => rows / 4,
-        _ => rows / 8,
-    }
-}
-
-/// How a step of a table names a module's tile of `rows` in blocks of `warps` warps.
-pub fn height_and_teams(module: ModuleKey, rows: u32, warps: u32) -> Option<(Height, u32)> {
-    let height = self::rows(module).iter().position(|&height| height == rows)?;
-    Some((*Height::ALL.get(height)?, warps / team(module, rows)))
-}
-
-/// Rows of V of a tile.
-fn tile_rows(rows: u32, k: u32) -> u32 {
-    rows * (256 / k)
-}
-
-/// Rows of V of a block of `warps` warps.
-fn block_rows(module: ModuleKey, rows: u32, warps: u32) -> u32 {
-    tile_rows(rows, module.k) * (warps / team(module, rows))
-}
-
-/// Warps of a block that tile sweeps go up to.
-pub const MAX_WARPS: u32 = 16;
-
-/// Largest number of warps of a block of tiles of a height: the launch bound of its kernel. The small tile of decode with one
-/// decay in layout VK has few enough registers for larger blocks. In KV it is made for few teams, whose sums take so little
-/// shared memory that an early launch overlaps.
-fn max_warps(module: ModuleKey, rows: u32) -> u32 {
-    let is_small = rows == self::rows(module)[0] && !module.has_several_tokens();
-    let is_f32 = module.state == Some(DType::F32);
-    match (module.is_kv(), module.is_kda()) {
-        (false, false) if is_small => MAX_WARPS,
-        (true, is_kda) if is_small && module.k == 128 => {
-            team(module, rows) * if is_kda || is_f32 { 2 } else { 1 }
-        }
-        _ => MAX_WARPS / 2,
-    }
 }
 
 /// Sequences along y; further ones go along z.
@@ -236,19 +181,19 @@ fn grid(x: u32, batch: u32) -> [u32; 3] {
 /// Plans an operation on tiles of states.
 ///
 /// # Errors
-/// [`PlanError`] when a tile asked for does not exist. [`Tile::Auto`] never fails.
+/// [`PlanError`] when a tile asked for does not exist, or when no kernel does.
 pub fn tiled(job: &Job, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
-    let &Job { module, shape: HeadShape { hv, k, v, .. }, batch, .. } = job;
+    let &Job { module, shape: HeadShape { hv, v, .. }, batch, .. } = job;
     let (tuned, step) = match tile {
         Tile::Step(step) => (Tuned::ByCaller, step),
         _ => tuning.choose(Class::of(job), Load::of(job, caps.sms), caps),
     };
     let (rows, warps) = match tile {
-        Tile::Auto | Tile::Step(_) => fitting(module, v, &step),
+        Tile::Auto | Tile::Step(_) => fitting(module, v, &step).ok_or(PlanError::NoKernel { module, v })?,
         Tile::Rows(bv) => with_bv(module, v, bv)?,
         Tile::Exact { rows, warps } => {
             if !exists(module, v, rows, warps) {
-                return Err(PlanError::Exact { rows, warps, k, v });
+                return Err(PlanError::Exact { rows, warps, module, v });
             }
             (rows, warps)
         }
@@ -258,18 +203,7 @@ pub fn tiled(job: &Job, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan
     let grid = grid(tiles * hv, batch);
     let ahead = sequences_ahead(job, step.ahead_kib, caps);
     let early_pays = step.early;
-    Ok(Plan {
-        module,
-        rows,
-        warps,
-        bv,
-        grid,
-        tiles_log2: tiles.ilog2(),
-        ahead,
-        tuned,
-        early_pays,
-        early: false,
-    })
+    Ok(Plan { module, rows, warps, bv, grid, tiles, ahead, tuned, early_pays, early: false })
 }
 
 /// Sequences whose states are so many KiB for each multiprocessor: at least one, unless it is 0 KiB.
@@ -281,19 +215,6 @@ fn sequences_ahead(job: &Job, kib: u32, caps: &Caps) -> u32 {
         (0, _) | (_, 0) => 0,
         _ => u32::try_from((bytes + of_sequence / 2) / of_sequence).unwrap_or(u32::MAX).max(1),
     }
-}
-
-/// The tile of a step that there is for V rows: of its height, or of the tallest below it, and of as many teams as a block may
-/// have up to the step's.
-fn fitting(module: ModuleKey, v: u32, step: &Step) -> (u32, u32) {
-    let kernels = rows(module);
-    let tallest = kernels.len().saturating_sub(1).min(step.tile as usize);
-    let of_height = |&rows: &u32| {
-        let most = step.teams * team(module, rows);
-        pairs(module, v).filter(|pair| pair.0 == rows && pair.1 <= most).max()
-    };
-    let fitting = kernels[..=tallest].iter().rev().find_map(of_height);
-    fitting.or_else(|| pairs(module, v).min()).unwrap_or((kernels[0], team(module, kernels[0])))
 }
 
 /// Largest number of warps of a block of an operation without tiles.
@@ -333,44 +254,11 @@ pub fn spread(
         warps,
         bv: 0,
         grid,
-        tiles_log2: 0,
+        tiles: 1,
         ahead: 0,
         tuned,
         early_pays: true,
         early: false,
-    })
-}
-
-/// Whether there is a kernel with tiles of that height whose blocks may have so many warps, and V is a multiple of its BV.
-fn exists(module: ModuleKey, v: u32, rows: u32, warps: u32) -> bool {
-    let is_known = self::rows(module).contains(&rows) && (1..=max_warps(module, rows)).contains(&warps);
-    is_known && warps.is_multiple_of(team(module, rows)) && v.is_multiple_of(block_rows(module, rows, warps))
-}
-
-/// Rows and warps of every tile that there is for V rows.
-fn pairs(module: ModuleKey, v: u32) -> impl Iterator<Item = (u32, u32)> {
-    let warps = (0..=MAX_WARPS.ilog2()).map(|log2| 1 << log2);
-    let pairs = warps.flat_map(move |warps| rows(module).iter().map(move |&rows| (rows, warps)));
-    pairs.filter(move |&(rows, warps)| exists(module, v, rows, warps))
-}
-
-/// Every tile there is for a shape, for sweeps and proofs.
-pub fn tiles(module: ModuleKey, shape: &HeadShape) -> impl Iterator<Item = Tile> {
-    pairs(module, shape.v).map(|(rows, warps)| Tile::Exact { rows, warps })
-}
-
-/// Rows and warps of a block of `bv` rows: the smallest tile with which it has at most four, or the largest.
-fn with_bv(module: ModuleKey, v: u32, bv: u32) -> Result<(u32, u32), PlanError> {
-    let rows_of = |(rows, warps)| block_rows(module, rows, warps);
-    let all = || pairs(module, v);
-    let few = |&(rows, _): &(u32, u32)| bv <= 4 * tile_rows(rows, module.k);
-    let of_bv = || all().filter(|pair| rows_of(*pair) == bv);
-    of_bv().filter(few).min().or_else(|| of_bv().max()).ok_or_else(|| PlanError::Tile {
-        bv,
-        k: module.k,
-        v,
-        min: all().map(rows_of).min().unwrap_or(0),
-        max: all().map(rows_of).max().unwrap_or(0),
     })
 }
 

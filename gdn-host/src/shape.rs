@@ -12,9 +12,9 @@ pub struct HeadShape {
     pub h: u32,
     /// Value heads, HV: a multiple of H.
     pub hv: u32,
-    /// Key dimension, K: 64 or 128.
+    /// Key dimension, K: 64, 96, 128 or 256.
     pub k: u32,
-    /// Value dimension, V: 64 or 128.
+    /// Value dimension, V: a multiple of 32 from 32 to 512.
     pub v: u32,
 }
 
@@ -35,13 +35,21 @@ pub enum ShapeError {
         /// Value heads.
         hv: u32,
     },
-    /// A head dimension other than 64 or 128.
-    #[error("{field} = {value} is not supported: head dimensions are 64 or 128")]
+    /// A head dimension that there are no kernels for.
+    #[error("{field} = {value} is not supported: it must be {want}")]
     Dimension {
         /// `k` or `v`.
         field: &'static str,
         /// The dimension.
         value: u32,
+        /// What it may be.
+        want: &'static str,
+    },
+    /// A state of more elements than the kernels' index arithmetic covers.
+    #[error("hv * v * k = {elements} is past the limit: a sequence's state has fewer than 2^32 elements")]
+    LargeState {
+        /// Elements of a sequence's state.
+        elements: u64,
     },
     /// More heads than the kernels' index arithmetic covers.
     #[error("hv = {hv} with h = {h} is past the limit: hv is at most {max}", max = HeadShape::MAX_HV)]
@@ -95,12 +103,10 @@ impl HeadShape {
         if hv > Self::MAX_HV {
             return Err(ShapeError::TooManyHeads { h, hv });
         }
-        for (field, value) in [("k", k), ("v", v)] {
-            if value != 64 && value != 128 {
-                return Err(ShapeError::Dimension { field, value });
-            }
-        }
-        Ok(())
+        check_key_dimension(k)?;
+        check_value_dimension(v)?;
+        let elements = self.state_elements();
+        if elements > u32::MAX.into() { Err(ShapeError::LargeState { elements }) } else { Ok(()) }
     }
 
     /// Value heads that share a key head, HV / H.
@@ -137,6 +143,21 @@ impl HeadShape {
     }
 }
 
+fn check_key_dimension(k: u32) -> Result<(), ShapeError> {
+    match k {
+        64 | 96 | 128 | 256 => Ok(()),
+        value => Err(ShapeError::Dimension { field: "k", value, want: "64, 96, 128 or 256" }),
+    }
+}
+
+/// Whether the kernels serve heads of V elements.
+pub(crate) fn check_value_dimension(v: u32) -> Result<(), ShapeError> {
+    match v {
+        32..=512 if v.is_multiple_of(32) => Ok(()),
+        value => Err(ShapeError::Dimension { field: "v", value, want: "a multiple of 32 from 32 to 512" }),
+    }
+}
+
 /// A published model and its layers with this recurrence.
 #[derive(Clone, Copy, Debug)]
 pub struct Model {
@@ -144,12 +165,13 @@ pub struct Model {
     pub name: &'static str,
     /// Heads of the whole layer (tensor-parallel size 1).
     pub shape: HeadShape,
-    /// Layers of the model that use the recurrence.
-    pub layers: u32,
+    /// Layers of the model that use the recurrence, where they are known.
+    pub layers: Option<u32>,
 }
 
+/// A model with heads of 128 x 128.
 const fn model(name: &'static str, h: u32, hv: u32, layers: u32) -> Model {
-    Model { name, shape: HeadShape { h, hv, k: 128, v: 128 }, layers }
+    Model { name, shape: HeadShape { h, hv, k: 128, v: 128 }, layers: Some(layers) }
 }
 
 /// Published models, GDN first. (The KDA models decode with a gate per key channel.)
@@ -163,8 +185,10 @@ pub const MODELS: &[Model] = &[
     model("Qwen3.5-35B-A3B", 16, 32, 30),
     model("Qwen3.5-122B-A10B", 16, 64, 36),
     model("Qwen3.5-397B-A17B", 16, 64, 45),
+    Model { name: "OLMo-Hybrid-7B", shape: HeadShape { h: 30, hv: 30, k: 96, v: 192 }, layers: None },
     model("Kimi-Linear-48B-A3B", 32, 32, 20),
     model("Kimi-K3", 96, 96, 69),
+    Model { name: "GLM-5.3-Flash", shape: HeadShape { h: 64, hv: 64, k: 64, v: 128 }, layers: None },
 ];
 
 #[cfg(test)]
@@ -174,7 +198,7 @@ mod tests {
     #[test]
     fn every_model_is_served_at_every_tensor_parallel_size() {
         for m in MODELS {
-            for ranks in [1, 2, 4, 8] {
+            for ranks in [1, 2, 4, 8].into_iter().filter(|ranks| m.shape.h.is_multiple_of(*ranks)) {
                 let shape = m.shape.shard(ranks).unwrap_or_else(|e| panic!("{}: {e}", m.name));
                 assert_eq!(shape.ratio(), m.shape.ratio(), "{}", m.name);
             }
@@ -187,8 +211,15 @@ mod tests {
         assert_eq!(refusal(0, 4, 128, 128), "h is 0: there must be at least one head");
         assert_eq!(refusal(4, 0, 128, 128), "hv is 0: there must be at least one head");
         assert_eq!(refusal(4, 6, 128, 128), "hv = 6 is not a multiple of h = 4");
-        assert!(refusal(1, 1, 96, 128).starts_with("k = 96 is not supported"));
-        assert!(refusal(1, 1, 128, 256).starts_with("v = 256 is not supported"));
+        let text = "k = 192 is not supported: it must be 64, 96, 128 or 256";
+        assert_eq!(refusal(1, 1, 192, 128), text);
+        for v in [0, 16, 48, 544] {
+            let text = format!("v = {v} is not supported: it must be a multiple of 32 from 32 to 512");
+            assert_eq!(refusal(1, 1, 128, v), text);
+        }
+        let text =
+            "hv * v * k = 4294967296 is past the limit: a sequence's state has fewer than 2^32 elements";
+        assert_eq!(refusal(1, 32_768, 256, 512), text);
         assert!(refusal(1, 40_000, 128, 128).contains("hv is at most 32768"));
         let sharded = HeadShape::new(2, 6, 128, 128).unwrap().shard(4).unwrap_err();
         assert_eq!(sharded.to_string(), "h = 2 cannot be divided by tensor-parallel size 4");

@@ -46,12 +46,19 @@ use crate::element::Element;
 use crate::entry::{Flag, Index};
 use crate::gate::Gate;
 use crate::layout::Layout;
-use crate::prepare::{Loads, TOKEN_BYTES, Tokens};
-use crate::tile::{Exchange, Shared, Tile};
+use crate::prepare::{Loads, Tokens, token_bytes};
+use crate::tile::{self, Exchange, Shared, Tile};
 use crate::token::{Block, Output, Own, Work, lane_zero, later, names_slot, prefetch, slot_at};
 
-/// Bytes of shared memory in front of the sums of warps: one token.
-pub(crate) const FRONT: usize = TOKEN_BYTES;
+/// In front of the sums of warps is one token.
+pub(crate) struct Front;
+
+impl<const K: u32> tile::Front<K> for Front {
+    const BYTES: usize = token_bytes(K);
+}
+
+/// Rows of a lane up to which a tile is a small one, in layout VK.
+const MOST_SMALL_ROWS: usize = 2;
 
 /// The token's inputs, asked for: by each warp for itself, or for the block ([`crate::token`] says which when).
 enum Asked {
@@ -91,7 +98,7 @@ pub(crate) unsafe fn decode<
     // SAFETY: n < N, head < HV and the team's rows < V, so every address below lies in its buffer; the slot
     // is used only after it was checked against the pool.
     unsafe {
-        let is_small = !L::ALONG_V && Tile::<S, L, K, R>::TEAM_ROWS < 16;
+        let is_small = !L::ALONG_V && R <= MOST_SMALL_ROWS;
         let own = is_small && G::decays(K) == 1;
         let zero = lane_zero();
         let at = if own { n } else { n + zero };
@@ -106,7 +113,7 @@ pub(crate) unsafe fn decode<
             grid::wait();
         }
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-        let shared = if own { 0 } else { shared::block::<Shared<L, S, K, R, THREADS, FRONT>>() };
+        let shared = if own { 0 } else { shared::block::<Shared<L, S, Front, K, R, THREADS>>() };
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), false);
         let asked = match own {
             true => Asked::Own(block.load_own(n, if S::VECTOR == 4 { zero } else { 0 })),
@@ -131,9 +138,9 @@ pub(crate) unsafe fn decode<
         let inverted = p.layer.flags & flags::RESET_INVERTED != 0;
         let fresh = p.pool.reset.address != 0 && (reset.bits() != 0) != inverted;
         let state = match own {
-            true => Tile::<S, L, K, R>::load_if(is_there & !fresh, state_at(slot), p.layer.v),
+            true => Tile::<S, L, K, R>::load_if(is_there & !fresh, state_at(slot), p.layer.v, work.place),
             false if fresh => Tile::<S, L, K, R>::ZEROS,
-            false => Tile::<S, L, K, R>::load(state_at(slot), p.layer.v),
+            false => Tile::<S, L, K, R>::load(state_at(slot), p.layer.v, work.place),
         };
 
         let v = block.load_v(true, n, work.row);
@@ -160,13 +167,13 @@ pub(crate) unsafe fn decode<
             ask();
         }
         // Corrections take the token's place, which each warp has in its registers.
-        let exchange = Exchange { sums: shared + FRONT as u32, corrections: shared };
+        let exchange = Exchange { sums: shared + token_bytes(K) as u32, corrections: shared };
         let (value, tile) = Tile::<S, L, K, R>::step_of(state, &token, T::widen(v), work.place, exchange);
         grid::launch_dependents();
         let write_slot = if separate { write_slot.get() } else { slot };
         let null_slot = if separate | listed { p.pool.null_slot } else { -1 };
         if is_there && names_slot(write_slot, p.pool.slots, null_slot) {
-            tile.store(state_at(write_slot), p.layer.v);
+            tile.store(state_at(write_slot), p.layer.v, work.place);
         }
         let value = if is_there { value } else { 0.0 };
         out.store::<T>(n, work.row, value);

@@ -1,7 +1,9 @@
 //! The two layouts of a state in memory, and how the tile of a team of warps lies in each.
 //!
 //! A *piece* is eight elements along K of one row, and `K / 8` pieces make a row; which eight depends on the element
-//! type alone. A lane holds a piece of each of its rows, always the same one of a row. So sums over K run in the
+//! type alone. A lane holds a piece of each of its rows, always the same one of a row. A lane group has as many lanes as
+//! there are pieces, rounded up to a power of two: of K = 96, whose rows have twelve, the last four of sixteen lanes hold
+//! zeros, load nothing and store nothing ([`Place::holds_piece`]). So sums over K run in the
 //! same order whatever the [`Form`], and both layouts give the same bits. What differs is which rows of V a lane group
 //! holds, how its 16-byte vectors run, and over how many warps a group is spread:
 //!
@@ -41,6 +43,12 @@ impl Place {
         Place { group: lane / lanes, lane: lane % lanes, team: thread / 32 }
     }
 
+    /// Whether the lane holds a piece of rows of K elements. With K a power of two every lane does.
+    #[inline(always)]
+    pub(crate) fn holds_piece(self, k: u32) -> bool {
+        k.is_power_of_two() || self.lane < pieces(k)
+    }
+
     /// Place of a thread where so many groups are interleaved in a warp and spread over so many warps. The steps of a sum
     /// within the warp come first: neighbours in the warp hold pieces that are `warps` apart.
     #[inline(always)]
@@ -50,10 +58,16 @@ impl Place {
     }
 }
 
-/// Lanes that share a row of K elements, with a piece each.
+/// Pieces of a row of K elements.
+#[inline(always)]
+pub(crate) const fn pieces(k: u32) -> u32 {
+    k / ROW as u32
+}
+
+/// Lanes that share a row of K elements, with a piece each, or none ([`Place::holds_piece`]).
 #[inline(always)]
 pub(crate) const fn lanes(k: u32) -> u32 {
-    k / ROW as u32
+    pieces(k).next_power_of_two()
 }
 
 /// Rows a warp works on side by side.
@@ -92,7 +106,7 @@ pub(crate) trait Layout: 'static {
 /// Rows of a lane at most.
 pub(crate) const MOST_ROWS: usize = 8;
 
-/// How a tile lies over the lanes of a team of warps. Its height `R` counts rows of V in units of `256 / K`.
+/// How a tile lies over the lanes of a team of warps. Its height `R` counts rows of V in units of [`groups`].
 pub(crate) struct Form<L, S, const K: u32, const R: usize>(PhantomData<(L, S)>);
 
 impl<L: Layout, S: Element, const K: u32, const R: usize> Form<L, S, K, R> {
@@ -151,7 +165,7 @@ impl Layout for Vk {
     fn vector_offset<S: Element, const K: u32, const R: usize>(x: usize, _v: u32) -> u64 {
         let (r, i) = (x / vectors::<S>(), x % vectors::<S>());
         let row = r as u64 * (Form::<Vk, S, K, R>::GROUPS * K) as u64;
-        (row + (i * S::VECTOR) as u64 * Form::<Vk, S, K, R>::LANES as u64) * S::SIZE
+        (row + (i * S::VECTOR) as u64 * pieces(K) as u64) * S::SIZE
     }
 
     #[inline(always)]
@@ -194,8 +208,8 @@ impl Layout for Kv {
 
     #[inline(always)]
     fn vector_offset<S: Element, const K: u32, const R: usize>(x: usize, v: u32) -> u64 {
-        // A piece's vectors in VK are K / ROW vectors apart.
-        let along_k = x / S::VECTOR * (K as usize / ROW) * S::VECTOR + x % S::VECTOR;
+        // A piece's vectors in VK are as many vectors apart as a row has pieces.
+        let along_k = x / S::VECTOR * pieces(K) as usize * S::VECTOR + x % S::VECTOR;
         along_k as u64 * v as u64 * S::SIZE
     }
 

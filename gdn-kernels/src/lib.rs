@@ -93,6 +93,15 @@ table::kernels! {
         gdn_decode_f16_bf16_k64_r4: (f16, bf16, 64, 4) 256;
         gdn_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 512;
         gdn_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
+        gdn_decode_f32_f32_k96_r2: (f32, f32, 96, 2) 512;
+        gdn_decode_f32_f32_k96_r8: (f32, f32, 96, 8) 256;
+        gdn_decode_f32_bf16_k96_r2: (f32, bf16, 96, 2) 512;
+        gdn_decode_f32_bf16_k96_r8: (f32, bf16, 96, 8) 256;
+        gdn_decode_bf16_bf16_k96_r2: (bf16, bf16, 96, 2) 512;
+        gdn_decode_bf16_bf16_k96_r8: (bf16, bf16, 96, 8) 256;
+        gdn_decode_f32_f32_k256_r8: (f32, f32, 256, 8) 256;
+        gdn_decode_f32_bf16_k256_r8: (f32, bf16, 256, 8) 256;
+        gdn_decode_bf16_bf16_k256_r8: (bf16, bf16, 256, 8) 256;
     }
     decode_kv = decode::decode(Kv, PerHead) (DecodeParams, tiles) {
         gdn_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
@@ -117,6 +126,18 @@ table::kernels! {
         gdn_decode_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
         gdn_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
         gdn_decode_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
+        gdn_decode_kv_f16_bf16_k128_r16: (f16, bf16, 128, 16) 256;
+        gdn_decode_kv_f16_bf16_k64_r8: (f16, bf16, 64, 8) 256;
+        gdn_decode_kv_f32_f32_k96_r16: (f32, f32, 96, 16) 256;
+        gdn_decode_kv_f32_f32_k96_r32: (f32, f32, 96, 32) 256;
+        gdn_decode_kv_f32_bf16_k96_r16: (f32, bf16, 96, 16) 256;
+        gdn_decode_kv_f32_bf16_k96_r32: (f32, bf16, 96, 32) 256;
+        gdn_decode_kv_bf16_bf16_k96_r16: (bf16, bf16, 96, 16) 256;
+        gdn_decode_kv_bf16_bf16_k96_r32: (bf16, bf16, 96, 32) 256;
+        gdn_decode_kv_f32_f32_k256_r32: (f32, f32, 256, 32) 256;
+        gdn_decode_kv_f32_bf16_k256_r32: (f32, bf16, 256, 32) 256;
+        gdn_decode_kv_bf16_bf16_k256_r32: (bf16, bf16, 256, 32) 256;
+        gdn_decode_kv_bf16_bf16_k256_r64: (bf16, bf16, 256, 64) 256;
     }
     kda_decode = decode::decode(Vk, PerKey) (DecodeParams, tiles) {
         gdn_kda_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
@@ -139,6 +160,14 @@ table::kernels! {
         gdn_kda_decode_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
         gdn_kda_decode_f16_f16_k64_r1: (f16, f16, 64, 1) 256;
         gdn_kda_decode_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
+        gdn_kda_decode_f16_bf16_k128_r8: (f16, bf16, 128, 8) 256;
+        gdn_kda_decode_bf16_f32_k128_r8: (bf16, f32, 128, 8) 256;
+        gdn_kda_decode_bf16_f16_k128_r8: (bf16, f16, 128, 8) 256;
+        gdn_kda_decode_f16_f32_k128_r8: (f16, f32, 128, 8) 256;
+        gdn_kda_decode_f16_bf16_k64_r4: (f16, bf16, 64, 4) 256;
+        gdn_kda_decode_bf16_f32_k64_r4: (bf16, f32, 64, 4) 256;
+        gdn_kda_decode_bf16_f16_k64_r4: (bf16, f16, 64, 4) 256;
+        gdn_kda_decode_f16_f32_k64_r4: (f16, f32, 64, 4) 256;
     }
     kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, tiles) {
         gdn_kda_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
@@ -163,6 +192,8 @@ table::kernels! {
         gdn_kda_decode_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
         gdn_kda_decode_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
         gdn_kda_decode_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
+        gdn_kda_decode_kv_f16_bf16_k128_r16: (f16, bf16, 128, 16) 256;
+        gdn_kda_decode_kv_f16_bf16_k64_r8: (f16, bf16, 64, 8) 256;
     }
     recurrent = recurrent::recurrent(Vk, PerHead) (RecurrentParams, tiles) {
         gdn_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
@@ -179,6 +210,20 @@ table::kernels! {
         gdn_recurrent_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
         gdn_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
+        gdn_recurrent_f16_bf16_k128_r8: (f16, bf16, 128, 8) 256;
+        gdn_recurrent_bf16_f32_k128_r8: (bf16, f32, 128, 8) 256;
+        gdn_recurrent_bf16_f16_k128_r8: (bf16, f16, 128, 8) 256;
+        gdn_recurrent_f16_f32_k128_r8: (f16, f32, 128, 8) 256;
+        gdn_recurrent_f16_bf16_k64_r4: (f16, bf16, 64, 4) 256;
+        gdn_recurrent_bf16_f32_k64_r4: (bf16, f32, 64, 4) 256;
+        gdn_recurrent_bf16_f16_k64_r4: (bf16, f16, 64, 4) 256;
+        gdn_recurrent_f16_f32_k64_r4: (f16, f32, 64, 4) 256;
+        gdn_recurrent_f32_f32_k96_r4: (f32, f32, 96, 4) 256;
+        gdn_recurrent_f32_bf16_k96_r4: (f32, bf16, 96, 4) 256;
+        gdn_recurrent_bf16_bf16_k96_r8: (bf16, bf16, 96, 8) 256;
+        gdn_recurrent_f32_f32_k256_r4: (f32, f32, 256, 4) 256;
+        gdn_recurrent_f32_bf16_k256_r4: (f32, bf16, 256, 4) 256;
+        gdn_recurrent_bf16_bf16_k256_r8: (bf16, bf16, 256, 8) 256;
     }
     recurrent_kv = recurrent::recurrent(Kv, PerHead) (RecurrentParams, tiles) {
         gdn_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
@@ -193,8 +238,18 @@ table::kernels! {
         gdn_recurrent_kv_f32_f32_k64_r8: (f32, f32, 64, 8) 256;
         gdn_recurrent_kv_f32_bf16_k64_r8: (f32, bf16, 64, 8) 256;
         gdn_recurrent_kv_f32_f16_k64_r8: (f32, f16, 64, 8) 256;
+        gdn_recurrent_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
         gdn_recurrent_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
+        gdn_recurrent_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
         gdn_recurrent_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
+        gdn_recurrent_kv_f16_bf16_k128_r16: (f16, bf16, 128, 16) 256;
+        gdn_recurrent_kv_f16_bf16_k64_r8: (f16, bf16, 64, 8) 256;
+        gdn_recurrent_kv_f32_f32_k96_r16: (f32, f32, 96, 16) 256;
+        gdn_recurrent_kv_f32_bf16_k96_r16: (f32, bf16, 96, 16) 256;
+        gdn_recurrent_kv_bf16_bf16_k96_r16: (bf16, bf16, 96, 16) 256;
+        gdn_recurrent_kv_f32_f32_k256_r32: (f32, f32, 256, 32) 256;
+        gdn_recurrent_kv_f32_bf16_k256_r32: (f32, bf16, 256, 32) 256;
+        gdn_recurrent_kv_bf16_bf16_k256_r32: (bf16, bf16, 256, 32) 256;
     }
     kda_recurrent = recurrent::recurrent(Vk, PerKey) (RecurrentParams, tiles) {
         gdn_kda_recurrent_f32_f32_k128_r4: (f32, f32, 128, 4) 256;
@@ -211,6 +266,14 @@ table::kernels! {
         gdn_kda_recurrent_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
         gdn_kda_recurrent_f16_f16_k64_r2: (f16, f16, 64, 2) 256;
         gdn_kda_recurrent_f16_f16_k64_r4: (f16, f16, 64, 4) 256;
+        gdn_kda_recurrent_f16_bf16_k128_r8: (f16, bf16, 128, 8) 256;
+        gdn_kda_recurrent_bf16_f32_k128_r8: (bf16, f32, 128, 8) 256;
+        gdn_kda_recurrent_bf16_f16_k128_r8: (bf16, f16, 128, 8) 256;
+        gdn_kda_recurrent_f16_f32_k128_r8: (f16, f32, 128, 8) 256;
+        gdn_kda_recurrent_f16_bf16_k64_r4: (f16, bf16, 64, 4) 256;
+        gdn_kda_recurrent_bf16_f32_k64_r4: (bf16, f32, 64, 4) 256;
+        gdn_kda_recurrent_bf16_f16_k64_r4: (bf16, f16, 64, 4) 256;
+        gdn_kda_recurrent_f16_f32_k64_r4: (f16, f32, 64, 4) 256;
     }
     kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, tiles) {
         gdn_kda_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;
@@ -225,8 +288,12 @@ table::kernels! {
         gdn_kda_recurrent_kv_f32_f32_k64_r8: (f32, f32, 64, 8) 256;
         gdn_kda_recurrent_kv_f32_bf16_k64_r8: (f32, bf16, 64, 8) 256;
         gdn_kda_recurrent_kv_f32_f16_k64_r8: (f32, f16, 64, 8) 256;
+        gdn_kda_recurrent_kv_bf16_bf16_k64_r8: (bf16, bf16, 64, 8) 256;
         gdn_kda_recurrent_kv_bf16_bf16_k64_r16: (bf16, bf16, 64, 16) 256;
+        gdn_kda_recurrent_kv_f16_f16_k64_r8: (f16, f16, 64, 8) 256;
         gdn_kda_recurrent_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
+        gdn_kda_recurrent_kv_f16_bf16_k128_r16: (f16, bf16, 128, 16) 256;
+        gdn_kda_recurrent_kv_f16_bf16_k64_r8: (f16, bf16, 64, 8) 256;
     }
     copy_state = copy::copy_state() (CopyStateParams, none) {
         gdn_copy_state: () 256;

@@ -4,27 +4,30 @@
 //! barrier a token is a few loads from shared memory ([`Tokens::get`]), none of which waits for the L2.
 //!
 //! Shared memory of a token, in f32: q, k (and the decays per key) in the order in which lanes hold them, first the
-//! first four elements of every piece, then the other four, so that a warp's loads of 16 bytes meet no bank twice;
-//! then `k q`, the factors of q and k, beta and the decay per head. The values of all tokens follow the last token.
+//! first four elements of every piece, then the other four, so that a warp's loads of 16 bytes meet no bank twice, and
+//! zeros for lanes without a piece; then `k q`, the factors of q and k, beta and the decay per head. The values of all tokens follow the last token.
 
 use crate::abi;
 use crate::arch::{compiler, shared, thread};
 use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate};
 use crate::keys::{Factors, Keys, Token};
-use crate::layout::{Form, Layout, Place, lanes};
+use crate::layout::{Form, Layout, Place, groups, lanes};
 use crate::tile::Tile;
 use crate::token::{Block, wide};
 use core::marker::PhantomData;
 
-/// Bytes of shared memory that a token takes at most: K = 128, a decay per key.
-pub(crate) const TOKEN_BYTES: usize = (3 * 128 + 8) * 4;
+/// Bytes of shared memory that a token takes at most: with K up to 128 that is one with a decay per key.
+pub(crate) const fn token_bytes(k: u32) -> usize {
+    let keys = if k <= 128 { 3 * 128 } else { 2 * k as usize };
+    (keys + 8) * 4
+}
 
 /// Tokens that a block of several tokens prepares at once; a power of two.
 pub(crate) const CHUNK: u32 = 8;
 
-/// Bytes of the values of so many tokens: V = 128.
-pub(crate) const VALUE_BYTES: usize = CHUNK as usize * 128 * 4;
+/// Bytes of the values of so many tokens, for each row of a block.
+pub(crate) const VALUE_BYTES: usize = CHUNK as usize * abi::MOST_BLOCK_ROWS as usize * 4;
 
 /// What the preparation of some tokens starts with, loaded but not yet looked at.
 #[derive(Clone, Copy)]
@@ -64,10 +67,13 @@ pub(crate) struct Tokens<'a, S, L, T, G, const K: u32, const R: usize> {
 }
 
 impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usize> Tokens<'a, S, L, T, G, K, R> {
-    /// Bytes of a token's vectors over K.
-    const VECTOR_BYTES: u32 = 4 * K;
+    /// Elements of a token's vectors over K: eight for each lane of a group.
+    const KEYS: u32 = lanes(K) * ROW as u32;
 
-    /// `first` is the address of [`TOKEN_BYTES`] of shared memory for each token prepared at once.
+    /// Bytes of a token's vectors over K.
+    const VECTOR_BYTES: u32 = 4 * Self::KEYS;
+
+    /// `first` is the address of [`token_bytes`] of shared memory for each token prepared at once.
     #[inline(always)]
     pub(crate) fn new(block: &'a Block<'a, S, T, G, K>, first: u32, thread: u32, in_loop: bool) -> Self {
         Tokens { block, first, thread, in_loop, layout: PhantomData }
@@ -91,13 +97,13 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     /// Address of prepared token `i`.
     #[inline(always)]
     fn at(&self, i: u32) -> u32 {
-        self.first + i * TOKEN_BYTES as u32
+        self.first + i * token_bytes(K) as u32
     }
 
     /// Address of prepared token `i`'s scalars, behind its q, k and decays.
     #[inline(always)]
     fn scalars(&self, i: u32) -> u32 {
-        self.at(i) + (2 + G::decays(K) / K) * Self::VECTOR_BYTES
+        self.at(i) + (if G::decays(K) == 1 { 2 } else { 3 }) * Self::VECTOR_BYTES
     }
 
     /// Addresses of the two vectors that are piece `piece` of a token's vector over K.
@@ -131,11 +137,11 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
                     decay = Some(self.load_gate(first, j));
                 }
                 if i < count {
-                    keys = self.block.load_keys(first + i, self.place().lane);
+                    keys = self.block.load_keys(first + i, self.place());
                 }
             } else {
                 if i < count {
-                    keys = self.block.load_keys(first + i, self.place().lane);
+                    keys = self.block.load_keys(first + i, self.place());
                 }
                 if j < count * G::decays(K) {
                     decay = Some(self.load_gate(first, j));
@@ -172,7 +178,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
                 }
                 i += threads / 32;
                 if i < count {
-                    keys = self.block.load_keys(first + i, self.place().lane);
+                    keys = self.block.load_keys(first + i, self.place());
                 }
             }
         }
@@ -189,25 +195,32 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         }
     }
 
-    /// A warp's part: q, k and their sums of a token. Its first lane group stores q, its second k.
+    /// A warp's part: q, k and their sums of a token. Its first lane group stores q, its second k; if it has only one,
+    /// that stores both.
     ///
     /// # Safety
     /// As for [`Self::prepare`].
     #[inline(always)]
     unsafe fn prepare_keys(&self, keys: [Vectors; 2], i: u32) {
         let place = self.place();
-        let factors = self.block.factors(keys);
-        let [q, k] = keys.map(T::widen_row);
-        // SAFETY: the caller's promise.
-        unsafe {
-            if place.group < 2 {
-                let of_group: [f32; ROW] = core::array::from_fn(|e| if place.group == 0 { q[e] } else { k[e] });
-                let [a, b, c, d, e, f, g, h] = of_group;
-                let vector = self.at(i) + place.group * Self::VECTOR_BYTES;
-                let [low, high] = Self::vectors(vector, place.lane);
+        let [q, k] = self.block.widen_keys(keys, place);
+        let factors = self.block.factors([q, k]);
+        let store = |which: u32, [a, b, c, d, e, f, g, h]: [f32; ROW]| {
+            let [low, high] = Self::vectors(self.at(i) + which * Self::VECTOR_BYTES, place.lane);
+            // SAFETY: the caller's promise.
+            unsafe {
                 shared::store_f32x4(low, [a, b, c, d]);
                 shared::store_f32x4(high, [e, f, g, h]);
             }
+        };
+        if groups(K) == 1 {
+            store(0, q);
+            store(1, k);
+        } else if place.group < 2 {
+            store(place.group, core::array::from_fn(|e| if place.group == 0 { q[e] } else { k[e] }));
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
             if place.group == 0 && place.lane == 0 {
                 shared::store_f32x4(self.scalars(i), [factors.kq, factors.q, factors.k, 0.0]);
             }

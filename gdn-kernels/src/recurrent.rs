@@ -44,15 +44,21 @@ use crate::element::Element;
 use crate::entry::{Flag, Index};
 use crate::gate::Gate;
 use crate::layout::Layout;
-use crate::prepare::{CHUNK, TOKEN_BYTES, Tokens, VALUE_BYTES};
-use crate::tile::{CORRECTIONS_BYTES, Exchange, Shared, Tile};
+use crate::prepare::{CHUNK, Tokens, VALUE_BYTES, token_bytes};
+use crate::tile::{self, CORRECTIONS_BYTES, Exchange, Shared, Tile};
 use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, tokens_of, wide};
 
 /// Bytes of prepared tokens and their values.
-const PREPARED_BYTES: usize = CHUNK as usize * TOKEN_BYTES + VALUE_BYTES;
+const fn prepared_bytes(k: u32) -> usize {
+    CHUNK as usize * token_bytes(k) + VALUE_BYTES
+}
 
-/// Bytes of shared memory in front of the sums of warps: what is prepared, and corrections.
-pub(crate) const FRONT: usize = PREPARED_BYTES + CORRECTIONS_BYTES;
+/// In front of the sums of warps are what is prepared, and corrections.
+pub(crate) struct Front;
+
+impl<const K: u32> tile::Front<K> for Front {
+    const BYTES: usize = prepared_bytes(K) + CORRECTIONS_BYTES;
+}
 
 /// The slot that a sequence starts from, or one that is none.
 ///
@@ -133,7 +139,7 @@ pub(crate) unsafe fn recurrent<
         let reset = Flag::load(&p.pool.reset, at);
         let row = Index::load_if(lists_rows, &draft.row, at, 0);
 
-        let shared = shared::block::<Shared<L, S, K, R, THREADS, FRONT>>();
+        let shared = shared::block::<Shared<L, S, Front, K, R, THREADS>>();
         let chunk = |t: u32| if len - t < CHUNK { len - t } else { CHUNK };
         // All that follows from the thread is worked out anew.
         let new_thread = || compiler::opaque(thread::thread_idx_x());
@@ -167,7 +173,7 @@ pub(crate) unsafe fn recurrent<
         // The state is asked for when the inputs are there, so that what waits for them does not wait for the state.
         let there = (asked.0.last() & zero) as u64;
         let from = slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + work.state_offset::<S, L, K>(&p.layer);
-        let state = Tile::<S, L, K, R>::load_if(!fresh, from + there, v);
+        let state = Tile::<S, L, K, R>::load_if(!fresh, from + there, v, work.place);
 
         // A sequence without tokens has no inputs to load.
         if len > 0 {
@@ -196,14 +202,14 @@ pub(crate) unsafe fn recurrent<
                     let parent = Index::load_if(true, &draft.parent, work.n, t).get() as u32;
                     if parent < t {
                         if parent + 1 < t {
-                            tile = Tile::unpack(Tile::<S, L, K, R>::load(step_at(parent), v));
+                            tile = Tile::unpack(Tile::<S, L, K, R>::load(step_at(parent), v, work.place));
                         } else {
                             tile.round();
                         }
                     } else {
                         tile = Tile::unpack(match fresh {
                             true => Tile::<S, L, K, R>::ZEROS,
-                            false => Tile::<S, L, K, R>::load(state_at(slot), v),
+                            false => Tile::<S, L, K, R>::load(state_at(slot), v, work.place),
                         });
                     }
                 }
@@ -211,8 +217,8 @@ pub(crate) unsafe fn recurrent<
                 let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), true);
                 let token = tokens.get(begin + t, t % CHUNK);
                 // Made once, in front of the loop, it takes registers: up to 2 % more time for KDA with a 16-bit state.
-                let [sums, corrections] = [FRONT, PREPARED_BYTES].map(|bytes| shared + bytes as u32);
-                let exchange = Exchange { sums, corrections };
+                let corrections = shared + prepared_bytes(K) as u32;
+                let exchange = Exchange { sums: corrections + CORRECTIONS_BYTES as u32, corrections };
                 let value = tile.step(&token, tokens.value(t % CHUNK), work.place, exchange);
                 out.store::<T>(begin + t, work.row, value);
                 if !is_plain {
@@ -220,13 +226,13 @@ pub(crate) unsafe fn recurrent<
                         tile.round();
                     }
                     if keeps && t < draft.steps {
-                        tile.store(step_at(t), v);
+                        tile.store(step_at(t), v, work.place);
                     }
                     if each {
                         let there = t < p.write_columns;
                         let to = Index::load_if(there, &p.pool.write_slot, work.n, t).get();
                         if there && names_slot(to, p.pool.slots, p.pool.null_slot) {
-                            tile.store(state_at(to), v);
+                            tile.store(state_at(to), v, work.place);
                         }
                     }
                 }
@@ -277,7 +283,7 @@ unsafe fn finish<S: Element, L: Layout, const K: u32, const R: usize>(
         let null_slot = if by_table { p.pool.null_slot } else { -1 };
         if state != 0 && names_slot(to, slots, null_slot) {
             let at = slot_at::<S>(state, to as u32, pitch);
-            tile.store(at + work.state_offset::<S, L, K>(&p.layer), p.layer.v);
+            tile.store(at + work.state_offset::<S, L, K>(&p.layer), p.layer.v, work.place);
         }
     }
 }

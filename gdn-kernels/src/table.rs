@@ -57,7 +57,7 @@ macro_rules! call {
 macro_rules! shared {
     (none $($of_kernel:tt)*) => { 0 };
     (tiles $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
-        <$crate::tile::Shared<$layout, $state, $k, $rows, $threads, { $crate::$module::FRONT }> as $crate::arch::Piece>::BYTES
+        <$crate::tile::Shared<$layout, $state, $crate::$module::Front, $k, $rows, $threads> as $crate::arch::Piece>::BYTES
     }};
 }
 

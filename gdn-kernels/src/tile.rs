@@ -2,9 +2,9 @@
 //!
 //! # How lanes map to data
 //!
-//! A row of the state (one v, all K) belongs to `K / 8` lanes, a *lane group*; each lane holds eight of its elements, a
-//! *piece*, in f32 registers. With K contiguous a group is neighbouring lanes of a warp, which therefore works on `256 / K`
-//! rows side by side (2 for K = 128, 4 for K = 64), and each of its groups on `R` such rows. With V contiguous a group may be
+//! A row of the state (one v, all K) belongs to a *lane group*, of which each lane holds eight of its elements, a
+//! *piece*, in f32 registers: 8 lanes for K = 64, 16 for 96 and 128, 32 for 256. With K contiguous a group is neighbouring
+//! lanes of a warp, which therefore works on 4, 2 or 1 rows side by side, and each of its groups on `R` such rows. With V contiguous a group may be
 //! spread over a *team* of up to 8 warps, which together cover longer runs. Which rows those are, and how they lie in
 //! memory, is the [`Layout`]'s; either way loads cover long runs: with K contiguous and f32 1 KiB, with V contiguous 64 to
 //! 256 bytes for each k.
@@ -25,7 +25,7 @@
 //!
 //! # Sums of several rows at once
 //!
-//! A sum over the lane group is a butterfly with the distances K/16, ..., 2, 1. The rows' sums share their first
+//! A sum over the lane group is a butterfly with the distances 8 (of 16 lanes), 4, 2, 1. The rows' sums share their first
 //! steps: at each, a lane keeps half of its rows and hands the others over, so that after log2(ROWS) steps every
 //! lane is left with one row, whose sum the remaining steps complete. For eight rows that is 8 shuffles instead
 //! of 32, and what follows a sum (correction, output) is computed once a row and not by every lane. One
@@ -50,7 +50,7 @@ use core::marker::PhantomData;
 
 mod exchange;
 
-pub(crate) use exchange::{CORRECTIONS_BYTES, Exchange, Shared};
+pub(crate) use exchange::{CORRECTIONS_BYTES, Exchange, Front, Shared};
 
 /// By how much of the key rows are corrected: the row that the lane carries, or where warps work together each row of the lane.
 type Along = [f32; MOST_ROWS];
@@ -73,6 +73,12 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
 
     /// Rows of V that a team covers.
     pub(crate) const TEAM_ROWS: u32 = Form::<L, S, K, R>::TEAM_ROWS;
+
+    /// Rows of V of a block of so many threads.
+    #[inline(always)]
+    pub(crate) fn block_rows(threads: u32) -> u32 {
+        threads / (32 * Self::WARPS) * Self::TEAM_ROWS
+    }
 
     /// Rows whose sums are left to a lane within its warp: as few as there are lanes for.
     const LEFT: usize = {
@@ -97,7 +103,11 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// `at` is the address of a slot's head plus [`L::row_offset`](Layout::row_offset) of the team's first row, in
     /// bytes, and [`L::lane_offset`](Layout::lane_offset); the state is readable and 16-byte aligned.
     #[inline(always)]
-    pub(crate) unsafe fn load(at: u64, v: u32) -> Raw {
+    pub(crate) unsafe fn load(at: u64, v: u32, place: Place) -> Raw {
+        if !K.is_power_of_two() {
+            // SAFETY: the caller's promise.
+            return unsafe { Self::load_if(true, at, v, place) };
+        }
         // SAFETY: the vectors lie in the tile.
         Self::vectors(at, v, |at| unsafe { memory::load_u32x4_streaming(at) })
     }
@@ -107,7 +117,8 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// # Safety
     /// As for [`Self::load`] if the condition is true.
     #[inline(always)]
-    pub(crate) unsafe fn load_if(condition: bool, at: u64, v: u32) -> Raw {
+    pub(crate) unsafe fn load_if(condition: bool, at: u64, v: u32, place: Place) -> Raw {
+        let condition = condition & place.holds_piece(K);
         // SAFETY: the vectors lie in the tile.
         Self::vectors(at, v, |at| unsafe { memory::load_u32x4_streaming_if(condition, at) })
     }
@@ -146,7 +157,10 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// # Safety
     /// As for [`Self::load`], and writable.
     #[inline(always)]
-    pub(crate) unsafe fn store(&self, at: u64, v: u32) {
+    pub(crate) unsafe fn store(&self, at: u64, v: u32, place: Place) {
+        if !place.holds_piece(K) {
+            return;
+        }
         // The addresses of the loads would be kept all the time.
         let v = if L::ALONG_V { compiler::opaque(v) } else { v };
         let mut x = 0;

@@ -21,7 +21,7 @@ use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::entry::Index;
 use crate::gate::{self, DecayInputs, Gate, Heads};
 use crate::keys::{Factors, Keys, Token};
-use crate::layout::{Layout, Place};
+use crate::layout::{Layout, Place, pieces};
 use crate::tile::Tile;
 use core::marker::PhantomData;
 
@@ -46,10 +46,10 @@ impl Work {
         thread: u32,
     ) -> Work {
         let place = Tile::<S, L, K, R>::place(thread);
-        let head = thread::block_idx_x() >> layer.tiles_log2;
-        let tile = thread::block_idx_x() & ((1 << layer.tiles_log2) - 1);
-        let bv = layer.v >> layer.tiles_log2;
-        let first_row = tile * bv + place.team * Tile::<S, L, K, R>::TEAM_ROWS;
+        let block = thread::block_idx_x();
+        let head = divide(block, layer.tiles_reciprocal);
+        let bv = Tile::<S, L, K, R>::block_rows(thread::block_dim_x());
+        let first_row = block * bv - head * layer.v + place.team * Tile::<S, L, K, R>::TEAM_ROWS;
         Work {
             n: sequence(),
             heads: Heads { value: head, key: key_head(layer, head) },
@@ -215,13 +215,15 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         Block { inputs, gate, layer, work, types: PhantomData }
     }
 
-    /// Issues the loads of a token's q and k, a piece of each for every lane of a row.
+    /// Issues the loads of a token's q and k, a piece of each for every lane of a row. A lane without a piece loads the last
+    /// one; [`Self::widen_keys`] makes zeros of it.
     ///
     /// # Safety
     /// The token lies in the inputs.
     #[inline(always)]
-    pub(crate) unsafe fn load_keys(&self, token: u32, lane: u32) -> [Vectors; 2] {
+    pub(crate) unsafe fn load_keys(&self, token: u32, place: Place) -> [Vectors; 2] {
         let x = self.inputs;
+        let lane = if place.holds_piece(K) { place.lane } else { pieces(K) - 1 };
         let head = (self.work.heads.key * K) as u64;
         let k_at = x.k + (wide(token, x.k_stride) + head) * T::SIZE;
         let q_at = x.q + (wide(token, x.q_stride) + head) * T::SIZE;
@@ -233,12 +235,19 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         }
     }
 
-    /// What loaded q and k come to.
+    /// A lane's pieces of loaded q and k as f32.
     #[inline(always)]
-    pub(crate) fn factors(&self, keys: [Vectors; 2]) -> Factors {
+    pub(crate) fn widen_keys(&self, keys: [Vectors; 2], place: Place) -> [[f32; ROW]; 2] {
+        let holds_piece = place.holds_piece(K);
+        keys.map(|key| T::widen_row(key).map(|x| if holds_piece { x } else { 0.0 }))
+    }
+
+    /// What q and k come to, of which each lane has a piece.
+    #[inline(always)]
+    pub(crate) fn factors(&self, keys: [[f32; ROW]; 2]) -> Factors {
         let layer = self.layer;
         let l2norm = layer.flags & flags::L2NORM != 0;
-        Factors::new::<K>(keys.map(T::widen_row), l2norm, layer.eps, layer.scale)
+        Factors::new::<K>(keys, l2norm, layer.eps, layer.scale)
     }
 
     /// Issues the load of token `token`'s v of a row, counted through all heads.
@@ -278,7 +287,7 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
         // SAFETY: the caller's promise.
         unsafe {
             Own {
-                keys: self.load_keys(token, self.work.place.lane),
+                keys: self.load_keys(token, self.work.place),
                 decay: DecayInputs::load::<G>(gate, self.layer.flags, row, heads, 0, K),
                 beta: gate::load_beta(gate, self.beta_at(token) + zero as u64),
             }
@@ -289,8 +298,8 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
     #[inline(always)]
     pub(crate) fn own(&self, loads: Own) -> Token<G::Decay> {
         let (gate, options) = (self.gate, self.layer.flags);
-        let factors = self.factors(loads.keys);
-        let [q, k] = loads.keys.map(T::widen_row);
+        let [q, k] = self.widen_keys(loads.keys, self.work.place);
+        let factors = self.factors([q, k]);
         let decay = G::of_lane(|| [0.0; ROW], loads.decay.decay(gate, options));
         Token { keys: Keys { q, k, factors }, decay, beta: gate::beta(gate, options, loads.beta) }
     }

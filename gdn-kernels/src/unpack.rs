@@ -12,9 +12,9 @@
 //!
 //! A token's vectors of 16 bytes are numbered as the outputs have them, `mixed_qkv` in front of `z`; a thread takes
 //! [`VECTORS`] of them and works out where each comes from. So stores are contiguous, and loads are in pieces of at
-//! least a head, 128 to 512 bytes. The loads carry the streaming hint, the stores do not: the next kernel reads what
+//! least a head, 64 bytes to 2 KiB. The loads carry the streaming hint, the stores do not: the next kernel reads what
 //! they wrote. The few elements of `ba` are the business of a token's first `2 HV` threads, one each: there are
-//! always as many, since a head has at least eight vectors.
+//! always as many, since a head has at least four vectors of v and of z.
 //!
 //! Only bits move. Of `qkvz` not even the type matters, of `ba` only its size.
 
@@ -45,8 +45,8 @@ impl<'a> Rows<'a> {
             qkvz: p.qkvz + 16 * wide(n, p.qkvz_stride),
             mixed_qkv: p.mixed_qkv + 16 * wide(n, p.mixed_qkv_stride),
             z: p.z + 16 * wide(n, p.z_stride),
-            keys: p.h << p.k_log2,
-            values: (p.h * p.ratio) << p.v_log2,
+            keys: p.h * p.k_vectors,
+            values: p.h * p.ratio * p.v_vectors,
         }
     }
 
@@ -59,16 +59,16 @@ impl<'a> Rows<'a> {
     /// Where vector `i` of the outputs comes from.
     #[inline(always)]
     fn source(&self, i: u32) -> u64 {
-        let UnpackQkvzParams { ratio, k_log2, v_log2, ratio_reciprocal, .. } = *self.p;
+        let p = self.p;
         // A part of the outputs (q, k, v, z) has `width` vectors of each group.
-        let (key, value) = (1 << k_log2, ratio << v_log2);
+        let (key, value) = (p.k_vectors, p.ratio * p.v_vectors);
         let is_key = i < 2 * self.keys;
         let (part, width) = if is_key { (self.keys, key) } else { (self.values, value) };
-        let (head_log2, reciprocal) = if is_key { (k_log2, 1 << 31) } else { (v_log2, ratio_reciprocal) };
         let i = if is_key { i } else { i - 2 * self.keys };
         let is_second = i >= part;
         let i = if is_second { i - part } else { i };
-        let group = divide(i >> head_log2, reciprocal);
+        let head = divide(i, if is_key { p.k_reciprocal } else { p.v_reciprocal });
+        let group = if is_key { head } else { divide(head, p.ratio_reciprocal) };
         let in_front = if is_key { 0 } else { 2 * key };
         let in_group = if is_second { in_front + width } else { in_front };
         // Each group in front has what is not of this part besides.

@@ -68,7 +68,7 @@ impl Decode {
         (p.pool.pitch, p.pool.slots, p.pool.null_slot) = (slot_pitch, slots, -1);
         p.out = d.tensor("out", (n * V * 4) as u64, true);
         (p.out_stride, p.n, p.layer.h, p.layer.hv, p.layer.v) = (V as u32, n as u32, 1, 1, V as u32);
-        p.layer.tiles_log2 = d.tiles().ilog2();
+        p.layer.tiles_reciprocal = head_reciprocal(d.tiles());
         p.layer.head_reciprocal = head_reciprocal(1);
         p.layer.flags = flags::L2NORM | flags::OUT_F32;
         (p.layer.scale, p.layer.eps) = ((K as f32).powf(-0.5), 1e-6);

@@ -2,7 +2,7 @@
 
 use super::check::{check_null_slot, check_optional_flags, check_optional_table};
 use super::{CallError, Extent, Extents, Inputs, Operation, Params, Rows, Start, StatePool, Table};
-use crate::key::{Family, Layout, ModuleKey};
+use crate::key::ModuleKey;
 use crate::plan::{self, Caps, Job, Overlap, Plan, PlanError, Tile, Tuning};
 use gdn_kernels::abi;
 
@@ -22,7 +22,7 @@ pub struct Decode {
     pub inputs: Inputs,
     /// Sequences, N. With 0 nothing is launched.
     pub batch: u32,
-    /// States, updated in place. With GDN and layout VK any type; else f32 or the type of q.
+    /// States, updated in place. In layout VK with K = 64 and 128 of any type; else f32 or the type of q, or f16 under bf16.
     pub state: StatePool,
     /// `[N]`: the slot each sequence starts from. Without it sequence n's is n.
     pub slots: Option<Table>,
@@ -51,9 +51,7 @@ impl Operation for Decode {
     fn check_arguments(&self) -> Result<(), CallError> {
         let inputs = &self.inputs;
         inputs.check_options()?;
-        if (inputs.family, self.state.layout) != (Family::Gdn, Layout::Vk) {
-            inputs.check_state_type("state", self.state.tensor.dtype)?;
-        }
+        inputs.check_served("state", self.job().module)?;
         check_null_slot(self.null_slot)?;
         if self.batch == 0 {
             return Ok(());

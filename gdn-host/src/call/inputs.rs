@@ -3,7 +3,8 @@
 use super::check::{VECTOR_BYTES, check_eps, check_rows, check_tensor, check_value};
 use super::{CallError, Extent, Extents, Rows, Tensor};
 use crate::key::Family;
-use crate::plan::Plan;
+use crate::key::ModuleKey;
+use crate::plan::{self, Plan};
 use crate::shape::HeadShape;
 use gdn_kernels::abi::{self, DType, flags};
 
@@ -127,12 +128,32 @@ impl Inputs {
         }
     }
 
-    /// The state has the type of the inputs or f32, as kernels exist for; `field` is what it is called.
-    pub(super) fn check_state_type(&self, field: &'static str, state: DType) -> Result<(), CallError> {
-        if state == DType::F32 || state == self.io() {
+    /// There are kernels for the family, K, and the types of inputs and state; `field` is what the state is called. `module`
+    /// is the module that has them.
+    pub(super) fn check_served(&self, field: &'static str, module: ModuleKey) -> Result<(), CallError> {
+        if plan::is_served(module) {
             return Ok(());
         }
-        Err(CallError::Type { field, have: state.name(), want: "f32, or the type of q" })
+        let have = module.state.map_or("none", DType::name);
+        Err(match (self.shape.k, module.is_kda(), self.io()) {
+            (96 | 256, true, _) => {
+                CallError::Combination { field: "family", problem: "KDA has kernels for K = 64 and 128 only" }
+            }
+            (96 | 256, false, DType::F16) => {
+                CallError::Type { field: "q", have: "f16", want: "f32 or bf16, with this K" }
+            }
+            (96 | 256, false, DType::F32) => {
+                CallError::Type { field, have, want: "f32, with q in f32 and this K" }
+            }
+            (96 | 256, false, DType::Bf16) => {
+                CallError::Type { field, have, want: "f32 or bf16, with this K" }
+            }
+            _ => CallError::Type {
+                field,
+                have,
+                want: "f32, the type of q, or f16 with q in bf16, in layout KV",
+            },
+        })
     }
 
     /// An output, of `tokens` rows.
@@ -277,7 +298,7 @@ impl Inputs {
             h: s.h,
             hv: s.hv,
             v: s.v,
-            tiles_log2: plan.tiles_log2,
+            tiles_reciprocal: abi::head_reciprocal(plan.tiles.max(1)),
             head_reciprocal: abi::head_reciprocal(match self.heads {
                 HeadMap::Grouped => s.ratio(),
                 HeadMap::Tiled => s.h,

@@ -207,14 +207,19 @@ impl Recurrent {
             None => Ok(()),
         }
     }
+
+    /// The module that has its kernels.
+    fn module(&self) -> ModuleKey {
+        let (inputs, (_, state, layout)) = (&self.inputs, self.state());
+        ModuleKey::recurrent(inputs.family, layout, state, inputs.io(), inputs.shape.k)
+    }
 }
 
 impl Operation for Recurrent {
     fn check_arguments(&self) -> Result<(), CallError> {
         self.inputs.check_options()?;
         self.check_combinations()?;
-        let (field, dtype, _) = self.state();
-        self.inputs.check_state_type(field, dtype)?;
+        self.inputs.check_served(self.state().0, self.module())?;
         check_null_slot(self.null_slot)?;
         if self.is_empty() {
             return Ok(());
@@ -260,10 +265,9 @@ impl Operation for Recurrent {
     }
 
     fn plan_tuned(&self, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
-        let (inputs, (_, state, layout)) = (&self.inputs, self.state());
-        let key = ModuleKey::recurrent(inputs.family, layout, state, inputs.io(), inputs.shape.k);
+        let (module, shape) = (self.module(), self.inputs.shape);
         let stores_each = self.intermediate.is_some() || matches!(self.target, Target::EachToken(_));
-        let job = Job { module: key, shape: inputs.shape, batch: self.tokens.batch(), stores_each };
+        let job = Job { module, shape, batch: self.tokens.batch(), stores_each };
         plan::tiled(&job, caps, tuning, tile)
     }
 

@@ -99,6 +99,8 @@ impl Operation for UnpackQkvz {
 
     fn params(&self, _plan: &Plan) -> Params {
         let stride = |rows: &Rows| self.vectors(rows.stride) as u32;
+        let [k_vectors, v_vectors] =
+            [self.shape.k, self.shape.v].map(|width| self.vectors(width.into()) as u32);
         Params::new(&abi::UnpackQkvzParams {
             qkvz: self.qkvz.tensor.address,
             ba: self.ba.tensor.address,
@@ -116,9 +118,11 @@ impl Operation for UnpackQkvz {
             n: self.tokens,
             h: self.shape.h,
             ratio: self.shape.ratio(),
-            k_log2: self.vectors(self.shape.k.into()).ilog2(),
-            v_log2: self.vectors(self.shape.v.into()).ilog2(),
+            k_vectors,
+            v_vectors,
             ratio_reciprocal: abi::head_reciprocal(self.shape.ratio()),
+            k_reciprocal: abi::head_reciprocal(k_vectors),
+            v_reciprocal: abi::head_reciprocal(v_vectors),
             reserved: 0,
         })
     }

@@ -1,9 +1,11 @@
 //! Plans are complete, and pinned for named models and parts.
 
+use super::tiles::max_warps;
 use super::*;
 use crate::artifact;
 use crate::key::{Family, Layout};
 use crate::shape::MODELS;
+use gdn_kernels::abi::{DType, MOST_BLOCK_ROWS};
 
 const H100: Caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
 
@@ -40,8 +42,10 @@ fn a_plan_is_printed_with_the_table_that_it_follows() {
 
 #[test]
 fn every_plan_covers_each_row_once() {
-    let shapes = MODELS.iter().flat_map(|m| [1, 2, 4, 8].map(|ranks| m.shape.shard(ranks).unwrap()));
-    let small = [(64, 64), (64, 128), (128, 64)].map(|(k, v)| HeadShape { h: 1, hv: 2, k, v });
+    let shapes =
+        MODELS.iter().flat_map(|m| [1, 2, 4, 8].into_iter().filter_map(|ranks| m.shape.shard(ranks).ok()));
+    let dims = [64, 96, 128, 256].into_iter().flat_map(|k| (1..=16).map(move |v| (k, 32 * v)));
+    let small = dims.map(|(k, v)| HeadShape { h: 1, hv: 2, k, v });
     let of_shape = |shape: HeadShape| {
         for (sms, layout) in [40, 108, 132, 200].into_iter().flat_map(|s| LAYOUTS.map(|l| (s, l))) {
             for (batch, state) in [1, 7, 64, 512, 70_000].into_iter().flat_map(|n| TYPES.map(|t| (n, t))) {
@@ -49,7 +53,8 @@ fn every_plan_covers_each_row_once() {
                 let plan = tile(&shape, layout, batch, state, &caps, Tile::Auto).unwrap();
                 let [x, y, z] = plan.grid;
                 assert_eq!(x * plan.bv, shape.hv * shape.v, "{plan}");
-                assert_eq!(shape.v >> plan.tiles_log2, plan.bv, "{plan}");
+                assert_eq!(plan.tiles * plan.bv, shape.v, "{plan}");
+                assert!(plan.bv <= MOST_BLOCK_ROWS, "{plan}");
                 assert!(y <= MAX_GRID_Y && y * z >= batch && y * (z - 1) < batch, "{plan}");
                 let same = Tile::Exact { rows: plan.rows, warps: plan.warps };
                 assert_eq!(tile(&shape, layout, batch, state, &caps, same), Ok(plan));
@@ -69,7 +74,7 @@ fn spread_work_is_covered_by_the_largest_blocks_that_fill_the_device() {
             let block = u64::from(plan.block());
             assert!(x * block >= threads && (x - 1) * block < threads, "{plan}");
             assert!(y * z >= batch.into() && y * (z - 1) < batch.into(), "{plan}");
-            assert_eq!((plan.rows, plan.bv, plan.tiles_log2), (0, 0, 0));
+            assert_eq!((plan.rows, plan.bv, plan.tiles), (0, 0, 1));
         }
     }
     // A state of 2 MiB is 32,768 threads of four vectors.
@@ -78,29 +83,65 @@ fn spread_work_is_covered_by_the_largest_blocks_that_fill_the_device() {
     assert_eq!(plan(8, 65_538).to_string(), "gdn_copy_state grid 1x65535x2 block 32");
 }
 
+/// A BV asked for is made, or refused with a list of those that are.
 #[test]
 fn every_bv_is_made_of_kernels_that_exist() {
-    let dims = [(64, 64), (64, 128), (128, 64), (128, 128)];
-    for ((k, v), layout) in dims.into_iter().flat_map(|d| LAYOUTS.map(|l| (d, l))) {
+    let bvs = |layout, state, k, v| {
         let shape = HeadShape { h: 1, hv: 1, k, v };
-        for state in TYPES {
-            let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, k);
-            // An f32 state of K = 128 has 8 warps for 64 rows in KV, which is a block's limit.
-            let most = if (layout, state, k) == (Layout::Kv, DType::F32, 128) { 64.min(v) } else { v };
-            let range = tile_rows(rows(module)[0], k)..=most;
-            for bv in [1, 2, 4, 8, 16, 24, 32, 64, 128, 256] {
-                let plan = tile(&shape, layout, 1, state, &H100, Tile::Rows(bv));
-                if !(range.contains(&bv) && bv != 24) {
-                    let (min, max) = (*range.start(), *range.end());
-                    assert_eq!(plan, Err(PlanError::Tile { bv, k, v, min, max }));
-                    continue;
+        let module = ModuleKey::decode(Family::Gdn, layout, state, DType::Bf16, k);
+        let of_bv = |bv: &u32| {
+            let plan = tile(&shape, layout, 1, state, &H100, Tile::Rows(*bv));
+            match plan {
+                Ok(plan) => {
+                    assert_eq!(plan.bv, *bv);
+                    assert!(exists(module, v, plan.rows, plan.warps), "{plan}");
                 }
-                let plan = plan.unwrap();
-                assert_eq!(plan.bv, bv);
-                assert!(exists(module, v, plan.rows, plan.warps), "{plan}");
+                Err(error) => assert_eq!(error, PlanError::Tile { bv: *bv, module, v }),
+            }
+            plan.is_ok()
+        };
+        (1..=512).filter(of_bv).collect::<Vec<u32>>()
+    };
+    let (vk, kv, f32, bf16) = (Layout::Vk, Layout::Kv, DType::F32, DType::Bf16);
+    assert_eq!(bvs(vk, f32, 64, 64), [4, 8, 16, 32, 64]);
+    assert_eq!(bvs(vk, f32, 128, 128), [4, 8, 16, 32, 64, 128]);
+    assert_eq!(bvs(vk, bf16, 128, 96), [4, 8, 16, 32]);
+    assert_eq!(bvs(vk, f32, 96, 192), [4, 8, 16, 32, 64]);
+    assert_eq!(bvs(vk, bf16, 96, 512), [4, 8, 16, 32, 64, 128]);
+    assert_eq!(bvs(vk, f32, 256, 512), [8, 16, 32, 64]);
+    // An f32 state of K = 128 has 8 warps for 64 rows in KV, which is a block's limit.
+    assert_eq!(bvs(kv, f32, 128, 128), [16, 32, 64]);
+    assert_eq!(bvs(kv, bf16, 128, 128), [32, 64, 128]);
+    assert_eq!(bvs(kv, bf16, 128, 160), [32]);
+    assert_eq!(bvs(kv, bf16, 64, 512), [32, 64, 128]);
+    assert_eq!(bvs(kv, f32, 96, 192), [32, 64]);
+    assert_eq!(bvs(kv, bf16, 96, 192), [32, 64]);
+    assert_eq!(bvs(kv, f32, 256, 512), [32]);
+    assert_eq!(bvs(kv, bf16, 256, 512), [32, 64]);
+}
+
+/// Every pair of types that calls take has a tile for every V.
+#[test]
+fn every_module_has_a_tile_for_every_v() {
+    let types = [DType::F32, DType::Bf16, DType::F16];
+    let pairs = types.into_iter().flat_map(|state| types.map(|io| (state, io)));
+    let kinds = [Family::Gdn, Family::Kda].into_iter().flat_map(|family| LAYOUTS.map(|l| (family, l)));
+    let mut count = 0;
+    for ((family, layout), (state, io)) in kinds.flat_map(|kind| pairs.clone().map(move |pair| (kind, pair)))
+    {
+        for (k, v) in [64, 96, 128, 256].into_iter().flat_map(|k| (1..=16).map(move |v| (k, 32 * v))) {
+            let shape = HeadShape { h: 1, hv: 1, k, v };
+            for key in [ModuleKey::decode, ModuleKey::recurrent] {
+                let module = key(family, layout, state, io, k);
+                let plan = tiled(&job(module, &shape, 1), &H100, Tuning::nearest(&H100), Tile::Auto);
+                assert_eq!(plan.is_ok(), is_served(module), "{module} with V = {v}");
+                assert_eq!(tiles(module, &shape).next().is_some(), is_served(module), "{module}");
+                count += u32::from(plan.is_ok());
             }
         }
     }
+    // K = 64 and 128: nine pairs in VK, six in KV, two gates; K = 96 and 256: three pairs, one gate.
+    assert_eq!(count, 16 * 2 * (2 * 2 * (9 + 6) + 2 * 2 * 3));
 }
 
 /// A block has no more threads than its kernel takes, and tiles go as far as that.
@@ -289,10 +330,10 @@ fn a_block_asks_as_far_ahead_as_the_table_says() {
 fn a_tile_that_a_module_lacks_is_replaced_by_the_tallest_below_it() {
     let module = ModuleKey::recurrent(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
     let step = |tile, teams| Step { up_to: None, tile, teams, ahead_kib: 0, early: false };
-    assert_eq!(fitting(module, 128, &step(Height::Whole, 4)), (4, 4));
+    assert_eq!(fitting(module, 128, &step(Height::Whole, 4)), Some((4, 4)));
     // No more warps than the kernel takes, and no more rows than the state has.
-    assert_eq!(fitting(module, 128, &step(Height::Small, 16)), (4, 8));
-    assert_eq!(fitting(module, 64, &step(Height::Small, 16)), (4, 8));
+    assert_eq!(fitting(module, 128, &step(Height::Small, 16)), Some((4, 8)));
+    assert_eq!(fitting(module, 64, &step(Height::Small, 16)), Some((4, 8)));
     let decode = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
-    assert_eq!(fitting(decode, 64, &step(Height::Large, 16)), (8, 4));
+    assert_eq!(fitting(decode, 64, &step(Height::Large, 16)), Some((8, 4)));
 }

@@ -102,6 +102,9 @@ pub mod flags {
     pub const EARLY: u32 = 1 << 17;
 }
 
+/// Rows of V of a block at most, BV: what its shared memory has room for.
+pub const MOST_BLOCK_ROWS: u32 = 128;
+
 /// `ceil(2^31 / divisor)`, the reciprocal [`Layer::head_reciprocal`] wants. `divisor` must not be 0.
 pub const fn head_reciprocal(divisor: u32) -> u32 {
     (1u32 << 31).div_ceil(divisor)

@@ -94,7 +94,7 @@ pub struct ConvertLayoutParams {
 /// bytes; `ba`, `b` and `a` are of one type and aligned to an element.
 ///
 /// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(vectors / (128 * warps)), min(n, 65535), ceil(n / 65535))` where
-/// `vectors = 2 * (H << k_log2) + 2 * (HV << v_log2)` and `v_log2` is at least 3. No dynamic shared memory.
+/// `vectors = 2 * H * k_vectors + 2 * HV * v_vectors` and `v_vectors` is at least 4. No dynamic shared memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct UnpackQkvzParams {
@@ -130,12 +130,16 @@ pub struct UnpackQkvzParams {
     pub h: u32,
     /// Value heads of a key head, `r`.
     pub ratio: u32,
-    /// `log2` of the vectors of 16 bytes that K elements are.
-    pub k_log2: u32,
-    /// `log2` of the vectors of 16 bytes that V elements are.
-    pub v_log2: u32,
+    /// Vectors of 16 bytes that K elements are.
+    pub k_vectors: u32,
+    /// Vectors of 16 bytes that V elements are.
+    pub v_vectors: u32,
     /// `ceil(2^31 / r)`, see [`Layer::head_reciprocal`].
     pub ratio_reciprocal: u32,
+    /// `ceil(2^31 / k_vectors)`.
+    pub k_reciprocal: u32,
+    /// `ceil(2^31 / v_vectors)`.
+    pub v_reciprocal: u32,
     /// Keeps the struct free of padding bytes; write 0.
     pub reserved: u32,
 }
@@ -148,6 +152,6 @@ const _: () = {
     assert!(offset_of!(CopyStateParams, accepted) == 64);
     assert!(size_of::<ConvertLayoutParams>() == 88);
     assert!(offset_of!(ConvertLayoutParams, n) == 64);
-    assert!(size_of::<UnpackQkvzParams>() == 104);
+    assert!(size_of::<UnpackQkvzParams>() == 112);
     assert!(offset_of!(UnpackQkvzParams, qkvz_stride) == 48);
 };

@@ -100,10 +100,10 @@ pub struct Layer {
     pub h: u32,
     /// Value heads, HV, a multiple of H.
     pub hv: u32,
-    /// Rows of a state, V: 64 or 128.
+    /// Rows of a state, V: a multiple of 32 up to 512.
     pub v: u32,
-    /// `log2(V / BV)`: tiles of one state.
-    pub tiles_log2: u32,
+    /// `ceil(2^31 / d)` with `d = V / BV`, the tiles of one state; see `head_reciprocal`.
+    pub tiles_reciprocal: u32,
     /// `ceil(2^31 / d)` with `d = HV / H`, or `d = H` with `HEADS_TILED`: division by multiplication.
     pub head_reciprocal: u32,
     /// See [`flags`].

@@ -12,7 +12,8 @@ use bytemuck::{Pod, Zeroable};
 /// sequences.
 ///
 /// Launch: block `(32 * warps, 1, 1)`, grid `(HV * V / BV, min(N, 65535), ceil(N / 65535))` where
-/// `BV = rows * (256 / K) * warps / team` must divide V, `rows` is the `_rN` of the entry's name and `warps` a multiple
+/// `BV = rows * groups * warps / team` must divide V and be at most 128 ([`MOST_BLOCK_ROWS`](super::MOST_BLOCK_ROWS)),
+/// `groups` is 4 for K = 64, 2 for 96 and 128, and 1 for 256, `rows` is the `_rN` of the entry's name and `warps` a multiple
 /// of `team`. That is 1 for states `[V, K]`; for states `[K, V]`, the `_kv` entries, `rows / 4` with an f32 state and
 /// `rows / 8` with a 16-bit one. No dynamic shared memory.
 #[repr(C)]

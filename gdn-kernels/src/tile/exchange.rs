@@ -9,32 +9,37 @@
 //! in front of it.
 
 use super::{Along, Tile};
+use crate::abi::MOST_BLOCK_ROWS;
 use crate::arch::{Piece, shared, thread};
 use crate::element::Element;
 use crate::layout::{Layout, MOST_ROWS, Place};
 use core::marker::PhantomData;
 
-/// Bytes of a correction for each row of a block: V = 128.
-pub(crate) const CORRECTIONS_BYTES: usize = 4 * 128;
+/// Bytes of a correction for each row of a block.
+pub(crate) const CORRECTIONS_BYTES: usize = 4 * MOST_BLOCK_ROWS as usize;
 
 /// Where the teams of a block work together, in shared memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Exchange {
-    /// Behind the `FRONT` bytes of [`Shared`].
+    /// Behind the [`Front`] of [`Shared`].
     pub(crate) sums: u32,
     /// [`CORRECTIONS_BYTES`], which nobody else uses from the first of the two barriers on.
     pub(crate) corrections: u32,
 }
 
-/// Shared memory of a block of at most `THREADS` threads: `FRONT` bytes, and behind them the sums of its warps.
-pub(crate) struct Shared<L, S, const K: u32, const R: usize, const THREADS: u32, const FRONT: usize>(
-    PhantomData<(L, S)>,
-);
+/// What an operation keeps in a block's shared memory, in front of the sums of its warps.
+pub(crate) trait Front<const K: u32> {
+    /// Bytes that it takes.
+    const BYTES: usize;
+}
 
-impl<L: Layout, S: Element, const K: u32, const R: usize, const THREADS: u32, const FRONT: usize> Piece
-    for Shared<L, S, K, R, THREADS, FRONT>
+/// Shared memory of a block of at most `THREADS` threads: `F`, and behind it the sums of the block's warps.
+pub(crate) struct Shared<L, S, F, const K: u32, const R: usize, const THREADS: u32>(PhantomData<(L, S, F)>);
+
+impl<L: Layout, S: Element, F: Front<K>, const K: u32, const R: usize, const THREADS: u32> Piece
+    for Shared<L, S, F, K, R, THREADS>
 {
-    const BYTES: usize = FRONT + Tile::<S, L, K, R>::sums_bytes(THREADS) as usize;
+    const BYTES: usize = F::BYTES + Tile::<S, L, K, R>::sums_bytes(THREADS) as usize;
 }
 
 impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {

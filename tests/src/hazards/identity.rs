@@ -5,9 +5,10 @@ use crate::problem::{Problem, Solution, Source, Tokens};
 use crate::random::{Plain, plain};
 use crate::strided::Strided;
 use anyhow::{Result, ensure};
-use gdn_host::{DType, Family, HeadShape, Tile};
+use gdn_host::{DType, Family, HeadShape, Layout, Tile};
 
 const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
+const LAYOUTS: [Layout; 2] = [Layout::Vk, Layout::Kv];
 
 /// Runs a problem with every tile; all must give the bits of the first.
 pub(super) fn same_for_every_tile(p: &Problem, device: &mut dyn Device) -> Result<Solution> {
@@ -21,12 +22,28 @@ pub(super) fn same_for_every_tile(p: &Problem, device: &mut dyn Device) -> Resul
 /// BV from the smallest to the largest, with low and high tiles of a warp.
 pub fn same_bits_for_every_tile(device: &mut dyn Device) -> Result<()> {
     for state in TYPES {
-        for (k, v) in [(128, 128), (64, 128), (128, 64)] {
+        for (k, v) in [(128, 128), (64, 128), (128, 64), (128, 96), (64, 160)] {
             let p = plain(HeadShape { h: 1, hv: 2, k, v }, 2, state, 61);
             let first = same_for_every_tile(&p, device)?;
             // A BV of its own choice as well as rows and warps.
-            for bv in [4, 8, 16, 32, 64, 128].into_iter().filter(|bv| *bv <= v) {
+            for bv in [4, 8, 16, 32, 64, 128].into_iter().filter(|bv| v.is_multiple_of(*bv)) {
                 ensure!(p.run(device, Tile::Rows(bv))? == first, "BV {bv} gives other bits; {p:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The same of keys and values that are no power of two, or larger than 128.
+pub fn same_bits_for_every_tile_of_other_dimensions(device: &mut dyn Device) -> Result<()> {
+    for (layout, state) in LAYOUTS.into_iter().flat_map(|l| [(l, DType::F32), (l, DType::Bf16)]) {
+        for (k, v) in [(96, 192), (96, 32), (256, 512), (256, 96)] {
+            for tokens in [Tokens::One { batch: 2 }, Tokens::Each { batch: 1, tokens: 2 }] {
+                let shape = HeadShape { h: 1, hv: 2, k, v };
+                same_for_every_tile(
+                    &Plain { layout, ..Plain::new(shape, tokens, state, 66) }.problem(),
+                    device,
+                )?;
             }
         }
     }
@@ -104,6 +121,9 @@ pub fn same_bits_at_every_place_of_a_packed_batch(device: &mut dyn Device) -> Re
         let p = Plain { family, ..Plain::new(shape, tokens, DType::F32, 65) }.problem();
         check_places(&p, [3, 0, 4, 2, 1], device)?;
     }
+    let tokens = Tokens::packed(&[2, 1, 3, 1, 2], false);
+    let p = Plain::new(HeadShape { h: 2, hv: 2, k: 96, v: 192 }, tokens, DType::F32, 67).problem();
+    check_places(&p, [3, 0, 4, 2, 1], device)?;
     Ok(())
 }
 

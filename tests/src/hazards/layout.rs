@@ -6,19 +6,22 @@ use crate::random::Plain;
 use anyhow::{Result, ensure};
 use gdn_host::{DType, Family, HeadShape, Layout, Tile};
 
-/// Types of the state and of the inputs that kernels of both layouts exist for.
-const PAIRS: [(DType, DType); 5] = [
+/// Types of the state and of the inputs that kernels of both layouts exist for, those of every K first.
+const PAIRS: [(DType, DType); 6] = [
     (DType::F32, DType::F32),
     (DType::F32, DType::Bf16),
-    (DType::F32, DType::F16),
     (DType::Bf16, DType::Bf16),
+    (DType::F32, DType::F16),
     (DType::F16, DType::F16),
+    (DType::F16, DType::Bf16),
 ];
 
 /// Every pair of types, K and V, with every tile of KV, against VK.
 fn kv_gives_the_bits_of_vk(family: Family, tokens: Tokens, device: &mut dyn Device) -> Result<()> {
-    for (state, io) in PAIRS {
-        for (k, v) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
+    for (i, (state, io)) in PAIRS.into_iter().enumerate() {
+        let dims = [(64, 64), (64, 96), (64, 128), (128, 64), (128, 128), (128, 160), (96, 192), (256, 64)];
+        let is_served = |k: u32| [64, 128].contains(&k) || family == Family::Gdn && i < 3;
+        for (k, v) in dims.into_iter().filter(|(k, _)| is_served(*k)) {
             let shape = HeadShape { h: 1, hv: 1, k, v };
             let plain = Plain { family, io, ..Plain::new(shape, tokens.clone(), state, 191) };
             let mut p = plain.problem();

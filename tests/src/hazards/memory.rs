@@ -5,7 +5,7 @@ use crate::problem::{Intermediate, Out, Problem, Source, Tokens};
 use crate::random::{Plain, draft, plain};
 use crate::strided::round;
 use anyhow::{Context as _, Result, ensure};
-use gdn_host::{DType, HeadShape, Tile};
+use gdn_host::{DType, Family, HeadShape, Layout, Tile};
 
 const SHAPE: HeadShape = HeadShape { h: 2, hv: 4, k: 64, v: 64 };
 const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
@@ -70,24 +70,42 @@ pub fn output_in_f32(device: &mut dyn Device) -> Result<()> {
     Ok(())
 }
 
-/// Every state type with every input type.
+/// Every state type with every input type, one token and several, GDN and KDA.
 pub fn every_pair_of_types(device: &mut dyn Device) -> Result<()> {
-    for state in TYPES {
-        for io in TYPES {
-            let p = Plain { io, ..Plain::new(SHAPE, Tokens::One { batch: 2 }, state, 25) }.problem();
-            let pair = || format!("state {}, inputs {}", state.name(), io.name());
+    let kinds = [Family::Gdn, Family::Kda]
+        .map(|f| [(f, Tokens::One { batch: 2 }), (f, Tokens::Each { batch: 1, tokens: 2 })]);
+    for (family, tokens) in kinds.into_iter().flatten() {
+        for (state, io) in TYPES.into_iter().flat_map(|state| TYPES.map(|io| (state, io))) {
+            let p = Plain { family, io, ..Plain::new(SHAPE, tokens.clone(), state, 25) }.problem();
+            let pair = || format!("{family:?}, state {}, inputs {}", state.name(), io.name());
             p.run_and_check(device, Tile::Auto).with_context(pair)?;
         }
     }
     Ok(())
 }
 
-/// K and V each 64 or 128.
-pub fn head_dimensions_64_and_128(device: &mut dyn Device) -> Result<()> {
-    for state in TYPES {
-        for (k, v) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
-            let p = plain(HeadShape { h: 1, hv: 2, k, v }, 2, state, 26);
-            let shape = || format!("state {}, {k}x{v}", state.name());
+/// K and V of published models and between them, in both layouts; values of 96, 160 and 192 rows are tiles of no power of two.
+pub fn every_head_dimension(device: &mut dyn Device) -> Result<()> {
+    let dims = [
+        (64, 64),
+        (64, 128),
+        (64, 96),
+        (128, 64),
+        (128, 128),
+        (128, 32),
+        (128, 160),
+        (96, 192),
+        (96, 64),
+        (256, 512),
+        (256, 96),
+    ];
+    for (k, v) in dims {
+        let states = if matches!(k, 64 | 128) { &TYPES[..] } else { &[DType::F32, DType::Bf16] };
+        for (&state, layout) in states.iter().flat_map(|state| [(state, Layout::Vk), (state, Layout::Kv)]) {
+            let tokens = Tokens::One { batch: 2 };
+            let p =
+                Plain { layout, ..Plain::new(HeadShape { h: 1, hv: 2, k, v }, tokens, state, 26) }.problem();
+            let shape = || format!("state {}, {layout:?}, {k}x{v}", state.name());
             p.run_and_check(device, Tile::Auto).with_context(shape)?;
         }
     }

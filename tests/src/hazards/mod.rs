@@ -61,7 +61,7 @@ macro_rules! for_each_hazard {
                 packed_row_of_q_k_and_v,
                 output_in_f32,
                 every_pair_of_types,
-                head_dimensions_64_and_128,
+                every_head_dimension,
                 grid_past_65535,
                 pool_offset_past_2_31_elements,
                 buffer_offset_past_2_31_elements,
@@ -92,6 +92,7 @@ macro_rules! for_each_hazard {
             }
             identity::{
                 same_bits_for_every_tile,
+                same_bits_for_every_tile_of_other_dimensions,
                 same_bits_for_every_tile_of_several_tokens,
                 same_bits_at_every_place_of_a_batch,
                 same_bits_at_every_place_of_a_packed_batch,
@@ -130,7 +131,7 @@ macro_rules! for_each_hazard {
             unpack::{
                 projections_of_one_to_eight_value_heads_a_key_head,
                 projections_of_every_type,
-                projections_with_head_dimensions_64_and_128,
+                projections_with_every_head_dimension,
                 projections_with_strides_and_offsets,
                 projections_into_one_row_of_b_and_a,
                 projections_offset_past_2_31_elements,

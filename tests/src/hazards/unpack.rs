@@ -31,10 +31,10 @@ pub fn projections_of_every_type(device: &mut dyn Device) -> Result<()> {
     Ok(())
 }
 
-/// K and V each 64 or 128, and the heads of Qwen3-Next.
-pub fn projections_with_head_dimensions_64_and_128(device: &mut dyn Device) -> Result<()> {
-    for (k, v) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
-        for (h, hv) in [(1, 1), (2, 6), (16, 32)] {
+/// K and V of published models and between them, and the heads of Qwen3-Next.
+pub fn projections_with_every_head_dimension(device: &mut dyn Device) -> Result<()> {
+    for (k, v) in [(64, 64), (64, 128), (128, 64), (128, 128), (64, 32), (96, 192), (96, 160), (256, 512)] {
+        for (h, hv) in [(1, 1), (2, 6), (16, 32), (5, 5)] {
             let shape = HeadShape { h, hv, k, v };
             let p = UnpackProblem::plain(shape, DType::Bf16, DType::Bf16, 2, 353);
             p.run_and_check(device, Tile::Auto).with_context(|| format!("{shape:?}"))?;

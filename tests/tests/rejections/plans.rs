@@ -19,8 +19,18 @@ fn tiles_that_do_not_exist() {
     };
     let small = HeadShape { k: 64, v: 64, ..SHAPE };
     let error = |shape, tile| plan(shape, tile).unwrap_err().to_string();
-    let text = "tile: BV 256 is not possible for K = 128, V = 128: it must be one of 4..=128, a power of two";
+    let text = "tile: BV 256 is not possible for decode_f32_bf16_k128 with V = 128: it must be 4, 8, 16, 32, 64 or 128";
     assert_eq!(error(SHAPE, Tile::Rows(256)), text);
+    let odd = HeadShape { k: 128, v: 160, ..SHAPE };
+    let text = "tile: BV 64 is not possible for decode_f32_bf16_k128 with V = 160: it must be 4, 8, 16 or 32";
+    assert_eq!(error(odd, Tile::Rows(64)), text);
+    let text = "tile: 2 rows with 32 warps is not possible for decode_f32_bf16_k128 with V = 128: it must be 2 with 1 to 16 or \
+                8 with 1 to 8 warps, a power of two";
+    assert_eq!(error(SHAPE, Tile::Exact { rows: 2, warps: 32 }), text);
+    let none = ModuleKey::decode(Family::Kda, Layout::Vk, DType::F32, DType::Bf16, 96);
+    let job = Job { module: none, shape: HeadShape { k: 96, ..SHAPE }, batch: 1, stores_each: false };
+    let text = "there is no kernel kda_decode_f32_bf16_k96 for V = 128";
+    assert_eq!(plan::tiled(&job, &CAPS, Tuning::nearest(&CAPS), Tile::Auto).unwrap_err().to_string(), text);
     assert!(error(SHAPE, Tile::Rows(24)).contains("BV 24"));
     assert!(error(SHAPE, Tile::Rows(2)).contains("BV 2 "));
     assert!(error(small, Tile::Rows(128)).contains("BV 128"));
@@ -45,19 +55,33 @@ fn tiles_that_do_not_exist_in_kv() {
         let plan = plan::tiled(&job, &CAPS, Tuning::nearest(&CAPS), tile);
         plan.map(|plan| (plan.rows, plan.warps, plan.bv)).map_err(|error| error.to_string())
     };
-    let refused = |bv: u32, k: u32, range: &str| {
-        let what = format!("tile: BV {bv} is not possible for K = {k}, V = 128");
-        Err(format!("{what}: it must be one of {range}, a power of two"))
+    let refused = |bv: u32, module: &str, possible: &str| {
+        Err(format!("tile: BV {bv} is not possible for {module} with V = 128: it must be {possible}"))
     };
     let (decode, recurrent) = (ModuleKey::decode, ModuleKey::recurrent);
-    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(8)), refused(8, 128, "16..=64"));
-    assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(128)), refused(128, 128, "16..=64"));
+    assert_eq!(
+        kv(decode, DType::F32, 128, Tile::Rows(8)),
+        refused(8, "decode_kv_f32_bf16_k128", "16, 32 or 64")
+    );
+    assert_eq!(
+        kv(decode, DType::F32, 128, Tile::Rows(128)),
+        refused(128, "decode_kv_f32_bf16_k128", "16, 32 or 64")
+    );
     assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(16)), Ok((8, 2, 16)));
     assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(32)), Ok((8, 4, 32)));
     assert_eq!(kv(decode, DType::F32, 128, Tile::Rows(64)), Ok((32, 8, 64)));
-    assert_eq!(kv(recurrent, DType::F32, 128, Tile::Rows(4)), refused(4, 128, "32..=64"));
-    assert_eq!(kv(recurrent, DType::F32, 64, Tile::Rows(16)), refused(16, 64, "32..=128"));
-    assert_eq!(kv(recurrent, DType::Bf16, 128, Tile::Rows(16)), refused(16, 128, "32..=128"));
+    assert_eq!(
+        kv(recurrent, DType::F32, 128, Tile::Rows(4)),
+        refused(4, "recurrent_kv_f32_bf16_k128", "32 or 64")
+    );
+    assert_eq!(
+        kv(recurrent, DType::F32, 64, Tile::Rows(16)),
+        refused(16, "recurrent_kv_f32_bf16_k64", "32, 64 or 128")
+    );
+    assert_eq!(
+        kv(recurrent, DType::Bf16, 128, Tile::Rows(16)),
+        refused(16, "recurrent_kv_bf16_bf16_k128", "32, 64 or 128")
+    );
     assert_eq!(kv(recurrent, DType::Bf16, 64, Tile::Rows(64)), Ok((16, 2, 64)));
     let half_a_team = kv(decode, DType::F32, 128, Tile::Exact { rows: 32, warps: 4 }).unwrap_err();
     assert!(half_a_team.contains("32 rows with 4 warps"), "{half_a_team}");
@@ -70,9 +94,19 @@ fn tiles_that_do_not_exist_in_kv() {
 #[test]
 fn every_plan_names_a_kernel_of_the_table() {
     let kinds = [Layout::Vk, Layout::Kv].into_iter().flat_map(|l| [(l, Family::Gdn), (l, Family::Kda)]);
-    let types = [(DType::F32, DType::F16), (DType::Bf16, DType::Bf16), (DType::F32, DType::F32)];
+    let types = [
+        (DType::F32, DType::F16),
+        (DType::Bf16, DType::Bf16),
+        (DType::F32, DType::F32),
+        (DType::F16, DType::Bf16),
+    ];
     for ((layout, family), (state, io)) in kinds.flat_map(|kind| types.map(|types| (kind, types))) {
-        for (k, v) in [(64, 64), (64, 128), (128, 64), (128, 128)] {
+        let dims = [(64, 64), (64, 128), (64, 32), (128, 64), (128, 128), (128, 160), (96, 192), (256, 512)];
+        let is_there = |k: &u32| {
+            [64, 128].contains(k)
+                || family == Family::Gdn && (io, state) != (DType::Bf16, DType::F16) && io != DType::F16
+        };
+        for (k, v) in dims.into_iter().filter(|(k, _)| is_there(k)) {
             let shape = HeadShape { k, v, ..SHAPE };
             let (mut decode, mut recurrent) = (calls::decode(), calls::recurrent());
             for inputs in [&mut decode.inputs, &mut recurrent.inputs] {

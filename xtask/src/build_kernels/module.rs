@@ -130,7 +130,7 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
 /// Registers of a thread at most, where ptxas left to itself takes too many.
 ///
 /// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a single
-/// token with K = 128 and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team has a whole head's),
+/// token with K of 96 and more and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team has a whole head's),
 /// a single token with a decay per key in small tiles (32 warps) and in large ones of VK (16), and several tokens (16 warps where
 /// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32). Registers are given in steps of eight, but what ptxas
 /// spills depends on the very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two
@@ -143,15 +143,15 @@ fn most_registers(kernel: &Kernel) -> Option<u32> {
     let (is_f32, is_kda) = (module.state == Some(DType::F32), module.is_kda());
     Some(match (*params, module.k) {
         ("DecodeParams", 64) if is_kda && held == 8 => 64,
-        ("DecodeParams", 128) if is_kda && held == 16 && !is_f32 => 64,
-        ("DecodeParams", 128) if is_kda && is_kv && is_f32 && held == 64 => 104,
-        ("DecodeParams", 128) if *rows == 64 || is_kda && !is_kv && held == 64 => 128,
-        ("DecodeParams", 128) if is_kv && !is_kda && *rows == 16 => 97,
-        ("DecodeParams", 128) if !(is_f32 || is_kda) => 96,
-        ("DecodeParams", 128) if !(is_kv || is_kda) => 128,
+        ("DecodeParams", 96..) if is_kda && held == 16 && !is_f32 => 64,
+        ("DecodeParams", 96..) if is_kda && is_kv && is_f32 && held == 64 => 104,
+        ("DecodeParams", 96..) if *rows == 64 || is_kda && !is_kv && held == 64 => 128,
+        ("DecodeParams", 96..) if is_kv && !is_kda && *rows == 16 => 97,
+        ("DecodeParams", 96..) if !(is_f32 || is_kda) => 96,
+        ("DecodeParams", 96..) if !(is_kv || is_kda) => 128,
         ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
         ("RecurrentParams", k) if is_kv && is_f32 && (is_kda || k == 64) => return None,
-        ("RecurrentParams", 128) if is_f32 => 96,
+        ("RecurrentParams", 96..) if is_f32 => 96,
         ("RecurrentParams", _) if is_kv || held > 32 => 128,
         ("RecurrentParams", _) => 120,
         _ => return None,

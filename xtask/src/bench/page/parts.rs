@@ -292,7 +292,8 @@ fn models() -> String {
     let row = |model: &gdn_host::Model| {
         let shape = model.shape;
         let heads = format!("{}:{}", shape.h, shape.hv);
-        vec![model.name.to_owned(), heads, format!("{} x {}", shape.k, shape.v), model.layers.to_string()]
+        let layers = model.layers.map_or("not published".to_owned(), |layers| layers.to_string());
+        vec![model.name.to_owned(), heads, format!("{} x {}", shape.k, shape.v), layers]
     };
     markdown(&headings, &MODELS.iter().map(row).collect::<Vec<_>>())
 }
