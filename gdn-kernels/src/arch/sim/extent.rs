@@ -4,8 +4,8 @@
 //! parameter struct promises it: one for each tensor. They may overlap (q, k and v may be views of one packed row,
 //! and a pool may be listed as read and as written), so that an access is fine if any one extent covers it.
 
-use super::fault::{FaultKind, Near};
-use super::global_memory::{Memory, Miss};
+use super::fault::{FaultKind, Near, Other};
+use super::global_memory::{Memory, Place};
 
 /// A range of global memory that a launch's arguments give the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,37 +73,32 @@ impl Access {
         Err(FaultKind::BeforeWait { address, bytes, store, near: nearest(extents, address) })
     }
 
-    /// Checks, then loads up to 16 bytes.
-    pub(super) fn load(self, memory: &Memory, extents: &[Extent]) -> Result<[u8; 16], FaultKind> {
+    /// Checks, then finds the memory.
+    pub(super) fn place(self, memory: &Memory, extents: &[Extent]) -> Result<Place, FaultKind> {
         self.check(extents)?;
-        let mut value = [0; 16];
-        memory
-            .load(self.address, &mut value[..self.bytes as usize])
-            .map_err(|miss| self.missed(miss, extents))?;
-        Ok(value)
+        let Access { address, bytes, store } = self;
+        let unallocated = || FaultKind::Unallocated { address, bytes, store, near: nearest(extents, address) };
+        memory.locate(address, bytes as usize).ok_or_else(unallocated)
     }
 
-    /// Checks, then stores the first bytes of `value`.
-    pub(super) fn store(
+    /// Loads up to 16 bytes.
+    pub(super) fn load(
         self,
         memory: &Memory,
+        place: Place,
         extents: &[Extent],
-        value: &[u8; 16],
-    ) -> Result<(), FaultKind> {
-        self.check(extents)?;
-        memory.store(self.address, &value[..self.bytes as usize]).map_err(|miss| self.missed(miss, extents))
+    ) -> Result<[u8; 16], FaultKind> {
+        let mut value = [0; 16];
+        let loaded = memory.load(place, &mut value[..self.bytes as usize]);
+        let unwritten = |address| FaultKind::Uninitialised { address, near: nearest(extents, address) };
+        loaded.map(|()| value).map_err(unwritten)
     }
 
-    fn missed(self, miss: Miss, extents: &[Extent]) -> FaultKind {
-        match miss {
-            Miss::Unallocated => FaultKind::Unallocated {
-                address: self.address,
-                bytes: self.bytes,
-                store: self.store,
-                near: nearest(extents, self.address),
-            },
-            Miss::Unwritten(address) => FaultKind::Uninitialised { address, near: nearest(extents, address) },
-        }
+    /// The fault of an access that races with another block's.
+    pub(super) fn races(self, other: Option<Other>, extents: &[Extent]) -> FaultKind {
+        let Access { address, bytes, store } = self;
+        let (other, near) = (other.map(Box::new), nearest(extents, address));
+        FaultKind::GlobalRace { address, bytes, store, other, near }
     }
 }
 

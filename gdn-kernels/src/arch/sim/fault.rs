@@ -129,6 +129,19 @@ pub enum FaultKind {
         /// The extent it lies in.
         near: Option<Near>,
     },
+    /// Two accesses of different blocks to one byte of global memory, one of them a store: nothing orders blocks.
+    GlobalRace {
+        /// First byte of the access.
+        address: u64,
+        /// Bytes of the access.
+        bytes: u32,
+        /// Whether it is a store.
+        store: bool,
+        /// The other access; `None` if the launch, run again to find it, went another way.
+        other: Option<Box<Other>>,
+        /// The extent.
+        near: Option<Near>,
+    },
     /// A shuffle that some lanes of the warp did not come to.
     UnconvergedShuffle {
         /// The shuffle.
@@ -191,6 +204,17 @@ pub enum FaultKind {
     Panicked(String),
 }
 
+/// An access of another block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// Index of the block in the grid: x, y, z.
+    pub block: [u32; 3],
+    /// Thread within the block.
+    pub thread: u32,
+    /// Whether it is a store.
+    pub store: bool,
+}
+
 /// The extent closest to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Near {
@@ -203,6 +227,13 @@ pub struct Near {
 }
 
 impl std::error::Error for Fault {}
+
+impl Fault {
+    /// Whether two blocks raced.
+    pub(super) fn is_race(&self) -> bool {
+        matches!(self.kind, FaultKind::GlobalRace { .. })
+    }
+}
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -247,6 +278,17 @@ impl fmt::Display for FaultKind {
             }
             Uninitialised { address, near } => {
                 write!(f, "load of the byte at {address:#x}, which was never written")?;
+                tell_near(f, near)
+            }
+            GlobalRace { address, bytes, store, other, near } => {
+                write!(f, "{} of {bytes} bytes at {address:#x} races with ", access(*store))?;
+                match other {
+                    Some(other) => {
+                        let Other { block: [x, y, z], thread, store } = &**other;
+                        write!(f, "a {} by block ({x}, {y}, {z}), thread {thread}", access(*store))?;
+                    }
+                    None => write!(f, "another block")?,
+                }
                 tell_near(f, near)
             }
             UnconvergedShuffle { pattern, others } => {

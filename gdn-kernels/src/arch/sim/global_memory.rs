@@ -17,7 +17,7 @@ const ALIGNMENT: u64 = 256;
 /// Unallocated bytes after each allocation.
 const GUARD: u64 = 1 << 20;
 /// Bytes of a page, a multiple of [`LINE`].
-const PAGE: usize = 64 << 10;
+pub(super) const PAGE: usize = 64 << 10;
 /// Bytes whose "written" bits share a word.
 const LINE: usize = 32;
 /// What the host reads where nothing was written.
@@ -40,12 +40,13 @@ struct Allocation {
     pages: Box<[OnceLock<Page>]>,
 }
 
-/// Why a kernel's access failed.
-pub(super) enum Miss {
-    /// Not inside one allocation.
-    Unallocated,
-    /// This byte was not written.
-    Unwritten(u64),
+/// Where in which allocation.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Number of the allocation.
+    pub(super) allocation: usize,
+    /// Byte of it.
+    pub(super) offset: usize,
 }
 
 impl Memory {
@@ -78,9 +79,8 @@ impl Memory {
     /// When the range is not inside one allocation.
     #[track_caller]
     pub fn write(&self, address: u64, bytes: &[u8]) {
-        if self.store(address, bytes).is_err() {
-            outside(address, bytes.len());
-        }
+        let Some(place) = self.locate(address, bytes.len()) else { outside(address, bytes.len()) };
+        self.store(place, bytes);
     }
 
     /// Reads bytes; those that were never written read as 0xa5.
@@ -119,11 +119,11 @@ impl Memory {
         pages as u64 * (PAGE + PAGE / 8) as u64
     }
 
-    /// A kernel's load: all bytes must have been written.
-    pub(super) fn load(&self, address: u64, bytes: &mut [u8]) -> Result<(), Miss> {
-        let (allocation, offset) = self.find(address, bytes.len()).ok_or(Miss::Unallocated)?;
+    /// A kernel's load: all bytes must have been written. The error is the address of the first that was not.
+    pub(super) fn load(&self, place: Place, bytes: &mut [u8]) -> Result<(), u64> {
+        let (allocation, offset) = (&self.allocations[place.allocation], place.offset);
         if let Some(first) = allocation.first_unwritten(offset, bytes.len()) {
-            return Err(Miss::Unwritten(allocation.address + first as u64));
+            return Err(allocation.address + first as u64);
         }
         let mut done = 0;
         for (page, start, count) in pieces(offset, bytes.len(), PAGE) {
@@ -134,23 +134,33 @@ impl Memory {
     }
 
     /// A store, of a kernel or of the host.
-    pub(super) fn store(&self, address: u64, bytes: &[u8]) -> Result<(), Miss> {
-        let (allocation, offset) = self.find(address, bytes.len()).ok_or(Miss::Unallocated)?;
+    pub(super) fn store(&self, place: Place, bytes: &[u8]) {
+        let allocation = &self.allocations[place.allocation];
         let mut done = 0;
-        for (page, start, count) in pieces(offset, bytes.len(), PAGE) {
+        for (page, start, count) in pieces(place.offset, bytes.len(), PAGE) {
             allocation.page(page).write(start, &bytes[done..done + count]);
             done += count;
         }
-        Ok(())
+    }
+
+    /// Pages of each allocation.
+    pub(super) fn page_counts(&self) -> impl Iterator<Item = usize> {
+        self.allocations.iter().map(|allocation| allocation.pages.len())
+    }
+
+    /// Where a range lies, if inside one allocation.
+    pub(super) fn locate(&self, address: u64, len: usize) -> Option<Place> {
+        let number = self.allocations.partition_point(|a| a.address <= address).checked_sub(1)?;
+        let offset = address - self.allocations[number].address;
+        let end = offset.checked_add(len as u64)?;
+        let is_inside = end <= self.allocations[number].bytes;
+        is_inside.then_some(Place { allocation: number, offset: offset as usize })
     }
 
     /// The allocation that a range lies in, and where in it.
     fn find(&self, address: u64, len: usize) -> Option<(&Allocation, usize)> {
-        let after = self.allocations.partition_point(|a| a.address <= address);
-        let allocation = &self.allocations[after.checked_sub(1)?];
-        let offset = address - allocation.address;
-        let end = offset.checked_add(len as u64)?;
-        (end <= allocation.bytes).then_some((allocation, offset as usize))
+        let Place { allocation, offset } = self.locate(address, len)?;
+        Some((&self.allocations[allocation], offset))
     }
 }
 

@@ -144,11 +144,7 @@ pub(crate) mod memory {
 
     /// `N` words as loaded by an access of `bytes` bytes, zero-extended.
     fn load<const N: usize>(address: u64, bytes: u32) -> [u32; N] {
-        let value = current(|lane| {
-            let access = Access { address, bytes, store: false };
-            lane.check_order(access);
-            lane.checked(access.load(lane.block.memory, lane.block.launch.extents))
-        });
+        let value = current(|lane| lane.load(Access { address, bytes, store: false }));
         std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|byte| value[4 * i + byte])))
     }
 
@@ -158,11 +154,7 @@ pub(crate) mod memory {
         for (chunk, word) in value.chunks_exact_mut(4).zip(words) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
-        current(|lane| {
-            let access = Access { address, bytes, store: true };
-            lane.check_order(access);
-            lane.checked(access.store(lane.block.memory, lane.block.launch.extents, &value));
-        });
+        current(|lane| lane.store(Access { address, bytes, store: true }, &value));
     }
 
     /// One byte, zero-extended; 0 without a load when the condition is false.
@@ -190,10 +182,7 @@ pub(crate) mod memory {
     /// it may not read is told. An early launch may ask before its wait: whoever still writes there does so through the L2.
     pub(crate) unsafe fn prefetch_if(condition: bool, address: u64) {
         if condition {
-            current(|lane| {
-                let access = Access { address, bytes: 4, store: false };
-                lane.checked(access.load(lane.block.memory, lane.block.launch.extents))
-            });
+            current(|lane| lane.prefetch(Access { address, bytes: 4, store: false }));
         }
     }
 

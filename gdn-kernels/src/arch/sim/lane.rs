@@ -13,8 +13,11 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
 use super::extent::Access;
-use super::fault::{FaultKind, Pattern};
+use super::fault::{FaultKind, Other, Pattern};
+use super::global_memory::Place;
+use super::launch::Launch;
 use super::scheduler::Block;
+use super::touches::By;
 
 /// Bytes of a coroutine's stack, above a guard page. Measured on x86-64: the decode kernels fit in 8 KiB when
 /// optimised and in 12 KiB when not, a panic that prints a backtrace in 16 KiB. Only touched pages cost memory.
@@ -102,11 +105,48 @@ impl<'a> Lane<'a> {
         self.checked(result);
     }
 
-    /// Ends the launch if this access of the thread must wait for the predecessor.
-    pub(super) fn check_order(&self, access: Access) {
+    /// Loads up to 16 bytes, or ends the launch.
+    pub(super) fn load(&self, access: Access) -> [u8; 16] {
+        let place = self.place(access);
+        let Launch { extents, .. } = self.block.launch;
+        let value = self.checked(access.load(self.block.memory, place, extents));
+        self.touch(access, place);
+        value
+    }
+
+    /// Stores the first bytes of `value`, or ends the launch.
+    pub(super) fn store(&self, access: Access, value: &[u8; 16]) {
+        let place = self.place(access);
+        self.block.memory.store(place, &value[..access.bytes as usize]);
+        self.touch(access, place);
+    }
+
+    /// Loads what an access would, which is none: it need not wait, and races with nothing.
+    pub(super) fn prefetch(&self, access: Access) {
+        let (memory, extents) = (self.block.memory, self.block.launch.extents);
+        let place = self.checked(access.place(memory, extents));
+        self.checked(access.load(memory, place, extents));
+    }
+
+    /// Where an access of the thread goes; ends the launch if it must wait for the predecessor.
+    fn place(&self, access: Access) -> Place {
+        let extents = self.block.launch.extents;
         if let Some(readable) = self.readable_before_wait() {
-            self.checked(access.check_before_wait(self.block.launch.extents, readable));
+            self.checked(access.check_before_wait(extents, readable));
         }
+        self.checked(access.place(self.block.memory, extents))
+    }
+
+    /// Ends the launch if an access of the thread races with another block's.
+    fn touch(&self, access: Access, place: Place) {
+        let by = By { block: self.block.number, thread: self.thread };
+        let touched = self.block.touches.add(access, place, by).map_err(|other| {
+            let Launch { extents, .. } = self.block.launch;
+            let index = |By { block, .. }| self.block.launch.index(block);
+            let other = other.map(|(by, store)| Other { block: index(by), thread: by.thread, store });
+            access.races(other, extents)
+        });
+        self.checked(touched);
     }
 
     /// The value, or the end of the launch.

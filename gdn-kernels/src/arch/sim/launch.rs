@@ -11,6 +11,7 @@ use super::extent::Extent;
 use super::fault::{Fault, FaultKind};
 use super::global_memory::Memory;
 use super::scheduler::Block;
+use super::touches::{MAX_BLOCKS, Touches};
 
 /// Largest grid the hardware takes: x, y, z.
 const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65_535, 65_535];
@@ -44,21 +45,38 @@ pub struct Launch<'a> {
 ///
 /// # Errors
 /// The [`Fault`] of the lowest faulting block, counted with x fastest. Blocks after it may or may not have
-/// run, so the contents of writable memory are then unspecified. Which fault is reported does not depend on
-/// timing, as long as no block reads what another one writes.
+/// run, so the contents of writable memory are then unspecified. That there is a fault does not depend on timing. Which
+/// one is reported does not either, unless the launch has both races between blocks and other faults.
 pub fn launch(memory: &Memory, launch: &Launch) -> Result<(), Fault> {
     launch.check()?;
-    let [x, y, z] = launch.grid.map(u64::from);
-    let fault = pool().install(|| {
-        (0..x * y * z).into_par_iter().find_map_first(|block| {
-            let index = [block % x, block / x % y, block / (x * y)].map(|index| index as u32);
-            Block::new(memory, launch, index).run().err()
-        })
-    });
-    fault.map_or(Ok(()), Err)
+    let touches = Touches::new(memory, false);
+    let run = |block| Block::new(memory, launch, &touches, block).run().err();
+    let Some(fault) = pool().install(|| (0..launch.blocks()).into_par_iter().find_map_first(run)) else {
+        return Ok(());
+    };
+    Err(if fault.is_race() { in_order(memory, launch).unwrap_or(fault) } else { fault })
+}
+
+/// Runs a launch that has raced again, block after block: its first race, with names. `None` if a block went another way
+/// now, which it only does where an address follows from what the launch itself writes.
+fn in_order(memory: &Memory, launch: &Launch) -> Option<Fault> {
+    let touches = Touches::new(memory, true);
+    let run = |block| Block::new(memory, launch, &touches, block).run().err();
+    pool().install(|| (0..launch.blocks()).find_map(run)).filter(Fault::is_race)
 }
 
 impl Launch<'_> {
+    /// Blocks of the grid.
+    fn blocks(&self) -> u64 {
+        self.grid.into_iter().map(u64::from).product()
+    }
+
+    /// Index of a block in the grid, by its number.
+    pub(super) fn index(&self, block: u64) -> [u32; 3] {
+        let [x, y, _] = self.grid.map(u64::from);
+        [block % x, block / x % y, block / (x * y)].map(|index| index as u32)
+    }
+
     /// Refuses a shape that the kernel or the hardware would not take.
     fn check(&self) -> Result<(), Fault> {
         let (kernel, block, grid) = (self.kernel, self.block, self.grid);
@@ -73,6 +91,8 @@ impl Launch<'_> {
             format!("the grid {grid:?} has no blocks")
         } else if grid.iter().zip(MAX_GRID).any(|(&size, limit)| size > limit) {
             format!("the grid {grid:?} is larger than {MAX_GRID:?}")
+        } else if self.blocks() > MAX_BLOCKS {
+            format!("the grid {grid:?} has more than {MAX_BLOCKS} blocks")
         } else if self.shared_bytes > MAX_SHARED {
             format!("{} bytes of shared memory, no GPU has more than {MAX_SHARED}", self.shared_bytes)
         } else {

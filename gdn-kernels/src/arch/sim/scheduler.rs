@@ -12,6 +12,7 @@ use super::global_memory::Memory;
 use super::lane::{At, Lane, Thread};
 use super::launch::Launch;
 use super::shared_memory::SharedMemory;
+use super::touches::Touches;
 
 /// Lanes of a warp.
 const WARP: usize = 32;
@@ -20,15 +21,23 @@ const WARP: usize = 32;
 pub(super) struct Block<'a> {
     pub(super) memory: &'a Memory,
     pub(super) launch: &'a Launch<'a>,
+    pub(super) touches: &'a Touches,
+    /// Number in the grid, x fastest.
+    pub(super) number: u64,
     /// Index in the grid: x, y, z.
     pub(super) index: [u32; 3],
     pub(super) shared: RefCell<SharedMemory>,
 }
 
 impl<'a> Block<'a> {
-    pub(super) fn new(memory: &'a Memory, launch: &'a Launch<'a>, index: [u32; 3]) -> Block<'a> {
+    pub(super) fn new(
+        memory: &'a Memory,
+        launch: &'a Launch<'a>,
+        touches: &'a Touches,
+        number: u64,
+    ) -> Block<'a> {
         let shared = RefCell::new(SharedMemory::new(launch.kernel.shared_bytes + launch.shared_bytes, launch.block));
-        Block { memory, launch, index, shared }
+        Block { memory, launch, touches, number, index: launch.index(number), shared }
     }
 
     /// Runs the block to its end or its first fault.

@@ -6,6 +6,7 @@
 mod early;
 mod global;
 mod grid;
+mod races;
 mod shared;
 mod warp;
 
