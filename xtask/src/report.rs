@@ -1,6 +1,8 @@
 //! Tables, JSON files, progress bars, and names of cards and days.
 
 use anyhow::{Context as _, Result};
+use console::{Alignment, measure_text_width, pad_str, style, truncate_str};
+use gdn_tests::parity::Outcome;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use std::fmt::Arguments;
@@ -34,19 +36,82 @@ pub fn table<const N: usize>(headings: &[&str; N], rows: impl IntoIterator<Item 
 
 /// [`table`] with columns that are known only when it is printed; every row has a cell for each heading.
 pub fn wide_table(headings: &[&str], rows: Vec<Vec<String>>) {
-    let mut widths: Vec<usize> = headings.iter().map(|heading| heading.len()).collect();
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+    let mut all = vec![headings.iter().map(|heading| style(heading).dim().to_string()).collect()];
+    all.extend(rows);
+    plain(all);
+}
+
+/// Rows of equally many cells, columns padded to their widest cell.
+pub fn plain(rows: Vec<Vec<String>>) {
+    let widths = widths(&rows);
+    rows.iter().for_each(|row| say!("{}", padded(row, &widths)));
+}
+
+/// What each column needs. Colours take no room.
+fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column| {
+        rows.iter().filter_map(|row| row.get::<usize>(column)).map(|cell| measure_text_width(cell)).max()
+    };
+    (0..columns).map(|column| width(column).unwrap_or(0)).collect()
+}
+
+fn padded(row: &[String], widths: &[usize]) -> String {
+    let cells = row.iter().zip(widths).map(|(cell, &width)| pad_str(cell, width, Alignment::Left, None));
+    cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+}
+
+/// Columns that a terminal shows without breaking lines.
+const COLUMNS: usize = 100;
+
+/// Text broken between words, so that lines with the indentation fit.
+pub fn wrapped(text: &str, indent: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let room = COLUMNS - indent.len();
+        let fits = lines.last().is_some_and(|line| line.is_empty() || line.len() + 1 + word.len() <= room);
+        if !fits {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(if line.is_empty() { "" } else { " " });
+            line.push_str(word);
         }
     }
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded = cells.zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        say!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    lines.iter().map(|line| format!("{indent}{line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// A table of outcomes: verdict, two cells of each outcome, what output and state are off by. Why an outcome did not pass
+/// stands below its row.
+pub fn outcomes<'a>(headings: [&str; 5], rows: impl IntoIterator<Item = (&'a Outcome, [String; 2])>) {
+    let mut table = vec![headings.map(|heading| style(heading).dim().to_string()).to_vec()];
+    let mut notes = vec![None];
+    let error = |error: Option<f64>| match error {
+        None => String::new(),
+        Some(0.0) => "exact".into(),
+        Some(error) => format!("{error:.1e}"),
     };
-    line(&mut headings.iter().copied());
-    for row in &rows {
-        line(&mut row.iter().map(String::as_str));
+    for (outcome, [name, what]) in rows {
+        let verdict = if outcome.pass { style("ok").green() } else { style("FAIL").red().bold() };
+        let (out, state) = (error(outcome.rel_l2_out), error(outcome.rel_l2_state));
+        table.push(vec![verdict.to_string(), name, what, out, state]);
+        notes.push((!outcome.pass).then_some(&outcome.note));
+    }
+    // What is decoded and then the name give way where a row is too wide.
+    for column in [2, 1] {
+        let needed = widths(&table);
+        let over = (needed.iter().sum::<usize>() + 2 * (needed.len() - 1)).saturating_sub(COLUMNS);
+        let room = needed[column].saturating_sub(over).max(24);
+        for row in &mut table {
+            row[column] = truncate_str(&row[column], room, "…").into_owned();
+        }
+    }
+    let widths = widths(&table);
+    for (row, note) in table.iter().zip(notes) {
+        say!("{}", padded(row, &widths));
+        if let Some(note) = note {
+            say!("{}", style(wrapped(note, "      ")).red());
+        }
     }
 }
 

@@ -75,7 +75,7 @@ impl Findings {
 /// A recorded tensor of a type and size, as dense rows.
 pub(super) fn rows(case: &Case, name: &str, width: usize, count: usize) -> Result<Strided> {
     let x = case.values(name)?;
-    ensure!(x.data.len() == count * width, "tensor {name} has shape {:?}", x.shape);
+    ensure!(x.data.len() == count * width, "tensor `{name}` has shape {:?}, not {count} x {width}", x.shape);
     Ok(Strided::dense(x.dtype, width, x.data))
 }
 
@@ -106,11 +106,16 @@ impl ConvCase {
         let (batch, tokens) = (case.number::<usize>("B")?, case.number::<usize>("T")?);
         let x = rows(case, "x", dim, batch * tokens)?;
         let mut problem = conv_problem(case, x, dim, width, batch, tokens)?;
-        problem.parent = case.indices32("parent", batch * tokens).ok();
-        let windows = case.values("intermediate_conv_out").ok().map(|x| x.data);
-        problem.windows = windows.is_some().then(|| {
-            let row = case.indices32("intermediate_idx", batch).ok();
-            WindowData { rows: batch, steps: tokens, pitch: tokens * dim * (width - 1), row }
+        problem.parent = case.if_there("parent", |name| case.indices32(name, batch * tokens))?;
+        let windows = case.if_there("intermediate_conv_out", |name| {
+            Ok(case.sized(name, batch * tokens * dim * (width - 1))?.data)
+        })?;
+        let row = case.if_there("intermediate_idx", |name| case.indices32(name, batch))?;
+        problem.windows = windows.is_some().then(|| WindowData {
+            rows: batch,
+            steps: tokens,
+            pitch: tokens * dim * (width - 1),
+            row,
         });
         let count = batch * tokens;
         let state = rows(case, "conv_state_out", dim * (width - 1), problem.pool.slots)?.data;
@@ -134,7 +139,7 @@ pub(super) fn conv_problem(
     ensure!(slot.len() == batch, "slot_idx has {} entries for B = {batch}", slot.len());
     let state = rows(case, "conv_state_in", dim * (width - 1), slots)?;
     ensure!(state.dtype == x.dtype, "conv_state_in has another type than x");
-    let bias = case.values("conv_bias").ok().map(|bias| Strided::dense(bias.dtype, dim, bias.data));
+    let bias = case.if_there("conv_bias", |name| rows(case, name, dim, 1))?;
     let round_products = x.dtype != DType::F32 && case.meta("conv_products")? != "f32";
     let pool = PoolData::dense(state.data, slots, dim, width - 1, true);
     let problem = ConvProblem::new(tokens, x, rows(case, "conv_weight", width, dim)?, pool, slot);

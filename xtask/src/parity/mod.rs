@@ -6,14 +6,16 @@ mod proof;
 use crate::on_demand::Needs;
 use crate::report::say;
 use crate::{report, tools};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
+use console::style;
 use gdn_host::driver::Context;
 use gdn_host::{Code, LoadedFile, artifact, device_caps};
 use gdn_tests::device::{Device, Gpu, Sim};
 use gdn_tests::parity::Outcome;
 use gdn_tests::{case, parity};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -128,13 +130,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// The case files of a directory, of one operation if it is named.
 fn select(dir: &Path, op: Option<&str>) -> Result<Vec<PathBuf>> {
-    let mut files = case::list(dir)?;
-    if let Some(op) = op {
-        // An unreadable file stays: its outcome says why.
-        files.retain(|file| case::Case::read(file).map_or(true, |case| case.op() == op));
-        ensure!(!files.is_empty(), "{} holds no case of operation {op}", dir.display());
+    let files = case::list(dir)?;
+    let Some(op) = op else { return Ok(files) };
+    let ops: Vec<_> =
+        files.iter().map(|file| case::Case::read(file).ok().map(|c| c.op().to_owned())).collect();
+    if !ops.iter().flatten().any(|name| name == op) {
+        let known: BTreeSet<_> = ops.iter().flatten().map(String::as_str).collect();
+        let known: Vec<_> = known.into_iter().collect();
+        bail!("--op {op}: {} has no case of it, but of {}", dir.display(), known.join(", "));
     }
-    Ok(files)
+    // An unreadable file stays: its outcome says why.
+    let wanted = files.into_iter().zip(ops).filter(|(_, name)| name.as_ref().is_none_or(|name| name == op));
+    Ok(wanted.map(|(file, _)| file).collect())
 }
 
 /// The outcomes of one device.
@@ -162,14 +169,9 @@ fn run_on(label: &str, files: &[PathBuf], device: &mut dyn Device, random: Optio
 }
 
 fn print(device: &str, cases: &[Outcome]) {
-    say!("{device}");
-    let error = |e: Option<f64>| e.map_or_else(|| "-".into(), |e| format!("{e:.2e}"));
-    let rows = cases.iter().map(|c| {
-        let verdict = if c.pass { "pass" } else { "FAIL" };
-        let (out, state) = (error(c.rel_l2_out), error(c.rel_l2_state));
-        [c.file.clone(), c.op.clone(), verdict.into(), out, state, c.note.clone()]
-    });
-    report::table(&["case", "op", "", "rel l2 out", "rel l2 state", "note"], rows);
+    say!("{}", style(device).bold());
+    let rows = cases.iter().map(|case| (case, [case.file.clone(), case.op.clone()]));
+    report::outcomes(["", "case", "op", "output", "state"], rows);
 }
 
 /// The outcomes, and the hashes of the files that ran; the simulator runs none.
