@@ -18,6 +18,7 @@
 
 use crate::abi::{self, CopyStateParams, Slots};
 use crate::arch::{memory, thread};
+use crate::entry::Index;
 use crate::token::{names_slot, sequence, wide};
 
 /// Vectors of a thread.
@@ -37,11 +38,11 @@ impl Slot {
     /// `n` lies in the table, if there is one.
     #[inline(always)]
     pub(crate) unsafe fn of_copy(slots: &Slots, n: u32) -> Slot {
-        let by_table = slots.slot != 0;
+        let by_table = slots.slot.address != 0;
         // SAFETY: the caller's promise.
-        let listed = unsafe { memory::load_u32_if(by_table, slots.slot + 4 * n as u64) };
+        let listed = unsafe { Index::load_if(by_table, &slots.slot, n, 0) };
         // Without a table there is no index that marks padding.
-        let (index, null_slot) = if by_table { (listed as i32, slots.null_slot) } else { (n as i32, -1) };
+        let (index, null_slot) = if by_table { (listed.get(), slots.null_slot) } else { (n as i32, -1) };
         let exists = names_slot(index, slots.slots, null_slot);
         Slot { exists, address: slots.state + 16 * wide(index as u32, slots.pitch) }
     }
@@ -61,10 +62,10 @@ pub(crate) unsafe fn copy_state(p: &CopyStateParams) {
     // only below the number of a copy's.
     unsafe {
         let (source, target) = (Slot::of_copy(&p.source, n), Slot::of_copy(&p.target, n));
-        let commits = p.accepted != 0;
-        let accepted = memory::load_u32_if(commits, p.accepted + 4 * n as u64);
+        let commits = p.accepted.address != 0;
+        let accepted = Index::load_if(commits, &p.accepted, n, 0);
         // A count of 0 is the largest step there is.
-        let step = if commits { accepted.wrapping_sub(1) } else { 0 };
+        let step = if commits { (accepted.get() as u32).wrapping_sub(1) } else { 0 };
         let there = !commits | (step < p.steps);
         if !(source.exists & target.exists & there) {
             return;

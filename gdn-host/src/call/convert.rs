@@ -21,11 +21,11 @@ pub struct ConvertLayout {
     pub copies: u32,
     /// Where copies come from.
     pub source: StatePool,
-    /// `i32[copies]`: slot that each copy comes from. Without it copy n comes from slot n.
+    /// `[copies]`: slot that each copy comes from. Without it copy n comes from slot n.
     pub source_slots: Option<Table>,
     /// Where copies go, of the source's type and the other layout.
     pub target: StatePool,
-    /// `i32[copies]`: slot that each copy goes to. Without it copy n goes to slot n.
+    /// `[copies]`: slot that each copy goes to. Without it copy n goes to slot n.
     pub target_slots: Option<Table>,
     /// An index value of either table that names no slot, besides the negative ones (vLLM: 0).
     pub null_slot: Option<i32>,

@@ -23,11 +23,11 @@ pub struct CopyState {
     pub elements: u64,
     /// Where copies come from.
     pub source: SlotPool,
-    /// `i32[copies]`: slot that each copy comes from. Without it copy n comes from slot n.
+    /// `[copies]`: slot that each copy comes from. Without it copy n comes from slot n.
     pub source_slots: Option<Table>,
     /// Where copies go, of the type of the source and, if they say so, of its layout.
     pub target: SlotPool,
-    /// `i32[copies]`: slot that each copy goes to. Without it copy n goes to slot n.
+    /// `[copies]`: slot that each copy goes to. Without it copy n goes to slot n.
     pub target_slots: Option<Table>,
     /// An index value of either table that names no slot, besides the negative ones (vLLM: 0).
     pub null_slot: Option<i32>,
@@ -49,11 +49,11 @@ pub struct CommitState {
     pub batch: u32,
     /// The buffer, as `Recurrent` was given it. Its `parent` means nothing here.
     pub intermediate: Intermediate,
-    /// `i32[N]`: accepted tokens, `1..=steps`; 0 commits nothing.
+    /// `[N]`: accepted tokens, `1..=steps`; 0 commits nothing.
     pub accepted: Table,
     /// Where states go, of the type and layout that the buffer has.
     pub state: StatePool,
-    /// `i32[N]`: slot of each sequence. Without it sequence n's is n.
+    /// `[N]`: slot of each sequence. Without it sequence n's is n.
     pub slots: Option<Table>,
     /// An index value of `slots` that names no slot, besides the negative ones (vLLM: 0).
     pub null_slot: Option<i32>,
@@ -93,7 +93,7 @@ impl Side<'_> {
     pub(super) fn to_abi(self, null_slot: Option<i32>) -> abi::Slots {
         abi::Slots {
             state: self.pool.tensor.address,
-            slot: self.slots.map_or(0, |table| table.address),
+            slot: Table::to_abi(self.slots),
             pitch: vectors(&self.pool, self.pool.pitch) as u32,
             slots: self.pool.slots,
             null_slot: null_slot.unwrap_or(-1),
@@ -251,7 +251,7 @@ impl Operation for CommitState {
         Params::new(&abi::CopyStateParams {
             source: self.source().to_abi(None),
             target: self.target().to_abi(self.null_slot),
-            accepted: self.accepted.address,
+            accepted: Table::to_abi(Some(&self.accepted)),
             step_pitch: state,
             steps: self.intermediate.steps,
             vectors: state,

@@ -3,8 +3,9 @@
 //! They compute nothing. Most of what they move is counted in vectors of 16 bytes, whatever the type of its
 //! elements.
 
+use super::Table;
 #[cfg(doc)]
-use super::{DType, Layer, Pool};
+use super::{DType, Entry, Layer, Pool};
 use bytemuck::{Pod, Zeroable};
 
 /// Slots of a tensor, and which of them each of `n` copies uses.
@@ -13,9 +14,9 @@ use bytemuck::{Pod, Zeroable};
 pub struct Slots {
     /// First byte of slot 0; a multiple of 16.
     pub state: u64,
-    /// `i32[n]`: slot of each copy (negative, `null_slot` or `>= slots`: none, and the copy is not done); 0: copy
-    /// i's is i.
-    pub slot: u64,
+    /// Slot of each copy (negative, `null_slot` or `>= slots`: none, and the copy is not done), of any [`Entry`] but `U8`.
+    /// Without a table copy i's is i.
+    pub slot: Table,
     /// Vectors of 16 bytes between two slots. Offsets are 64-bit.
     pub pitch: u32,
     /// Number of slots.
@@ -42,9 +43,9 @@ pub struct CopyStateParams {
     pub source: Slots,
     /// What is written.
     pub target: Slots,
-    /// `i32[n]`: how many steps of its slot a copy commits, `1..=steps`: it reads `step_pitch * (accepted[n] - 1)`
-    /// vectors further on; 0: every copy reads the start of its slot.
-    pub accepted: u64,
+    /// How many steps of its slot a copy commits, `1..=steps`, of any [`Entry`] but `U8`: it reads
+    /// `step_pitch * (accepted[n] - 1)` vectors further on. Without a table every copy reads the start of its slot.
+    pub accepted: Table,
     /// Vectors of 16 bytes between two steps of a source slot.
     pub step_pitch: u32,
     /// Steps of a source slot.
@@ -147,11 +148,11 @@ pub struct UnpackQkvzParams {
 // Every host relies on these numbers; `gdn.h` repeats them as static assertions.
 const _: () = {
     use core::mem::{offset_of, size_of};
-    assert!(size_of::<Slots>() == 32);
-    assert!(size_of::<CopyStateParams>() == 88);
-    assert!(offset_of!(CopyStateParams, accepted) == 64);
-    assert!(size_of::<ConvertLayoutParams>() == 88);
-    assert!(offset_of!(ConvertLayoutParams, n) == 64);
+    assert!(size_of::<Slots>() == 40);
+    assert!(size_of::<CopyStateParams>() == 112);
+    assert!(offset_of!(CopyStateParams, accepted) == 80);
+    assert!(size_of::<ConvertLayoutParams>() == 104);
+    assert!(offset_of!(ConvertLayoutParams, n) == 80);
     assert!(size_of::<UnpackQkvzParams>() == 112);
     assert!(offset_of!(UnpackQkvzParams, qkvz_stride) == 48);
 };
