@@ -134,12 +134,13 @@ impl ModuleKey {
         Self::of(OpKind::UnpackQkvz, None, None, 0)
     }
 
-    /// The kernel of [`Conv1dUpdate`](crate::Conv1dUpdate) for inputs, outputs and conv states of a type.
-    pub const fn conv1d_update(io: DType) -> Self {
-        Self::of(OpKind::Conv1dUpdate, None, Some(io), 0)
+    /// The kernel of [`Conv1dUpdate`](crate::Conv1dUpdate) for conv states of a type, and inputs and outputs of a type.
+    pub const fn conv1d_update(state: DType, io: DType) -> Self {
+        Self::of(OpKind::Conv1dUpdate, Some(state), Some(io), 0)
     }
 
-    /// The kernel of [`GatedRmsNorm`](crate::GatedRmsNorm) for the types of x and of z, and heads of `v` elements.
+    /// The kernel of [`GatedRmsNorm`](crate::GatedRmsNorm) for the types of x and of z, and heads of `v` elements; 0 for
+    /// heads of any number.
     pub const fn gated_rmsnorm(x: DType, io: DType, v: u32) -> Self {
         Self::of(OpKind::GatedRmsNorm, Some(x), Some(io), v)
     }

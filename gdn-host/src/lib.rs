@@ -34,9 +34,10 @@ pub mod reference;
 pub mod shape;
 
 pub use call::{
-    Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, Decay,
-    Decode, DraftWindows, GatedRmsNorm, HeadMap, Inputs, Intermediate, Operation, Recurrent, Rows, SlotPool,
-    Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
+    Accepted, Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvTarget, ConvertLayout,
+    CopyState, Decay, Decode, DraftWindows, GatedRmsNorm, HeadMap, HeadStrides, Inputs, Intermediate,
+    Operation, Recurrent, Rows, SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tokens,
+    UnpackQkvz,
 };
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::Entry;

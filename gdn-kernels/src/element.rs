@@ -260,28 +260,22 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Loads a lane's part of the vector of K elements of `dtype` that starts at element `index` of the table at
-    /// `base`, spread like [`Element::load_spread`]; zeros when the condition is false.
+    /// No elements: zeros.
+    pub(crate) const ZEROS: Spread = Spread { raw: [[0; 4]; 2], dtype: DType::F32 as u32 };
+
+    /// Loads a lane's part of the vector of `k` elements of `dtype` that starts at element `index` of the table at
+    /// `base`, spread like [`Element::load_spread`].
     ///
     /// # Safety
-    /// If the condition is true, the vector is readable and 16-byte aligned.
+    /// The vector is readable and 16-byte aligned.
     #[inline(always)]
-    pub(crate) unsafe fn load_if<const K: u32>(
-        condition: bool,
-        base: u64,
-        index: u64,
-        dtype: u32,
-        lane: u32,
-        vector: usize,
-    ) -> Spread {
+    pub(crate) unsafe fn load(base: u64, index: u64, dtype: u32, lane: u32, k: u32, vector: usize) -> Spread {
         // SAFETY: the caller's promise; how 16 bits are to be read does not matter yet.
         let raw = unsafe {
-            if !condition {
-                [[0; 4]; 2]
-            } else if dtype == DType::F32 as u32 {
-                f32::load_spread(base + index * f32::SIZE, lane, K, vector)
+            if dtype == DType::F32 as u32 {
+                f32::load_spread(base + index * f32::SIZE, lane, k, vector)
             } else {
-                bf16::load_spread(base + index * bf16::SIZE, lane, K, vector)
+                bf16::load_spread(base + index * bf16::SIZE, lane, k, vector)
             }
         };
         Spread { raw, dtype }

@@ -52,8 +52,8 @@ use {
 
 // An operation, its function with the arguments that all its kernels share, its parameter struct and whether it works on tiles,
 // which have shared memory; then a kernel a line: entry name, (type of the state, type of q, k and v, K, rows of a lane group),
-// threads of a block at most. An operation without tiles has fewer columns: (type of the inputs), or (type of x, type of z
-// and out, V), or none.
+// threads of a block at most. An operation without tiles has fewer columns: (type of the elements), (type of the conv state,
+// type of the inputs), (type of x, type of z and out, V or 0 for any), or none.
 #[cfg(any(target_arch = "nvptx64", feature = "sim"))]
 table::kernels! {
     decode = decode::decode(Vk, PerHead) (DecodeParams, tiles) {
@@ -307,9 +307,11 @@ table::kernels! {
         gdn_unpack_qkvz: () 256;
     }
     conv1d_update = conv::conv1d_update() (Conv1dParams, none) {
-        gdn_conv1d_update_f32: (f32) 256;
-        gdn_conv1d_update_bf16: (bf16) 256;
-        gdn_conv1d_update_f16: (f16) 256;
+        gdn_conv1d_update_f32_f32: (f32, f32) 256;
+        gdn_conv1d_update_f32_bf16: (f32, bf16) 256;
+        gdn_conv1d_update_f32_f16: (f32, f16) 256;
+        gdn_conv1d_update_bf16_bf16: (bf16, bf16) 256;
+        gdn_conv1d_update_f16_f16: (f16, f16) 256;
     }
     gated_rmsnorm = norm::gated_rmsnorm() (GatedRmsNormParams, none) {
         gdn_gated_rmsnorm_f32_f32_k128: (f32, f32, 128) 256;
@@ -322,5 +324,10 @@ table::kernels! {
         gdn_gated_rmsnorm_f32_f16_k64: (f32, f16, 64) 256;
         gdn_gated_rmsnorm_bf16_bf16_k64: (bf16, bf16, 64) 256;
         gdn_gated_rmsnorm_f16_f16_k64: (f16, f16, 64) 256;
+        gdn_gated_rmsnorm_f32_f32: (f32, f32, 0) 256;
+        gdn_gated_rmsnorm_f32_bf16: (f32, bf16, 0) 256;
+        gdn_gated_rmsnorm_f32_f16: (f32, f16, 0) 256;
+        gdn_gated_rmsnorm_bf16_bf16: (bf16, bf16, 0) 256;
+        gdn_gated_rmsnorm_f16_f16: (f16, f16, 0) 256;
     }
 }

@@ -66,8 +66,11 @@ macro_rules! shared {
 macro_rules! columns {
     () => { $crate::table::Columns { state: None, io: None, k: 0, rows: 0 } };
     ($io:ty) => { $crate::table::Columns { io: $crate::table::dtype!($io), ..$crate::table::columns!() } };
+    ($state:ty, $io:ty) => {
+        $crate::table::Columns { state: $crate::table::dtype!($state), ..$crate::table::columns!($io) }
+    };
     ($state:ty, $io:ty, $k:literal) => {
-        $crate::table::Columns { state: $crate::table::dtype!($state), k: $k, ..$crate::table::columns!($io) }
+        $crate::table::Columns { k: $k, ..$crate::table::columns!($state, $io) }
     };
     ($state:ty, $io:ty, $k:literal, $rows:literal) => {
         $crate::table::Columns { rows: $rows, ..$crate::table::columns!($state, $io, $k) }

@@ -195,6 +195,18 @@ pub(crate) unsafe fn tokens_of(cu_seqlens: &Table, tokens: u32, n: u32) -> (u32,
     (begin, if sound { end - begin } else { 0 })
 }
 
+/// The end of the last of `n` sequences: what rows the call's `tokens` have from there on are nobody's. A length that is none
+/// leaves no rows.
+///
+/// # Safety
+/// `n` lies in `cu_seqlens`.
+#[inline(always)]
+pub(crate) unsafe fn tokens_end(cu_seqlens: &Table, tokens: u32, n: u32) -> u32 {
+    // SAFETY: the caller's promise.
+    let end = unsafe { Index::load_if(true, cu_seqlens, n, 0) }.get() as u32;
+    if end < tokens { end } else { tokens }
+}
+
 /// The inputs of a call as a block sees them. `S` is the type of the state, `T` that of q, k and v.
 pub(crate) struct Block<'a, S, T, G, const K: u32> {
     pub(crate) inputs: &'a abi::Inputs,

@@ -3,8 +3,8 @@
 
 use gdn_host::plan::Overlap;
 use gdn_host::{
-    Activation, Caps, Conv1dUpdate, ConvPool, DType, DraftWindows, GatedRmsNorm, Operation, Rows, Start,
-    Table, Tensor, Tile, Tokens,
+    Accepted, Caps, Conv1dUpdate, ConvPool, ConvTarget, DType, DraftWindows, GatedRmsNorm, Operation, Rows,
+    Start, Table, Tensor, Tile, Tokens,
 };
 
 const DIM: u64 = 64;
@@ -33,55 +33,27 @@ impl Addresses {
 /// A conv1d update that is accepted, of a pool with taps contiguous.
 fn conv() -> Conv1dUpdate {
     let mut at = Addresses(0x7f00_0000_0000);
-    Conv1dUpdate {
-        dim: DIM as u32,
-        width: 4,
-        tokens: Tokens::Each { batch: BATCH as u32, tokens: TOKENS as u32 },
-        x: at.rows(DType::Bf16, BATCH * TOKENS, DIM),
-        weight: at.tensor(DType::Bf16, DIM * 4),
-        bias: Some(at.tensor(DType::F32, DIM)),
-        silu: true,
-        round_products: false,
-        state: ConvPool {
-            tensor: at.tensor(DType::Bf16, 5 * DIM * 3),
-            slots: 5,
-            pitch: DIM * 3,
-            len: 3,
-            channel_stride: 3,
-            tap_stride: 1,
-        },
-        slots: at.table(BATCH),
-        write_slots: None,
-        null_slot: None,
-        start: Start::FromSlot,
-        accepted: None,
-        parent: None,
-        intermediate: Some(DraftWindows {
-            tensor: at.tensor(DType::Bf16, 4 * TOKENS * DIM * 3),
-            rows: 4,
-            steps: TOKENS as u32,
-            pitch: TOKENS * DIM * 3,
-            row: Some(at.table(BATCH)),
-        }),
-        update: true,
-        out: at.rows(DType::Bf16, BATCH * TOKENS, DIM),
-    }
+    let tokens = Tokens::Each { batch: BATCH as u32, tokens: TOKENS as u32 };
+    let (dim, steps) = (DIM as u32, TOKENS as u32);
+    let (x, weight) = (at.rows(DType::Bf16, BATCH * TOKENS, DIM), at.tensor(DType::Bf16, DIM * 4));
+    let bias = at.tensor(DType::F32, DIM);
+    let state = ConvPool::taps_contiguous(at.tensor(DType::Bf16, 5 * DIM * 3), 5, dim, 3);
+    let slots = at.table(BATCH);
+    let buffer = DraftWindows::new(at.tensor(DType::Bf16, 4 * TOKENS * DIM * 3), 4, steps, dim, 4);
+    let row = Some(at.table(BATCH));
+    let out = at.rows(DType::Bf16, BATCH * TOKENS, DIM);
+    let mut call = Conv1dUpdate::new(dim, 4, tokens, x, weight, state, out);
+    (call.bias, call.slots) = (Some(bias), Some(slots));
+    call.intermediate = Some(DraftWindows { row, ..buffer });
+    call
 }
 
 /// A norm that is accepted.
 fn norm() -> GatedRmsNorm {
     let mut at = Addresses(0x7f00_0000_0000);
-    GatedRmsNorm {
-        hv: 4,
-        v: 128,
-        tokens: BATCH as u32,
-        x: at.rows(DType::F32, BATCH, 512),
-        z: at.rows(DType::Bf16, BATCH, 512),
-        weight: at.tensor(DType::Bf16, 128),
-        activation: Activation::Silu,
-        eps: 1e-6,
-        out: at.rows(DType::Bf16, BATCH, 512),
-    }
+    let (x, z) = (at.rows(DType::F32, BATCH, 512), at.rows(DType::Bf16, BATCH, 512));
+    let (weight, out) = (at.tensor(DType::Bf16, 128), at.rows(DType::Bf16, BATCH, 512));
+    GatedRmsNorm::new(4, 128, BATCH as u32, x, z, weight, out)
 }
 
 /// What a changed conv1d update is refused with.
@@ -104,6 +76,10 @@ fn windows(call: &mut Conv1dUpdate) -> &mut DraftWindows {
     call.intermediate.as_mut().expect("the call has windows")
 }
 
+fn slots(call: &mut Conv1dUpdate) -> &mut Table {
+    call.slots.as_mut().expect("the call has slots")
+}
+
 fn other_table() -> Table {
     Table::i32(0x7f10_0000_0000, BATCH)
 }
@@ -120,22 +96,23 @@ fn null_and_misaligned_addresses() {
     assert_eq!(refused(|c| c.out.tensor.address = 0), "out: the address is null");
     assert_eq!(refused(|c| c.weight.address = 0), "weight: the address is null");
     assert_eq!(refused(|c| c.state.tensor.address = 0), "state: the address is null");
-    assert_eq!(refused(|c| c.slots.address = 0), "slots: the address is null");
+    assert_eq!(refused(|c| slots(c).address = 0), "slots: the address is null");
     assert_eq!(refused(|c| windows(c).tensor.address = 0), "intermediate: the address is null");
     let null = Table::i32(0, BATCH);
-    assert_eq!(refused(|c| c.write_slots = Some(null)), "write_slots: the address is null");
+    assert_eq!(refused(|c| c.target = ConvTarget::Slots(null)), "target: the address is null");
+    assert_eq!(refused(|c| c.target = ConvTarget::EachToken(null)), "target: the address is null");
     assert_eq!(refused(|c| c.start = Start::Reset(null)), "start: the address is null");
     assert_eq!(refused(|c| windows(c).row = Some(null)), "intermediate.row: the address is null");
     assert!(refused(|c| c.x.tensor.address += 1).ends_with("is not aligned to 2 bytes"));
     assert!(refused(|c| c.state.tensor.address += 1).starts_with("state: address 0x7f"));
     assert!(refused(|c| c.bias.as_mut().unwrap().address += 2).starts_with("bias: address"));
-    assert!(refused(|c| c.slots.address += 2).starts_with("slots: address"));
+    assert!(refused(|c| slots(c).address += 2).starts_with("slots: address"));
 
     assert_eq!(refused_norm(|c| c.x.tensor.address = 0), "x: the address is null");
     assert_eq!(refused_norm(|c| c.weight.address = 0), "weight: the address is null");
     let aligned = "is not aligned to 16 bytes";
     assert!(refused_norm(|c| c.x.tensor.address += 8).ends_with(aligned));
-    assert!(refused_norm(|c| c.z.tensor.address += 8).ends_with(aligned));
+    assert!(refused_norm(|c| c.z.tensor.address += 1).ends_with("is not aligned to 2 bytes"));
     assert!(refused_norm(|c| c.out.tensor.address += 8).ends_with(aligned));
     assert!(refused_norm(|c| c.weight.address += 4).starts_with("weight: address"));
 }
@@ -147,8 +124,11 @@ fn strides_and_lengths() {
     assert_eq!(refused(|c| c.x.tensor.len -= 1), "x: has 383 elements, the call touches 384");
     assert!(refused(|c| c.weight.len = 255).starts_with("weight: has 255 elements, the call touches 256"));
     assert!(refused(|c| c.bias.as_mut().unwrap().len = 1).starts_with("bias: has 1 elements"));
-    assert!(refused(|c| c.slots.len = 2).starts_with("slots: has 2 rows"));
-    assert!(refused(|c| c.accepted = Some(Table { len: 1, ..other_table() })).starts_with("state.len: 3"));
+    assert!(refused(|c| slots(c).len = 2).starts_with("slots: has 2 rows"));
+    assert!(
+        refused(|c| c.accepted = Some(Accepted::Entry(Table { len: 1, ..other_table() })))
+            .starts_with("state.len: 3")
+    );
     assert!(refused(|c| windows(c).pitch -= 1).starts_with("intermediate: stride 383 is outside 384..="));
     assert!(refused(|c| windows(c).tensor.len -= 1).starts_with("intermediate: has 1535 elements"));
     assert!(
@@ -158,8 +138,18 @@ fn strides_and_lengths() {
     assert!(refused(|c| c.parent = Some(parent)).starts_with("parent: has 2 rows, the call needs 3"));
 
     assert!(refused_norm(|c| c.z.stride = 511).starts_with("z: stride 511 is outside 512..="));
-    let text = refused_norm(|c| c.z.stride = 516);
-    assert_eq!(text, "z: stride of 516 elements (1032 bytes) is not a multiple of 16 bytes");
+    let text = refused_norm(|c| c.out.stride = 516);
+    assert_eq!(text, "out: stride of 516 elements (1032 bytes) is not a multiple of 16 bytes");
+    assert!(refused_norm(|c| c.head_strides.x = Some(127)).starts_with("x: stride 127 is outside 128..="));
+    assert!(
+        refused_norm(|c| c.head_strides.z = Some(1 << 32)).starts_with("z: stride 4294967296 is outside")
+    );
+    // The stride of tokens holds the heads that are so far apart.
+    assert!(
+        refused_norm(|c| c.head_strides.out = Some(136)).starts_with("out: stride 512 is outside 536..=")
+    );
+    let text = refused_norm(|c| c.head_strides.x = Some(129));
+    assert_eq!(text, "x: stride of 129 elements (516 bytes) is not a multiple of 16 bytes");
     assert!(refused_norm(|c| c.out.tensor.len -= 1).starts_with("out: has 1535 elements"));
     assert!(refused_norm(|c| c.weight.len = 64).starts_with("weight: has 64 elements"));
 }
@@ -199,7 +189,10 @@ fn values_and_types() {
     let many = |c: &mut Conv1dUpdate| c.tokens = Tokens::Each { batch: 1 << 20, tokens: 1 << 12 };
     assert_eq!(refused(many), "tokens: 4294967296 is not allowed, it must be fewer than 2^32 tokens in all");
 
-    assert_eq!(refused_norm(|c| c.v = 96), "v: 96 is not allowed, it must be 64 or 128");
+    let want = "is not allowed, it must be a multiple of 32 from 32 to 512";
+    for v in [0, 16, 100, 544] {
+        assert_eq!(refused_norm(|c| c.v = v), format!("v: {v} {want}"));
+    }
     assert!(refused_norm(|c| c.hv = 0).starts_with("hv: 0 is not allowed"));
     assert_eq!(refused_norm(|c| c.eps = 0.0), "eps: 0 is not allowed, it must be a positive eps");
     assert!(refused_norm(|c| c.eps = f32::NAN).starts_with("eps: NaN"));
@@ -211,10 +204,35 @@ fn values_and_types() {
 
 #[test]
 fn combinations_that_make_no_sense() {
-    let text = refused(|c| (c.update, c.write_slots) = (false, Some(other_table())));
-    assert_eq!(text, "write_slots: no new state is stored without update");
+    let each_token =
+        |c: &mut Conv1dUpdate| c.target = ConvTarget::EachToken(other_table().with_columns(TOKENS));
+    let tree = |c: &mut Conv1dUpdate| {
+        each_token(c);
+        c.parent = Some(other_table().with_columns(TOKENS));
+    };
+    assert!(refused(tree).starts_with("target: windows of a tree go to the intermediate buffer"));
+    let taken_back = |c: &mut Conv1dUpdate| {
+        each_token(c);
+        c.accepted = Some(Accepted::Entry(other_table()));
+    };
+    assert!(refused(taken_back).starts_with("target: a slot for each token holds no drafts"));
+    let long = |c: &mut Conv1dUpdate| {
+        each_token(c);
+        c.state = ConvPool::taps_contiguous(c.state.tensor, 5, DIM as u32, 5);
+    };
+    assert_eq!(
+        refused(long),
+        "state.len: 5 is not allowed, it must be at most 4 where each token has a slot"
+    );
+    let choose = |c: &mut Conv1dUpdate| (c.slots, c.accepted) = (None, Some(Accepted::Slot(other_table())));
+    assert_eq!(refused(choose), "accepted: without a table of slots there is none to choose");
+    let few = |c: &mut Conv1dUpdate| (c.slots, c.state.slots) = (None, 2);
+    assert!(
+        refused(few)
+            .starts_with("state.slots: 2 is not allowed, it must be at least the number of sequences")
+    );
     let both = |c: &mut Conv1dUpdate| {
-        c.accepted = Some(other_table());
+        c.accepted = Some(Accepted::Entry(other_table()));
         c.parent = Some(other_table().with_columns(TOKENS));
     };
     assert!(refused(both).starts_with("parent: the accepted tokens of a tree"));
@@ -229,11 +247,11 @@ fn combinations_that_make_no_sense() {
     assert_eq!(refused(tree), "parent: trees need sequences of the same number of tokens");
     let short = |c: &mut Conv1dUpdate| {
         packed(c);
-        c.slots.len = 2;
+        slots(c).len = 2;
     };
     assert!(refused(short).starts_with("slots: has 2 rows"));
     // Two drafts may be taken back from a window of four entries, not of three.
-    let drafts = |c: &mut Conv1dUpdate| c.accepted = Some(other_table());
+    let drafts = |c: &mut Conv1dUpdate| c.accepted = Some(Accepted::Entry(other_table()));
     let text = refused(drafts);
     assert!(text.starts_with("state.len: 3 is not allowed, it must be at least width - 2 + T"), "{text}");
     let mut call = conv();
@@ -241,7 +259,7 @@ fn combinations_that_make_no_sense() {
     (call.state.len, call.state.channel_stride, call.state.pitch) = (4, 4, DIM * 4);
     call.state.tensor.len = 5 * DIM * 4;
     call.check().unwrap();
-    call.accepted = Some(Table { address: 0, ..other_table() });
+    call.accepted = Some(Accepted::Entry(Table { address: 0, ..other_table() }));
     assert_eq!(call.check().unwrap_err().to_string(), "accepted: the address is null");
 }
 
@@ -249,14 +267,14 @@ fn combinations_that_make_no_sense() {
 fn overlapping_buffers() {
     let text = refused(|c| c.out.tensor.address = c.x.tensor.address + 2);
     assert_eq!(text, "out: shares memory with x");
-    assert_eq!(refused(|c| c.slots.address = c.state.tensor.address), "state: shares memory with slots");
+    assert_eq!(refused(|c| slots(c).address = c.state.tensor.address), "state: shares memory with slots");
     let text = refused(|c| windows(c).tensor.address = c.state.tensor.address);
     assert!(text.contains("shares memory with"), "{text}");
     assert_eq!(refused_norm(|c| c.out.tensor.address = c.z.tensor.address), "out: shares memory with z");
     // A pool that is only read may lie anywhere.
     let mut call = conv();
-    call.update = false;
-    call.slots.address = call.state.tensor.address;
+    call.target = ConvTarget::Nowhere;
+    slots(&mut call).address = call.state.tensor.address;
     call.check().unwrap();
 }
 
@@ -290,9 +308,10 @@ fn nothing_to_do_needs_no_memory() {
 fn plans() {
     let call = conv();
     let plan = call.plan(&CAPS, Tile::Auto).unwrap();
-    assert_eq!(plan.to_string(), "gdn_conv1d_update_bf16 grid 1x3x1 block 32");
+    assert_eq!(plan.to_string(), "gdn_conv1d_update_bf16_bf16 grid 1x3x1 block 32");
     // 8192 channels of 256 sequences: 2048 threads each, blocks of eight warps.
-    let large = Conv1dUpdate { dim: 8192, tokens: Tokens::Each { batch: 256, tokens: 1 }, ..call };
+    let mut large = call;
+    (large.dim, large.tokens) = (8192, Tokens::Each { batch: 256, tokens: 1 });
     assert_eq!(large.plan(&CAPS, Tile::Auto).unwrap().grid, [8, 256, 1]);
     // A channel a thread where something is not aligned.
     let mut odd = large;
@@ -310,4 +329,15 @@ fn plans() {
     assert_eq!([call.overlap(), norm().overlap()], [Overlap::Start; 2]);
     let plan = norm().plan(&CAPS, Tile::Auto).unwrap();
     assert_eq!(plan.to_string(), "gdn_gated_rmsnorm_f32_bf16_k128 grid 2x3x1 block 32");
+    // A warp a head where V is another one, or z not aligned to a vector.
+    let mut other = norm();
+    other.z.tensor.address += 2;
+    let plan = other.plan(&CAPS, Tile::Auto).unwrap();
+    assert_eq!(plan.to_string(), "gdn_gated_rmsnorm_f32_bf16 grid 4x3x1 block 32");
+    other = norm();
+    (other.hv, other.v) = (2, 192);
+    assert_eq!(
+        other.plan(&CAPS, Tile::Auto).unwrap().to_string(),
+        "gdn_gated_rmsnorm_f32_bf16 grid 2x3x1 block 32"
+    );
 }

@@ -7,18 +7,17 @@ use super::check::{
 use super::{CallError, Extent, Extents, Operation, Params, Rows, Start, Table, Tensor, Tokens};
 use crate::key::ModuleKey;
 use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile, Tuning};
-use gdn_kernels::abi::{self, flags};
+use gdn_kernels::abi::{self, DType, flags};
 
 /// Channels of a thread, where memory is aligned to as many.
 const CHANNELS: u64 = 4;
 
 /// A pool of conv states: for each slot the last L inputs of every channel, oldest first.
 ///
-/// Entry i of channel c of slot s is element `s * pitch + c * channel_stride + i * tap_stride`. Engines have `[slots,
-/// dim, L]` (SGLang; `channel_stride` L, `tap_stride` 1) or `[slots, L, dim]` (vLLM; 1 and dim).
+/// Entry i of channel c of slot s is element `s * pitch + c * channel_stride + i * tap_stride`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvPool {
-    /// The memory; of the type of x.
+    /// The memory; of the type of x, or f32.
     pub tensor: Tensor,
     /// Slots in the pool. An index at or past it is treated as padding.
     pub slots: u32,
@@ -32,7 +31,7 @@ pub struct ConvPool {
     pub tap_stride: u64,
 }
 
-/// A buffer for the window after each token: `[rows, steps, dim, width - 1]`, of the type of x.
+/// A buffer for the window after each token: `[rows, steps, dim, width - 1]`, of the type of x or of the conv state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DraftWindows {
     /// The memory.
@@ -43,9 +42,35 @@ pub struct DraftWindows {
     pub steps: u32,
     /// Elements from one row to the next, at least steps * dim * (width - 1).
     pub pitch: u64,
-    /// `i32[N]`: the row of each sequence; an index that names no row stores nothing. Without it sequence n's row
+    /// `[N]`: the row of each sequence; an index that names no row stores nothing. Without it sequence n's row
     /// is n.
     pub row: Option<Table>,
+}
+
+/// What the number of accepted tokens of a sequence's last draft chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Where the window begins (vLLM). `[N]`: it begins at entry `accepted[n] - 1` of the slot, and the new entries are the
+    /// last width - 2 of the window, then x; entries behind those keep what they hold. L is at least `width - 2 + T`; a
+    /// count outside `1..=L - width + 2`, or more tokens than that, marks a padded row.
+    Entry(Table),
+    /// The slot. `[N]`: the sequence starts from `slots[n, accepted[n] - 1]`; a count outside `1..=S` marks a padded row.
+    Slot(Table),
+}
+
+/// Where new conv states go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ConvTarget {
+    /// To the slot that the sequence started from.
+    #[default]
+    InPlace,
+    /// Nowhere: the pool stays as it is.
+    Nowhere,
+    /// `[N]`: to slot `table[n]`. An index that names no slot means that the new state is not kept.
+    Slots(Table),
+    /// `[N, S]`: the state after token t to slot `table[n, t]`, for every t below S. It may be the table that sequences start
+    /// from. An index that names no slot keeps nothing. L is 4 at most.
+    EachToken(Table),
 }
 
 /// The causal depthwise convolution of a decode step: the operation SGLang, vLLM and Dao's package call
@@ -56,12 +81,15 @@ pub struct DraftWindows {
 /// `width - 1` entries of its slot. The new state is the last L of `[entries | x]`.
 ///
 /// T tokens give the bits of T calls. A negative index, `null_slot`, or an index past the pool marks a padded row: no
-/// state is touched and its output is zeros. Two sequences of one call must not write the same slot or row of the
-/// buffer, nor one write what another reads: their order is not defined.
+/// state is touched and its output is zeros, as are the rows behind the last sequence's. Two sequences of one call must not
+/// write the same slot or row of the buffer, nor one write what another reads: their order is not defined.
 ///
 /// Fastest are width 4 and addresses and strides of multiples of four elements, with channels contiguous, or with taps
-/// contiguous and L = 3; anything else is read and written channel by channel.
+/// contiguous and L = 3 or L = 4 (of 16 bytes, with L = 4); anything else is read and written channel by channel.
+///
+/// [`Conv1dUpdate::new`] takes what every call has; the other fields are options.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Conv1dUpdate {
     /// Channels.
     pub dim: u32,
@@ -75,35 +103,74 @@ pub struct Conv1dUpdate {
     pub weight: Tensor,
     /// `[dim]`, of any type.
     pub bias: Option<Tensor>,
-    /// SiLU behind the sum.
+    /// SiLU behind the sum; by default it is there.
     pub silu: bool,
     /// Round each product to the type of x before it is added, as Triton kernels with 16-bit weights do.
     pub round_products: bool,
     /// Conv states.
     pub state: ConvPool,
-    /// `i32[N]`: the slot each sequence starts from.
-    pub slots: Table,
-    /// `i32[N]`: the slot each new state goes to, if not the one it came from. An index that names no slot means that
-    /// the new state is not kept.
-    pub write_slots: Option<Table>,
+    /// `[N]`: the slot each sequence starts from, or `[N, S]` with [`Accepted::Slot`]. Without it sequence n's is n.
+    pub slots: Option<Table>,
+    /// Where new states go.
+    pub target: ConvTarget,
     /// An index value that marks padding besides the negative ones (vLLM: 0).
     pub null_slot: Option<i32>,
     /// Sequences that start from zeros.
     pub start: Start,
-    /// `i32[N]`: tokens of the sequence's last draft that were accepted (vLLM). The window then begins at entry
-    /// `accepted[n] - 1`, and the new entries are the last width - 2 of the window, then x; entries behind those keep
-    /// what they hold. L is at least `width - 2 + T`; a count outside `1..=L - width + 2`, or more tokens than that,
-    /// marks a padded row.
-    pub accepted: Option<Table>,
+    /// Accepted tokens of the sequences' last drafts.
+    pub accepted: Option<Accepted>,
     /// `[N, T]`: drafts are trees, and in front of token t comes token `parent[n, t]`. A parent
     /// outside `0..t` means that the sequence's window comes there. The new state is in the order of storage all the same.
     pub parent: Option<Table>,
     /// Where the window after each token goes; in a tree it is that of the token's path.
     pub intermediate: Option<DraftWindows>,
-    /// Whether new states are stored. Verification of drafts leaves the pool as it is.
-    pub update: bool,
     /// Outputs, a row of dim for each token, of the type of x. May be x itself, unless there are parents.
     pub out: Rows,
+}
+
+impl ConvPool {
+    /// Packed slots `[slots, dim, len]`, the entries of a channel together: SGLang, Dao's package, Rust engines.
+    pub const fn taps_contiguous(tensor: Tensor, slots: u32, dim: u32, len: u32) -> ConvPool {
+        let pitch = dim as u64 * len as u64;
+        ConvPool { tensor, slots, pitch, len, channel_stride: len as u64, tap_stride: 1 }
+    }
+
+    /// Packed slots `[slots, len, dim]`, the channels of an entry together: vLLM.
+    pub const fn channels_contiguous(tensor: Tensor, slots: u32, len: u32, dim: u32) -> ConvPool {
+        let pitch = dim as u64 * len as u64;
+        ConvPool { tensor, slots, pitch, len, channel_stride: 1, tap_stride: dim as u64 }
+    }
+}
+
+impl DraftWindows {
+    /// Packed rows, sequence n's being row n.
+    pub const fn new(tensor: Tensor, rows: u32, steps: u32, dim: u32, width: u32) -> DraftWindows {
+        let pitch = steps as u64 * dim as u64 * width.saturating_sub(1) as u64;
+        DraftWindows { tensor, rows, steps, pitch, row: None }
+    }
+}
+
+impl ConvTarget {
+    /// The table of slots, and whether it has a row of them for each sequence.
+    fn table(&self) -> Option<(&Table, bool)> {
+        match self {
+            ConvTarget::InPlace | ConvTarget::Nowhere => None,
+            ConvTarget::Slots(table) => Some((table, false)),
+            ConvTarget::EachToken(table) => Some((table, true)),
+        }
+    }
+
+    fn is_each_token(&self) -> bool {
+        matches!(self, ConvTarget::EachToken(_))
+    }
+}
+
+impl Accepted {
+    fn table(&self) -> &Table {
+        match self {
+            Accepted::Entry(table) | Accepted::Slot(table) => table,
+        }
+    }
 }
 
 impl ConvPool {
@@ -140,36 +207,120 @@ impl ConvPool {
 }
 
 impl Conv1dUpdate {
+    /// The convolution of `tokens` with SiLU and without bias, sequence n's state being slot n's.
+    pub fn new(
+        dim: u32,
+        width: u32,
+        tokens: Tokens,
+        x: Rows,
+        weight: Tensor,
+        state: ConvPool,
+        out: Rows,
+    ) -> Conv1dUpdate {
+        Conv1dUpdate {
+            dim,
+            width,
+            tokens,
+            x,
+            weight,
+            bias: None,
+            silu: true,
+            round_products: false,
+            state,
+            slots: None,
+            target: ConvTarget::InPlace,
+            null_slot: None,
+            start: Start::FromSlot,
+            accepted: None,
+            parent: None,
+            intermediate: None,
+            out,
+        }
+    }
+
+    /// Whether windows begin where the last draft's accepted tokens end.
+    fn takes_back(&self) -> bool {
+        matches!(self.accepted, Some(Accepted::Entry(_)))
+    }
+
+    /// Slots of a sequence in the table that it starts from.
+    fn slot_columns(&self) -> u64 {
+        match (&self.slots, &self.accepted) {
+            (Some(slots), Some(Accepted::Slot(_))) => slots.columns,
+            _ => 1,
+        }
+    }
+
     /// A window that drafts are taken back from holds those of the call.
     fn check_accepted(&self) -> Result<(), CallError> {
         let Some(accepted) = &self.accepted else { return Ok(()) };
-        if let Tokens::Each { tokens, .. } = self.tokens {
+        if let (true, Tokens::Each { tokens, .. }) = (self.takes_back(), self.tokens) {
             let (have, need) = (u64::from(self.state.len), u64::from(self.width) - 2 + u64::from(tokens));
             let want = "at least width - 2 + T, the entries of a window that drafts are taken back from";
             check_value("state.len", self.state.len, have >= need, want)?;
         }
-        check_table("accepted", accepted, self.tokens.batch().into(), 1)
+        check_table("accepted", accepted.table(), self.tokens.batch().into(), 1)
+    }
+
+    /// The tables of slots.
+    fn check_slots(&self) -> Result<(), CallError> {
+        let batch = self.tokens.batch();
+        match &self.slots {
+            Some(slots) => check_table("slots", slots, batch.into(), self.slot_columns())?,
+            None => {
+                let want = "at least the number of sequences where no table names slots";
+                check_value("state.slots", self.state.slots, self.state.slots >= batch, want)?;
+            }
+        }
+        let Some((table, each_token)) = self.target.table() else { return Ok(()) };
+        let columns = if each_token { table.columns.max(1) } else { 1 };
+        check_table("target", table, batch.into(), columns)
     }
 
     fn check_combinations(&self) -> Result<(), CallError> {
         let refuse = |field, problem| Err(CallError::Combination { field, problem });
-        if self.parent.is_some() && self.accepted.is_some() {
+        if self.parent.is_some() && self.takes_back() {
             return refuse("parent", "the accepted tokens of a tree are no window's beginning");
         }
         if self.parent.is_some() && matches!(self.tokens, Tokens::Packed { .. }) {
             return refuse("parent", "trees need sequences of the same number of tokens");
         }
-        if self.write_slots.is_some() && !self.update {
-            return refuse("write_slots", "no new state is stored without update");
+        if self.slots.is_none() && matches!(self.accepted, Some(Accepted::Slot(_))) {
+            return refuse("accepted", "without a table of slots there is none to choose");
         }
-        let io = self.x.tensor.dtype;
+        if self.target.is_each_token() {
+            if self.parent.is_some() {
+                return refuse(
+                    "target",
+                    "windows of a tree go to the intermediate buffer, not to slots by token",
+                );
+            }
+            if self.takes_back() {
+                return refuse(
+                    "target",
+                    "a slot for each token holds no drafts that a window is taken back from",
+                );
+            }
+            let want = "at most 4 where each token has a slot";
+            check_value("state.len", self.state.len, self.state.len <= 4, want)?;
+        }
+        self.check_types()
+    }
+
+    fn check_types(&self) -> Result<(), CallError> {
+        let (io, state) = (self.x.tensor.dtype, self.state.tensor.dtype);
         let windows = self.intermediate.map_or(io, |windows| windows.tensor.dtype);
-        let types =
-            [("out", self.out.tensor.dtype), ("state", self.state.tensor.dtype), ("intermediate", windows)];
-        match types.into_iter().find(|(_, have)| *have != io) {
-            Some((field, have)) => Err(CallError::Type { field, have: have.name(), want: "the type of x" }),
-            None => Ok(()),
+        let refuse = |field, have: DType, want| Err(CallError::Type { field, have: have.name(), want });
+        if self.out.tensor.dtype != io {
+            return refuse("out", self.out.tensor.dtype, "the type of x");
         }
+        if state != io && state != DType::F32 {
+            return refuse("state", state, "the type of x, or f32");
+        }
+        if windows != io && windows != state {
+            return refuse("intermediate", windows, "the type of x or of the state");
+        }
+        Ok(())
     }
 
     fn check_windows(&self) -> Result<(), CallError> {
@@ -183,13 +334,20 @@ impl Conv1dUpdate {
     /// Whether the kernel can access four channels at once.
     fn in_vectors(&self) -> bool {
         let (state, windows, total) = (&self.state, self.intermediate.as_ref(), self.tokens.total());
-        let vector = CHANNELS * self.x.tensor.dtype.size() as u64;
         let whole = |stride: u64| stride.is_multiple_of(CHANNELS);
         let steps = |count: u64, stride: u64| count == 1 || whole(stride);
-        let aligned = |tensor: &Tensor| tensor.address.is_multiple_of(vector);
-        let pool = match state.channel_stride {
-            1 => whole(state.tap_stride),
-            stride => stride == 3 && state.len == 3,
+        let aligned = |tensor: &Tensor| tensor.address.is_multiple_of(CHANNELS * tensor.dtype.size() as u64);
+        // Of L = 4 a vector of 16 bytes has two channels of a 16-bit type.
+        let pairs = |state: &ConvPool| {
+            let pitch = state.pitch * state.tensor.dtype.size() as u64;
+            let one = state.slots == 1;
+            state.tensor.address.is_multiple_of(VECTOR_BYTES) && (one || pitch.is_multiple_of(VECTOR_BYTES))
+        };
+        let pool = match (state.channel_stride, state.len) {
+            (1, _) => whole(state.tap_stride),
+            (3, 3) => true,
+            (4, 4) => !self.takes_back() && pairs(state),
+            _ => false,
         };
         self.width == 4
             && pool
@@ -242,8 +400,7 @@ impl Operation for Conv1dUpdate {
         }
         self.state.check(self.dim, self.width)?;
         self.check_accepted()?;
-        check_table("slots", &self.slots, n.into(), 1)?;
-        check_optional_table("write_slots", self.write_slots.as_ref(), n)?;
+        self.check_slots()?;
         check_optional_flags("start", self.start.table(), n)?;
         if let Some(parent) = &self.parent {
             check_table("parent", parent, n.into(), total / u64::from(n))?;
@@ -265,12 +422,12 @@ impl Operation for Conv1dUpdate {
             dense("bias", bias, dim);
         }
         self.tokens.push_extents(&mut extents);
-        let span = self.state.span(self.dim);
-        extents.push(Extent::rows("state", &self.state.rows(), span, self.state.slots.into(), self.update));
-        extents.push_table("slots", Some(&self.slots));
-        extents.push_table("write_slots", self.write_slots.as_ref());
+        let (span, written) = (self.state.span(self.dim), self.target != ConvTarget::Nowhere);
+        extents.push(Extent::rows("state", &self.state.rows(), span, self.state.slots.into(), written));
+        extents.push_table("slots", self.slots.as_ref());
+        extents.push_table("target", self.target.table().map(|(table, _)| table));
         extents.push_table("start", self.start.table());
-        extents.push_table("accepted", self.accepted.as_ref());
+        extents.push_table("accepted", self.accepted.as_ref().map(Accepted::table));
         extents.push_table("parent", self.parent.as_ref());
         if let Some(windows) = &self.intermediate {
             let (rows, width) = (windows.as_rows(), windows.row_elements(self));
@@ -291,9 +448,9 @@ impl Operation for Conv1dUpdate {
     }
 
     fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
-        let io = self.x.tensor.dtype;
+        let key = ModuleKey::conv1d_update(self.state.tensor.dtype, self.x.tensor.dtype);
         let threads = self.dim.div_ceil(if self.in_vectors() { CHANNELS as u32 } else { 1 });
-        plan::spread(ModuleKey::conv1d_update(io), threads.into(), self.tokens.batch(), caps, tile)
+        plan::spread(key, threads.into(), self.tokens.batch(), caps, tile)
     }
 
     fn params(&self, _plan: &Plan) -> Params {
@@ -301,22 +458,24 @@ impl Operation for Conv1dUpdate {
         let mut set = |flag: u32, on: bool| bits |= if on { flag } else { 0 };
         set(flags::SILU, self.silu);
         set(flags::ROUND_PRODUCTS, self.round_products);
-        set(flags::READ_ONLY, !self.update);
+        set(flags::READ_ONLY, self.target == ConvTarget::Nowhere);
         set(flags::VECTORS, self.in_vectors());
-        let address = |table: Option<&Table>| table.map_or(0, |t| t.address);
+        set(flags::WRITE_PER_TOKEN, self.target.is_each_token());
+        set(flags::ACCEPTED_SLOT, matches!(self.accepted, Some(Accepted::Slot(_))));
+        let target = self.target.table().map(|(table, _)| table);
         let mut intermediate =
             abi::Intermediate { parent: Table::to_abi(self.parent.as_ref()), ..Default::default() };
         if let Some(windows) = &self.intermediate {
             (intermediate.state, intermediate.row) =
                 (windows.tensor.address, Table::to_abi(windows.row.as_ref()));
             (intermediate.pitch, intermediate.rows) = (windows.pitch as u32, windows.rows);
-            intermediate.steps = windows.steps;
+            (intermediate.steps, intermediate.dtype) = (windows.steps, windows.tensor.dtype as u32);
         }
         Params::new(&abi::Conv1dParams {
             pool: abi::Pool {
                 state: self.state.tensor.address,
-                slot: Table::to_abi(Some(&self.slots)),
-                write_slot: Table::to_abi(self.write_slots.as_ref()),
+                slot: Table::to_abi(self.slots.as_ref()),
+                write_slot: Table::to_abi(target),
                 reset: Table::to_abi(self.start.table()),
                 pitch: self.state.pitch as u32,
                 slots: self.state.slots,
@@ -329,7 +488,7 @@ impl Operation for Conv1dUpdate {
             weight: self.weight.address,
             bias: self.bias.map_or(0, |bias| bias.address),
             cu_seqlens: Table::to_abi(self.tokens.cu_seqlens()),
-            accepted: address(self.accepted.as_ref()),
+            accepted: Table::to_abi(self.accepted.as_ref().map(Accepted::table)),
             x_stride: self.x.stride as u32,
             out_stride: self.out.stride as u32,
             channel_stride: self.state.channel_stride as u32,
@@ -339,6 +498,8 @@ impl Operation for Conv1dUpdate {
             width: self.width,
             n: self.tokens.batch(),
             tokens: self.tokens.to_abi(),
+            slot_columns: self.slot_columns() as u32,
+            write_columns: target.map_or(0, |table| table.columns as u32),
             weight_dtype: self.weight.dtype as u32,
             bias_dtype: self.bias.map_or(0, |bias| bias.dtype as u32),
             flags: bits,

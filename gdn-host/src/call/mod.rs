@@ -20,7 +20,7 @@ mod table;
 mod tokens;
 mod unpack;
 
-pub use conv1d::{Conv1dUpdate, ConvPool, DraftWindows};
+pub use conv1d::{Accepted, Conv1dUpdate, ConvPool, ConvTarget, DraftWindows};
 pub use convert::ConvertLayout;
 pub use copy::{CommitState, CopyState};
 pub use decode::Decode;
@@ -28,7 +28,7 @@ pub use error::CallError;
 pub use extent::{Extent, Extents};
 pub use inputs::{Beta, Decay, HeadMap, Inputs, split_mixed_qkv};
 pub use intermediate::Intermediate;
-pub use norm::{Activation, GatedRmsNorm};
+pub use norm::{Activation, GatedRmsNorm, HeadStrides};
 pub use recurrent::{Recurrent, Source, Target};
 pub use state::{SlotPool, Start, StatePool};
 pub use table::Table;

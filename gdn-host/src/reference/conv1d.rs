@@ -34,6 +34,8 @@ pub struct Conv1d<'a> {
     pub slots: &'a [Option<usize>],
     /// The slot each new state goes to; `None` keeps it nowhere.
     pub write_slots: &'a [Option<usize>],
+    /// The slots that states after each token go to, so many a sequence; `None` keeps a state nowhere.
+    pub token_slots: Option<(&'a [Option<usize>], usize)>,
     /// Sequences that start from zeros.
     pub from_zeros: &'a [bool],
     /// Accepted tokens of each sequence's last draft.
@@ -87,6 +89,13 @@ pub fn conv1d_update(call: &Conv1d, state: &[f64]) -> Conv1dResult {
             let x: Vec<f64> = (begin..end).map(|token| call.x[token * call.dim + channel]).collect();
             for t in 0..x.len() {
                 convolve(call, begin, t, channel, window, &x, &mut result);
+            }
+            if let Some((slots, count)) = call.token_slots {
+                for t in 0..x.len().min(count) {
+                    let Some(slot) = slots[n * count + t] else { continue };
+                    let all = [&entries_before[..], &x[..=t]].concat();
+                    result.state[entries(slot)].copy_from_slice(&all[all.len() - call.len..]);
+                }
             }
             if let Some(slot) = call.write_slots[n] {
                 let after = &mut result.state[entries(slot)];
@@ -157,6 +166,7 @@ mod tests {
         len: 2,
         slots: &[Some(0)],
         write_slots: &[Some(0)],
+        token_slots: None,
         from_zeros: &[false],
         accepted: None,
         parent: None,
@@ -171,6 +181,14 @@ mod tests {
         assert_eq!(result.out, [321.5, 432.5]);
         assert_eq!(result.windows, [2.0, 3.0, 3.0, 4.0]);
         assert_eq!(result.state, [3.0, 4.0]);
+    }
+
+    #[test]
+    fn states_after_each_token_by_hand() {
+        let (x, slots) = ([3.0, 4.0, 5.0], [Some(1), None]);
+        let call = Conv1d { x: &x, tokens: &[(0, 3)], write_slots: &[None], ..PLAIN };
+        let result = conv1d_update(&Conv1d { token_slots: Some((&slots, 2)), ..call }, &[1.0, 2.0, 0.0, 0.0]);
+        assert_eq!(result.state, [1.0, 2.0, 2.0, 3.0]);
     }
 
     #[test]

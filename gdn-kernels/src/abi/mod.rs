@@ -100,6 +100,8 @@ pub mod flags {
     /// Decode: launched with programmatic stream serialization. Only the slot, write slot and reset tables are read
     /// before the predecessor kernel is done.
     pub const EARLY: u32 = 1 << 17;
+    /// conv1d: `accepted[n]` chooses the slot that sequence n starts from; without it, where its window begins.
+    pub const ACCEPTED_SLOT: u32 = 1 << 18;
 }
 
 /// Rows of V of a block at most, BV: what its shared memory has room for.

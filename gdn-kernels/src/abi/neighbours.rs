@@ -4,37 +4,50 @@
 //! token, in a buffer.
 
 #[cfg(doc)]
-use super::{DType, RecurrentParams, flags};
+use super::{DType, Entry, RecurrentParams, flags};
 use super::{Intermediate, Pool, Table};
 use bytemuck::{Pod, Zeroable};
 
 /// Argument of the `gdn_conv1d_update_*` kernels: a causal depthwise convolution over each sequence's conv window and
 /// its tokens, `out[t] = act(bias + sum of weight[i] * input[t - (W - 1) + i])`. Sequence n has the tokens that
-/// [`RecurrentParams`] says.
+/// [`RecurrentParams`] says; rows behind the last sequence's tokens are written with zeros.
 ///
 /// The pool holds the last L inputs of a sequence, oldest first: entry i of channel c lies at `c * channel_stride + i *
 /// tap_stride` of its slot. Without `accepted` the window is the last W - 1 entries, and the new entries are the last L of
 /// `[entries | x]`. With it, the window begins at entry `accepted[n] - 1`, and the new entries are the last W - 2 of
 /// the window and then x; entries behind those keep what they hold. A count outside `1..=L - W + 2`, more tokens than
-/// that, and an index that names no slot each mark a padded row: no state is touched, its outputs are zeros.
+/// that, and an index that names no slot each mark a padded row: no state is touched, its outputs are zeros. With
+/// `ACCEPTED_SLOT` the sequence starts from `pool.slot[n, accepted[n] - 1]` instead, the window being that slot's last
+/// entries; a count outside `1..=slot_columns` marks a padded row.
+///
+/// The new state goes to `pool.write_slot[n]`, or, without that table, to the slot that the sequence started from. With
+/// `WRITE_PER_TOKEN` the state after token t goes to `pool.write_slot[n, t]`; L is 4 at most then, windows do not begin at a
+/// count, and there are no parents. `READ_ONLY` writes no slot.
 ///
 /// `out` may be `x` itself, with its stride, unless there are parents. Addresses and strides are aligned to an element.
 /// `VECTORS` wants W = 4, `weight` at a multiple of 16 bytes, and multiples of four elements: the other addresses (but those
-/// of tables and bias), `dim`, and all strides and pitches, but that a pool with taps contiguous has L = 3 and
-/// `channel_stride` 3.
+/// of tables and bias), `dim`, and all strides and pitches. A pool with taps contiguous has `channel_stride` L instead, which
+/// is 3, or, where windows do not begin at a count, 4; with 4 its address and pitch are multiples of 16 bytes.
 ///
 /// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(dim / (c * 32 * warps)), min(N, 65535),
 /// ceil(N / 65535))` where c, the channels of a thread, is 1, or 4 with `VECTORS`. No dynamic shared memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Conv1dParams {
-    /// Conv states: `state` is entry 0 of channel 0 of slot 0, of the type of `x`, and aligned to an element.
+    /// Conv states: `state` is entry 0 of channel 0 of slot 0, of the first type in the entry's name, and aligned to an
+    /// element.
     pub pool: Pool,
-    /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of the type of `x`, aligned to an element.
+    /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of `dtype`, the type of the state or that of `x`,
+    /// aligned to an element.
     /// `parent` does not need the buffer: token t then sees `x[parent[t]]` before `x[t]`, and before that the
     /// parent's parent; behind a token whose parent is not in `0..t` follows the sequence's window.
     pub intermediate: Intermediate,
-    /// Inputs `[tokens, dim]`.
+    /// First token of each sequence, and behind the last one the number of tokens. Without a table all have `tokens`.
+    pub cu_seqlens: Table,
+    /// Tokens of the last draft that were accepted, of any [`Entry`] but `U8`. Without a table the window ends with the
+    /// last entry.
+    pub accepted: Table,
+    /// Inputs `[tokens, dim]`, of the second type in the entry's name.
     pub x: u64,
     /// Outputs `[tokens, dim]`, of the type of `x`.
     pub out: u64,
@@ -42,10 +55,6 @@ pub struct Conv1dParams {
     pub weight: u64,
     /// Bias `[dim]`; 0: none.
     pub bias: u64,
-    /// First token of each sequence, and behind the last one the number of tokens. Without a table all have `tokens`.
-    pub cu_seqlens: Table,
-    /// `i32[N]`: tokens of the last draft that were accepted; 0: the window ends with the last entry.
-    pub accepted: u64,
     /// Elements between two tokens of `x`.
     pub x_stride: u32,
     /// Elements between two tokens of `out`.
@@ -64,6 +73,10 @@ pub struct Conv1dParams {
     pub n: u32,
     /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
     pub tokens: u32,
+    /// Entries of a row of `pool.slot`, with `ACCEPTED_SLOT`.
+    pub slot_columns: u32,
+    /// Entries of a row of `pool.write_slot`. With `WRITE_PER_TOKEN` the states of further tokens are not stored.
+    pub write_columns: u32,
     /// [`DType`] of `weight`.
     pub weight_dtype: u32,
     /// [`DType`] of `bias`.
@@ -73,10 +86,12 @@ pub struct Conv1dParams {
 }
 
 /// Argument of the `gdn_gated_rmsnorm_*` kernels: `out = x * rsqrt(mean(x^2) + eps) * weight * act(z)` over each row of
-/// V elements. Heads are packed inside a token; addresses and row pitches are multiples of 16 bytes.
+/// V elements, a head of a token. Addresses and strides are multiples of 16 bytes; in an entry that takes any V, `z` and its
+/// strides are aligned to an element. `out` may be `x` itself, with its strides, where it is of its type.
 ///
-/// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(HV * V / (8 * 32 * warps)), min(tokens, 65535),
-/// ceil(tokens / 65535))` where V is the `_kN` of the entry's name. No dynamic shared memory.
+/// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(HV * l / (32 * warps)), min(tokens, 65535),
+/// ceil(tokens / 65535))` where l, the lanes of a row, is V / 8 with V the `_kN` of the entry's name, and 32 without one. No
+/// dynamic shared memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct GatedRmsNormParams {
@@ -90,12 +105,20 @@ pub struct GatedRmsNormParams {
     pub out: u64,
     /// Elements between two tokens of `x`.
     pub x_stride: u32,
+    /// Elements between two heads of `x`.
+    pub x_head_stride: u32,
     /// Elements between two tokens of `z`.
     pub z_stride: u32,
+    /// Elements between two heads of `z`.
+    pub z_head_stride: u32,
     /// Elements between two tokens of `out`.
     pub out_stride: u32,
+    /// Elements between two heads of `out`.
+    pub out_head_stride: u32,
     /// Value heads, HV.
     pub hv: u32,
+    /// Elements of a row, V: the `_kN` of the entry's name, or, in an entry without one, a multiple of 32 up to 512.
+    pub v: u32,
     /// Tokens.
     pub tokens: u32,
     /// [`DType`] of `weight`.
@@ -109,10 +132,11 @@ pub struct GatedRmsNormParams {
 // Every host relies on these numbers; `gdn.h` repeats them as static assertions.
 const _: () = {
     use core::mem::{offset_of, size_of};
-    assert!(size_of::<Conv1dParams>() == 232);
+    assert!(size_of::<Conv1dParams>() == 248);
     assert!(offset_of!(Conv1dParams, intermediate) == 72);
-    assert!(offset_of!(Conv1dParams, x) == 128);
-    assert!(offset_of!(Conv1dParams, x_stride) == 184);
-    assert!(size_of::<GatedRmsNormParams>() == 64);
+    assert!(offset_of!(Conv1dParams, cu_seqlens) == 128);
+    assert!(offset_of!(Conv1dParams, x) == 160);
+    assert!(offset_of!(Conv1dParams, x_stride) == 192);
+    assert!(size_of::<GatedRmsNormParams>() == 80);
     assert!(offset_of!(GatedRmsNormParams, x_stride) == 32);
 };

@@ -1,6 +1,6 @@
 //! The filter of a strip: weights, and the sum over taps that a fused kernel makes too.
 
-use super::strip::{Access, CHANNELS, Strip, TAPS};
+use super::strip::{Access, CHANNELS, Recent, Strip, TAPS};
 use crate::abi::{Conv1dParams, DType, flags};
 use crate::arch::{float, memory};
 use crate::element::{Element, ROW, Scalar};
@@ -106,33 +106,34 @@ impl<'a> Filter<'a> {
         Filter { p, channel, weights: weights.to_f32::<A>(), missing }
     }
 
-    /// The outputs of a strip whose taps hold `inputs`. Options are asked for once a strip, not once a channel.
+    /// The outputs of a strip, of the type `T`, whose taps hold `inputs`, of the type `S`. Options are asked for once a
+    /// strip, not once a channel.
     ///
     /// # Safety
     /// The strip's channels lie in the bias, if there is one.
     #[inline(always)]
-    pub(super) unsafe fn apply<T: Element, A: Access>(&self, inputs: &[Strip; TAPS]) -> Strip {
+    pub(super) unsafe fn apply<S: Element, T: Element, A: Access>(&self, inputs: &Recent) -> Strip {
         let has = |flag: u32| self.p.flags & flag != 0;
         // SAFETY: the caller's promise.
         let bias = unsafe { self.bias::<A>() };
         let sums = match has(flags::ROUND_PRODUCTS) {
-            true => self.sums::<T, A>(inputs, bias, true),
-            false => self.sums::<T, A>(inputs, bias, false),
+            true => self.sums::<S, T, A>(inputs, bias, true),
+            false => self.sums::<S, T, A>(inputs, bias, false),
         };
         T::pack_vector(&if has(flags::SILU) { sums.map(silu) } else { sums })
     }
 
     #[inline(always)]
-    fn sums<T: Element, A: Access>(
+    fn sums<S: Element, T: Element, A: Access>(
         &self,
-        inputs: &[Strip; TAPS],
+        inputs: &Recent,
         bias: [f32; CHANNELS],
         rounds: bool,
     ) -> [f32; ROW] {
         let mut sums = [0.0; ROW];
         let mut c = 0;
         while c < A::CHANNELS {
-            let taps = core::array::from_fn(|i| T::widen_vector(inputs[i])[c]);
+            let taps = core::array::from_fn(|i| S::widen_vector(inputs[i])[c]);
             sums[c] = tap_sum::<T>(taps, self.weights[c], bias[c], self.missing, rounds);
             c += 1;
         }

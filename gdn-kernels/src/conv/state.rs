@@ -1,8 +1,11 @@
-//! Where a sequence's conv state comes from and goes to, and where its windows go.
+//! Where a sequence's conv state comes from and goes to.
+//!
+//! A state of up to four entries, the usual one, lies in registers as a whole: it is read once and written once. Of a longer
+//! one, or one that drafts are taken back from, a thread has the window alone. The other entries move through memory.
 
-use super::strip::{Access, ByChannel, ByTap, Single, Steps, Strip, TAPS, Window, WindowLayout, ZEROS};
+use super::strip::{Access, Recent, Steps, Strip, TAPS, WindowLayout, ZEROS};
 use crate::abi::{Conv1dParams, flags};
-use crate::arch::memory;
+use crate::arch::compiler;
 use crate::element::Element;
 use crate::entry::{Flag, Index};
 use crate::token::{names_slot, wide};
@@ -13,24 +16,37 @@ use core::marker::PhantomData;
 pub(super) struct Entries {
     slot: Index,
     write_slot: Index,
-    pub(super) accepted: u32,
+    accepted: Index,
     reset: Flag,
 }
 
 impl Entries {
-    /// Issues the loads, the slot's first.
+    /// Issues the loads, the slot's first. Where accepted counts choose a slot, they are waited for.
     ///
     /// # Safety
-    /// The sequence lies in the entries.
+    /// The sequence lies in the tables.
     #[inline(always)]
     pub(super) unsafe fn load(p: &Conv1dParams, n: u32) -> Entries {
-        // SAFETY: the caller's promise.
+        let pool = &p.pool;
+        let (by_table, counts) = (pool.slot.address != 0, p.accepted.address != 0);
+        // SAFETY: the caller's promise; a column is used only where the table has it.
         unsafe {
+            let (slot, accepted) = if p.flags & flags::ACCEPTED_SLOT != 0 {
+                let column = (Index::load_if(true, &p.accepted, n, 0).get() as u32).wrapping_sub(1);
+                let is_there = column < p.slot_columns;
+                let slot = Index::load_if(is_there, &pool.slot, n, if is_there { column } else { 0 });
+                (if is_there { slot } else { Index::NONE }, Index::of(0))
+            } else {
+                let slot = Index::load_if(by_table, &pool.slot, n, 0);
+                let accepted = Index::load_if(counts, &p.accepted, n, 0);
+                (if by_table { slot } else { Index::of(n) }, accepted)
+            };
+            let has_target = pool.write_slot.address != 0 && p.flags & flags::WRITE_PER_TOKEN == 0;
             Entries {
-                slot: Index::load_if(true, &p.pool.slot, n, 0),
-                accepted: memory::load_u32_if(p.accepted != 0, p.accepted + 4 * n as u64),
-                write_slot: Index::load_if(p.pool.write_slot.address != 0, &p.pool.write_slot, n, 0),
-                reset: Flag::load(&p.pool.reset, n),
+                slot,
+                write_slot: Index::load_if(has_target, &pool.write_slot, n, 0),
+                accepted,
+                reset: Flag::load(&pool.reset, n),
             }
         }
     }
@@ -40,17 +56,29 @@ impl Entries {
     pub(super) fn slot(&self) -> i32 {
         self.slot.get()
     }
+
+    /// Tokens of the last draft that the window begins behind.
+    #[inline(always)]
+    pub(super) fn accepted(&self) -> u32 {
+        self.accepted.get() as u32
+    }
+}
+
+/// Whether an index of a sequence's slot names one. Without a table no index marks padding.
+#[inline(always)]
+pub(super) fn is_slot(p: &Conv1dParams, index: i32, by_table: bool) -> bool {
+    names_slot(index, p.pool.slots, if by_table { p.pool.null_slot } else { -1 })
 }
 
 /// How the entries of a sequence's state become its new ones: entry `i` is entry `i + shift` of the old ones for
-/// `i < kept`, and from there on the inputs follow, but for the first `skipped`.
+/// `i < kept`, and from there on the inputs follow, but for the first `skipped` ([`kept_and_skipped`]).
 #[derive(Clone, Copy)]
 pub(super) struct Shift {
-    /// Oldest entry of the window.
-    window: u32,
-    kept: u32,
+    /// Oldest entry that is read.
+    first: u32,
+    /// Entries that are read.
+    count: u32,
     shift: u32,
-    skipped: u32,
     /// False where the count of accepted tokens or the number of tokens does not fit the entries.
     pub(super) is_sound: bool,
 }
@@ -58,157 +86,180 @@ pub(super) struct Shift {
 impl Shift {
     #[inline(always)]
     pub(super) fn new(p: &Conv1dParams, accepted: u32, tokens: u32) -> Shift {
-        if p.accepted == 0 {
-            let (kept, skipped) = (p.len.saturating_sub(tokens), tokens.saturating_sub(p.len));
-            return Shift { window: p.len + 1 - p.width, kept, shift: tokens, skipped, is_sound: true };
+        if !takes_back(p) {
+            let count = if p.len < TAPS as u32 { p.len } else { TAPS as u32 - 1 };
+            return Shift { first: p.len - count, count, shift: tokens, is_sound: true };
         }
         let drafts = p.len + 2 - p.width;
-        let window = accepted.wrapping_sub(1);
-        let is_sound = window < drafts && tokens <= drafts;
-        Shift { window, kept: p.width - 2, shift: accepted, skipped: 0, is_sound }
+        let first = accepted.wrapping_sub(1);
+        let is_sound = first < drafts && tokens <= drafts;
+        Shift { first, count: p.width - 1, shift: accepted, is_sound }
     }
 }
 
+/// How many of the old entries stay, and how many of `tokens` inputs never become entries.
+#[inline(always)]
+fn kept_and_skipped(p: &Conv1dParams, tokens: u32) -> (u32, u32) {
+    match takes_back(p) {
+        true => (p.width - 2, 0),
+        false => (p.len.saturating_sub(tokens), tokens.saturating_sub(p.len)),
+    }
+}
+
+/// Whether windows begin where the last draft's accepted tokens end.
+#[inline(always)]
+fn takes_back(p: &Conv1dParams) -> bool {
+    p.accepted.address != 0 && p.flags & flags::ACCEPTED_SLOT == 0
+}
+
 /// A strip of a sequence's state: where it is read and where it is written.
-pub(super) struct State<T, L> {
+pub(super) struct State<'a, S, L> {
+    p: &'a Conv1dParams,
+    n: u32,
+    channel: u32,
     from: u64,
     to: u64,
-    steps: Steps,
+    tap: u64,
     shift: Shift,
     fresh: bool,
     writes: bool,
-    /// Whether a channel has more entries than the window: each new entry is stored on its own then.
+    /// Whether a slot has entries that are not in registers: each new one is stored on its own then.
     longer: bool,
-    types: PhantomData<(T, L)>,
+    types: PhantomData<(S, L)>,
 }
 
-impl<T: Element, L: WindowLayout> State<T, L> {
+impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
+    /// The state of sequence `n`, whose slot was checked.
     #[inline(always)]
-    pub(super) fn new(p: &Conv1dParams, entries: &Entries, channel: u32, shift: Shift, missing: u32) -> Self {
-        let strip = p.pool.state + wide(channel, p.channel_stride) * T::SIZE;
-        let at = |slot: i32| strip + wide(slot as u32, p.pool.pitch) * T::SIZE;
+    pub(super) fn new(p: &'a Conv1dParams, n: u32, entries: &Entries, channel: u32, shift: Shift) -> Self {
+        let has = |flag: u32| p.flags & flag != 0;
+        let strip = p.pool.state + wide(channel, p.channel_stride) * S::SIZE;
+        let at = |slot: i32| strip + wide(slot as u32, p.pool.pitch) * S::SIZE;
         let separate = p.pool.write_slot.address != 0;
-        let to = if separate { entries.write_slot.get() } else { entries.slot() };
-        let writes = p.flags & flags::READ_ONLY == 0 && names_slot(to, p.pool.slots, p.pool.null_slot);
-        let inverted = p.flags & flags::RESET_INVERTED != 0;
+        let (to, by_table) = match separate {
+            true => (entries.write_slot.get(), true),
+            false => (entries.slot(), p.pool.slot.address != 0),
+        };
+        let writes = !has(flags::READ_ONLY) && !has(flags::WRITE_PER_TOKEN) && is_slot(p, to, by_table);
         State {
+            p,
+            n,
+            channel,
             from: at(entries.slot()),
             to: at(if writes { to } else { entries.slot() }),
-            steps: Steps { tap: p.tap_stride as u64 * T::SIZE, missing },
+            tap: p.tap_stride as u64 * S::SIZE,
             shift,
-            fresh: p.pool.reset.address != 0 && (entries.reset.bits() != 0) != inverted,
+            fresh: p.pool.reset.address != 0 && (entries.reset.bits() != 0) != has(flags::RESET_INVERTED),
             writes,
-            longer: L::LONGER && p.len >= p.width,
+            longer: L::LONGER && (p.len > TAPS as u32 || takes_back(p)),
             types: PhantomData,
         }
     }
 
-    /// Issues the loads of the window.
+    /// Issues the loads of the entries that the first token sees.
     ///
     /// # Safety
     /// The slot is readable.
     #[inline(always)]
-    pub(super) unsafe fn load(&self) -> Window {
+    pub(super) unsafe fn load(&self) -> Recent {
         if self.fresh {
-            return [ZEROS; TAPS - 1];
+            return [ZEROS; TAPS];
         }
+        let first = if L::LONGER { self.shift.first as u64 * self.tap } else { 0 };
         // SAFETY: the caller's promise.
-        unsafe { L::load::<T>(self.from + self.shift.window as u64 * self.steps.tap, &self.steps) }
+        unsafe { L::load::<S>(self.from + first, &Steps { tap: self.tap, count: self.shift.count }) }
     }
 
-    /// Moves the entries that stay, the oldest first: a slot may be read and written. Behind [`Self::load`].
+    /// Moves the entries that stay, the oldest first: a slot may be read and written. What [`Self::load`] read is not read
+    /// again.
     ///
     /// # Safety
     /// The slots are readable and writable.
     #[inline(always)]
-    pub(super) unsafe fn keep(&self) {
-        if self.writes && self.longer {
-            let mut i = 0;
-            while i < self.shift.kept {
-                let from = self.from + (i + self.shift.shift) as u64 * self.steps.tap;
-                // SAFETY: the caller's promise.
-                unsafe {
-                    let entry = if self.fresh { ZEROS } else { L::Access::load::<T>(from) };
-                    L::Access::store::<T>(self.to + i as u64 * self.steps.tap, entry);
-                }
-                i += 1;
-            }
+    pub(super) unsafe fn keep(&self, tokens: u32, recent: &Recent) {
+        if !(self.writes && self.longer) {
+            return;
         }
-    }
-
-    /// Stores the window that the sequence ends with, where a channel has no more entries than that.
-    ///
-    /// # Safety
-    /// The slot is writable.
-    #[inline(always)]
-    pub(super) unsafe fn store(&self, window: &Window) {
-        if self.writes && !self.longer {
-            // SAFETY: the caller's promise.
-            unsafe { L::store::<T>(self.to, &self.steps, window) }
-        }
-    }
-
-    /// Stores the input of token `t` as an entry, where a channel has more of them than the window.
-    ///
-    /// # Safety
-    /// The slot is writable.
-    #[inline(always)]
-    pub(super) unsafe fn push(&self, t: u32, x: Strip) {
-        if self.writes && self.longer && t >= self.shift.skipped {
-            let entry = self.shift.kept + t - self.shift.skipped;
-            // SAFETY: the caller's promise.
-            unsafe { L::Access::store::<T>(self.to + entry as u64 * self.steps.tap, x) }
-        }
-    }
-}
-
-/// Where a strip's windows after each token go.
-pub(super) struct Drafts {
-    at: u64,
-    /// Bytes from a token to the next.
-    step: u64,
-    /// Tokens that there is room for.
-    steps: u32,
-    windows: Steps,
-}
-
-impl Drafts {
-    /// # Safety
-    /// The sequence lies in the table of rows.
-    #[inline(always)]
-    pub(super) unsafe fn new<T: Element>(p: &Conv1dParams, n: u32, channel: u32, missing: u32) -> Drafts {
-        let buffer = &p.intermediate;
-        let listed = buffer.state != 0 && buffer.row.address != 0;
-        // SAFETY: the caller's promise.
-        let row = unsafe { Index::load_if(listed, &buffer.row, n, 0) };
-        let row = if listed { row.get() as u32 } else { n };
-        let keeps = buffer.state != 0 && row < buffer.rows;
-        let (row, width) = (if keeps { row } else { 0 }, p.width - 1);
-        Drafts {
-            at: buffer.state + (wide(row, buffer.pitch) + wide(channel, width)) * T::SIZE,
-            step: wide(p.dim, width) * T::SIZE,
-            steps: if keeps { buffer.steps } else { 0 },
-            windows: Steps { tap: T::SIZE, missing },
-        }
-    }
-
-    /// Stores the window after token `t`, the taps of a channel together.
-    ///
-    /// # Safety
-    /// The buffer is writable, and aligned as the access demands.
-    #[inline(always)]
-    pub(super) unsafe fn store<T: Element, A: Access>(&self, t: u32, window: &Window) {
-        if t < self.steps {
-            let at = self.at + t as u64 * self.step;
+        let Shift { first, count, shift, .. } = self.shift;
+        let (kept, _) = kept_and_skipped(self.p, tokens);
+        let in_memory = first.saturating_sub(shift);
+        let in_memory = if in_memory < kept { in_memory } else { kept };
+        let mut i = 0;
+        while i < in_memory {
             // SAFETY: the caller's promise.
             unsafe {
-                if A::VECTORS {
-                    ByChannel::store::<T>(at, &self.windows, window);
-                } else {
-                    ByTap::<Single>::store::<T>(at, &self.windows, window);
-                }
+                let from = self.from + (i + shift) as u64 * self.tap;
+                let entry = if self.fresh { ZEROS } else { L::Access::load::<S>(from) };
+                self.store_entry(i, entry);
+            }
+            i += 1;
+        }
+        let mut i = 1;
+        while i < TAPS {
+            // Which entry was read to there.
+            let (is_there, old) = (i as u32 + count >= TAPS as u32, (first + i as u32 + count).wrapping_sub(TAPS as u32));
+            if is_there && old >= shift && old - shift < kept {
+                // SAFETY: the caller's promise.
+                unsafe { self.store_entry(old - shift, recent[i]) };
+            }
+            i += 1;
+        }
+    }
+
+    /// Stores the state after token `t` in the token's slot, if each token has one. Few calls want that: what it takes is worked
+    /// out here, and not kept in registers.
+    ///
+    /// # Safety
+    /// The slots are writable. States are no more than the last inputs.
+    #[inline(always)]
+    pub(super) unsafe fn store_token(&self, t: u32, recent: &Recent) {
+        let p = self.p;
+        if p.flags & flags::WRITE_PER_TOKEN != 0 && t < p.write_columns {
+            let [n, channel, t] = [self.n, self.channel, t].map(compiler::opaque);
+            // SAFETY: the column is one of the table's.
+            let slot = unsafe { Index::load_if(true, &p.pool.write_slot, n, t) }.get();
+            if is_slot(p, slot, true) {
+                let at = wide(channel, p.channel_stride) + wide(slot as u32, p.pool.pitch);
+                let tap = compiler::opaque(p.tap_stride) as u64 * S::SIZE;
+                let steps = Steps { tap, count: compiler::opaque(p.len) };
+                // SAFETY: the caller's promise.
+                unsafe { L::store::<S>(p.pool.state + at * S::SIZE, &steps, recent) }
             }
         }
     }
-}
 
+    /// Stores the state that the sequence ends with, where it is no more than the last inputs.
+    ///
+    /// # Safety
+    /// The slot is writable.
+    #[inline(always)]
+    pub(super) unsafe fn store(&self, recent: &Recent) {
+        if self.writes && !self.longer {
+            // SAFETY: the caller's promise.
+            unsafe { L::store::<S>(self.to, &Steps { tap: self.tap, count: self.p.len }, recent) }
+        }
+    }
+
+    /// Stores the input of token `t` of `tokens` as an entry, where a state is more than the last inputs.
+    ///
+    /// # Safety
+    /// The slot is writable.
+    #[inline(always)]
+    pub(super) unsafe fn push(&self, t: u32, tokens: u32, x: Strip) {
+        if self.writes && self.longer {
+            let (kept, skipped) = kept_and_skipped(self.p, compiler::opaque(tokens));
+            if t >= skipped {
+                // SAFETY: the caller's promise.
+                unsafe { self.store_entry(kept + t - skipped, x) }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The slot is writable and has the entry.
+    #[inline(always)]
+    unsafe fn store_entry(&self, entry: u32, strip: Strip) {
+        // SAFETY: the caller's promise.
+        unsafe { L::Access::store::<S>(self.to + entry as u64 * self.tap, strip) }
+    }
+}

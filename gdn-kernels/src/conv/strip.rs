@@ -1,21 +1,23 @@
 //! Strips: the neighbouring channels that a thread works on, and how they come from memory and go there.
 //!
 //! A strip is what a thread has of one token, or of one entry of a conv state: four channels (8 bytes of a 16-bit type, 16
-//! of f32) where everything is aligned to that ([`Vectors`]), else one channel ([`Single`]). It is kept as raw bits: a
-//! conv state is moved, never converted. Eight channels a thread would make 16 bytes of a 16-bit type too, but their
-//! weights and window take twice the registers: half as many warps fit an SM, the same bytes are in flight, and a small
-//! batch reaches half as many SMs.
+//! of f32) where everything is aligned to that ([`Vectors`]), else one channel ([`Single`]). It is kept as raw bits of the
+//! state's type: entries are moved, never rounded. Inputs of 16 bits become f32 beside a state of f32 ([`widened`]). Eight
+//! channels a thread would make 16 bytes of a 16-bit type too, but their weights and window take twice the registers: half
+//! as many warps fit an SM, the same bytes are in flight, and a small batch reaches half as many SMs.
 //!
-//! The window of a strip is its last three inputs. In memory they lie in one of two layouts:
+//! What a thread keeps of a sequence is its [`Recent`] inputs, the last four: the window of the next token are the last
+//! three of them, and a state of up to four entries is nothing else. In memory entries lie in one of two layouts:
 //!
 //! ```text
-//! channels contiguous   an entry of all channels is a row, a strip of it a vector   vLLM            ByTap
-//! taps contiguous       the entries of a channel lie together, [dim, W - 1]         SGLang, Dao     ByChannel
+//! channels contiguous   an entry of all channels is a row, a strip of it a vector   vLLM                    ByTap
+//! taps contiguous       the entries of a channel lie together, [dim, L]             L = 3: SGLang, Dao      ByChannel<3>
+//!                                                                                   L = 4: Rust, Mamba      ByChannel<4>
 //! ```
 //!
-//! In the second layout the three entries of four channels are twelve consecutive elements: three vectors again, and the
-//! transposition happens in registers, with constant indices. So in both layouts a thread reads a window by three vector
-//! loads, and a warp's loads together cover whole sectors. A single channel's entries are at any distance.
+//! In the second layout the entries of four channels are 12 or 16 consecutive elements: whole vectors again, and the
+//! transposition happens in registers, with constant indices. So in all of them a thread reads a window by three or four
+//! vector loads, and a warp's loads together cover whole sectors. A single channel's entries are at any distance.
 
 use crate::arch::memory;
 use crate::element::Element;
@@ -30,37 +32,50 @@ pub(crate) const CHANNELS: usize = 4;
 /// A thread's channels of one token or entry as they lie in memory, and zeros behind them.
 pub(crate) type Strip = [u32; 4];
 
-/// The inputs in front of a token, oldest first. A filter of fewer than [`TAPS`] taps does not use the first ones.
-pub(crate) type Window = [Strip; TAPS - 1];
+/// A strip's last inputs, oldest first: what the taps of a filter lie on. A filter of fewer than [`TAPS`] taps does not
+/// use the first ones.
+pub(crate) type Recent = [Strip; TAPS];
 
 /// Channels with the value zero.
 pub(crate) const ZEROS: Strip = [0; 4];
 
 /// The bits of channel `i` of a strip.
 #[inline(always)]
-fn bits<T: Element>(words: &Strip, i: usize) -> u32 {
-    if T::SIZE == 4 { words[i] } else { (words[i / 2] >> (16 * (i % 2))) & 0xffff }
+fn bits<S: Element>(words: &Strip, i: usize) -> u32 {
+    if S::SIZE == 4 { words[i] } else { (words[i / 2] >> (16 * (i % 2))) & 0xffff }
 }
 
 /// The strip whose channel `i` has the bits `channel(i)`.
 #[inline(always)]
-fn packed<T: Element>(channel: impl Fn(usize) -> u32) -> Strip {
+fn packed<S: Element>(channel: impl Fn(usize) -> u32) -> Strip {
     let [a, b, c, d] = [0, 1, 2, 3].map(channel);
-    if T::SIZE == 4 { [a, b, c, d] } else { [a | b << 16, c | d << 16, 0, 0] }
+    if S::SIZE == 4 { [a, b, c, d] } else { [a | b << 16, c | d << 16, 0, 0] }
 }
 
-/// Where the entries of a window lie.
+/// A strip of inputs in the type of the state, which is theirs or f32.
+#[inline(always)]
+pub(crate) fn widened<S: Element, T: Element>(x: Strip) -> Strip {
+    if S::SIZE == T::SIZE { x } else { S::pack_vector(&T::widen_vector(x)) }
+}
+
+/// A strip of the state's type in the type of the inputs, rounded where it is another one.
+#[inline(always)]
+pub(crate) fn narrowed<S: Element, T: Element>(x: Strip) -> Strip {
+    if S::SIZE == T::SIZE { x } else { T::pack_vector(&S::widen_vector(x)) }
+}
+
+/// Where the entries of a strip lie.
 #[derive(Clone, Copy)]
 pub(crate) struct Steps {
     /// Bytes from an entry to the next.
     pub(crate) tap: u64,
-    /// Taps that the filter has less than [`TAPS`].
-    pub(crate) missing: u32,
+    /// Entries, at most [`TAPS`]: the last ones of [`Recent`] are they.
+    pub(crate) count: u32,
 }
 
 /// How a strip is read and written.
 pub(crate) trait Access: 'static {
-    /// Whether a strip is a vector, and filters have all [`TAPS`] taps.
+    /// Whether a strip is a vector, filters have all [`TAPS`] taps, and states as many entries as a window at least.
     const VECTORS: bool;
 
     /// Channels of a strip.
@@ -70,13 +85,13 @@ pub(crate) trait Access: 'static {
     ///
     /// # Safety
     /// The strip is readable, and aligned to a vector or to its channel.
-    unsafe fn load<T: Element>(at: u64) -> Strip;
+    unsafe fn load<E: Element>(at: u64) -> Strip;
 
     /// Stores a strip.
     ///
     /// # Safety
     /// As for [`Self::load`], and writable.
-    unsafe fn store<T: Element>(at: u64, strip: Strip);
+    unsafe fn store<E: Element>(at: u64, strip: Strip);
 }
 
 /// Four channels at once.
@@ -87,10 +102,10 @@ impl Access for Vectors {
     const CHANNELS: usize = CHANNELS;
 
     #[inline(always)]
-    unsafe fn load<T: Element>(at: u64) -> Strip {
+    unsafe fn load<E: Element>(at: u64) -> Strip {
         // SAFETY: the caller's promise.
         unsafe {
-            if T::SIZE == 4 {
+            if E::SIZE == 4 {
                 memory::load_u32x4(at)
             } else {
                 let [low, high] = memory::load_u32x2(at);
@@ -100,10 +115,10 @@ impl Access for Vectors {
     }
 
     #[inline(always)]
-    unsafe fn store<T: Element>(at: u64, strip: Strip) {
+    unsafe fn store<E: Element>(at: u64, strip: Strip) {
         // SAFETY: the caller's promise.
         unsafe {
-            if T::SIZE == 4 {
+            if E::SIZE == 4 {
                 memory::store_u32x4(at, strip);
             } else {
                 memory::store_u32x2(at, [strip[0], strip[1]]);
@@ -120,67 +135,77 @@ impl Access for Single {
     const CHANNELS: usize = 1;
 
     #[inline(always)]
-    unsafe fn load<T: Element>(at: u64) -> Strip {
+    unsafe fn load<E: Element>(at: u64) -> Strip {
         // SAFETY: the caller's promise.
-        [unsafe { T::load_bits_if(true, at) }, 0, 0, 0]
+        [unsafe { E::load_bits_if(true, at) }, 0, 0, 0]
     }
 
     #[inline(always)]
-    unsafe fn store<T: Element>(at: u64, strip: Strip) {
+    unsafe fn store<E: Element>(at: u64, strip: Strip) {
         // SAFETY: the caller's promise.
-        unsafe { T::store_bits(at, strip[0]) }
+        unsafe { E::store_bits(at, strip[0]) }
     }
 }
 
-/// How the window of a strip lies in memory.
+/// How the entries of a strip lie in memory.
 pub(crate) trait WindowLayout: 'static {
     /// How tokens and single entries are accessed.
     type Access: Access;
-    /// Whether a channel may have more entries than the window: they are accessed one by one then.
+
+    /// Whether a channel may have more entries than [`TAPS`]: they are accessed one by one then.
     const LONGER: bool;
 
-    /// Issues the loads of a window whose oldest entry is at `at`; taps that the filter does not have are zeros.
+    /// Issues the loads of entries, the oldest of which is at `at`: the last of [`Recent`], behind zeros.
     ///
     /// # Safety
     /// The entries are readable, and aligned as the access demands.
-    unsafe fn load<T: Element>(at: u64, steps: &Steps) -> Window;
+    unsafe fn load<S: Element>(at: u64, steps: &Steps) -> Recent;
 
-    /// Stores a window, its oldest entry at `at`.
+    /// Stores the last entries of `recent`, the oldest of them at `at`.
     ///
     /// # Safety
     /// As for [`Self::load`], and writable.
-    unsafe fn store<T: Element>(at: u64, steps: &Steps, window: &Window);
+    unsafe fn store<S: Element>(at: u64, steps: &Steps, recent: &Recent);
 }
 
 /// Entries one by one, each with the access `A`.
 pub(crate) struct ByTap<A>(PhantomData<A>);
+
+impl<A: Access> ByTap<A> {
+    /// Whether entry `i` of [`Recent`] is one of the last `count`.
+    #[inline(always)]
+    fn has(steps: &Steps, i: usize) -> bool {
+        (A::VECTORS && i > 0) || i as u32 + steps.count >= TAPS as u32
+    }
+}
 
 impl<A: Access> WindowLayout for ByTap<A> {
     type Access = A;
     const LONGER: bool = true;
 
     #[inline(always)]
-    unsafe fn load<T: Element>(at: u64, steps: &Steps) -> Window {
-        let mut window = [ZEROS; TAPS - 1];
-        let (mut i, mut at) = (0, at);
-        while i < TAPS - 1 {
-            if A::VECTORS || i as u32 >= steps.missing {
+    unsafe fn load<S: Element>(at: u64, steps: &Steps) -> Recent {
+        let mut recent = [ZEROS; TAPS];
+        // No token sees more entries than the three in front of it.
+        let (mut i, mut at) = (1, at);
+        while i < TAPS {
+            if Self::has(steps, i) {
                 // SAFETY: the caller's promise.
-                window[i] = unsafe { A::load::<T>(at) };
+                recent[i] = unsafe { A::load::<S>(at) };
                 at += steps.tap;
             }
             i += 1;
         }
-        window
+        recent
     }
 
     #[inline(always)]
-    unsafe fn store<T: Element>(at: u64, steps: &Steps, window: &Window) {
+    unsafe fn store<S: Element>(at: u64, steps: &Steps, recent: &Recent) {
         let (mut i, mut at) = (0, at);
-        while i < TAPS - 1 {
-            if A::VECTORS || i as u32 >= steps.missing {
+        while i < TAPS {
+            if Self::has(steps, i) {
                 // SAFETY: the caller's promise.
-                unsafe { A::store::<T>(at, window[i]) };
+                unsafe { A::store::<S>(at, recent[i]) };
                 at += steps.tap;
             }
             i += 1;
@@ -188,47 +213,80 @@ impl<A: Access> WindowLayout for ByTap<A> {
     }
 }
 
-/// The entries of a channel together, nothing between them or between channels.
-pub(crate) struct ByChannel;
+/// The L entries of a channel together, 3 or 4, nothing between them or between channels.
+pub(crate) struct ByChannel<const L: usize>;
 
-impl ByChannel {
-    /// Bytes from a vector of entries to the next.
-    const fn vector_bytes<T: Element>() -> u64 {
-        CHANNELS as u64 * T::SIZE
+impl<const L: usize> ByChannel<L> {
+    /// Entries of [`Recent`] in front of the first.
+    const FRONT: usize = TAPS - L;
+
+    /// Bytes of a vector: 16, or 8 where a strip's entries are no multiple of that.
+    const fn vector_bytes<S: Element>() -> usize {
+        if (CHANNELS * L * S::SIZE as usize).is_multiple_of(16) { 16 } else { 8 }
+    }
+
+    /// Elements of a vector.
+    const fn vector<S: Element>() -> usize {
+        Self::vector_bytes::<S>() / S::SIZE as usize
+    }
+
+    /// Vectors of a strip.
+    const fn vectors<S: Element>() -> usize {
+        CHANNELS * L / Self::vector::<S>()
     }
 }
 
-impl WindowLayout for ByChannel {
+impl<const L: usize> WindowLayout for ByChannel<L> {
     type Access = Vectors;
     const LONGER: bool = false;
 
     #[inline(always)]
-    unsafe fn load<T: Element>(at: u64, _steps: &Steps) -> Window {
-        let mut raw = [ZEROS; TAPS - 1];
+    unsafe fn load<S: Element>(at: u64, _steps: &Steps) -> Recent {
+        let mut raw = [[0; 4]; TAPS];
         let mut i = 0;
-        while i < TAPS - 1 {
+        while i < Self::vectors::<S>() {
+            let at = at + (i * Self::vector_bytes::<S>()) as u64;
             // SAFETY: the caller's promise.
-            raw[i] = unsafe { Vectors::load::<T>(at + i as u64 * Self::vector_bytes::<T>()) };
+            raw[i] = unsafe {
+                if Self::vector_bytes::<S>() == 16 {
+                    memory::load_u32x4(at)
+                } else {
+                    let [low, high] = memory::load_u32x2(at);
+                    [low, high, 0, 0]
+                }
+            };
             i += 1;
         }
         core::array::from_fn(|tap| {
-            packed::<T>(|channel| {
-                let element = channel * (TAPS - 1) + tap;
-                bits::<T>(&raw[element / CHANNELS], element % CHANNELS)
+            packed::<S>(|channel| {
+                if tap < Self::FRONT {
+                    return 0;
+                }
+                let element = channel * L + tap - Self::FRONT;
+                bits::<S>(&raw[element / Self::vector::<S>()], element % Self::vector::<S>())
             })
         })
     }
 
     #[inline(always)]
-    unsafe fn store<T: Element>(at: u64, _steps: &Steps, window: &Window) {
+    unsafe fn store<S: Element>(at: u64, _steps: &Steps, recent: &Recent) {
         let mut i = 0;
-        while i < TAPS - 1 {
-            let vector = packed::<T>(|e| {
-                let element = i * CHANNELS + e;
-                bits::<T>(&window[element % (TAPS - 1)], element / (TAPS - 1))
-            });
+        while i < Self::vectors::<S>() {
+            let first = i * Self::vector::<S>();
+            let entry = |e: usize| bits::<S>(&recent[Self::FRONT + e % L], e / L);
+            let at = at + (i * Self::vector_bytes::<S>()) as u64;
+            let low = packed::<S>(|e| entry(first + e));
             // SAFETY: the caller's promise.
-            unsafe { Vectors::store::<T>(at + i as u64 * Self::vector_bytes::<T>(), vector) };
+            unsafe {
+                if S::SIZE == 4 {
+                    memory::store_u32x4(at, low);
+                } else if Self::vector_bytes::<S>() == 16 {
+                    let high = packed::<S>(|e| entry(first + CHANNELS + e));
+                    memory::store_u32x4(at, [low[0], low[1], high[0], high[1]]);
+                } else {
+                    memory::store_u32x2(at, [low[0], low[1]]);
+                }
+            }
             i += 1;
         }
     }

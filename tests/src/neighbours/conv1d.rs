@@ -3,7 +3,7 @@
 //! Outputs are held against the oracle element by element; conv states and windows are inputs that were moved, and
 //! every byte of them, of the gaps between them, and of what nobody was to write must be right.
 
-use super::{check_elements, write_indices, write_optional};
+use super::check_elements;
 use crate::compare::widen;
 use crate::device::{Device, POISON};
 use crate::problem::StartFlags;
@@ -11,7 +11,10 @@ use crate::strided::{Strided, alloc_rows, decode_values, dense_rows, encode_valu
 use crate::table::TableForm;
 use anyhow::{Result, ensure};
 use gdn_host::reference::conv1d::{Conv1d, Conv1dResult, conv1d_update};
-use gdn_host::{Conv1dUpdate, ConvPool, DType, DraftWindows, Entry, Rows, Start, Tensor, Tile, Tokens};
+use gdn_host::{
+    Accepted, Conv1dUpdate, ConvPool, ConvTarget, DType, DraftWindows, Entry, Rows, Start, Tensor, Tile,
+    Tokens,
+};
 use std::fmt;
 
 /// How the call says which tokens are whose.
@@ -106,10 +109,18 @@ pub struct ConvProblem {
     pub round_products: bool,
     /// Conv states.
     pub pool: PoolData,
+    /// Type of the conv state.
+    pub state_type: DType,
     /// Read slots.
     pub slot: Vec<i32>,
+    /// Whether the call has a table of them; without one sequence n's is n.
+    pub has_slots: bool,
+    /// Read slots that accepted counts choose; `slot` means nothing then.
+    pub chosen: Option<Chosen>,
     /// Write slots.
     pub write_slot: Option<Vec<i32>>,
+    /// Write slots of each token, so many a sequence.
+    pub token_slots: Option<(Vec<i32>, usize)>,
     /// Null slot.
     pub null_slot: Option<i32>,
     /// Start flags.
@@ -120,10 +131,27 @@ pub struct ConvProblem {
     pub parent: Option<Vec<i32>>,
     /// Windows after each token.
     pub windows: Option<WindowData>,
+    /// Their type.
+    pub window_type: DType,
+    /// How tables lie in memory.
+    pub tables: TableForm,
+    /// Rows of x and out behind those of the last sequence, where there are lengths.
+    pub padding: usize,
     /// Whether the pool is written.
     pub update: bool,
     /// Outputs.
     pub out: OutPlace,
+}
+
+/// Slots of which each sequence starts from one.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// `[N, columns]`.
+    pub slots: Vec<i32>,
+    /// Slots of a sequence.
+    pub columns: usize,
+    /// Accepted tokens: a count of 1 is the first slot.
+    pub accepted: Vec<i32>,
 }
 
 /// What came out.
@@ -197,7 +225,7 @@ impl PoolData {
 impl ConvProblem {
     /// `tokens` tokens of each of the sequences of `slot`, packed rows, SiLU, no bias, states updated in their slots.
     pub fn new(tokens: usize, x: Strided, weight: Strided, pool: PoolData, slot: Vec<i32>) -> ConvProblem {
-        let (dim, width) = (x.width, weight.width);
+        let (dim, width, state_type) = (x.width, weight.width, x.dtype);
         ConvProblem {
             dim,
             width,
@@ -209,19 +237,31 @@ impl ConvProblem {
             silu: true,
             round_products: false,
             pool,
+            state_type,
             slot,
+            has_slots: true,
+            chosen: None,
             write_slot: None,
+            token_slots: None,
             null_slot: None,
             start: StartFlags::None,
             accepted: None,
             parent: None,
             windows: None,
+            window_type: state_type,
+            tables: TableForm::default(),
+            padding: 0,
             update: true,
             out: OutPlace::Own { stride: dim, offset: 0 },
         }
     }
 
-    /// Type of x, out and the conv state.
+    /// Rows of x and out.
+    pub fn rows(&self) -> usize {
+        self.lens.iter().sum::<usize>() + self.padding
+    }
+
+    /// Type of x and out.
     pub fn io(&self) -> DType {
         self.x.dtype
     }
@@ -246,7 +286,7 @@ impl ConvProblem {
 
     /// Puts the data into device memory and makes the call.
     pub fn place(&self, device: &mut dyn Device) -> Result<Conv1dUpdate> {
-        let (io, batch, total) = (self.io(), self.lens.len() as u32, self.lens.iter().sum::<usize>());
+        let (io, batch, total) = (self.io(), self.lens.len() as u32, self.rows());
         let x = alloc_rows(device, &self.x)?;
         let out = match self.out {
             OutPlace::InPlace => x,
@@ -258,7 +298,7 @@ impl ConvProblem {
                 Rows { tensor, stride: stride as u64 }
             }
         };
-        let form = TableForm::default();
+        let form = self.tables;
         let mut packed = |entry| -> Result<_> {
             let ends = self.tokens().into_iter().map(|(_, end)| end as i64);
             let lengths: Vec<i64> = std::iter::once(0).chain(ends).collect();
@@ -286,50 +326,56 @@ impl ConvProblem {
         let pool = &self.pool;
         let intermediate = self.windows.as_ref().map(|windows| -> Result<_> {
             let len = (windows.rows * windows.pitch) as u64;
-            let address = device.alloc(len * io.size() as u64)?;
+            let address = device.alloc(len * self.window_type.size() as u64)?;
             Ok(DraftWindows {
-                tensor: Tensor { address, dtype: io, len },
+                tensor: Tensor { address, dtype: self.window_type, len },
                 rows: windows.rows as u32,
                 steps: windows.steps as u32,
                 pitch: windows.pitch as u64,
-                row: write_optional(device, windows.row.as_ref())?,
+                row: windows.row.as_ref().map(|row| form.indices(device, row, 1)).transpose()?,
             })
         });
         let intermediate = intermediate.transpose()?;
-        Ok(Conv1dUpdate {
-            dim: self.dim as u32,
-            width: self.width as u32,
-            tokens,
-            x,
-            weight: alloc_rows(device, &self.weight)?.tensor,
-            bias: bias.map(|bias| bias.tensor),
-            silu: self.silu,
-            round_products: self.round_products,
-            state: ConvPool {
-                tensor: pool.write(device, self.dim, io)?,
-                slots: pool.slots as u32,
-                pitch: pool.pitch as u64,
-                len: pool.len as u32,
-                channel_stride: pool.channel_stride as u64,
-                tap_stride: pool.tap_stride as u64,
-            },
-            slots: write_indices(device, &self.slot)?,
-            write_slots: write_optional(device, self.write_slot.as_ref())?,
-            null_slot: self.null_slot,
-            start,
-            accepted: write_optional(device, self.accepted.as_ref())?,
-            parent: (self.parent.as_ref())
-                .map(|parent| form.indices(device, parent, parent.len() / self.lens.len()))
-                .transpose()?,
-            intermediate,
-            update: self.update,
-            out,
-        })
+        let state = ConvPool {
+            tensor: pool.write(device, self.dim, self.state_type)?,
+            slots: pool.slots as u32,
+            pitch: pool.pitch as u64,
+            len: pool.len as u32,
+            channel_stride: pool.channel_stride as u64,
+            tap_stride: pool.tap_stride as u64,
+        };
+        let weight = alloc_rows(device, &self.weight)?.tensor;
+        let (dim, width) = (self.dim as u32, self.width as u32);
+        let mut call = Conv1dUpdate::new(dim, width, tokens, x, weight, state, out);
+        (call.bias, call.start) = (bias.map(|bias| bias.tensor), start);
+        (call.silu, call.round_products) = (self.silu, self.round_products);
+        (call.null_slot, call.intermediate) = (self.null_slot, intermediate);
+        let mut place = |x: &[i32], columns| form.indices(device, x, columns);
+        match &self.chosen {
+            Some(chosen) => {
+                call.slots = Some(place(&chosen.slots, chosen.columns)?);
+                call.accepted = Some(Accepted::Slot(place(&chosen.accepted, 1)?));
+            }
+            None => {
+                call.slots = if self.has_slots { Some(place(&self.slot, 1)?) } else { None };
+                let accepted = self.accepted.as_ref().map(|x| place(x, 1)).transpose()?;
+                call.accepted = accepted.map(Accepted::Entry);
+            }
+        }
+        call.target = match (&self.token_slots, &self.write_slot) {
+            (Some((slots, columns)), _) => ConvTarget::EachToken(place(slots, *columns)?),
+            (None, Some(slots)) => ConvTarget::Slots(place(slots, 1)?),
+            (None, None) if self.update => ConvTarget::InPlace,
+            (None, None) => ConvTarget::Nowhere,
+        };
+        let of_sequence = total / self.lens.len().max(1);
+        call.parent = self.parent.as_ref().map(|x| place(x, of_sequence.max(1))).transpose()?;
+        Ok(call)
     }
 
     /// Reads the results back.
     pub fn collect(&self, device: &dyn Device, call: &Conv1dUpdate) -> Result<ConvSolution> {
-        let total = self.lens.iter().sum();
+        let total = self.rows();
         let out_bytes = dense_rows(device, &call.out, total, self.dim, "out")?;
         let state = self.pool.read(device, self.dim, &call.state.tensor)?;
         let windows = match (&call.intermediate, &self.windows) {
@@ -351,12 +397,20 @@ impl ConvProblem {
 
     /// The read slot of each sequence; `None` is a padded row.
     pub fn read_slots(&self) -> Vec<Option<usize>> {
+        if let Some(Chosen { slots, columns, accepted }) = &self.chosen {
+            let column =
+                |n: usize| usize::try_from(accepted[n]).ok().filter(|count| (1..=*columns).contains(count));
+            let slot = |n: usize| column(n).and_then(|count| self.named(slots[n * columns + count - 1]));
+            return (0..self.lens.len()).map(slot).collect();
+        }
         let drafts = self.pool.len as i32 - self.width as i32 + 2;
         let is_sound = |n: usize| match &self.accepted {
             Some(accepted) => (1..=drafts).contains(&accepted[n]) && self.lens[n] as i32 <= drafts,
             None => true,
         };
-        self.slot.iter().enumerate().map(|(n, &i)| self.named(i).filter(|_| is_sound(n))).collect()
+        // Without a table no index marks padding.
+        let named = |n: usize, index: i32| if self.has_slots { self.named(index) } else { Some(n) };
+        self.slot.iter().enumerate().map(|(n, &i)| named(n, i).filter(|_| is_sound(n))).collect()
     }
 
     /// Everything by the oracle.
@@ -367,9 +421,16 @@ impl ConvProblem {
             StartFlags::HasInitialState(x) => x.iter().map(|b| *b == 0).collect(),
         };
         let slots = self.read_slots();
-        let targets = self.write_slot.as_ref().unwrap_or(&self.slot).iter().zip(&slots);
-        let write = |(&i, read): (&i32, &Option<usize>)| read.filter(|_| self.update).and(self.named(i));
-        let write_slots: Vec<_> = targets.map(write).collect();
+        let target = |n: usize| match &self.write_slot {
+            Some(write) => self.named(write[n]),
+            None => slots[n],
+        };
+        let writes = self.update && self.token_slots.is_none();
+        let write = |(n, read): (usize, &Option<usize>)| read.filter(|_| writes).and_then(|_| target(n));
+        let write_slots: Vec<_> = slots.iter().enumerate().map(write).collect();
+        let token_slots = self.token_slots.as_ref().map(|(slots, columns)| {
+            (slots.iter().map(|&slot| self.named(slot)).collect::<Vec<_>>(), *columns)
+        });
         let accepted: Option<Vec<usize>> =
             self.accepted.as_ref().map(|x| x.iter().map(|a| usize::try_from(*a).unwrap_or(0)).collect());
         let parent: Option<Vec<_>> =
@@ -387,6 +448,7 @@ impl ConvProblem {
             len: self.pool.len,
             slots: &slots,
             write_slots: &write_slots,
+            token_slots: token_slots.as_ref().map(|(slots, columns)| (&slots[..], *columns)),
             from_zeros: &from_zeros,
             accepted: accepted.as_deref(),
             parent: parent.as_deref(),
@@ -397,9 +459,9 @@ impl ConvProblem {
     /// The bytes that the windows must hold.
     fn expected_windows(&self, oracle: &Conv1dResult) -> Vec<u8> {
         let Some(data) = &self.windows else { return Vec::new() };
-        let width = self.dim * (self.width - 1) * self.io().size();
+        let width = self.dim * (self.width - 1) * self.window_type.size();
         let mut bytes = vec![POISON; data.rows * data.steps * width];
-        let windows = encode_values(&narrow(&oracle.windows), self.io());
+        let windows = encode_values(&narrow(&oracle.windows), self.window_type);
         for ((n, (begin, end)), slot) in self.tokens().into_iter().enumerate().zip(self.read_slots()) {
             let row = data.row.as_ref().map_or(n as i32, |row| row[n]);
             let Some(row) = usize::try_from(row).ok().filter(|row| *row < data.rows && slot.is_some()) else {
@@ -429,8 +491,10 @@ impl ConvProblem {
                 }
             }
         }
-        let state = encode_values(&narrow(&oracle.state), self.io());
-        let slot_bytes = self.dim * self.pool.len * self.io().size();
+        let behind = &solution.out[(self.rows() - self.padding) * self.dim..];
+        ensure!(behind.iter().all(|x| x.to_bits() == 0), "a row behind the last sequence is not zero");
+        let state = encode_values(&narrow(&oracle.state), self.state_type);
+        let slot_bytes = self.dim * self.pool.len * self.state_type.size();
         for (slot, (got, want)) in solution.state.chunks(slot_bytes).zip(state.chunks(slot_bytes)).enumerate()
         {
             ensure!(got == want, "slot {slot} is not what it should be");

@@ -138,6 +138,8 @@ impl LayerCase {
             activation: activation(case)?,
             eps: case.number("eps")?,
             out_stride: values,
+            in_place: false,
+            head_gaps: [0; 3],
         };
         let conv_state = rows(case, "conv_state_out", dim * conv.pool.len, slots)?.data;
         let state = rows(case, "state_out", shape.state_elements() as usize, slots)?.data;

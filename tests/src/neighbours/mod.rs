@@ -8,10 +8,8 @@ pub mod norm;
 pub mod random;
 pub mod recorded;
 
-use crate::device::Device;
-use crate::table::TableForm;
 use anyhow::{Result, ensure};
-use gdn_host::{DType, Table};
+use gdn_host::DType;
 
 /// Holds outputs against the oracle's one by one: `sums` are the sizes of the sums behind them, whose terms may cancel.
 ///
@@ -31,14 +29,4 @@ fn check_elements(name: &str, dtype: DType, got: &[f32], want: &[f64], sums: &[f
         ensure!(error <= allowed, "{name}: element {i} is {got:e}, not {want:e}; allowed is {allowed:.1e}");
     }
     Ok(())
-}
-
-/// Writes a table of i32.
-fn write_indices(device: &mut dyn Device, x: &[i32]) -> Result<Table> {
-    TableForm::default().indices(device, x, 1)
-}
-
-/// Writes a table of i32, if there is one.
-fn write_optional(device: &mut dyn Device, x: Option<&Vec<i32>>) -> Result<Option<Table>> {
-    x.map(|x| write_indices(device, x)).transpose()
 }

@@ -2,11 +2,11 @@
 
 use super::check_elements;
 use crate::compare::widen;
-use crate::device::Device;
-use crate::strided::{Strided, alloc_rows, decode_values, dense_rows};
-use anyhow::Result;
+use crate::device::{Device, POISON};
+use crate::strided::{Strided, alloc_rows, decode_values, dense_rows, encode_values};
+use anyhow::{Result, ensure};
 use gdn_host::reference::norm::gated_rmsnorm;
-use gdn_host::{Activation, DType, GatedRmsNorm, Rows, Tensor, Tile};
+use gdn_host::{Activation, DType, GatedRmsNorm, HeadStrides, Rows, Tensor, Tile};
 
 /// Everything a gated RMSNorm is made of.
 #[derive(Clone, Debug)]
@@ -29,6 +29,10 @@ pub struct NormProblem {
     pub eps: f32,
     /// Elements from an output row to the next.
     pub out_stride: usize,
+    /// Whether outputs take the place of x.
+    pub in_place: bool,
+    /// Elements between the heads of x, z and out, more than V.
+    pub head_gaps: [usize; 3],
 }
 
 /// What came out.
@@ -56,27 +60,56 @@ impl NormProblem {
 
     /// Puts the data into device memory and makes the call.
     pub fn place(&self, device: &mut dyn Device) -> Result<GatedRmsNorm> {
-        let (x, z) = (alloc_rows(device, &self.x)?, alloc_rows(device, &self.z)?);
+        let [x_gap, z_gap, out_gap] = self.head_gaps;
+        let (x, z) = (self.alloc(device, &self.x, x_gap)?, self.alloc(device, &self.z, z_gap)?);
         let weight = alloc_rows(device, &self.weight)?.tensor;
-        let len = (self.tokens.saturating_sub(1) * self.out_stride + self.hv * self.v) as u64;
-        let address = device.alloc(len * self.io().size() as u64)?;
-        let tensor = Tensor { address, dtype: self.io(), len };
-        Ok(GatedRmsNorm {
-            hv: self.hv as u32,
-            v: self.v as u32,
-            tokens: self.tokens as u32,
-            x,
-            z,
-            weight,
-            activation: self.activation,
-            eps: self.eps,
-            out: Rows { tensor, stride: self.out_stride as u64 },
-        })
+        let out = if self.in_place {
+            x
+        } else {
+            let stride = self.out_stride + self.hv * out_gap;
+            let len = (self.tokens.saturating_sub(1) * stride + self.width(out_gap)) as u64;
+            let address = device.alloc(len * self.io().size() as u64)?;
+            Rows { tensor: Tensor { address, dtype: self.io(), len }, stride: stride as u64 }
+        };
+        let (hv, v, tokens) = (self.hv as u32, self.v as u32, self.tokens as u32);
+        let mut call = GatedRmsNorm::new(hv, v, tokens, x, z, weight, out);
+        (call.activation, call.eps) = (self.activation, self.eps);
+        let stride = |gap: usize| (gap > 0).then_some((self.v + gap) as u64);
+        let out = stride(if self.in_place { x_gap } else { out_gap });
+        call.head_strides = HeadStrides { x: stride(x_gap), z: stride(z_gap), out };
+        Ok(call)
+    }
+
+    /// Elements of a row whose heads have so many between them.
+    fn width(&self, gap: usize) -> usize {
+        self.hv * (self.v + gap) - gap
+    }
+
+    /// Writes rows into fresh memory, and nothing between them or their heads.
+    fn alloc(&self, device: &mut dyn Device, x: &Strided, gap: usize) -> Result<Rows> {
+        let size = x.dtype.size();
+        let stride = x.stride + self.hv * gap;
+        let len = self.tokens.saturating_sub(1) * stride + self.width(gap);
+        let address = device.alloc(((x.offset + len) * size) as u64)? + (x.offset * size) as u64;
+        for (i, head) in x.data.chunks(self.v).enumerate() {
+            let at = i / self.hv * stride + i % self.hv * (self.v + gap);
+            device.write(address + (at * size) as u64, &encode_values(head, x.dtype))?;
+        }
+        Ok(Rows { tensor: Tensor { address, dtype: x.dtype, len: len as u64 }, stride: stride as u64 })
     }
 
     /// Reads the result back.
     pub fn collect(&self, device: &dyn Device, call: &GatedRmsNorm) -> Result<NormSolution> {
-        let out_bytes = dense_rows(device, &call.out, self.tokens, self.hv * self.v, "out")?;
+        let (size, stride) = (self.io().size(), call.head_strides.out.unwrap_or(self.v as u64) as usize);
+        let bytes = dense_rows(device, &call.out, self.tokens, self.width(stride - self.v), "out")?;
+        let mut out_bytes = Vec::new();
+        for row in bytes.chunks(self.width(stride - self.v) * size) {
+            for head in row.chunks(stride * size) {
+                let (values, gap) = head.split_at(self.v * size);
+                ensure!(gap.iter().all(|b| *b == POISON), "out: a gap between heads was written");
+                out_bytes.extend_from_slice(values);
+            }
+        }
         Ok(NormSolution { out: decode_values(&out_bytes, self.io()), out_bytes })
     }
 

@@ -41,6 +41,8 @@ pub fn plain_norm(hv: usize, v: usize, tokens: usize, x: DType, io: DType, seed:
         activation: Activation::Silu,
         eps: 1e-6,
         out_stride: width,
+        in_place: false,
+        head_gaps: [0; 3],
     }
 }
 

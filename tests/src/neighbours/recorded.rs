@@ -212,6 +212,8 @@ impl NormCase {
             activation: activation(case)?,
             eps: case.number("eps")?,
             out_stride: width,
+            in_place: false,
+            head_gaps: [0; 3],
         };
         Ok(NormCase { problem, out: rows(case, "out", width, tokens)?.data })
     }

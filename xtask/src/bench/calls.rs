@@ -5,9 +5,9 @@ use super::ops::{CONV_WIDTH, Op, Spec};
 use anyhow::Result;
 use gdn_host::driver::{DeviceBuffer, OwnedStream};
 use gdn_host::{
-    Activation, Beta, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, DType, Decay, Decode, Family,
-    GatedRmsNorm, HeadMap, Inputs, Intermediate, Layout, Operation, Recurrent, Rows, Source, Start,
-    StatePool, Table, Target, Tensor, Tokens, UnpackQkvz,
+    Beta, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, DType, Decay, Decode, Family, GatedRmsNorm,
+    HeadMap, Inputs, Intermediate, Layout, Operation, Recurrent, Rows, Source, Start, StatePool, Table,
+    Target, Tensor, Tokens, UnpackQkvz,
 };
 use gdn_tests::random::Noise;
 use gdn_tests::strided::encode_values;
@@ -200,33 +200,11 @@ fn conv1d(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
     let slots = memory.shuffled(batch)?;
     let pools = memory.states(io, spec.cold_bytes(), launches)?;
     let call = |tensor| -> Box<dyn Operation> {
-        Box::new(Conv1dUpdate {
-            dim: dim as u32,
-            width: CONV_WIDTH as u32,
-            tokens: Tokens::Each { batch, tokens: 1 },
-            x,
-            weight,
-            bias: None,
-            silu: true,
-            round_products: false,
-            state: ConvPool {
-                tensor,
-                slots: batch,
-                pitch: dim * len,
-                len: len as u32,
-                channel_stride: len,
-                tap_stride: 1,
-            },
-            slots,
-            write_slots: None,
-            null_slot: None,
-            start: Start::FromSlot,
-            accepted: None,
-            parent: None,
-            intermediate: None,
-            update: true,
-            out,
-        })
+        let state = ConvPool::taps_contiguous(tensor, batch, dim as u32, len as u32);
+        let tokens = Tokens::Each { batch, tokens: 1 };
+        let mut call = Conv1dUpdate::new(dim as u32, CONV_WIDTH as u32, tokens, x, weight, state, out);
+        call.slots = Some(slots);
+        Box::new(call)
     };
     Ok(pools.into_iter().map(call).collect())
 }
@@ -238,17 +216,8 @@ fn norm(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
     let tensors = memory.states(io, bytes, 3 * launches)?;
     let rows = |tensor| Rows { tensor, stride: width };
     let call = |set: &[Tensor]| -> Box<dyn Operation> {
-        Box::new(GatedRmsNorm {
-            hv: shape.hv,
-            v: shape.v,
-            tokens: spec.batch,
-            x: rows(set[0]),
-            z: rows(set[1]),
-            weight,
-            activation: Activation::Silu,
-            eps: 1e-6,
-            out: rows(set[2]),
-        })
+        let [x, z, out] = [0, 1, 2].map(|i| rows(set[i]));
+        Box::new(GatedRmsNorm::new(shape.hv, shape.v, spec.batch, x, z, weight, out))
     };
     Ok(tensors.chunks_exact(3).map(call).collect())
 }

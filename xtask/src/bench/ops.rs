@@ -113,7 +113,7 @@ impl Spec {
             Op::Decode | Op::KdaDecode => ModuleKey::decode,
             Op::Verify | Op::Update | Op::KdaVerify | Op::KdaUpdate => ModuleKey::recurrent,
             Op::UnpackQkvz => return ModuleKey::unpack_qkvz(),
-            Op::Conv1dUpdate => return ModuleKey::conv1d_update(self.io),
+            Op::Conv1dUpdate => return ModuleKey::conv1d_update(self.io, self.io),
             Op::GatedRmsNorm => return ModuleKey::gated_rmsnorm(self.io, self.io, self.shape.v),
             Op::CopyState => return ModuleKey::copy_state(),
             Op::ConvertLayout => return ModuleKey::convert_layout(self.state),

@@ -132,7 +132,7 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
 /// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a single
 /// token with K of 96 and more and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team has a whole head's),
 /// a single token with a decay per key in small tiles (32 warps) and in large ones of VK (16), and several tokens (16 warps where
-/// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32). Registers are given in steps of eight, but what ptxas
+/// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32), a convolution (24 warps, 22 with states of f32). Registers are given in steps of eight, but what ptxas
 /// spills depends on the very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two
 /// registers once a block, on any device that is built for. Small tiles of KV with an f32 state and a decay per key get more than
 /// ptxas would take by itself, for 2 % with one sequence.
@@ -154,6 +154,8 @@ fn most_registers(kernel: &Kernel) -> Option<u32> {
         ("RecurrentParams", 96..) if is_f32 => 96,
         ("RecurrentParams", _) if is_kv || held > 32 => 128,
         ("RecurrentParams", _) => 120,
+        ("Conv1dParams", _) if is_f32 => 88,
+        ("Conv1dParams", _) => 80,
         _ => return None,
     })
 }
