@@ -27,10 +27,10 @@ use core::marker::PhantomData;
 /// Where a lane stands: its lane group, and its place in the group.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
-    /// Lane group within the warp.
-    pub(crate) group: u32,
     /// Lane within the group, which is the piece that it holds of each row.
     pub(crate) lane: u32,
+    /// Lane group within the warp.
+    pub(crate) group: u32,
     /// Team within the block; where a group is within a warp, each warp is a team.
     pub(crate) team: u32,
 }
@@ -87,8 +87,8 @@ pub(crate) trait Layout: 'static {
     /// Bytes from the team's first row to this lane's part of the tile.
     fn lane_offset<S: Element, const K: u32>(place: Place, v: u32) -> u64;
 
-    /// The row of the team that is row `r` of this lane's group.
-    fn row<S: Element, const K: u32, const R: usize>(r: u32, place: Place) -> u32;
+    /// The row of the team that is row `r` of a lane group.
+    fn row<S: Element, const K: u32, const R: usize>(r: u32, group: u32) -> u32;
 
     /// Bytes from the lane's part of a tile to its vector `x`.
     fn vector_offset<S: Element, const K: u32, const R: usize>(x: usize, v: u32) -> u64;
@@ -157,8 +157,8 @@ impl Layout for Vk {
     }
 
     #[inline(always)]
-    fn row<S: Element, const K: u32, const R: usize>(r: u32, place: Place) -> u32 {
-        r * Form::<Self, S, K, R>::GROUPS + place.group
+    fn row<S: Element, const K: u32, const R: usize>(r: u32, group: u32) -> u32 {
+        r * Form::<Self, S, K, R>::GROUPS + group
     }
 
     #[inline(always)]
@@ -202,8 +202,8 @@ impl Layout for Kv {
     }
 
     #[inline(always)]
-    fn row<S: Element, const K: u32, const R: usize>(r: u32, place: Place) -> u32 {
-        place.group * S::VECTOR as u32 + r
+    fn row<S: Element, const K: u32, const R: usize>(r: u32, group: u32) -> u32 {
+        group * S::VECTOR as u32 + r
     }
 
     #[inline(always)]

@@ -203,7 +203,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     #[inline(always)]
     pub(crate) fn carried(place: Place) -> u32 {
         match Self::WARPS {
-            1 => L::row::<S, K, R>(place.lane / Self::SHARERS, place),
+            1 => L::row::<S, K, R>(place.lane / Self::SHARERS, place.group),
             _ => Self::thread(place) % Self::TEAM_ROWS,
         }
     }
