@@ -165,9 +165,6 @@ table::kernels! {
         gdn_kda_decode_bf16_f16_k128_r8: (bf16, f16, 128, 8) 256;
         gdn_kda_decode_f16_f32_k128_r8: (f16, f32, 128, 8) 256;
         gdn_kda_decode_f16_bf16_k64_r4: (f16, bf16, 64, 4) 256;
-        gdn_kda_decode_bf16_f32_k64_r4: (bf16, f32, 64, 4) 256;
-        gdn_kda_decode_bf16_f16_k64_r4: (bf16, f16, 64, 4) 256;
-        gdn_kda_decode_f16_f32_k64_r4: (f16, f32, 64, 4) 256;
     }
     kda_decode_kv = decode::decode(Kv, PerKey) (DecodeParams, tiles) {
         gdn_kda_decode_kv_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
@@ -215,9 +212,6 @@ table::kernels! {
         gdn_recurrent_bf16_f16_k128_r8: (bf16, f16, 128, 8) 256;
         gdn_recurrent_f16_f32_k128_r8: (f16, f32, 128, 8) 256;
         gdn_recurrent_f16_bf16_k64_r4: (f16, bf16, 64, 4) 256;
-        gdn_recurrent_bf16_f32_k64_r4: (bf16, f32, 64, 4) 256;
-        gdn_recurrent_bf16_f16_k64_r4: (bf16, f16, 64, 4) 256;
-        gdn_recurrent_f16_f32_k64_r4: (f16, f32, 64, 4) 256;
         gdn_recurrent_f32_f32_k96_r4: (f32, f32, 96, 4) 256;
         gdn_recurrent_f32_bf16_k96_r4: (f32, bf16, 96, 4) 256;
         gdn_recurrent_bf16_bf16_k96_r8: (bf16, bf16, 96, 8) 256;
@@ -271,9 +265,6 @@ table::kernels! {
         gdn_kda_recurrent_bf16_f16_k128_r8: (bf16, f16, 128, 8) 256;
         gdn_kda_recurrent_f16_f32_k128_r8: (f16, f32, 128, 8) 256;
         gdn_kda_recurrent_f16_bf16_k64_r4: (f16, bf16, 64, 4) 256;
-        gdn_kda_recurrent_bf16_f32_k64_r4: (bf16, f32, 64, 4) 256;
-        gdn_kda_recurrent_bf16_f16_k64_r4: (bf16, f16, 64, 4) 256;
-        gdn_kda_recurrent_f16_f32_k64_r4: (f16, f32, 64, 4) 256;
     }
     kda_recurrent_kv = recurrent::recurrent(Kv, PerKey) (RecurrentParams, tiles) {
         gdn_kda_recurrent_kv_f32_f32_k128_r16: (f32, f32, 128, 16) 256;

@@ -22,7 +22,7 @@ pub struct Decode {
     pub inputs: Inputs,
     /// Sequences, N. With 0 nothing is launched.
     pub batch: u32,
-    /// States, updated in place. In layout VK with K = 64 and 128 of any type; else f32 or the type of q, or f16 under bf16.
+    /// States, updated in place. Of type f32, that of q, or f16 under bf16; in layout VK with K = 128 of any type.
     pub state: StatePool,
     /// `[N]`: the slot each sequence starts from. Without it sequence n's is n.
     pub slots: Option<Table>,

@@ -151,7 +151,7 @@ impl Inputs {
             _ => CallError::Type {
                 field,
                 have,
-                want: "f32, the type of q, or f16 with q in bf16, in layout KV",
+                want: "f32, the type of q, or f16 with q in bf16; of any type in layout VK with K = 128",
             },
         })
     }

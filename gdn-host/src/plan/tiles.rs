@@ -11,14 +11,17 @@ pub const MAX_WARPS: u32 = 16;
 
 /// Whether there are kernels of the recurrence for the module's layout, gate, types and K.
 ///
-/// K = 64 and 128 have, with states `[V, K]`, every pair of types; with states `[K, V]` a state in f32, in the type of the
-/// inputs, or in f16 under bf16. K = 96 and 256 have GDN alone, with f32 and bf16 states under bf16 inputs, and f32 under f32.
+/// K = 64 and 128 have a state in f32, in the type of the inputs, or in f16 under bf16. The other pairs of types are there for
+/// states `[V, K]` with K = 128, and for decode of GDN with K = 64. K = 96 and 256 have GDN alone, with f32 and bf16 states
+/// under bf16 inputs, and f32 under f32.
 pub(crate) fn is_served(module: ModuleKey) -> bool {
     let (Some(state), Some(io)) = (module.state, module.io) else {
         return false;
     };
     match module.k {
-        64 | 128 => !is_mixed(module) || !module.is_kv() || (state, io) == (DType::F16, DType::Bf16),
+        64 | 128 if !is_mixed(module) || (state, io) == (DType::F16, DType::Bf16) => true,
+        64 => !(module.is_kv() || module.is_kda() || module.has_several_tokens()),
+        128 => !module.is_kv(),
         96 | 256 => !module.is_kda() && io != DType::F16 && !is_mixed(module),
         _ => false,
     }

@@ -72,11 +72,12 @@ pub fn output_in_f32(device: &mut dyn Device) -> Result<()> {
 
 /// Every state type with every input type, one token and several, GDN and KDA.
 pub fn every_pair_of_types(device: &mut dyn Device) -> Result<()> {
+    let shape = HeadShape { k: 128, ..SHAPE };
     let kinds = [Family::Gdn, Family::Kda]
         .map(|f| [(f, Tokens::One { batch: 2 }), (f, Tokens::Each { batch: 1, tokens: 2 })]);
     for (family, tokens) in kinds.into_iter().flatten() {
         for (state, io) in TYPES.into_iter().flat_map(|state| TYPES.map(|io| (state, io))) {
-            let p = Plain { family, io, ..Plain::new(SHAPE, tokens.clone(), state, 25) }.problem();
+            let p = Plain { family, io, ..Plain::new(shape, tokens.clone(), state, 25) }.problem();
             let pair = || format!("{family:?}, state {}, inputs {}", state.name(), io.name());
             p.run_and_check(device, Tile::Auto).with_context(pair)?;
         }

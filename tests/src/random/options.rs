@@ -108,7 +108,8 @@ impl Options {
         let is_common = matches!(shape.k, 64 | 128);
         let family = if is_common { family } else { Family::Gdn };
         let io = if is_common || io != DType::F16 { io } else { DType::Bf16 };
-        let is_mixed = is_common && (layout == Layout::Vk || (state, io) == (DType::F16, DType::Bf16));
+        let is_mixed =
+            shape.k == 128 && layout == Layout::Vk || is_common && (state, io) == (DType::F16, DType::Bf16);
         let state = if is_mixed || state == DType::F32 { state } else { io };
         let mut p = Plain { shape, family, layout, state, io, tokens, seed }.problem();
         let mut noise = Noise::new(seed ^ 0x5eed);

@@ -15,7 +15,7 @@ pub struct Args {
     /// Operations
     #[arg(long, value_delimiter = ',', default_value = "decode")]
     pub(super) ops: Vec<Op>,
-    /// Heads, as H:HV
+    /// Heads, as H:HV, or with other dimensions than 128 x 128 as H:HV:KxV
     #[arg(long, value_delimiter = ',', default_value = "16:32")]
     pub(super) heads: Vec<String>,
     /// Types of the state
@@ -165,9 +165,15 @@ pub fn parse_spec(shape: &Shape, tokens: u32) -> Result<Spec> {
 }
 
 pub(super) fn parse_heads(text: &str) -> Result<HeadShape> {
-    let (h, hv) = text.split_once(':').with_context(|| format!("--heads {text}: it is H:HV, as 16:32"))?;
+    let (heads, dimensions) = match text.rsplit_once(':') {
+        Some((heads, dimensions)) if dimensions.contains('x') => (heads, dimensions),
+        _ => (text, "128x128"),
+    };
+    let pair = heads.split_once(':').zip(dimensions.split_once('x'));
+    let how = || format!("--heads {text}: it is H:HV, as 16:32, or H:HV:KxV, as 30:30:96x192");
+    let ((h, hv), (k, v)) = pair.with_context(how)?;
     let number = |x: &str| x.parse().with_context(|| format!("--heads {text}: {x} is no number"));
-    Ok(HeadShape::new(number(h)?, number(hv)?, 128, 128)?)
+    Ok(HeadShape::new(number(h)?, number(hv)?, number(k)?, number(v)?)?)
 }
 
 pub(super) fn parse_type(text: &str) -> Result<DType> {
@@ -242,6 +248,12 @@ mod tests {
         let text = "--ops verify: --layer is for decode and kda_decode";
         assert_eq!(refused("--layer --ops decode,verify"), text);
         assert!(refused("--heads 16").contains("--heads 16: it is H:HV"));
+        assert_eq!(
+            refused("--heads 30:30:96x200"),
+            "v = 200 is not supported: it must be a multiple of 32 from 32 to 512"
+        );
+        let shape = parse_heads("30:30:96x192").unwrap();
+        assert_eq!((shape.h, shape.hv, shape.k, shape.v), (30, 30, 96, 192));
         assert!(refused("--states f64").contains("--states f64"));
     }
 }

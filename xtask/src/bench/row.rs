@@ -14,6 +14,12 @@ pub struct Shape {
     pub h: u32,
     /// Value heads.
     pub hv: u32,
+    /// Key dimension; the peers' files leave it out.
+    #[serde(default = "usual_dimension")]
+    pub k: u32,
+    /// Value dimension; the peers' files leave it out.
+    #[serde(default = "usual_dimension")]
+    pub v: u32,
     /// Type of the state.
     pub state: Cow<'static, str>,
     /// Type of q, k and v.
@@ -22,6 +28,11 @@ pub struct Shape {
     pub layout: Cow<'static, str>,
     /// Sequences.
     pub batch: u32,
+}
+
+/// K and V of the models that are timed most.
+fn usual_dimension() -> u32 {
+    128
 }
 
 /// A timed shape.
@@ -77,6 +88,8 @@ impl From<&Spec> for Shape {
             op: spec.op.name().into(),
             h: spec.shape.h,
             hv: spec.shape.hv,
+            k: spec.shape.k,
+            v: spec.shape.v,
             state: spec.state.name().into(),
             io: spec.io.name().into(),
             layout: layout_name(spec.layout).into(),
@@ -95,9 +108,11 @@ impl Shape {
         [op.to_string(), self.heads(), state.to_string(), layout.to_string(), batch.to_string()]
     }
 
-    /// `16:32`.
+    /// `16:32`, or `30:30:96x192` with other dimensions than 128 x 128.
     pub fn heads(&self) -> String {
-        format!("{}:{}", self.h, self.hv)
+        let Shape { h, hv, k, v, .. } = self;
+        let is_usual = [*k, *v] == [usual_dimension(); 2];
+        if is_usual { format!("{h}:{hv}") } else { format!("{h}:{hv}:{k}x{v}") }
     }
 }
 
