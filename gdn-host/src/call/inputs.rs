@@ -146,7 +146,7 @@ impl Inputs {
                 CallError::Type { field, have, want: "f32, with q in f32 and this K" }
             }
             (96 | 256, false, DType::Bf16) => {
-                CallError::Type { field, have, want: "f32 or bf16, with this K" }
+                CallError::Type { field, have, want: "f32 or bf16, with q in bf16 and this K" }
             }
             _ => CallError::Type {
                 field,

@@ -132,7 +132,8 @@ fn types() {
     assert_eq!(out, "out: type f16 does not fit, expected the type of q, or f32");
 }
 
-/// GDN in layout VK has a kernel for every pair of types; elsewhere the state is f32 or has the type of q.
+/// A state in f32, in the type of q, or in f16 under bf16 has kernels everywhere with K = 64 and 128; other pairs of types are
+/// in layout VK with K = 128. K = 96 and 256 are for GDN, with f32 and bf16.
 #[test]
 fn pairs_of_types() {
     let state = |dtype: DType, layout: Layout, family: Family| {
@@ -146,15 +147,49 @@ fn pairs_of_types() {
     let kinds = [Layout::Vk, Layout::Kv].into_iter().flat_map(|l| [(l, Family::Gdn), (l, Family::Kda)]);
     for (dtype, (layout, family)) in kinds.flat_map(|kind| all.map(|dtype| (dtype, kind))) {
         let change = state(dtype, layout, family);
-        if dtype == DType::F16 && (layout, family) != (Layout::Vk, Family::Gdn) {
-            assert_eq!(refusal(change), "state: type f16 does not fit, expected f32, or the type of q");
-        } else {
-            let mut call = valid();
-            change(&mut call);
-            call.check().unwrap();
+        let mut call = valid();
+        change(&mut call);
+        call.check().unwrap();
+        // Under f16 a bf16 state is one of the other pairs.
+        let under_f16 = |k: u32| {
+            move |c: &mut Decode| {
+                change(c);
+                c.inputs.shape.k = k;
+                for rows in [&mut c.inputs.q, &mut c.inputs.k, &mut c.inputs.v, &mut c.out] {
+                    rows.tensor.dtype = DType::F16;
+                }
+            }
+        };
+        for k in [64, 128] {
+            if dtype == DType::Bf16 && (layout == Layout::Kv || family == Family::Kda && k == 64) {
+                assert_eq!(refusal(under_f16(k)), format!("state: type bf16 does not fit, expected {WANT}"));
+            } else {
+                let mut call = valid();
+                under_f16(k)(&mut call);
+                call.check().unwrap();
+            }
         }
     }
+    let of_k = |k: u32, io: DType, state: DType, family: Family| {
+        refusal(|c| {
+            (c.inputs.shape.k, c.inputs.family, c.state.tensor.dtype) = (k, family, state);
+            for rows in [&mut c.inputs.q, &mut c.inputs.k, &mut c.inputs.v] {
+                rows.tensor.dtype = io;
+            }
+        })
+    };
+    let (f32, bf16, f16) = (DType::F32, DType::Bf16, DType::F16);
+    let (gdn, kda) = (Family::Gdn, Family::Kda);
+    assert_eq!(of_k(96, bf16, f32, kda), "family: KDA has kernels for K = 64 and 128 only");
+    assert_eq!(of_k(96, f16, f32, gdn), "q: type f16 does not fit, expected f32 or bf16, with this K");
+    let text = "state: type f16 does not fit, expected f32 or bf16, with q in bf16 and this K";
+    assert_eq!(of_k(256, bf16, f16, gdn), text);
+    let text = "state: type bf16 does not fit, expected f32, with q in f32 and this K";
+    assert_eq!(of_k(256, f32, bf16, gdn), text);
 }
+
+/// What a state may be with K = 64 and 128.
+const WANT: &str = "f32, the type of q, or f16 with q in bf16; of any type in layout VK with K = 128";
 
 #[test]
 fn values() {
@@ -201,7 +236,7 @@ fn beta_for_each_row() {
 #[test]
 fn shapes() {
     assert_eq!(refusal(|c| c.inputs.shape.hv = 5), "shape: hv = 5 is not a multiple of h = 2");
-    assert!(refusal(|c| c.inputs.shape.k = 96).starts_with("shape: k = 96 is not supported"));
+    assert!(refusal(|c| c.inputs.shape.k = 112).starts_with("shape: k = 112 is not supported"));
     assert_eq!(refusal(|c| c.inputs.shape.h = 0), "shape: h is 0: there must be at least one head");
 }
 

@@ -82,7 +82,7 @@ fn tiles_that_do_not_exist_in_kv() {
         kv(recurrent, DType::Bf16, 128, Tile::Rows(16)),
         refused(16, "recurrent_kv_bf16_bf16_k128", "32, 64 or 128")
     );
-    assert_eq!(kv(recurrent, DType::Bf16, 64, Tile::Rows(64)), Ok((16, 2, 64)));
+    assert_eq!(kv(recurrent, DType::Bf16, 64, Tile::Rows(64)), Ok((8, 2, 64)));
     let half_a_team = kv(decode, DType::F32, 128, Tile::Exact { rows: 32, warps: 4 }).unwrap_err();
     assert!(half_a_team.contains("32 rows with 4 warps"), "{half_a_team}");
     // Small tiles have few teams, as many as their shared memory is for.

@@ -63,7 +63,7 @@ fn options() {
     assert!(refusal(|c| c.inputs.scale = Some(f32::NAN)).starts_with("scale: NaN is not allowed"));
     assert!(refusal(|c| c.inputs.l2norm = Some(0.0)).starts_with("l2norm: 0 is not allowed"));
     assert!(refusal(|c| c.null_slot = Some(-2)).starts_with("null_slot: -2 is not allowed"));
-    assert!(refusal(|c| c.inputs.shape.v = 32).starts_with("shape: v = 32 is not supported"));
+    assert!(refusal(|c| c.inputs.shape.v = 48).starts_with("shape: v = 48 is not supported"));
     assert_eq!(
         refusal(|c| c.inputs.v.tensor.dtype = DType::F16),
         "v: type f16 does not fit, expected the type of q"

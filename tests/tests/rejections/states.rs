@@ -44,16 +44,28 @@ fn kept_buffer(call: &mut Recurrent) -> &mut Intermediate {
 
 #[test]
 fn types_of_states() {
-    let want = "type f16 does not fit, expected f32, or the type of q";
-    assert_eq!(refusal(|c| pool(c).tensor.dtype = DType::F16), format!("source: {want}"));
+    let want = "type bf16 does not fit, expected f32, the type of q, or f16 with q in bf16; of any type in layout VK with K = 128";
+    let inputs_in_f16 = |c: &mut Recurrent| {
+        c.inputs.shape.k = 64;
+        for rows in [&mut c.inputs.q, &mut c.inputs.k, &mut c.inputs.v] {
+            rows.tensor.dtype = DType::F16;
+        }
+    };
+    let source = |c: &mut Recurrent| {
+        inputs_in_f16(c);
+        pool(c).tensor.dtype = DType::Bf16;
+    };
+    assert_eq!(refusal(source), format!("source: {want}"));
     let zeros = |c: &mut Recurrent| {
+        inputs_in_f16(c);
         c.source = Source::Zeros;
-        finals(c).tensor.dtype = DType::F16;
+        finals(c).tensor.dtype = DType::Bf16;
     };
     assert_eq!(refused(by_sequence(), zeros), format!("target: {want}"));
     let only_buffer = |c: &mut Recurrent| {
+        inputs_in_f16(c);
         (c.source, c.target) = (Source::Zeros, Target::Nowhere);
-        kept_buffer(c).tensor.dtype = DType::F16;
+        kept_buffer(c).tensor.dtype = DType::Bf16;
     };
     assert_eq!(refused(kept(), only_buffer), format!("intermediate: {want}"));
     let other = "type bf16 does not fit, expected the type of the state";
