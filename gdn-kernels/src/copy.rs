@@ -38,7 +38,7 @@ impl Slot {
     /// `n` lies in the table, if there is one.
     #[inline(always)]
     pub(crate) unsafe fn of_copy(slots: &Slots, n: u32) -> Slot {
-        let by_table = slots.slot.address != 0;
+        let by_table = slots.slot.is_there();
         // SAFETY: the caller's promise.
         let listed = unsafe { Index::load_if(by_table, &slots.slot, n, 0) };
         // Without a table there is no index that marks padding.
@@ -62,7 +62,7 @@ pub(crate) unsafe fn copy_state(p: &CopyStateParams) {
     // only below the number of a copy's.
     unsafe {
         let (source, target) = (Slot::of_copy(&p.source, n), Slot::of_copy(&p.target, n));
-        let commits = p.accepted.address != 0;
+        let commits = p.accepted.is_there();
         let accepted = Index::load_if(commits, &p.accepted, n, 0);
         // A count of 0 is the largest step there is.
         let step = if commits { (accepted.get() as u32).wrapping_sub(1) } else { 0 };

@@ -43,7 +43,7 @@
 use crate::abi::{DecodeParams, flags};
 use crate::arch::{grid, shared, thread, warp};
 use crate::element::Element;
-use crate::entry::{Flag, Index};
+use crate::entry::{Flag, Index, is_there};
 use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::prepare::{Loads, Tokens, token_bytes};
@@ -102,9 +102,8 @@ pub(crate) unsafe fn decode<
         let own = is_small && G::decays(K) == 1;
         let zero = lane_zero();
         let at = if own { n } else { n + zero };
-        let (listed, separate) = (p.pool.slot.address != 0, p.pool.write_slot.address != 0);
+        let (listed, separate) = (is_there(&p.pool.slot), is_there(&p.pool.write_slot));
         let slot = Index::load_if(listed, &p.pool.slot, at, 0);
-        let write_slot = Index::load_if(separate, &p.pool.write_slot, at, 0);
         let reset = Flag::load(&p.pool.reset, at);
         if p.layer.flags & flags::EARLY != 0 {
             // The predecessor may still write the inputs; meanwhile the state comes as far as the L2.
@@ -127,8 +126,9 @@ pub(crate) unsafe fn decode<
         };
         let slot = slot.behind(last & zero).get();
         let slot = if listed { slot } else { n as i32 };
-        let is_there = names_slot(slot, p.pool.slots, if listed { p.pool.null_slot } else { -1 });
-        if !(own || is_there) {
+        let null_slot = if listed { p.pool.null_slot } else { -1 };
+        let is_real = names_slot(slot, p.pool.slots, null_slot);
+        if !(own || is_real) {
             out.store::<T>(n, work.row, 0.0);
             return;
         }
@@ -136,16 +136,17 @@ pub(crate) unsafe fn decode<
         let in_slot = work.state_offset::<S, L, K>(&p.layer);
         let state_at = |slot: i32| slot_at::<S>(p.pool.state + in_slot, slot as u32, p.pool.pitch);
         let inverted = p.layer.flags & flags::RESET_INVERTED != 0;
-        let fresh = p.pool.reset.address != 0 && (reset.bits() != 0) != inverted;
+        let fresh = is_there(&p.pool.reset) && (reset.bits() != 0) != inverted;
         let state = match own {
-            true => Tile::<S, L, K, R>::load_if(is_there & !fresh, state_at(slot), p.layer.v, work.place),
+            true => Tile::<S, L, K, R>::load_if(is_real & !fresh, state_at(slot), p.layer.v, work.place),
             false if fresh => Tile::<S, L, K, R>::ZEROS,
             false => Tile::<S, L, K, R>::load(state_at(slot), p.layer.v, work.place),
         };
 
         let v = block.load_v(true, n, work.row);
+        let write_slot = Index::load_if(separate, &p.pool.write_slot, n + zero, 0);
         let later = later(n, p.pool.ahead, p.n);
-        let later_at = later.unwrap_or(n) + lane_zero();
+        let later_at = later.unwrap_or(n) + zero;
         let later_slot = Index::load_if(listed & later.is_some(), &p.pool.slot, later_at, 0);
         let token = match asked {
             Asked::Own(loads) => block.own(loads),
@@ -170,12 +171,12 @@ pub(crate) unsafe fn decode<
         let exchange = Exchange { sums: shared + token_bytes(K) as u32, corrections: shared };
         let (value, tile) = Tile::<S, L, K, R>::step_of(state, &token, T::widen(v), work.place, exchange);
         grid::launch_dependents();
-        let write_slot = if separate { write_slot.get() } else { slot };
-        let null_slot = if separate | listed { p.pool.null_slot } else { -1 };
-        if is_there && names_slot(write_slot, p.pool.slots, null_slot) {
+        let (write_slot, null_slot) =
+            if separate { (write_slot.get(), p.pool.null_slot) } else { (slot, null_slot) };
+        if is_real && names_slot(write_slot, p.pool.slots, null_slot) {
             tile.store(state_at(write_slot), p.layer.v, work.place);
         }
-        let value = if is_there { value } else { 0.0 };
+        let value = if is_real { value } else { 0.0 };
         out.store::<T>(n, work.row, value);
         if is_small {
             ask();

@@ -4,12 +4,25 @@
 //! the lower word is read, and of 64 bits the upper one as well; of a flag a byte or a word.
 
 use crate::abi::{Entry as Kind, Table};
-use crate::arch::memory;
+use crate::arch::{compiler, memory};
+use crate::token::wide;
 
-/// The address of an entry of `1 << shift` bytes.
+/// The address of the first entry of a row.
 #[inline(always)]
-fn address(table: &Table, shift: u32, row: u32, column: u32) -> u64 {
-    table.address + ((row as u64 * table.stride as u64 + column as u64) << shift)
+fn row_at(table: &Table, row: u32) -> u64 {
+    table.address + wide(row, table.stride)
+}
+
+/// What the entries are. Read together with the stride it would be compared as 64 bits, in twice as many instructions.
+#[inline(always)]
+fn entry(table: &Table) -> u32 {
+    compiler::opaque(table.entry)
+}
+
+/// Whether there is a table.
+#[inline(always)]
+pub(crate) fn is_there(table: &Table) -> bool {
+    entry(table) != 0
 }
 
 /// An index, a count or a length that was asked for but not yet looked at.
@@ -36,8 +49,8 @@ impl Index {
     /// If the condition is true, the table has such an entry.
     #[inline(always)]
     pub(crate) unsafe fn load_if(condition: bool, table: &Table, row: u32, column: u32) -> Index {
-        let is_wide = table.entry == Kind::I64 as u32;
-        let at = address(table, 2 + is_wide as u32, row, column);
+        let is_wide = entry(table) == Kind::I64 as u32;
+        let at = row_at(table, row) + ((column as u64) << (2 + is_wide as u32));
         // SAFETY: the caller's promise.
         unsafe {
             Index {
@@ -53,8 +66,8 @@ impl Index {
     /// The table has such a row.
     #[inline(always)]
     pub(crate) unsafe fn load_anew(table: &Table, row: u32) -> Index {
-        let is_wide = table.entry == Kind::I64 as u32;
-        let at = address(table, 2 + is_wide as u32, row, 0);
+        let is_wide = entry(table) == Kind::I64 as u32;
+        let at = row_at(table, row);
         // SAFETY: the caller's promise.
         unsafe {
             let low = memory::load_u32_anew(at);
@@ -86,12 +99,13 @@ impl Flag {
     /// The table has such a row.
     #[inline(always)]
     pub(crate) unsafe fn load(table: &Table, row: u32) -> Flag {
-        let (is_there, is_byte) = (table.address != 0, table.entry == Kind::U8 as u32);
-        let at = address(table, if is_byte { 0 } else { 2 }, row, 0);
-        // SAFETY: the caller's promise; one of the two loads is made.
+        let (entry, at) = (entry(table), row_at(table, row));
+        let is_byte = entry == Kind::U8 as u32;
+        let is_word = entry == Kind::I32 as u32 || entry == Kind::U32 as u32;
+        // SAFETY: the caller's promise; at most one of the two loads is made.
         unsafe {
-            let byte = memory::load_u8_if(is_there & is_byte, at);
-            let word = memory::load_u32_if(is_there & !is_byte, at);
+            let byte = memory::load_u8_if(is_byte, at);
+            let word = memory::load_u32_if(is_word, at);
             Flag(byte | word)
         }
     }

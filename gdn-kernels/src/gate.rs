@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! decay = e^g,   x = a + dt_bias
-//! softplus       g = -exp(a_log) * softplus(x)
+//! softplus       g = -exp(a_log) * softplus(x),   softplus(x) = log(1 + e^(s x)) / s
 //! lower bound    g = lower_bound * sigmoid(exp(a_log) * x)
 //! given          g = a
 //! ```
@@ -13,6 +13,7 @@
 //! A decay takes about a hundred instructions; who works it out for whom is [`crate::token`]'s matter.
 
 use crate::abi::{Gate as Inputs, flags};
+use crate::arch::float;
 use crate::element::{ROW, Scalar, round_to};
 use crate::keys::Decay;
 use crate::math::{exp, finite, sigmoid, softplus};
@@ -108,14 +109,13 @@ impl DecayInputs {
         i: u32,
         k: u32,
     ) -> Self {
-        let has_tables = options & flags::DECAY_GIVEN == 0;
         let (at, bias_at) = G::index(heads, i, k, options);
-        // SAFETY: the caller's promise; with `DECAY_GIVEN` the tables are not there and not read.
+        // SAFETY: the caller's promise; a tensor that is not there is not read, and is zero.
         unsafe {
             DecayInputs {
                 a: Scalar::load_if(true, gate.a, row + at as u64, gate.a_dtype),
-                bias: Scalar::load_if(has_tables, gate.dt_bias, bias_at as u64, gate.dt_bias_dtype),
-                a_log: Scalar::load_if(has_tables, gate.a_log, heads.value as u64, gate.a_log_dtype),
+                bias: Scalar::load_if(gate.dt_bias != 0, gate.dt_bias, bias_at as u64, gate.dt_bias_dtype),
+                a_log: Scalar::load_if(gate.a_log != 0, gate.a_log, heads.value as u64, gate.a_log_dtype),
             }
         }
     }
@@ -127,11 +127,12 @@ impl DecayInputs {
         let g = if options & flags::DECAY_GIVEN != 0 {
             a
         } else {
-            let (x, rate) = (finite(a + self.bias.to_f32()), exp(self.a_log.to_f32()));
+            let (x, rate) = (a + self.bias.to_f32(), exp(self.a_log.to_f32()));
             if options & flags::LOWER_BOUND != 0 {
-                gate.lower_bound * sigmoid(rate * x)
+                gate.lower_bound * sigmoid(rate * finite(x))
             } else {
-                -rate * softplus(x, gate.softplus_threshold)
+                let s = gate.softplus_beta;
+                -rate * softplus(finite(s * x), gate.softplus_threshold) * float::rcp(s)
             }
         };
         exp(g)
@@ -152,6 +153,6 @@ pub(crate) unsafe fn load_beta(gate: &Inputs, at: u64) -> Scalar {
 #[inline(always)]
 pub(crate) fn beta(gate: &Inputs, options: u32, b: Scalar) -> f32 {
     let b = b.to_f32();
-    let beta = if options & flags::BETA_GIVEN != 0 { b } else { sigmoid(b) };
+    let beta = if options & flags::BETA_GIVEN != 0 { b } else { gate.beta_scale * sigmoid(b) };
     if options & flags::BETA_ROUNDED != 0 { round_to(beta, gate.b_dtype) } else { beta }
 }

@@ -45,7 +45,7 @@ use crate::entry::{Flag, Index};
 use crate::gate::Gate;
 use crate::layout::Layout;
 use crate::prepare::{CHUNK, Tokens, VALUE_BYTES, token_bytes};
-use crate::tile::{self, CORRECTIONS_BYTES, Exchange, Shared, Tile};
+use crate::tile::{self, CORRECTIONS_BYTES, Exchange, Shared, Tile, buffer_at};
 use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, tokens_of, wide};
 
 /// Bytes of prepared tokens and their values.
@@ -66,12 +66,12 @@ impl<const K: u32> tile::Front<K> for Front {
 /// `n` lies in the tables.
 #[inline(always)]
 unsafe fn start_slot(p: &RecurrentParams, n: u32) -> Index {
-    if p.pool.slot.address == 0 {
+    if !p.pool.slot.is_there() {
         return Index::of(n);
     }
     // SAFETY: the caller's promise; the accepted count is checked before it is used.
     unsafe {
-        if p.accepted.address == 0 {
+        if !p.accepted.is_there() {
             return Index::load_if(true, &p.pool.slot, n, 0);
         }
         // A count that is none is the largest there is.
@@ -112,17 +112,71 @@ pub(crate) unsafe fn recurrent<
     p: &RecurrentParams,
 ) {
     let work = Work::of_thread::<S, L, K, R>(&p.layer, compiler::opaque(thread::thread_idx_x()));
-    let (n, v, options) = (work.n, p.layer.v, p.layer.flags);
-    if n >= p.n {
-        return;
+    // SAFETY: the caller's promise.
+    unsafe {
+        if work.n < p.n {
+            sequence::<L, G, S, T, K, R, THREADS>(p, &work);
+        }
+        if p.cu_seqlens.is_there() {
+            clear_rest::<L, S, T, K, R>(p);
+        }
     }
-    let has = |flag: u32| options & flag != 0;
-    let out = Output {
+}
+
+/// The outputs of a lane that works on `work`.
+#[inline(always)]
+fn outputs<L: Layout, S: Element, const K: u32, const R: usize>(p: &RecurrentParams, work: &Work) -> Output {
+    Output {
         out: p.out,
         stride: p.out_stride,
-        is_f32: has(flags::OUT_F32),
+        is_f32: p.layer.flags & flags::OUT_F32 != 0,
         stores: Tile::<S, L, K, R>::stores_output(work.place) && p.out != 0,
-    };
+    }
+}
+
+/// Stores zeros to the rows of the output behind the last sequence, those of a graph's padding: each sequence's blocks to every
+/// N-th of them. Without sequences the blocks of the first, which the launch has all the same, take them all.
+///
+/// # Safety
+/// As for [`recurrent`].
+#[inline(always)]
+unsafe fn clear_rest<L: Layout, S: Element, T: Element, const K: u32, const R: usize>(p: &RecurrentParams) {
+    let work = Work::of_thread::<S, L, K, R>(&p.layer, compiler::opaque(thread::thread_idx_x()));
+    let count = if p.n == 0 { 1 } else { p.n };
+    if work.n >= count {
+        return;
+    }
+    let out = outputs::<L, S, K, R>(p, &work);
+    // SAFETY: the table has N + 1 entries, and rows are below those of the call. An end that is none is a large u32.
+    unsafe {
+        let mut t = (Index::load_if(true, &p.cu_seqlens, p.n, 0).get() as u32).saturating_add(work.n);
+        while t < p.tokens {
+            out.store::<T>(t, work.row, 0.0);
+            t = t.saturating_add(count);
+        }
+    }
+}
+
+/// Takes a sequence through its tokens.
+///
+/// # Safety
+/// As for [`recurrent`]; the sequence is there.
+#[inline(always)]
+unsafe fn sequence<
+    L: Layout,
+    G: Gate,
+    S: Element,
+    T: Element,
+    const K: u32,
+    const R: usize,
+    const THREADS: u32,
+>(
+    p: &RecurrentParams,
+    work: &Work,
+) {
+    let (n, v, options) = (work.n, p.layer.v, p.layer.flags);
+    let has = |flag: u32| options & flag != 0;
+    let out = outputs::<L, S, K, R>(p, work);
 
     // SAFETY: n < N, head < HV, the team's rows < V and the tokens below those of the call, so every address lies
     // in its buffer; slots, rows and parents are used only after they were checked.
@@ -132,7 +186,7 @@ pub(crate) unsafe fn recurrent<
         let begin = if len > 0 { begin } else { 0 };
         let from_zeros = p.pool.state == 0;
         let draft = &p.intermediate;
-        let lists_rows = draft.state != 0 && draft.row.address != 0;
+        let lists_rows = draft.state != 0 && draft.row.is_there();
         let zero = lane_zero();
         let at = n + zero;
         let slot = start_slot(p, at);
@@ -154,13 +208,13 @@ pub(crate) unsafe fn recurrent<
             tokens.prepare_values(values);
             tokens.prepare(loads, begin + t, chunk(t));
         };
-        let asked = ask(&work, 0);
+        let asked = ask(work, 0);
         let later = later_slot(p, n);
         // What was loaded is the block's again, now that all is asked for.
         let [slot, reset, row] =
             [slot.get() as u32, reset.bits(), row.get() as u32].map(|bits| warp::reduce_or(bits));
         let slot = slot as i32;
-        let null_slot = if p.pool.slot.address == 0 { -1 } else { p.pool.null_slot };
+        let null_slot = if !p.pool.slot.is_there() { -1 } else { p.pool.null_slot };
         if !from_zeros && !names_slot(slot, p.pool.slots, null_slot) {
             let mut t = 0;
             while t < len {
@@ -169,7 +223,7 @@ pub(crate) unsafe fn recurrent<
             }
             return;
         }
-        let fresh = from_zeros || p.pool.reset.address != 0 && (reset != 0) != has(flags::RESET_INVERTED);
+        let fresh = from_zeros || p.pool.reset.is_there() && (reset != 0) != has(flags::RESET_INVERTED);
         // The state is asked for when the inputs are there, so that what waits for them does not wait for the state.
         let there = (asked.0.last() & zero) as u64;
         let from = slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + work.state_offset::<S, L, K>(&p.layer);
@@ -177,13 +231,13 @@ pub(crate) unsafe fn recurrent<
 
         // A sequence without tokens has no inputs to load.
         if len > 0 {
-            let draft_row = if draft.row.address != 0 { row } else { n };
+            let draft_row = if draft.row.is_there() { row } else { n };
             let keeps = draft.state != 0 && draft_row < draft.rows;
             let each = has(flags::WRITE_PER_TOKEN);
             let is_plain = !(keeps || each || has(flags::ROUND_STATE));
 
-            prepare(&work, asked, 0);
-            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, later.get());
+            prepare(work, asked, 0);
+            prefetch::<L, S, K, R>(&p.pool, &p.layer, work, later.get());
             thread::sync_threads();
             let mut tile = Tile::<S, L, K, R>::unpack(state);
             let mut t = 0;
@@ -193,18 +247,18 @@ pub(crate) unsafe fn recurrent<
                 let in_slot = || work.state_offset::<S, L, K>(&p.layer);
                 let step_at = |t: u32| {
                     let step = p.layer.hv * v * K;
-                    let buffer = slot_at::<S>(draft.state, compiler::opaque(draft_row), draft.pitch);
-                    buffer + wide(t, step) * S::SIZE + in_slot()
+                    let offset = (wide(compiler::opaque(draft_row), draft.pitch) + wide(t, step)) * S::SIZE;
+                    buffer_at::<S>(draft.state, draft.dtype, offset + in_slot())
                 };
                 let state_at = |slot: i32| slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + in_slot();
-                if keeps && draft.parent.address != 0 && t > 0 && t < draft.steps {
+                if keeps && draft.parent.is_there() && t > 0 && t < draft.steps {
                     // A parent that is none is a large u32.
                     let parent = Index::load_if(true, &draft.parent, work.n, t).get() as u32;
                     if parent < t {
                         if parent + 1 < t {
-                            tile = Tile::unpack(Tile::<S, L, K, R>::load(step_at(parent), v, work.place));
+                            tile = Tile::load_as(draft.dtype, step_at(parent), v, work.place);
                         } else {
-                            tile.round();
+                            tile.round_as(draft.dtype);
                         }
                     } else {
                         tile = Tile::unpack(match fresh {
@@ -226,7 +280,7 @@ pub(crate) unsafe fn recurrent<
                         tile.round();
                     }
                     if keeps && t < draft.steps {
-                        tile.store(step_at(t), v, work.place);
+                        tile.store_as(draft.dtype, step_at(t), v, work.place);
                     }
                     if each {
                         let there = t < p.write_columns;
@@ -247,7 +301,7 @@ pub(crate) unsafe fn recurrent<
             finish(p, &work.anew::<S, L, K, R>(), slot, &tile);
         } else if p.target.state != 0 {
             // The final state of a sequence without tokens is its initial state; a pool is not touched.
-            finish(p, &work, slot, &Tile::<S, L, K, R>::unpack(state));
+            finish(p, work, slot, &Tile::<S, L, K, R>::unpack(state));
         }
     }
 }
@@ -265,7 +319,7 @@ unsafe fn finish<S: Element, L: Layout, const K: u32, const R: usize>(
 ) {
     let (n, target, options) = (work.n, &p.target, p.layer.flags);
     let in_place = options & flags::WRITE_IN_PLACE != 0;
-    let by_table = p.pool.write_slot.address != 0 && options & flags::WRITE_PER_TOKEN == 0;
+    let by_table = p.pool.write_slot.is_there() && options & flags::WRITE_PER_TOKEN == 0;
     let (state, pitch, slots) = match in_place | by_table {
         true => (p.pool.state, p.pool.pitch, p.pool.slots),
         false => (target.state, target.pitch, target.slots),

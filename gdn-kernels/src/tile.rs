@@ -49,7 +49,9 @@ use crate::layout::{Form, Layout, MOST_ROWS, Place, lanes};
 use core::marker::PhantomData;
 
 mod exchange;
+mod narrow;
 
+pub(crate) use narrow::buffer_at;
 pub(crate) use exchange::{CORRECTIONS_BYTES, Exchange, Front, Shared};
 
 /// By how much of the key rows are corrected: the row that the lane carries, or where warps work together each row of the lane.

@@ -184,7 +184,7 @@ pub(crate) fn later(n: u32, ahead: u32, count: u32) -> Option<u32> {
 /// `n` lies in `cu_seqlens`.
 #[inline(always)]
 pub(crate) unsafe fn tokens_of(cu_seqlens: &Table, tokens: u32, n: u32) -> (u32, u32) {
-    if cu_seqlens.address == 0 {
+    if !cu_seqlens.is_there() {
         return (n * tokens, tokens);
     }
     // SAFETY: the caller's promise.

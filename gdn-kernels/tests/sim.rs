@@ -63,7 +63,7 @@ impl Decode {
         (p.gate.a_dtype, p.gate.b_dtype) = (DType::Bf16 as u32, DType::Bf16 as u32);
         (p.gate.a_log_dtype, p.gate.dt_bias_dtype) = (DType::F32 as u32, DType::F32 as u32);
         (p.gate.softplus_threshold, p.gate.softplus_beta, p.gate.beta_scale) = (20.0, 1.0, 1.0);
-        p.pool.slot = Table { address: d.input("slot", slot), stride: 1, entry: Entry::I32 as u32 };
+        p.pool.slot = Table { address: d.input("slot", slot), stride: 4, entry: Entry::I32 as u32 };
         p.pool.state = d.tensor("state", u64::from(slots) * u64::from(slot_pitch) * 4, true);
         (p.pool.pitch, p.pool.slots, p.pool.null_slot) = (slot_pitch, slots, -1);
         p.out = d.tensor("out", (n * V * 4) as u64, true);

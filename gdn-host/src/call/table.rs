@@ -63,7 +63,7 @@ impl Table {
     pub(super) fn to_abi(table: Option<&Table>) -> abi::Table {
         table.map_or_else(Default::default, |table| abi::Table {
             address: table.address,
-            stride: table.stride as u32,
+            stride: (table.stride * table.entry.size() as u64) as u32,
             entry: table.entry as u32,
         })
     }

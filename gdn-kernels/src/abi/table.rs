@@ -10,13 +10,13 @@ use bytemuck::{Pod, Zeroable};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     /// A signed integer of 32 bits.
-    I32 = 0,
+    I32 = 1,
     /// An unsigned integer of 32 bits. As an index 2^31 and more name nothing.
-    U32 = 1,
+    U32 = 2,
     /// A signed integer of 64 bits, of which all are read: an index of 2^31 and more names nothing.
-    I64 = 2,
+    I64 = 3,
     /// A byte, for flags: 0 or not 0.
-    U8 = 3,
+    U8 = 4,
 }
 
 impl Entry {
@@ -45,12 +45,20 @@ impl Entry {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Table {
-    /// The first entry, aligned to an entry; 0: there is no table.
+    /// The first entry, aligned to an entry.
     pub address: u64,
-    /// Entries from a row to the next.
+    /// Bytes from a row to the next, a multiple of an entry.
     pub stride: u32,
-    /// [`Entry`].
+    /// [`Entry`]; 0, as in a zeroed struct: there is no table.
     pub entry: u32,
+}
+
+impl Table {
+    /// Whether there is a table.
+    #[inline(always)]
+    pub const fn is_there(&self) -> bool {
+        self.entry != 0
+    }
 }
 
 // Every host relies on these numbers; `gdn.h` repeats them as static assertions.

@@ -23,7 +23,7 @@ impl<'a> Drafts<'a> {
     #[inline(always)]
     pub(super) unsafe fn new<S: Element, T: Element>(p: &'a Conv1dParams, n: u32, channel: u32) -> Self {
         let buffer = &p.intermediate;
-        let listed = buffer.state != 0 && buffer.row.address != 0;
+        let listed = buffer.state != 0 && buffer.row.is_there();
         // SAFETY: the caller's promise.
         let row = unsafe { Index::load_if(listed, &buffer.row, n, 0) };
         let row = if listed { row.get() as u32 } else { n };

@@ -158,7 +158,7 @@ unsafe fn update<S: Element, T: Element, L: WindowLayout>(p: &Conv1dParams, n: u
     unsafe {
         let (begin, len) = tokens_of(&p.cu_seqlens, p.tokens, n);
         let tokens = Tokens::<T, L::Access> { p, channel, begin, types: PhantomData };
-        if p.cu_seqlens.address != 0 {
+        if p.cu_seqlens.is_there() {
             let end = tokens_end(&p.cu_seqlens, p.tokens, p.n);
             tokens.clear(end.saturating_add(n)..p.tokens, p.n);
         }
@@ -169,7 +169,7 @@ unsafe fn update<S: Element, T: Element, L: WindowLayout>(p: &Conv1dParams, n: u
         let first = tokens.load(0);
         let weights = Weights::load::<L::Access>(p, channel, missing);
         let shift = Shift::new(p, entries.accepted(), len);
-        if !is_slot(p, entries.slot(), p.pool.slot.address != 0) || !shift.is_sound {
+        if !is_slot(p, entries.slot(), p.pool.slot.is_there()) || !shift.is_sound {
             tokens.clear(begin..begin + len, 1);
             return;
         }
@@ -179,9 +179,9 @@ unsafe fn update<S: Element, T: Element, L: WindowLayout>(p: &Conv1dParams, n: u
         let filter = Filter::new::<L::Access>(p, channel, weights, missing);
         let drafts = Drafts::new::<S, T>(p, n, channel);
         let sequence = Sequence { tokens, n, len, filter, state, drafts };
-        let last = match p.intermediate.parent.address {
-            0 => sequence.chain(first, before),
-            _ => sequence.tree(&before),
+        let last = match p.intermediate.parent.is_there() {
+            false => sequence.chain(first, before),
+            true => sequence.tree(&before),
         };
         sequence.state.store(&last);
     }

@@ -28,7 +28,7 @@ impl Entries {
     #[inline(always)]
     pub(super) unsafe fn load(p: &Conv1dParams, n: u32) -> Entries {
         let pool = &p.pool;
-        let (by_table, counts) = (pool.slot.address != 0, p.accepted.address != 0);
+        let (by_table, counts) = (pool.slot.is_there(), p.accepted.is_there());
         // SAFETY: the caller's promise; a column is used only where the table has it.
         unsafe {
             let (slot, accepted) = if p.flags & flags::ACCEPTED_SLOT != 0 {
@@ -41,7 +41,7 @@ impl Entries {
                 let accepted = Index::load_if(counts, &p.accepted, n, 0);
                 (if by_table { slot } else { Index::of(n) }, accepted)
             };
-            let has_target = pool.write_slot.address != 0 && p.flags & flags::WRITE_PER_TOKEN == 0;
+            let has_target = pool.write_slot.is_there() && p.flags & flags::WRITE_PER_TOKEN == 0;
             Entries {
                 slot,
                 write_slot: Index::load_if(has_target, &pool.write_slot, n, 0),
@@ -109,7 +109,7 @@ fn kept_and_skipped(p: &Conv1dParams, tokens: u32) -> (u32, u32) {
 /// Whether windows begin where the last draft's accepted tokens end.
 #[inline(always)]
 fn takes_back(p: &Conv1dParams) -> bool {
-    p.accepted.address != 0 && p.flags & flags::ACCEPTED_SLOT == 0
+    p.accepted.is_there() && p.flags & flags::ACCEPTED_SLOT == 0
 }
 
 /// A strip of a sequence's state: where it is read and where it is written.
@@ -135,10 +135,10 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
         let has = |flag: u32| p.flags & flag != 0;
         let strip = p.pool.state + wide(channel, p.channel_stride) * S::SIZE;
         let at = |slot: i32| strip + wide(slot as u32, p.pool.pitch) * S::SIZE;
-        let separate = p.pool.write_slot.address != 0;
+        let separate = p.pool.write_slot.is_there();
         let (to, by_table) = match separate {
             true => (entries.write_slot.get(), true),
-            false => (entries.slot(), p.pool.slot.address != 0),
+            false => (entries.slot(), p.pool.slot.is_there()),
         };
         let writes = !has(flags::READ_ONLY) && !has(flags::WRITE_PER_TOKEN) && is_slot(p, to, by_table);
         State {
@@ -149,7 +149,7 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
             to: at(if writes { to } else { entries.slot() }),
             tap: p.tap_stride as u64 * S::SIZE,
             shift,
-            fresh: p.pool.reset.address != 0 && (entries.reset.bits() != 0) != has(flags::RESET_INVERTED),
+            fresh: p.pool.reset.is_there() && (entries.reset.bits() != 0) != has(flags::RESET_INVERTED),
             writes,
             longer: L::LONGER && (p.len > TAPS as u32 || takes_back(p)),
             types: PhantomData,

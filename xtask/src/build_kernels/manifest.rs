@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Version of the kernels' parameter structs.
-const ABI_VERSION: u32 = 1;
+const ABI_VERSION: u32 = 2;
 
 /// Name of the file.
 pub(crate) const FILE_NAME: &str = "manifest.json";

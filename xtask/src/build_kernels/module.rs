@@ -131,7 +131,7 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
 ///
 /// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a single
 /// token with K of 96 and more and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team has a whole head's),
-/// a single token with a decay per key in small tiles (32 warps) and in large ones of VK (16), and several tokens (16 warps where
+/// a single token with a decay per key in small tiles (32 warps, 28 with an f32 state) and in large ones of VK (16), and several tokens (16 warps where
 /// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32), a convolution (24 warps, 22 with states of f32). Registers are given in steps of eight, but what ptxas
 /// spills depends on the very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two
 /// registers once a block, on any device that is built for. Small tiles of KV with an f32 state and a decay per key get more than
@@ -143,7 +143,13 @@ fn most_registers(kernel: &Kernel) -> Option<u32> {
     let (is_f32, is_kda) = (module.state == Some(DType::F32), module.is_kda());
     Some(match (*params, module.k) {
         ("DecodeParams", 64) if is_kda && held == 8 => 64,
-        ("DecodeParams", 96..) if is_kda && held == 16 && !is_f32 => 64,
+        ("DecodeParams", 96..) if is_kda && held == 16 => {
+            if is_f32 {
+                72
+            } else {
+                64
+            }
+        }
         ("DecodeParams", 96..) if is_kda && is_kv && is_f32 && held == 64 => 104,
         ("DecodeParams", 96..) if *rows == 64 || is_kda && !is_kv && held == 64 => 128,
         ("DecodeParams", 96..) if is_kv && !is_kda && *rows == 16 => 97,
