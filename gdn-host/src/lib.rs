@@ -34,10 +34,10 @@ pub mod reference;
 pub mod shape;
 
 pub use call::{
-    Accepted, Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvTarget, ConvertLayout,
-    CopyState, Decay, Decode, DraftWindows, GatedRmsNorm, HeadMap, HeadStrides, Inputs, Intermediate,
-    Operation, Recurrent, Rows, SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tokens,
-    UnpackQkvz,
+    ALog, Accepted, Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvTarget,
+    ConvertLayout, CopyState, Decay, Decode, DraftWindows, DtBias, GatedRmsNorm, HeadMap, HeadStrides,
+    Inputs, Intermediate, Key, Logits, LowerBound, Operation, Query, Recurrent, Rows, SlotPool, Softplus,
+    Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz, Value,
 };
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::Entry;

@@ -99,7 +99,8 @@ impl Tolerance {
             return self;
         }
         let out = self.out.max(0.1 * rounding(state));
-        Tolerance { out, head: 2.0 * out, floor: rounding(state) / 300.0, ..self }
+        let states = self.state.max(0.1 * rounding(state));
+        Tolerance { out, head: 2.0 * out, state: states, floor: rounding(state) / 300.0 }
     }
 }
 

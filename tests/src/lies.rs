@@ -115,15 +115,20 @@ numbers! {
         x.k.visit("k", see);
         x.v.visit("v", see);
         match &mut x.decay {
-            Decay::Softplus { a, a_log, dt_bias, .. } | Decay::LowerBound { a, a_log, dt_bias, .. } => {
-                a.visit("decay.a", see);
-                a_log.visit("decay.a_log", see);
-                dt_bias.visit("decay.dt_bias", see);
+            Decay::Softplus(gate) => {
+                gate.a.visit("decay.a", see);
+                gate.a_log.visit("decay.a_log", see);
+                gate.dt_bias.visit("decay.dt_bias", see);
+            }
+            Decay::LowerBound(gate) => {
+                gate.a.visit("decay.a", see);
+                gate.a_log.visit("decay.a_log", see);
+                gate.dt_bias.visit("decay.dt_bias", see);
             }
             Decay::Given(rows) | Decay::GivenPerKeyHead(rows) => rows.visit("decay.given", see),
         }
         match &mut x.beta {
-            Beta::Logits { b, .. } => b.visit("beta.b", see),
+            Beta::Logits(logits) => logits.b.visit("beta.b", see),
             Beta::Given(rows) | Beta::GivenPerValue(rows) => rows.visit("beta.given", see),
         }
     }

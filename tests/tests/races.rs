@@ -82,7 +82,7 @@ fn slots_by_token() {
 fn rows_of_the_buffer() {
     let mut p = drafts();
     let (pitch, row) = (2 * p.elements(), Some(vec![2, 0, 2]));
-    p.intermediate = Some(Intermediate { rows: 3, steps: 2, pitch, row, parent: None });
+    p.intermediate = Some(Intermediate { dtype: None, rows: 3, steps: 2, pitch, row, parent: None });
     races(p.run(&mut Sim::default(), Tile::Auto), "intermediate");
 }
 

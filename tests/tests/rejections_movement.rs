@@ -43,14 +43,7 @@ fn commit() -> CommitState {
     CommitState {
         shape: SHAPE,
         batch: N,
-        intermediate: Intermediate {
-            tensor: buffer,
-            rows: 3,
-            steps: 2,
-            pitch: 2 * ELEMENTS,
-            row: None,
-            parent: None,
-        },
+        intermediate: Intermediate::new(buffer, 3, 2, 2 * ELEMENTS),
         accepted: table(1),
         state: pool(2, Layout::Kv),
         slots: Some(table(3)),
@@ -299,8 +292,8 @@ fn rows_of_qwen3_5_split_into_views() {
     let (_, k, v) = split_mixed_qkv(&mixed, &SHAPE);
     let at = |rows: Rows| (rows.tensor.address - qkvz.tensor.address, rows.tensor.len, rows.stride);
     assert_eq!(at(mixed), (0, 2 * width, width));
-    assert_eq!(at(k), (2 * 128, 2 * width - 128, width));
-    assert_eq!(at(v), (2 * 256, 2 * width - 256, width));
+    assert_eq!(at(k.0), (2 * 128, 2 * width - 128, width));
+    assert_eq!(at(v.0), (2 * 256, 2 * width - 256, width));
     assert_eq!(at(z), (2 * 768, 2 * width - 768, width));
     let ba = Rows { tensor: tensor(1, DType::F32, 16), stride: 8 };
     let (b, a) = split_ba(&ba, &SHAPE);

@@ -2,7 +2,8 @@
 
 use gdn_host::reference::recurrence::{self, Between, Gate, Layer, Token, sequence};
 use gdn_host::{
-    Beta, Decay, Decode, Family, HeadMap, HeadShape, Inputs, Layout, Rows, Start, StatePool, Table, Tensor,
+    ALog, Decode, DtBias, Family, HeadMap, HeadShape, Inputs, Key, Logits, Query, Rows, Softplus, StatePool,
+    Table, Tensor, Value,
 };
 use half::bf16;
 
@@ -76,8 +77,8 @@ impl Host {
             shape: SHAPE,
             family: Family::Gdn,
             heads: HeadMap::Grouped,
-            gate: Gate::Softplus { a_log: &a_log, dt_bias: &dt_bias, threshold: 20.0 },
-            beta: recurrence::Beta::Logits(None),
+            gate: Gate::Softplus { a_log: &a_log, dt_bias: &dt_bias, beta: 1.0, threshold: 20.0 },
+            beta: recurrence::Beta::Logits { scale: 1.0, rounded: None },
             l2norm: Some(1e-6),
             scale: f64::from(SHAPE.k).sqrt().recip(),
         };
@@ -106,32 +107,11 @@ impl Host {
 pub fn call(t: &Tensors) -> Decode {
     let rows = |tensor: Tensor, width: u64| Rows { tensor, stride: width };
     let (keys, values, hv) = (SHAPE.key_elements(), SHAPE.value_elements(), u64::from(SHAPE.hv));
-    Decode {
-        inputs: Inputs {
-            shape: SHAPE,
-            family: Family::Gdn,
-            q: rows(t.q, keys),
-            k: rows(t.k, keys),
-            v: rows(t.v, values),
-            decay: Decay::Softplus { a: rows(t.a, hv), a_log: t.a_log, dt_bias: t.dt_bias, threshold: 20.0 },
-            beta: Beta::Logits { b: rows(t.b, hv), rounded: false },
-            l2norm: Some(1e-6),
-            scale: None,
-            heads: HeadMap::Grouped,
-        },
-        batch: BATCH as u32,
-        state: StatePool {
-            tensor: t.state,
-            slots: SLOTS as u32,
-            pitch: SHAPE.state_elements(),
-            layout: Layout::Vk,
-        },
-        slots: Some(t.slots),
-        write_slots: None,
-        null_slot: None,
-        start: Start::FromSlot,
-        out: rows(t.out, values),
-    }
+    let (q, k, v) = (Query(rows(t.q, keys)), Key(rows(t.k, keys)), Value(rows(t.v, values)));
+    let decay = Softplus::new(rows(t.a, hv), ALog(t.a_log), DtBias(t.dt_bias));
+    let inputs = Inputs::gdn(SHAPE, q, k, v, decay, Logits::new(rows(t.b, hv)));
+    let state = StatePool::packed(t.state.address, t.state.dtype, SLOTS as u32, &SHAPE);
+    Decode::new(inputs, BATCH as u32, state, rows(t.out, values)).with_slots(t.slots)
 }
 
 /// Prints the verdict on a result, and fails if it is wrong.

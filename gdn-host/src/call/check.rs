@@ -82,7 +82,9 @@ pub(super) fn check_optional_flags(
 
 /// A table of whatever entries.
 fn check_entries(field: &'static str, table: &Table, rows: u64, columns: u64) -> Result<(), CallError> {
-    check_address(field, table.address, table.entry.size() as u64)?;
+    if rows > 0 {
+        check_address(field, table.address, table.entry.size() as u64)?;
+    }
     if table.columns != columns {
         return Err(CallError::TableColumns { field, have: table.columns, need: columns });
     }

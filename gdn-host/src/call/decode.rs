@@ -17,6 +17,7 @@ use gdn_kernels::abi;
 /// its output is zeros. Two sequences of one call must not write the same slot, nor one write a slot that
 /// another reads: their order is not defined.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Decode {
     /// Inputs: a row for each sequence.
     pub inputs: Inputs,
@@ -38,6 +39,32 @@ pub struct Decode {
 }
 
 impl Decode {
+    /// One token for each of `batch` sequences, sequence n in slot n.
+    pub fn new(inputs: Inputs, batch: u32, state: StatePool, out: Rows) -> Decode {
+        let (slots, write_slots, null_slot, start) = (None, None, None, Start::FromSlot);
+        Decode { inputs, batch, state, slots, write_slots, null_slot, start, out }
+    }
+
+    /// The same call from the slots of a table, `[N]`.
+    pub fn with_slots(self, slots: Table) -> Decode {
+        Decode { slots: Some(slots), ..self }
+    }
+
+    /// The same call with new states in slots of their own, `[N]`.
+    pub fn with_write_slots(self, write_slots: Table) -> Decode {
+        Decode { write_slots: Some(write_slots), ..self }
+    }
+
+    /// The same call with an index that marks padding besides the negative ones.
+    pub fn with_null_slot(self, null_slot: i32) -> Decode {
+        Decode { null_slot: Some(null_slot), ..self }
+    }
+
+    /// The same call with sequences that start from zeros.
+    pub fn with_start(self, start: Start) -> Decode {
+        Decode { start, ..self }
+    }
+
     /// What its plan follows from.
     fn job(&self) -> Job {
         let (inputs, state) = (&self.inputs, &self.state);

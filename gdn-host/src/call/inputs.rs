@@ -1,59 +1,24 @@
 //! What the tokens of a layer are made of: q, k, v, gate, beta and the options of the recurrence.
 
 use super::check::{VECTOR_BYTES, check_eps, check_rows, check_tensor, check_value};
-use super::{CallError, Extent, Extents, Rows, Tensor};
+use super::{Beta, CallError, Decay, Extent, Extents, Rows, Tensor};
 use crate::key::Family;
 use crate::key::ModuleKey;
 use crate::plan::{self, Plan};
 use crate::shape::HeadShape;
 use gdn_kernels::abi::{self, DType, flags};
 
-/// How a token's decay is found. In KDA there are K decays a head where GDN has one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Decay {
-    /// `g = -exp(a_log) * softplus(a + dt_bias)`.
-    Softplus {
-        /// Raw gate input, rows of HV (KDA: `[HV, K]`).
-        a: Rows,
-        /// `[HV]`.
-        a_log: Tensor,
-        /// `[HV]` (KDA: `[HV, K]`).
-        dt_bias: Tensor,
-        /// softplus(x) is x above this; 20 in every published model.
-        threshold: f32,
-    },
-    /// `g = bound * sigmoid(exp(a_log) * (a + dt_bias))`.
-    LowerBound {
-        /// Raw gate input, rows of HV (KDA: `[HV, K]`).
-        a: Rows,
-        /// `[HV]`.
-        a_log: Tensor,
-        /// `[HV]` (KDA: `[HV, K]`).
-        dt_bias: Tensor,
-        /// The least log decay; -5 in Kimi-K3.
-        bound: f32,
-    },
-    /// The log decay itself, rows of HV (KDA: `[HV, K]`), from a caller with its own gate.
-    Given(Rows),
-    /// KDA: the log decay itself by key head, rows of `[H, K]`.
-    GivenPerKeyHead(Rows),
-}
+/// Queries, rows of `[H, K]`, before normalisation and scale. 16-byte aligned, as is their stride.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query(pub Rows);
 
-/// How a token's beta is found.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Beta {
-    /// `sigmoid(b)`, rows of HV.
-    Logits {
-        /// Raw beta input.
-        b: Rows,
-        /// Round beta through the type of `b`, as SGLang's packed decode and Hugging Face do.
-        rounded: bool,
-    },
-    /// Beta itself, rows of HV.
-    Given(Rows),
-    /// Beta itself for every row of V, rows of `[HV, V]`.
-    GivenPerValue(Rows),
-}
+/// Keys, rows of `[H, K]`, before normalisation. 16-byte aligned, as is their stride.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key(pub Rows);
+
+/// Values, rows of `[HV, V]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value(pub Rows);
 
 /// Which key head a value head uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -67,6 +32,7 @@ pub enum HeadMap {
 
 /// The inputs of a call's tokens, one row a token, and what holds for all of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Inputs {
     /// Heads of this rank.
     pub shape: HeadShape,
@@ -91,6 +57,51 @@ pub struct Inputs {
 }
 
 impl Inputs {
+    /// Inputs of gated delta net, one decay a head, as published models have them: q and k are normalised with an eps of
+    /// 1e-6, q is scaled by `K^-1/2`, key heads are grouped.
+    ///
+    /// q, k and v have types of their own, because swapped they would compile, and where sizes agree run. The rows of decay
+    /// and beta are told apart by where they stand only: `a` makes the decay, `b` makes beta.
+    pub fn gdn(
+        shape: HeadShape,
+        q: Query,
+        k: Key,
+        v: Value,
+        decay: impl Into<Decay>,
+        beta: impl Into<Beta>,
+    ) -> Inputs {
+        let (family, decay, beta) = (Family::Gdn, decay.into(), beta.into());
+        let (l2norm, scale, heads) = (Some(1e-6), None, HeadMap::Grouped);
+        Inputs { shape, family, q: q.0, k: k.0, v: v.0, decay, beta, l2norm, scale, heads }
+    }
+
+    /// Inputs of Kimi delta attention, one decay for each element along K; else as [`Inputs::gdn`].
+    pub fn kda(
+        shape: HeadShape,
+        q: Query,
+        k: Key,
+        v: Value,
+        decay: impl Into<Decay>,
+        beta: impl Into<Beta>,
+    ) -> Inputs {
+        Inputs { family: Family::Kda, ..Inputs::gdn(shape, q, k, v, decay, beta) }
+    }
+
+    /// The same inputs normalised with another eps, or not at all.
+    pub fn with_l2norm(self, l2norm: Option<f32>) -> Inputs {
+        Inputs { l2norm, ..self }
+    }
+
+    /// The same inputs with another factor on q.
+    pub fn with_scale(self, scale: f32) -> Inputs {
+        Inputs { scale: Some(scale), ..self }
+    }
+
+    /// The same inputs with another head map.
+    pub fn with_heads(self, heads: HeadMap) -> Inputs {
+        Inputs { heads, ..self }
+    }
+
     /// Type of q, k and v.
     pub fn io(&self) -> DType {
         self.q.tensor.dtype
@@ -110,22 +121,12 @@ impl Inputs {
         if let Some(eps) = self.l2norm {
             check_eps("l2norm", eps)?;
         }
-        match self.decay {
-            Decay::Softplus { threshold: t, .. } => {
-                check_value("decay.threshold", t, t.is_finite() && t >= 0.0, "finite and not negative")
-            }
-            Decay::LowerBound { bound, .. } => check_value(
-                "decay.bound",
-                bound,
-                bound.is_finite() && bound <= 0.0,
-                "finite and not positive",
-            ),
-            Decay::GivenPerKeyHead(_) if self.family == Family::Gdn => Err(CallError::Combination {
-                field: "decay",
-                problem: "a decay per key head exists in KDA only",
-            }),
-            Decay::Given(_) | Decay::GivenPerKeyHead(_) => Ok(()),
+        if self.family == Family::Gdn && matches!(self.decay, Decay::GivenPerKeyHead(_)) {
+            let problem = "a decay per key head exists in KDA only";
+            return Err(CallError::Combination { field: "decay", problem });
         }
+        self.decay.check()?;
+        self.beta.check()
     }
 
     /// There are kernels for the family, K, and the types of inputs and state; `field` is what the state is called. `module`
@@ -170,13 +171,12 @@ impl Inputs {
         check_rows("q", &self.q, s.key_elements(), tokens, VECTOR_BYTES)?;
         check_rows("k", &self.k, s.key_elements(), tokens, VECTOR_BYTES)?;
         check_rows("v", &self.v, s.value_elements(), tokens, 1)?;
-        let (field, a) = self.gate_rows();
+        let (field, a) = self.decay.rows();
         check_rows(field, a, self.gate_width(), tokens, 1)?;
-        if let Some((a_log, dt_bias)) = self.gate_tables() {
-            check_tensor("decay.a_log", a_log, s.hv.into(), 1)?;
-            check_tensor("decay.dt_bias", dt_bias, self.gate_width(), 1)?;
+        for (field, table, len) in self.gate_tables() {
+            check_tensor(field, table, len, 1)?;
         }
-        let (field, b) = self.beta_rows();
+        let (field, b) = self.beta.rows();
         check_rows(field, b, self.beta_width(), tokens, 1)
     }
 
@@ -186,34 +186,20 @@ impl Inputs {
         rows("q", &self.q, s.key_elements());
         rows("k", &self.k, s.key_elements());
         rows("v", &self.v, s.value_elements());
-        let ((a_field, a), (b_field, b)) = (self.gate_rows(), self.beta_rows());
+        let ((a_field, a), (b_field, b)) = (self.decay.rows(), self.beta.rows());
         rows(a_field, a, self.gate_width());
         rows(b_field, b, self.beta_width());
-        if let Some((a_log, dt_bias)) = self.gate_tables() {
-            let mut table = |field, t: &Tensor, len| {
-                extents.push(Extent::rows(field, &Rows { tensor: *t, stride: len }, len, 1, false));
-            };
-            table("decay.a_log", a_log, s.hv.into());
-            table("decay.dt_bias", dt_bias, self.gate_width());
+        for (field, table, len) in self.gate_tables() {
+            extents.push(Extent::rows(field, &Rows { tensor: *table, stride: len }, len, 1, false));
         }
     }
 
-    /// The gate's rows, and what they are called.
-    fn gate_rows(&self) -> (&'static str, &Rows) {
-        match &self.decay {
-            Decay::Softplus { a, .. } | Decay::LowerBound { a, .. } => ("decay.a", a),
-            Decay::Given(g) | Decay::GivenPerKeyHead(g) => ("decay.given", g),
-        }
-    }
-
-    /// `a_log` and `dt_bias`.
-    fn gate_tables(&self) -> Option<(&Tensor, &Tensor)> {
-        match &self.decay {
-            Decay::Softplus { a_log, dt_bias, .. } | Decay::LowerBound { a_log, dt_bias, .. } => {
-                Some((a_log, dt_bias))
-            }
-            Decay::Given(_) | Decay::GivenPerKeyHead(_) => None,
-        }
+    /// `a_log` and `dt_bias`, those that there are: what they are called, and their elements.
+    fn gate_tables(&self) -> impl Iterator<Item = (&'static str, &Tensor, u64)> {
+        let (a_log, dt_bias) = self.decay.tables();
+        let tables =
+            [("decay.a_log", a_log, self.shape.hv.into()), ("decay.dt_bias", dt_bias, self.gate_width())];
+        tables.into_iter().filter_map(|(field, table, len)| Some((field, table?, len)))
     }
 
     /// Elements of a row of the gate.
@@ -226,16 +212,9 @@ impl Inputs {
         }
     }
 
-    fn beta_rows(&self) -> (&'static str, &Rows) {
-        match &self.beta {
-            Beta::Logits { b, .. } => ("beta.b", b),
-            Beta::Given(b) | Beta::GivenPerValue(b) => ("beta.given", b),
-        }
-    }
-
     fn beta_width(&self) -> u64 {
         match self.beta {
-            Beta::Logits { .. } | Beta::Given(_) => self.shape.hv.into(),
+            Beta::Logits(_) | Beta::Given(_) => self.shape.hv.into(),
             Beta::GivenPerValue(_) => self.shape.value_elements(),
         }
     }
@@ -255,7 +234,7 @@ impl Inputs {
 
     /// The gate as the kernels take it.
     pub(super) fn gate(&self) -> abi::Gate {
-        let ((_, a), (_, b)) = (self.gate_rows(), self.beta_rows());
+        let ((_, a), (_, b)) = (self.decay.rows(), self.beta.rows());
         let mut gate = abi::Gate {
             a: a.tensor.address,
             b: b.tensor.address,
@@ -263,18 +242,24 @@ impl Inputs {
             b_stride: b.stride as u32,
             a_dtype: a.tensor.dtype as u32,
             b_dtype: b.tensor.dtype as u32,
-            softplus_beta: 1.0,
-            beta_scale: 1.0,
             ..abi::Gate::default()
         };
-        if let Some((a_log, dt_bias)) = self.gate_tables() {
+        let (a_log, dt_bias) = self.decay.tables();
+        if let Some(a_log) = a_log {
             (gate.a_log, gate.a_log_dtype) = (a_log.address, a_log.dtype as u32);
+        }
+        if let Some(dt_bias) = dt_bias {
             (gate.dt_bias, gate.dt_bias_dtype) = (dt_bias.address, dt_bias.dtype as u32);
         }
-        match self.decay {
-            Decay::Softplus { threshold, .. } => gate.softplus_threshold = threshold,
-            Decay::LowerBound { bound, .. } => gate.lower_bound = bound,
+        match &self.decay {
+            Decay::Softplus(softplus) => {
+                (gate.softplus_beta, gate.softplus_threshold) = (softplus.beta, softplus.threshold);
+            }
+            Decay::LowerBound(lower_bound) => gate.lower_bound = lower_bound.bound,
             Decay::Given(_) | Decay::GivenPerKeyHead(_) => {}
+        }
+        if let Beta::Logits(logits) = &self.beta {
+            gate.beta_scale = logits.scale;
         }
         gate
     }
@@ -287,10 +272,10 @@ impl Inputs {
         set(flags::L2NORM, self.l2norm.is_some());
         set(flags::DECAY_GIVEN, matches!(self.decay, Decay::Given(_) | Decay::GivenPerKeyHead(_)));
         set(flags::DECAY_PER_KEY_HEAD, matches!(self.decay, Decay::GivenPerKeyHead(_)));
-        set(flags::LOWER_BOUND, matches!(self.decay, Decay::LowerBound { .. }));
-        set(flags::BETA_GIVEN, !matches!(self.beta, Beta::Logits { .. }));
+        set(flags::LOWER_BOUND, matches!(self.decay, Decay::LowerBound(_)));
+        set(flags::BETA_GIVEN, !matches!(self.beta, Beta::Logits(_)));
         set(flags::BETA_PER_VALUE, matches!(self.beta, Beta::GivenPerValue(_)));
-        set(flags::BETA_ROUNDED, matches!(self.beta, Beta::Logits { rounded: true, .. }));
+        set(flags::BETA_ROUNDED, matches!(&self.beta, Beta::Logits(logits) if logits.rounded));
         set(flags::OUT_F32, out.is_some_and(|out| out.tensor.dtype == DType::F32));
         set(flags::HEADS_TILED, self.heads == HeadMap::Tiled);
         set(flags::EARLY, plan.early);
@@ -312,6 +297,7 @@ impl Inputs {
 
 /// Views of q, k and v in a packed row `[q | k | v]`, `mixed` being rows of at least
 /// `2 * H * K + HV * V` elements (the input of SGLang's packed decode).
-pub fn split_mixed_qkv(mixed: &Rows, shape: &HeadShape) -> (Rows, Rows, Rows) {
-    (mixed.view(0), mixed.view(shape.key_elements()), mixed.view(2 * shape.key_elements()))
+pub fn split_mixed_qkv(mixed: &Rows, shape: &HeadShape) -> (Query, Key, Value) {
+    let keys = shape.key_elements();
+    (Query(mixed.view(0)), Key(mixed.view(keys)), Value(mixed.view(2 * keys)))
 }

@@ -2,9 +2,13 @@
 
 use super::check::{VECTOR_BYTES, check_optional_table, check_rows, check_value};
 use super::{CallError, Extents, Rows, SlotPool, Table, Tensor};
+use crate::shape::HeadShape;
+use gdn_kernels::abi::DType;
 
-/// A buffer for the state after each token: `[rows, steps, HV, V, K]`, of the state's type and layout.
+/// A buffer for the state after each token: `[rows, steps, HV, V, K]`, in the layout of the state. It has the state's type, or,
+/// beside a state in f32, any: a tree's token then starts from its parent's state as the buffer holds it, rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Intermediate {
     /// The memory.
     pub tensor: Tensor,
@@ -24,6 +28,28 @@ pub struct Intermediate {
 }
 
 impl Intermediate {
+    /// A buffer of `rows` rows of `steps` states, `pitch` elements apart; sequence n's row is n, and drafts are chains.
+    pub fn new(tensor: Tensor, rows: u32, steps: u32, pitch: u64) -> Intermediate {
+        Intermediate { tensor, rows, steps, pitch, row: None, parent: None }
+    }
+
+    /// [`Self::new`] of rows one behind the other.
+    pub fn packed(address: u64, dtype: DType, rows: u32, steps: u32, shape: &HeadShape) -> Intermediate {
+        let pitch = u64::from(steps).saturating_mul(shape.state_elements());
+        let len = u64::from(rows).saturating_mul(pitch);
+        Intermediate::new(Tensor { address, dtype, len }, rows, steps, pitch)
+    }
+
+    /// The same buffer with the row of each sequence, `[N]`.
+    pub fn with_row(self, row: Table) -> Intermediate {
+        Intermediate { row: Some(row), ..self }
+    }
+
+    /// The same buffer with drafts that are trees: the parent of each token, `[N, steps]`.
+    pub fn with_parent(self, parent: Table) -> Intermediate {
+        Intermediate { parent: Some(parent), ..self }
+    }
+
     /// The buffer as a pool: a row is a slot.
     pub(super) fn pool(&self) -> SlotPool {
         SlotPool { tensor: self.tensor, slots: self.rows, pitch: self.pitch, layout: None }

@@ -108,6 +108,7 @@ impl Target {
 /// that needs `round_state`. Rows of two sequences must not write the same slot or row of the buffer, nor one
 /// write what another reads: their order is not defined.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Recurrent {
     /// Inputs: a row for each token.
     pub inputs: Inputs,
@@ -131,6 +132,39 @@ pub struct Recurrent {
 }
 
 impl Recurrent {
+    /// The tokens of `tokens`, with states from `source` and to `target`. Without an output it advances states only.
+    pub fn new(
+        inputs: Inputs,
+        tokens: Tokens,
+        source: Source,
+        target: Target,
+        out: impl Into<Option<Rows>>,
+    ) -> Recurrent {
+        let (start, null_slot, intermediate, round_state) = (Start::FromSlot, None, None, false);
+        let out = out.into();
+        Recurrent { inputs, tokens, source, start, target, null_slot, intermediate, round_state, out }
+    }
+
+    /// The same call with sequences that start from zeros.
+    pub fn with_start(self, start: Start) -> Recurrent {
+        Recurrent { start, ..self }
+    }
+
+    /// The same call with an index that marks padding besides the negative ones.
+    pub fn with_null_slot(self, null_slot: i32) -> Recurrent {
+        Recurrent { null_slot: Some(null_slot), ..self }
+    }
+
+    /// The same call with a buffer for the state after each token.
+    pub fn with_intermediate(self, intermediate: Intermediate) -> Recurrent {
+        Recurrent { intermediate: Some(intermediate), ..self }
+    }
+
+    /// The same call with the running state rounded to its type after every token.
+    pub fn with_rounded_state(self) -> Recurrent {
+        Recurrent { round_state: true, ..self }
+    }
+
     /// The other tensor that states go to.
     fn final_states(&self) -> Option<&StatePool> {
         if let Target::Sequences(pool) = &self.target { Some(pool) } else { None }
@@ -163,11 +197,17 @@ impl Recurrent {
             return refuse("start", "every sequence starts from zeros anyway");
         }
         let (_, dtype, layout) = self.state();
-        let types = [self.final_states().map(|p| p.tensor.dtype), self.intermediate.map(|i| i.tensor.dtype)];
-        for (field, have) in ["target", "intermediate"].into_iter().zip(types) {
-            if let Some(have) = have.filter(|have| *have != dtype) {
-                return Err(CallError::Type { field, have: have.name(), want: "the type of the state" });
-            }
+        if let Some(have) = self.final_states().map(|p| p.tensor.dtype).filter(|have| *have != dtype) {
+            return Err(CallError::Type {
+                field: "target",
+                have: have.name(),
+                want: "the type of the state",
+            });
+        }
+        let buffer = self.intermediate.map_or(dtype, |i| i.tensor.dtype);
+        if buffer != dtype && dtype != DType::F32 {
+            let want = "the type of the state, or any beside a state in f32";
+            return Err(CallError::Type { field: "intermediate", have: buffer.name(), want });
         }
         if self.final_states().is_some_and(|pool| pool.layout != layout) {
             return refuse("target", "it has another layout than the source");
@@ -259,15 +299,18 @@ impl Operation for Recurrent {
         extents
     }
 
-    /// No sequence, or sequences without tokens whose states stay where they are.
+    /// No sequence, or sequences without tokens whose states stay where they are; and no row of the output behind them.
     fn is_empty(&self) -> bool {
-        self.tokens.batch() == 0 || self.tokens.total() == 0 && self.final_states().is_none()
+        let no_rest = self.out.is_none() || self.tokens.total() == 0 || self.tokens.cu_seqlens().is_none();
+        let no_states = self.tokens.batch() == 0 || self.tokens.total() == 0 && self.final_states().is_none();
+        no_states && no_rest
     }
 
     fn plan_tuned(&self, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
         let (module, shape) = (self.module(), self.inputs.shape);
         let stores_each = self.intermediate.is_some() || matches!(self.target, Target::EachToken(_));
-        let job = Job { module, shape, batch: self.tokens.batch(), stores_each };
+        // Without sequences the blocks of one clear the output.
+        let job = Job { module, shape, batch: self.tokens.batch().max(1), stores_each };
         plan::tiled(&job, caps, tuning, tile)
     }
 

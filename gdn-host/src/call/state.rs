@@ -4,7 +4,7 @@ use super::check::{VECTOR_BYTES, check_rows, check_value};
 use super::{CallError, Extent, Rows, Table, Tensor};
 use crate::key::Layout;
 use crate::shape::HeadShape;
-use gdn_kernels::abi;
+use gdn_kernels::abi::{self, DType};
 
 /// A pool of recurrent states: `[slots, HV, V, K]`, or `[slots, HV, K, V]` in layout KV.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,23 @@ pub struct StatePool {
 }
 
 impl StatePool {
+    /// `slots` states in layout VK, one behind the other.
+    pub fn packed(address: u64, dtype: DType, slots: u32, shape: &HeadShape) -> StatePool {
+        let pitch = shape.state_elements();
+        let tensor = Tensor { address, dtype, len: u64::from(slots).saturating_mul(pitch) };
+        StatePool { tensor, slots, pitch, layout: Layout::Vk }
+    }
+
+    /// The same pool with slots so many elements apart.
+    pub fn with_pitch(self, pitch: u64) -> StatePool {
+        StatePool { pitch, ..self }
+    }
+
+    /// The same pool in another layout.
+    pub fn with_layout(self, layout: Layout) -> StatePool {
+        StatePool { layout, ..self }
+    }
+
     pub(super) fn check(&self, field: &'static str, elements: u64) -> Result<(), CallError> {
         SlotPool::from(*self).check(field, elements)
     }

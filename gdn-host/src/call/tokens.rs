@@ -17,7 +17,8 @@ pub enum Tokens {
     Packed {
         /// Sequences, N.
         batch: u32,
-        /// Tokens in all: rows of the inputs and the output. A range past it is treated as empty.
+        /// Tokens in all: rows of the inputs and the output. A range past it is treated as empty. Rows of the output behind
+        /// the last sequence (a graph's padding) become zeros.
         total: u32,
         /// N + 1 rows: the first token of each sequence, and the end of the last.
         cu_seqlens: Table,

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! x    = a + dt_bias
-//! g    = -exp(A_log) * softplus(x)                softplus gate
+//! g    = -exp(A_log) * softplus(x)                softplus gate: log(1 + e^(s x)) / s
 //!        lower_bound * sigmoid(exp(A_log) * x)    lower-bound gate
 //!        a                                        given
-//! beta = sigmoid(b)                               or given
+//! beta = scale * sigmoid(b)                       or given
 //! q    = q * rsqrt(sum q^2 + eps) * scale         the division only with l2norm
 //! k    = k * rsqrt(sum k^2 + eps)
 //! h    = h * exp(g)                               GDN: one factor; KDA: one for each column k
@@ -23,9 +23,10 @@ use crate::key::Family;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::DType;
 
-/// `log(1 + e^x)`, and `x` itself above the threshold.
-pub fn softplus(x: f64, threshold: f64) -> f64 {
-    if x > threshold { x } else { x.max(0.0) + (-x.abs()).exp().ln_1p() }
+/// `log(1 + e^(s x)) / s` with `s` = `beta`, and `x` itself where `s x` is above the threshold.
+pub fn softplus(x: f64, beta: f64, threshold: f64) -> f64 {
+    let y = beta * x;
+    if y > threshold { x } else { (y.max(0.0) + (-y.abs()).exp().ln_1p()) / beta }
 }
 
 /// A vector divided by its l2 norm.
@@ -58,7 +59,9 @@ pub enum Gate<'a> {
         a_log: &'a [f64],
         /// `[HV]`, in KDA `[HV, K]`.
         dt_bias: &'a [f64],
-        /// softplus(x) is x above this.
+        /// `s` in [`softplus`].
+        beta: f64,
+        /// softplus(x) is x where `s x` is above this.
         threshold: f64,
     },
     /// `bound * sigmoid(exp(a_log) * (a + dt_bias))`.
@@ -77,10 +80,15 @@ pub enum Gate<'a> {
 }
 
 /// How the beta of a token is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Beta {
-    /// `sigmoid(b)`, rounded through a type if there is one.
-    Logits(Option<DType>),
+    /// `scale * sigmoid(b)`, rounded through a type if there is one.
+    Logits {
+        /// The factor.
+        scale: f64,
+        /// The type.
+        rounded: Option<DType>,
+    },
     /// `b` is beta.
     Given,
     /// `b` is beta, one for each row of V.
@@ -207,8 +215,8 @@ impl Layer<'_> {
             Family::Kda => head * self.shape.k as usize + i,
         };
         match self.gate {
-            Gate::Softplus { a_log, dt_bias, threshold } => {
-                -a_log[head].exp() * softplus(token.a[at(head)] + dt_bias[at(head)], threshold)
+            Gate::Softplus { a_log, dt_bias, beta, threshold } => {
+                -a_log[head].exp() * softplus(token.a[at(head)] + dt_bias[at(head)], beta, threshold)
             }
             Gate::LowerBound { a_log, dt_bias, bound } => {
                 bound * sigmoid(a_log[head].exp() * (token.a[at(head)] + dt_bias[at(head)]))
@@ -221,8 +229,10 @@ impl Layer<'_> {
     /// The beta of row `i` of a head.
     fn beta(&self, token: &Token, head: usize, i: usize) -> f64 {
         match self.beta {
-            Beta::Logits(None) => sigmoid(token.b[head]),
-            Beta::Logits(Some(dtype)) => round(sigmoid(token.b[head]), dtype),
+            Beta::Logits { scale, rounded } => {
+                let beta = scale * sigmoid(token.b[head]);
+                rounded.map_or(beta, |dtype| round(beta, dtype))
+            }
             Beta::Given => token.b[head],
             Beta::GivenPerValue => token.b[head * self.shape.v as usize + i],
         }
@@ -258,10 +268,14 @@ mod tests {
 
     #[test]
     fn softplus_holds_at_the_ends() {
-        assert_eq!(softplus(1e4, 20.0), 1e4);
-        assert_eq!(softplus(-1e4, 20.0), 0.0);
-        assert_relative_eq!(softplus(0.0, 20.0), 2.0f64.ln());
-        assert_eq!(softplus(0.75, 0.5), 0.75);
+        assert_eq!(softplus(1e4, 1.0, 20.0), 1e4);
+        assert_eq!(softplus(-1e4, 1.0, 20.0), 0.0);
+        assert_relative_eq!(softplus(0.0, 1.0, 20.0), 2.0f64.ln());
+        assert_eq!(softplus(0.75, 1.0, 0.5), 0.75);
+        assert_relative_eq!(softplus(0.75, 2.0, 20.0), (1.0 + 1.5f64.exp()).ln() / 2.0);
+        // The threshold is held against s x.
+        assert_eq!(softplus(0.75, 2.0, 1.0), 0.75);
+        assert_ne!(softplus(0.75, 0.5, 0.5), 0.75);
     }
 
     #[test]

@@ -62,7 +62,6 @@ impl Case {
         self.demand("gate_kind", &["gdn", "kda"])?;
         self.demand("layout", &["VK", "KV"])?;
         self.demand("beta_rounding", &["none", "b_dtype", "n/a"])?;
-        self.demand("softplus_beta", &["1.0", "n/a"])?;
         let shape =
             HeadShape::new(self.number("H")?, self.number("HV")?, self.number("K")?, self.number("V")?)?;
         let family = if self.meta("gate_kind")? == "kda" { Family::Kda } else { Family::Gdn };
@@ -99,6 +98,7 @@ impl Case {
             round_state: false,
             out: Some(Out { dtype: out.dtype, stride }),
             tables: TableForm::default(),
+            omit_zeros: false,
         };
         let out = Memory::new(out.data, out.dtype);
         let solution = Solution { out, state, final_state, intermediate: buffer };
@@ -163,7 +163,12 @@ impl Case {
         if gate == "softplus" {
             return Ok((
                 a,
-                Decay::Softplus { a_log, dt_bias, threshold: self.number("softplus_threshold")? },
+                Decay::Softplus {
+                    a_log,
+                    dt_bias,
+                    beta: self.number("softplus_beta")?,
+                    threshold: self.number("softplus_threshold")?,
+                },
             ));
         }
         let bound = gate.strip_prefix("lower_bound:").and_then(|bound| bound.parse().ok());
@@ -175,7 +180,7 @@ impl Case {
         let heads = shape.hv as usize;
         if self.has("b") {
             let rounded = self.meta("beta_rounding")? == "b_dtype";
-            return Ok((self.rows("b", total, heads)?, Beta::Logits { rounded }));
+            return Ok((self.rows("b", total, heads)?, Beta::Logits { rounded, scale: 1.0 }));
         }
         if self.flag("beta_headwise")? {
             let width = shape.value_elements() as usize;
@@ -232,7 +237,8 @@ impl Case {
         ensure!(recorded.data.len() == rows * steps * elements, "intermediate_out: {:?}", recorded.shape);
         let parent = self.has("parent").then(|| self.indices32("parent", batch * steps)).transpose()?;
         let row = Some(self.indices32("intermediate_idx", batch)?);
-        let buffer = Intermediate { rows, steps, pitch: steps * elements, row, parent };
+        let buffer =
+            Intermediate { dtype: Some(recorded.dtype), rows, steps, pitch: steps * elements, row, parent };
         Ok((Some(buffer), Memory::new(recorded.data, recorded.dtype)))
     }
 }

@@ -13,7 +13,7 @@ const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
 fn kept(state: DType, rows: usize, steps: usize, gap: usize, row: Option<Vec<i32>>, seed: u64) -> Problem {
     let mut p = draft(SHAPE, 3, 3, state, seed);
     let pitch = steps * p.elements() + gap;
-    p.intermediate = Some(Intermediate { rows, steps, pitch, row, parent: None });
+    p.intermediate = Some(Intermediate { dtype: None, rows, steps, pitch, row, parent: None });
     p
 }
 

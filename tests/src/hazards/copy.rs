@@ -5,8 +5,7 @@ use crate::movement::copy::{CommitProblem, CopyProblem, intermediate, state_pool
 use crate::movement::{Bytes, TILES, TYPES, place_decode, place_inputs, place_table};
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::{
-    Beta, CommitState, DType, Decay, HeadShape, Inputs, Layout, Recurrent, Rows, Source, Start, Target, Tile,
-    Tokens,
+    Beta, CommitState, DType, Decay, HeadShape, Inputs, Layout, Recurrent, Rows, Source, Target, Tile, Tokens,
 };
 
 const SHAPE: HeadShape = HeadShape { h: 1, hv: 2, k: 64, v: 64 };
@@ -199,9 +198,10 @@ pub fn commit_offset_past_2_31_elements(device: &mut dyn Device) -> Result<()> {
 /// Token `t` of each sequence of `tokens` tokens: a row for each.
 fn token(inputs: &Inputs, t: u64, tokens: u64) -> Inputs {
     let every = |rows: Rows| Rows { stride: tokens * rows.stride, ..rows.view(t * rows.stride) };
-    let mut inputs = Inputs { q: every(inputs.q), k: every(inputs.k), v: every(inputs.v), ..*inputs };
-    if let (Decay::Softplus { a, .. }, Beta::Logits { b, .. }) = (&mut inputs.decay, &mut inputs.beta) {
-        (*a, *b) = (every(*a), every(*b));
+    let mut inputs = *inputs;
+    (inputs.q, inputs.k, inputs.v) = (every(inputs.q), every(inputs.k), every(inputs.v));
+    if let (Decay::Softplus(gate), Beta::Logits(logits)) = (&mut inputs.decay, &mut inputs.beta) {
+        (gate.a, logits.b) = (every(gate.a), every(logits.b));
     }
     inputs
 }
@@ -219,18 +219,12 @@ pub fn commit_equals_as_many_decodes(device: &mut dyn Device) -> Result<()> {
         let before = Bytes::states(dtype, 5, elements, 320);
         let committed = state_pool(&before.place_pool(device)?, layout);
         let buffer = Bytes::unwritten(dtype, slots.len(), TOKENS * elements).place_pool(device)?;
-        let verify = Recurrent {
-            inputs,
-            tokens: Tokens::Each { batch: slots.len() as u32, tokens: TOKENS as u32 },
-            source: Source::Slots { pool: committed, slots: place_table(device, &slots)? },
-            start: Start::FromSlot,
-            target: Target::Nowhere,
-            null_slot: None,
-            intermediate: Some(intermediate(&buffer, TOKENS, None)),
-            // A decode stores the state after each token; of a 16-bit type this rounds.
-            round_state: true,
-            out: None,
-        };
+        let tokens = Tokens::Each { batch: slots.len() as u32, tokens: TOKENS as u32 };
+        let source = Source::Slots { pool: committed, slots: place_table(device, &slots)? };
+        // A decode stores the state after each token; of a 16-bit type this rounds.
+        let verify = Recurrent::new(inputs, tokens, source, Target::Nowhere, None)
+            .with_intermediate(intermediate(&buffer, TOKENS, None))
+            .with_rounded_state();
         device.run(&verify, Tile::Auto)?;
         before.check(device, committed.tensor.address, "state")?;
         let commit = CommitState {

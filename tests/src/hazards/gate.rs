@@ -13,7 +13,7 @@ const SHAPE: HeadShape = HeadShape { h: 1, hv: 4, k: 64, v: 64 };
 /// The softplus gate of these tables, a head each.
 fn softplus(a_log: &[f32], dt_bias: &[f32], threshold: f32) -> Decay {
     let table = |x: &[f32]| Strided::dense(DType::F32, x.len(), x.to_vec());
-    Decay::Softplus { a_log: table(a_log), dt_bias: table(dt_bias), threshold }
+    Decay::Softplus { a_log: table(a_log), dt_bias: table(dt_bias), beta: 1.0, threshold }
 }
 
 /// |a| and |b| up to 1e4: exp must not overflow on the way, and decay must be exactly 1 or 0 at the ends.
@@ -102,7 +102,7 @@ pub fn beta_rounded_through_its_type(device: &mut dyn Device) -> Result<()> {
         let mut p = plain(SHAPE, 2, DType::F32, 55);
         p.b = p.b.retyped(b_type);
         let exact = p.run_and_check(device, Tile::Auto)?;
-        p.beta = Beta::Logits { rounded: true };
+        p.beta = Beta::Logits { rounded: true, scale: 1.0 };
         let rounded = p.run_and_check(device, Tile::Auto).context(b_type.name())?;
         ensure!(exact.state != rounded.state, "rounding beta made no difference");
     }
@@ -156,7 +156,7 @@ pub fn every_type_of_the_gate(device: &mut dyn Device) -> Result<()> {
     for (i, rounded) in [(0, false), (1, true), (2, true)] {
         let of = |j: usize| types[(i + j) % 3];
         let mut p = plain(SHAPE, 2, DType::F32, 74);
-        (p.a, p.b, p.beta) = (p.a.retyped(of(0)), p.b.retyped(of(1)), Beta::Logits { rounded });
+        (p.a, p.b, p.beta) = (p.a.retyped(of(0)), p.b.retyped(of(1)), Beta::Logits { rounded, scale: 1.0 });
         if let Decay::Softplus { a_log, dt_bias, .. } = &mut p.decay {
             (*a_log, *dt_bias) = (a_log.retyped(of(2)), dt_bias.retyped(of(1)));
         }

@@ -37,7 +37,7 @@ pub fn every_gate_of_kda(device: &mut dyn Device) -> Result<()> {
         let Decay::Softplus { a_log, dt_bias, .. } = p.decay.clone() else { continue };
         let mut gates = vec![
             p.clone(),
-            with(Decay::Softplus { a_log, dt_bias, threshold: 0.5 }),
+            with(Decay::Softplus { a_log, dt_bias, beta: 1.0, threshold: 0.5 }),
             with(lower_bound(&p.decay, -5.0)),
             with(lower_bound(&p.decay, -1.0)),
         ];

@@ -1,10 +1,10 @@
 //! How many tokens sequences have: none, one, sixteen, and ranges that are nonsense.
 
 use crate::device::Device;
-use crate::problem::{Problem, Source, StartFlags, Target, Tokens};
+use crate::problem::{Out, Problem, Source, StartFlags, Target, Tokens};
 use crate::random::{Plain, draft};
 use anyhow::{Context as _, Result, ensure};
-use gdn_host::{DType, HeadShape, Tile};
+use gdn_host::{DType, Family, HeadShape, Layout, Tile};
 
 const SHAPE: HeadShape = HeadShape { h: 1, hv: 2, k: 64, v: 64 };
 
@@ -135,6 +135,31 @@ pub fn up_to_16_draft_tokens(device: &mut dyn Device) -> Result<()> {
             );
             let last = &whole.intermediate[states - p.elements()..states];
             ensure!(part.state[..] == *last, "{tokens} tokens end in another state than the buffer's");
+        }
+    }
+    Ok(())
+}
+
+/// Rows behind the last sequence are zeros: behind empty sequences, behind none but empty ones, and where there is none.
+pub fn rows_behind_the_last_sequence_are_zeros(device: &mut dyn Device) -> Result<()> {
+    for (family, layout) in [(Family::Gdn, Layout::Vk), (Family::Kda, Layout::Kv)] {
+        for ends in [&[2, 4, 4][..], &[0, 0, 0], &[1], &[]] {
+            for total in [6, 70] {
+                let cu_seqlens = std::iter::once(0).chain(ends.iter().copied()).collect();
+                let tokens = Tokens::Packed { cu_seqlens, total, is_i64: total == 6 };
+                let plain = Plain::new(SHAPE, tokens, DType::F32, 111);
+                let mut p = Plain { family, layout, ..plain }.problem();
+                ensure!(!p.tokens.rest().is_empty(), "no row is behind {ends:?}");
+                p.run_and_check(device, Tile::Auto)?;
+                // A padded sequence does its share of the rest.
+                p.source = Source::Slots(vec![-1; ends.len()]);
+                p.out = p.out.map(|out| Out { dtype: DType::F32, stride: out.stride + 3 });
+                p.run_and_check(device, Tile::Auto)?;
+                p.start_from_zeros();
+                if !ends.is_empty() {
+                    p.run_and_check(device, Tile::Auto)?;
+                }
+            }
         }
     }
     Ok(())

@@ -153,6 +153,7 @@ pub fn pool_offset_past_2_31_elements(device: &mut dyn Device) -> Result<()> {
 pub fn buffer_offset_past_2_31_elements(device: &mut dyn Device) -> Result<()> {
     let mut p = draft(HeadShape { h: 1, hv: 1, k: 64, v: 64 }, 2, 2, DType::Bf16, 30);
     let pitch = (1 << 30) + 64;
-    p.intermediate = Some(Intermediate { rows: 5, steps: 2, pitch, row: Some(vec![4, 2]), parent: None });
+    p.intermediate =
+        Some(Intermediate { dtype: None, rows: 5, steps: 2, pitch, row: Some(vec![4, 2]), parent: None });
     p.run_and_check(device, Tile::Auto).map(drop)
 }

@@ -160,6 +160,7 @@ macro_rules! for_each_hazard {
                 empty_sequence_ends_where_it_started,
                 all_sequences_empty,
                 no_sequence_and_no_token,
+                rows_behind_the_last_sequence_are_zeros,
                 lengths_as_i32_and_as_i64_agree,
                 range_past_the_inputs_is_empty,
                 up_to_16_draft_tokens,

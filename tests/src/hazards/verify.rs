@@ -140,7 +140,7 @@ pub fn verification_leaves_the_pool_alone(device: &mut dyn Device) -> Result<()>
         p.target = Target::Nowhere;
         let pitch = TOKENS * p.elements();
         let row = Some(vec![1, 0]);
-        p.intermediate = Some(Intermediate { rows: 2, steps: TOKENS, pitch, row, parent: None });
+        p.intermediate = Some(Intermediate { dtype: None, rows: 2, steps: TOKENS, pitch, row, parent: None });
         let solution = p.run_and_check(device, Tile::Auto)?;
         ensure!(solution.state[..] == p.pool.data[..], "the pool was written");
     }

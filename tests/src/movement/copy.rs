@@ -204,7 +204,9 @@ pub fn state_pool(pool: &SlotPool, layout: Layout) -> StatePool {
 /// A buffer of intermediate states.
 pub fn intermediate(buffer: &SlotPool, steps: usize, row: Option<Table>) -> Intermediate {
     let &SlotPool { tensor, slots, pitch, .. } = buffer;
-    Intermediate { tensor, rows: slots, steps: steps as u32, pitch, row, parent: None }
+    let mut buffer = Intermediate::new(tensor, slots, steps as u32, pitch);
+    buffer.row = row;
+    buffer
 }
 
 /// Random commits.

@@ -13,8 +13,8 @@ use crate::strided::{Strided, alloc_rows, dense_rows, encode_values};
 use crate::table::TableForm;
 use anyhow::{Result, ensure};
 use gdn_host::{
-    Beta, DType, Decay, Decode, Family, HeadMap, HeadShape, Inputs, Rows, SlotPool, Start, StatePool, Table,
-    Tensor, Tile,
+    ALog, DType, Decode, DtBias, HeadShape, Inputs, Key, Logits, Query, Rows, SlotPool, Softplus, StatePool,
+    Table, Tensor, Tile, Value,
 };
 use proptest::prelude::*;
 use std::fmt;
@@ -163,23 +163,11 @@ pub fn place_inputs(
         let values = noise.normals(count * width, 1.0);
         alloc_rows(device, &Strided::dense(dtype, width, values))
     };
-    Ok(Inputs {
-        shape,
-        family: Family::Gdn,
-        q: rows(io, keys, tokens)?,
-        k: rows(io, keys, tokens)?,
-        v: rows(io, values, tokens)?,
-        decay: Decay::Softplus {
-            a: rows(io, heads, tokens)?,
-            a_log: rows(DType::F32, heads, 1)?.tensor,
-            dt_bias: rows(DType::F32, heads, 1)?.tensor,
-            threshold: 20.0,
-        },
-        beta: Beta::Logits { b: rows(io, heads, tokens)?, rounded: false },
-        l2norm: Some(1e-6),
-        scale: None,
-        heads: HeadMap::Grouped,
-    })
+    let (q, k, v) = (rows(io, keys, tokens)?, rows(io, keys, tokens)?, rows(io, values, tokens)?);
+    let (a, b) = (rows(io, heads, tokens)?, rows(io, heads, tokens)?);
+    let a_log = ALog(rows(DType::F32, heads, 1)?.tensor);
+    let dt_bias = DtBias(rows(DType::F32, heads, 1)?.tensor);
+    Ok(Inputs::gdn(shape, Query(q), Key(k), Value(v), Softplus::new(a, a_log, dt_bias), Logits::new(b)))
 }
 
 /// The decode of a row of inputs for each sequence, with an output in fresh memory.
@@ -190,16 +178,9 @@ pub fn place_decode(
     slots: &[i32],
 ) -> Result<Decode> {
     let values = inputs.shape.value_elements() as usize;
-    Ok(Decode {
-        inputs: *inputs,
-        batch: slots.len() as u32,
-        state,
-        slots: Some(place_table(device, slots)?),
-        write_slots: None,
-        null_slot: None,
-        start: Start::FromSlot,
-        out: Bytes::unwritten(inputs.io(), slots.len(), values).place(device)?,
-    })
+    let out = Bytes::unwritten(inputs.io(), slots.len(), values).place(device)?;
+    let call = Decode::new(*inputs, slots.len() as u32, state, out);
+    Ok(call.with_slots(place_table(device, slots)?))
 }
 
 /// A random element type.

@@ -62,7 +62,6 @@ impl LayerCase {
         case.demand("layout", &["VK"])?;
         case.demand("state_update", &["1"])?;
         case.demand("beta_rounding", &["none", "b_dtype"])?;
-        case.demand("softplus_beta", &["1.0"])?;
         let shape =
             HeadShape::new(case.number("H")?, case.number("HV")?, case.number("K")?, case.number("V")?)?;
         let (count, batch): (usize, usize) = (case.number("steps")?, case.number("B")?);
@@ -106,9 +105,10 @@ impl LayerCase {
             decay: problem::Decay::Softplus {
                 a_log: rows(case, "A_log", hv, 1)?,
                 dt_bias: rows(case, "dt_bias", hv, 1)?,
+                beta: case.number("softplus_beta")?,
                 threshold: case.number("softplus_threshold")?,
             },
-            beta: problem::Beta::Logits { rounded: case.meta("beta_rounding")? == "b_dtype" },
+            beta: problem::Beta::Logits { rounded: case.meta("beta_rounding")? == "b_dtype", scale: 1.0 },
             l2norm: if case.flag("l2norm")? { Some(case.number("l2norm_eps")?) } else { None },
             scale: Some(case.number("scale")?),
             heads: HeadMap::Grouped,
@@ -127,6 +127,7 @@ impl LayerCase {
             round_state: false,
             out: Some(Out { dtype: io, stride: values }),
             tables: TableForm::default(),
+            omit_zeros: false,
         };
         let norm = NormProblem {
             hv,
@@ -187,14 +188,15 @@ impl LayerCase {
 /// Lets each operation read what the one before it writes.
 pub fn connect(conv: &Conv1dUpdate, decode: &mut Decode, norm: &mut GatedRmsNorm) {
     let inputs = &mut decode.inputs;
-    (inputs.q, inputs.k, inputs.v) = split_mixed_qkv(&conv.out, &inputs.shape);
+    let (q, k, v) = split_mixed_qkv(&conv.out, &inputs.shape);
+    (inputs.q, inputs.k, inputs.v) = (q.0, k.0, v.0);
     norm.x = decode.out;
 }
 
 /// Where a decode of GDN reads its gate: the rows of a and of b.
 pub fn gate_rows(decode: &mut Decode) -> Result<(&mut Rows, &mut Rows)> {
     match (&mut decode.inputs.decay, &mut decode.inputs.beta) {
-        (Decay::Softplus { a, .. }, Beta::Logits { b, .. }) => Ok((a, b)),
+        (Decay::Softplus(gate), Beta::Logits(logits)) => Ok((&mut gate.a, &mut logits.b)),
         _ => bail!("the gate is not softplus of logits"),
     }
 }

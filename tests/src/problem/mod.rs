@@ -94,6 +94,18 @@ impl Tokens {
         }
     }
 
+    /// Rows behind the last sequence.
+    pub fn rest(&self) -> Range<usize> {
+        let total = self.total();
+        match self {
+            Tokens::One { .. } | Tokens::Each { .. } => total..total,
+            Tokens::Packed { cu_seqlens, .. } => {
+                let end = cu_seqlens.last().and_then(|end| usize::try_from(*end).ok()).unwrap_or(total);
+                end.min(total)..total
+            }
+        }
+    }
+
     /// Whether the operation is decode.
     pub fn is_decode(&self) -> bool {
         matches!(self, Tokens::One { .. })
@@ -109,7 +121,9 @@ pub enum Decay {
         a_log: Strided,
         /// `[HV]`, in KDA `[HV, K]`.
         dt_bias: Strided,
-        /// softplus(x) is x above this.
+        /// `s` in `log(1 + e^(s x)) / s`.
+        beta: f32,
+        /// softplus(x) is x where `s x` is above this.
         threshold: f32,
     },
     /// `gdn_host::Decay::LowerBound`.
@@ -128,12 +142,14 @@ pub enum Decay {
 }
 
 /// How betas are found; the logits, or the betas, are [`Problem::b`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Beta {
     /// `gdn_host::Beta::Logits`.
     Logits {
         /// Whether beta is rounded through the type of b.
         rounded: bool,
+        /// Factor on the sigmoid.
+        scale: f32,
     },
     /// `gdn_host::Beta::Given`.
     Given,
@@ -215,6 +231,8 @@ pub enum StartFlags {
 /// The buffer for the state after each token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intermediate {
+    /// Type, if it is not the pool's.
+    pub dtype: Option<DType>,
     /// Rows.
     pub rows: usize,
     /// States of a row.
@@ -285,6 +303,8 @@ pub struct Problem {
     pub out: Option<Out>,
     /// How all its tables lie in memory.
     pub tables: TableForm,
+    /// Whether `a_log` and `dt_bias` are left out where they are zeros.
+    pub omit_zeros: bool,
 }
 
 /// Without the thousands of values.
@@ -330,6 +350,11 @@ impl Problem {
     /// Type of q, k and v.
     pub fn io(&self) -> DType {
         self.q.dtype
+    }
+
+    /// Type of the buffer.
+    pub fn buffer_type(&self) -> DType {
+        self.intermediate.as_ref().and_then(|i| i.dtype).unwrap_or(self.pool.dtype)
     }
 
     /// Elements of a state.

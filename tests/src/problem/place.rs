@@ -5,7 +5,8 @@ use crate::device::Device;
 use crate::problem::solution::transpose;
 use crate::strided::{Strided, alloc_rows, write_rows};
 use anyhow::{Result, bail};
-use gdn_host::{self as host, Entry, Inputs, Layout, Operation, Rows, Start, StatePool, Tensor};
+use gdn_host::{self as host, Entry, Family, Inputs, Layout, Operation, Rows, Start, StatePool, Tensor};
+use gdn_host::{ALog, DtBias, Key, Logits, LowerBound, Query, Softplus, Value};
 
 /// A call of either operation.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +59,7 @@ impl Problem {
         };
         let intermediate = match &self.intermediate {
             Some(Intermediate { rows, steps, pitch, .. }) => {
-                Some(alloc(device, dtype, *rows, steps * self.elements(), *pitch)?)
+                Some(alloc(device, self.buffer_type(), *rows, steps * self.elements(), *pitch)?)
             }
             None => None,
         };
@@ -87,17 +88,12 @@ impl Problem {
         let call = if self.tokens.is_decode() {
             Call::Decode(self.decode(inputs, source, target, start, out)?)
         } else {
-            Call::Recurrent(host::Recurrent {
-                inputs,
-                tokens: self.place_tokens(device)?,
-                source,
-                start,
-                target,
-                null_slot: self.null_slot,
-                intermediate: self.place_intermediate(device, intermediate)?,
-                round_state: self.round_state,
-                out,
-            })
+            let tokens = self.place_tokens(device)?;
+            let mut call = host::Recurrent::new(inputs, tokens, source, target, out).with_start(start);
+            call.null_slot = self.null_slot;
+            call.intermediate = self.place_intermediate(device, intermediate)?;
+            call.round_state = self.round_state;
+            Call::Recurrent(call)
         };
         Ok(Placed { call, out, state, final_state, intermediate })
     }
@@ -124,36 +120,43 @@ impl Problem {
         if self.intermediate.is_some() || self.round_state {
             bail!("decode has one token: no buffer, and nothing to round between");
         }
-        let (batch, null_slot) = (self.tokens.batch() as u32, self.null_slot);
-        Ok(host::Decode { inputs, batch, state, slots, write_slots, null_slot, start, out })
+        let mut call = host::Decode::new(inputs, self.tokens.batch() as u32, state, out).with_start(start);
+        (call.slots, call.write_slots, call.null_slot) = (slots, write_slots, self.null_slot);
+        Ok(call)
     }
 
     fn place_inputs(&self, device: &mut dyn Device) -> Result<Inputs> {
         let (q, k, v) = self.place_projections(device)?;
         let a = alloc_rows(device, &self.a)?;
         let b = alloc_rows(device, &self.b)?;
-        let mut tables = |a_log: &Strided, dt_bias: &Strided| -> Result<(Tensor, Tensor)> {
-            Ok((alloc_rows(device, a_log)?.tensor, alloc_rows(device, dt_bias)?.tensor))
+        let mut table = |x: &Strided| -> Result<Option<Tensor>> {
+            let is_omitted = self.omit_zeros && x.data.iter().all(|x| *x == 0.0);
+            if is_omitted { Ok(None) } else { Ok(Some(alloc_rows(device, x)?.tensor)) }
         };
         let decay = match &self.decay {
-            Decay::Softplus { a_log, dt_bias, threshold } => {
-                let (a_log, dt_bias) = tables(a_log, dt_bias)?;
-                host::Decay::Softplus { a, a_log, dt_bias, threshold: *threshold }
+            Decay::Softplus { a_log, dt_bias, beta, threshold } => {
+                let (a_log, dt_bias) = (table(a_log)?.map(ALog), table(dt_bias)?.map(DtBias));
+                Softplus::new(a, a_log, dt_bias).with_beta(*beta).with_threshold(*threshold).into()
             }
             Decay::LowerBound { a_log, dt_bias, bound } => {
-                let (a_log, dt_bias) = tables(a_log, dt_bias)?;
-                host::Decay::LowerBound { a, a_log, dt_bias, bound: *bound }
+                let (a_log, dt_bias) = (table(a_log)?.map(ALog), table(dt_bias)?.map(DtBias));
+                LowerBound::new(a, a_log, dt_bias, *bound).into()
             }
             Decay::Given => host::Decay::Given(a),
             Decay::GivenPerKeyHead => host::Decay::GivenPerKeyHead(a),
         };
         let beta = match self.beta {
-            Beta::Logits { rounded } => host::Beta::Logits { b, rounded },
+            Beta::Logits { rounded, scale } => Logits::new(b).with_rounding(rounded).with_scale(scale).into(),
             Beta::Given => host::Beta::Given(b),
             Beta::GivenPerValue => host::Beta::GivenPerValue(b),
         };
-        let &Problem { shape, family, l2norm, scale, heads, .. } = self;
-        Ok(Inputs { shape, family, q, k, v, decay, beta, l2norm, scale, heads })
+        let make = match self.family {
+            Family::Gdn => Inputs::gdn,
+            Family::Kda => Inputs::kda,
+        };
+        let mut inputs = make(self.shape, Query(q), Key(k), Value(v), decay, beta);
+        (inputs.l2norm, inputs.scale, inputs.heads) = (self.l2norm, self.scale, self.heads);
+        Ok(inputs)
     }
 
     /// q, k and v, each in memory of its own or side by side.
@@ -221,14 +224,11 @@ impl Problem {
         let mut optional = |x: &Option<Vec<i32>>, columns| {
             x.as_ref().map(|x| self.tables.indices(device, x, columns)).transpose()
         };
-        Ok(Some(host::Intermediate {
-            tensor: memory.tensor,
-            rows: buffer.rows as u32,
-            steps: buffer.steps as u32,
-            pitch: memory.stride,
-            row: optional(&buffer.row, 1)?,
-            parent: optional(&buffer.parent, buffer.steps)?,
-        }))
+        let (count, steps) = (buffer.rows as u32, buffer.steps as u32);
+        let mut placed = host::Intermediate::new(memory.tensor, count, steps, memory.stride);
+        placed.row = optional(&buffer.row, 1)?;
+        placed.parent = optional(&buffer.parent, buffer.steps)?;
+        Ok(Some(placed))
     }
 }
 

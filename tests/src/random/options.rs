@@ -24,7 +24,10 @@ pub(super) struct Options {
     /// Types of the state, of q, k and v, and of a, b, a_log and dt_bias.
     types: [DType; 6],
     gate: Gate,
+    softplus_beta: f32,
     threshold: f32,
+    /// Whether a_log and dt_bias are left out.
+    omitted: [bool; 2],
     beta: Beta,
     l2norm: Option<f32>,
     scale: Option<f32>,
@@ -64,20 +67,30 @@ pub(super) fn options() -> impl Strategy<Value = Options> {
         Just(Gate::GivenPerKeyHead)
     ];
     let beta = prop_oneof![
-        any::<bool>().prop_map(|rounded| Beta::Logits { rounded }),
+        (any::<bool>(), prop_oneof![Just(1.0f32), Just(2.0), Just(0.75)])
+            .prop_map(|(rounded, scale)| Beta::Logits { rounded, scale }),
         Just(Beta::Given),
         Just(Beta::GivenPerValue)
     ];
     let numbers = (
         prop_oneof![Just(20.0f32), Just(0.5f32)],
+        prop_oneof![2 => Just(1.0f32), 1 => Just(0.5), 1 => Just(3.0)],
         prop_oneof![Just(None), Just(Some(1e-6f32)), Just(Some(1e-3f32))],
         prop_oneof![Just(None), Just(Some(1.0f32)), Just(Some(0.05f32))],
         prop_oneof![Just(HeadMap::Grouped), Just(HeadMap::Tiled)],
     );
     let gaps = [0usize..3, 0..3, 0..5, 0..3, 0..5];
-    (kind, gate, beta, numbers, any::<[bool; 2]>(), gaps, any::<u64>()).prop_map(
-        |((shape, family, layout, types), gate, beta, numbers, [packed, out_f32], gaps, seed)| {
-            let (threshold, l2norm, scale, heads) = numbers;
+    (kind, gate, beta, numbers, any::<[bool; 4]>(), gaps, any::<u64>()).prop_map(
+        |(
+            (shape, family, layout, types),
+            gate,
+            beta,
+            numbers,
+            [packed, out_f32, no_rate, no_bias],
+            gaps,
+            seed,
+        )| {
+            let (threshold, softplus_beta, l2norm, scale, heads) = numbers;
             // KDA has no kernels for other dimensions.
             let family = if matches!(shape.k, 64 | 128) { family } else { Family::Gdn };
             let seed = seed >> 1;
@@ -87,7 +100,9 @@ pub(super) fn options() -> impl Strategy<Value = Options> {
                 layout,
                 types,
                 gate,
+                softplus_beta,
                 threshold,
+                omitted: [no_rate, no_bias],
                 beta,
                 l2norm,
                 scale,
@@ -137,10 +152,16 @@ impl Options {
             Gate::Softplus | Gate::LowerBound => p.a = p.a.retyped(a_type),
         }
         let Decay::Softplus { a_log, dt_bias, .. } = &p.decay else { return };
-        let (a_log, dt_bias) = (a_log.retyped(a_log_type), dt_bias.retyped(dt_bias_type));
+        let (mut a_log, mut dt_bias) = (a_log.retyped(a_log_type), dt_bias.retyped(dt_bias_type));
+        for (table, omitted) in [&mut a_log, &mut dt_bias].into_iter().zip(self.omitted) {
+            if omitted {
+                table.data.fill(0.0);
+            }
+        }
+        p.omit_zeros = true;
         p.decay = match self.gate {
             Gate::LowerBound => Decay::LowerBound { a_log, dt_bias, bound: -5.0 },
-            _ => Decay::Softplus { a_log, dt_bias, threshold: self.threshold },
+            _ => Decay::Softplus { a_log, dt_bias, beta: self.softplus_beta, threshold: self.threshold },
         };
     }
 
@@ -149,10 +170,10 @@ impl Options {
         match self.beta {
             Beta::Given => p.give_betas(b_type, false, noise),
             Beta::GivenPerValue => p.give_betas(b_type, true, noise),
-            Beta::Logits { rounded } => {
+            Beta::Logits { rounded, scale } => {
                 (p.b, p.beta) = (p.b.retyped(b_type), self.beta);
                 if rounded {
-                    avoid_ties(&mut p.b, noise);
+                    avoid_ties(&mut p.b, scale, noise);
                 }
             }
         }
@@ -175,10 +196,10 @@ impl Options {
 
 /// Redraws logits whose sigmoid lies so close to the middle of two values of its type that f32 and f64
 /// arithmetic may round it to different ones.
-fn avoid_ties(b: &mut Strided, noise: &mut Noise) {
+fn avoid_ties(b: &mut Strided, scale: f32, noise: &mut Noise) {
     let dtype = b.dtype;
     let tie = |x: f32| {
-        let beta = gdn_host::reference::sigmoid(x.into());
+        let beta = f64::from(scale) * gdn_host::reference::sigmoid(x.into());
         let near = |sign: f64| round((beta * (1.0 + sign * 1e-5)) as f32, dtype);
         near(1.0) != near(-1.0)
     };

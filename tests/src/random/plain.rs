@@ -48,6 +48,7 @@ impl Plain {
         let decay = Decay::Softplus {
             a_log: Strided::dense(DType::F32, hv, a_log),
             dt_bias: Strided::dense(DType::F32, decays, noise.normals(decays, 1.0)),
+            beta: 1.0,
             threshold: 20.0,
         };
         let pool = Pool { dtype: state, layout, data: Vec::new(), slots: 0, pitch: 0 };
@@ -62,7 +63,7 @@ impl Plain {
             a,
             b,
             decay,
-            beta: Beta::Logits { rounded: false },
+            beta: Beta::Logits { rounded: false, scale: 1.0 },
             l2norm: Some(1e-6),
             scale: None,
             heads: HeadMap::Grouped,
@@ -75,6 +76,7 @@ impl Plain {
             round_state: false,
             out: Some(Out { dtype: io, stride: values }),
             tables: TableForm::default(),
+            omit_zeros: false,
         };
         problem.fill_pool(batch.max(1), seed + 1);
         problem
@@ -114,7 +116,7 @@ impl Problem {
     /// A dense buffer of states: sequence n's row is n.
     pub fn keep_each_state(&mut self, steps: usize) {
         let (rows, pitch) = (self.tokens.batch(), steps * self.elements());
-        self.intermediate = Some(Intermediate { rows, steps, pitch, row: None, parent: None });
+        self.intermediate = Some(Intermediate { dtype: None, rows, steps, pitch, row: None, parent: None });
     }
 
     /// A buffer as by [`Self::keep_each_state`], and drafts that are trees.

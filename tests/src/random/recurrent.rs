@@ -201,6 +201,7 @@ impl Addressing {
         let row = order.into_iter().take(batch).map(|row| or_nothing(row, noise)).collect();
         let parent = (0..batch * steps).map(|i| noise.below(i % steps + 3) as i32 - 2).collect();
         (steps > 0).then(|| Intermediate {
+            dtype: None,
             rows,
             steps,
             pitch: steps * p.elements() + 8 * gap,

@@ -1,8 +1,8 @@
 //! Calls that are accepted, for the tests to spoil.
 
 use gdn_host::{
-    Beta, DType, Decay, Decode, Family, HeadMap, HeadShape, Inputs, Intermediate, Layout, Operation,
-    Recurrent, Rows, Source, Start, StatePool, Table, Target, Tensor, Tokens,
+    ALog, Beta, DType, Decay, Decode, DtBias, HeadShape, Inputs, Intermediate, Key, Layout, Logits,
+    Operation, Query, Recurrent, Rows, Softplus, Source, StatePool, Table, Target, Tensor, Tokens, Value,
 };
 
 pub const SHAPE: HeadShape = HeadShape { h: 2, hv: 4, k: 128, v: 128 };
@@ -54,50 +54,27 @@ impl Space {
             (rows(SHAPE.key_elements()), rows(SHAPE.key_elements()), rows(SHAPE.value_elements()));
         let (a, b) = (rows(SHAPE.hv.into()), rows(SHAPE.hv.into()));
         let (a_log, dt_bias) = (self.tensor(DType::F32, 4), self.tensor(DType::F32, 4));
-        Inputs {
-            shape: SHAPE,
-            family: Family::Gdn,
-            q,
-            k,
-            v,
-            decay: Decay::Softplus { a, a_log, dt_bias, threshold: 20.0 },
-            beta: Beta::Logits { b, rounded: false },
-            l2norm: Some(1e-6),
-            scale: None,
-            heads: HeadMap::Grouped,
-        }
+        let decay = Softplus::new(a, ALog(a_log), DtBias(dt_bias));
+        Inputs::gdn(SHAPE, Query(q), Key(k), Value(v), decay, Logits::new(b))
     }
 }
 
 /// A decode that is accepted.
 pub fn decode() -> Decode {
     let mut space = Space::new();
-    Decode {
-        inputs: space.inputs(BATCH),
-        batch: BATCH as u32,
-        state: space.pool(DType::F32, 5),
-        slots: Some(space.table(BATCH)),
-        write_slots: None,
-        null_slot: None,
-        start: Start::FromSlot,
-        out: space.rows(DType::Bf16, BATCH, SHAPE.value_elements()),
-    }
+    let (inputs, state, slots) = (space.inputs(BATCH), space.pool(DType::F32, 5), space.table(BATCH));
+    let out = space.rows(DType::Bf16, BATCH, SHAPE.value_elements());
+    Decode::new(inputs, BATCH as u32, state, out).with_slots(slots)
 }
 
 /// A recurrent call that is accepted: a draft of two tokens for each sequence, states in slots and updated there.
 pub fn recurrent() -> Recurrent {
     let mut space = Space::new();
-    Recurrent {
-        inputs: space.inputs(BATCH * TOKENS),
-        tokens: Tokens::Each { batch: BATCH as u32, tokens: TOKENS as u32 },
-        source: Source::Slots { pool: space.pool(DType::F32, 5), slots: space.table(BATCH) },
-        start: Start::FromSlot,
-        target: Target::InPlace,
-        null_slot: None,
-        intermediate: None,
-        round_state: false,
-        out: Some(space.rows(DType::Bf16, BATCH * TOKENS, SHAPE.value_elements())),
-    }
+    let inputs = space.inputs(BATCH * TOKENS);
+    let tokens = Tokens::Each { batch: BATCH as u32, tokens: TOKENS as u32 };
+    let source = Source::Slots { pool: space.pool(DType::F32, 5), slots: space.table(BATCH) };
+    let out = space.rows(DType::Bf16, BATCH * TOKENS, SHAPE.value_elements());
+    Recurrent::new(inputs, tokens, source, Target::InPlace, out)
 }
 
 /// The inputs that every call of the recurrence reads.
@@ -112,7 +89,7 @@ pub fn elsewhere() -> Space {
 pub fn buffer(space: &mut Space, dtype: DType) -> Intermediate {
     let pitch = TOKENS * SHAPE.state_elements();
     let tensor = space.tensor(dtype, BATCH * pitch);
-    Intermediate { tensor, rows: BATCH as u32, steps: TOKENS as u32, pitch, row: None, parent: None }
+    Intermediate::new(tensor, BATCH as u32, TOKENS as u32, pitch)
 }
 
 /// Slots by token, from those of the last draft.
@@ -129,10 +106,10 @@ pub fn refused<T: Operation>(mut call: T, change: impl FnOnce(&mut T)) -> String
     call.check().expect_err("the call was accepted").to_string()
 }
 
-/// The tensors of a softplus gate.
-pub fn softplus(inputs: &mut Inputs) -> (&mut Rows, &mut Tensor, &mut Tensor, &mut f32) {
+/// The softplus gate.
+pub fn softplus(inputs: &mut Inputs) -> &mut Softplus {
     match &mut inputs.decay {
-        Decay::Softplus { a, a_log, dt_bias, threshold } => (a, a_log, dt_bias, threshold),
+        Decay::Softplus(gate) => gate,
         _ => panic!("the call's gate is softplus"),
     }
 }
@@ -140,6 +117,7 @@ pub fn softplus(inputs: &mut Inputs) -> (&mut Rows, &mut Tensor, &mut Tensor, &m
 /// The rows of beta.
 pub fn beta(inputs: &mut Inputs) -> &mut Rows {
     match &mut inputs.beta {
-        Beta::Logits { b, .. } | Beta::Given(b) | Beta::GivenPerValue(b) => b,
+        Beta::Logits(logits) => &mut logits.b,
+        Beta::Given(b) | Beta::GivenPerValue(b) => b,
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::calls::{self, BATCH, SHAPE, refused};
 use gdn_host::{
-    Beta, DType, Decay, Decode, Entry, Family, Layout, Operation, Rows, Start, Table, Tensor, call,
+    ALog, Beta, DType, Decay, Decode, DtBias, Entry, Family, Layout, Logits, LowerBound, Operation, Rows,
+    Softplus, Start, Table, Tensor, call,
 };
 
 fn valid() -> Decode {
@@ -15,7 +16,7 @@ fn refusal(change: impl FnOnce(&mut Decode)) -> String {
     refused(valid(), change)
 }
 
-fn softplus(call: &mut Decode) -> (&mut Rows, &mut Tensor, &mut Tensor, &mut f32) {
+fn softplus(call: &mut Decode) -> &mut Softplus {
     calls::softplus(&mut call.inputs)
 }
 
@@ -37,9 +38,15 @@ fn null_addresses() {
     assert_eq!(refusal(|c| c.inputs.q.tensor.address = 0), "q: the address is null");
     assert_eq!(refusal(|c| c.inputs.k.tensor.address = 0), "k: the address is null");
     assert_eq!(refusal(|c| c.inputs.v.tensor.address = 0), "v: the address is null");
-    assert_eq!(refusal(|c| softplus(c).0.tensor.address = 0), "decay.a: the address is null");
-    assert_eq!(refusal(|c| softplus(c).1.address = 0), "decay.a_log: the address is null");
-    assert_eq!(refusal(|c| softplus(c).2.address = 0), "decay.dt_bias: the address is null");
+    assert_eq!(refusal(|c| softplus(c).a.tensor.address = 0), "decay.a: the address is null");
+    assert_eq!(
+        refusal(|c| softplus(c).a_log.as_mut().unwrap().address = 0),
+        "decay.a_log: the address is null"
+    );
+    assert_eq!(
+        refusal(|c| softplus(c).dt_bias.as_mut().unwrap().address = 0),
+        "decay.dt_bias: the address is null"
+    );
     assert_eq!(refusal(|c| logits(c).tensor.address = 0), "beta.b: the address is null");
     assert_eq!(refusal(|c| c.out.tensor.address = 0), "out: the address is null");
     assert_eq!(refusal(|c| c.state.tensor.address = 0), "state: the address is null");
@@ -48,7 +55,7 @@ fn null_addresses() {
     assert_eq!(refusal(|c| c.write_slots = Some(null)), "write_slots: the address is null");
     assert_eq!(refusal(|c| c.start = Start::Reset(null)), "start: the address is null");
     let given = |c: &mut Decode| {
-        let mut g = *softplus(c).0;
+        let mut g = softplus(c).a;
         g.tensor.address = 0;
         c.inputs.decay = Decay::Given(g);
     };
@@ -69,7 +76,9 @@ fn misaligned_addresses() {
     assert!(refusal(|c| c.state.tensor.address += 4).starts_with("state: address 0x7f"));
     assert!(refusal(|c| c.inputs.v.tensor.address += 1).ends_with("is not aligned to 2 bytes"));
     assert!(refusal(|c| c.out.tensor.address += 1).starts_with("out: address"));
-    assert!(refusal(|c| softplus(c).1.address += 2).ends_with("is not aligned to 4 bytes"));
+    assert!(
+        refusal(|c| softplus(c).a_log.as_mut().unwrap().address += 2).ends_with("is not aligned to 4 bytes")
+    );
     assert!(refusal(|c| slots(c).address += 2).starts_with("slots: address"));
     let odd = Table::i32(0x7f01_0000_0002, BATCH);
     assert!(refusal(|c| c.write_slots = Some(odd)).ends_with("is not aligned to 4 bytes"));
@@ -81,7 +90,7 @@ fn strides() {
     assert_eq!(q, "q: stride of 260 elements (520 bytes) is not a multiple of 16 bytes");
     assert_eq!(refusal(|c| c.inputs.k.stride = 255), "k: stride 255 is outside 256..=4294967295 elements");
     assert!(refusal(|c| c.inputs.v.stride = 511).starts_with("v: stride 511 is outside 512..="));
-    assert!(refusal(|c| softplus(c).0.stride = 3).starts_with("decay.a: stride 3 is outside 4..="));
+    assert!(refusal(|c| softplus(c).a.stride = 3).starts_with("decay.a: stride 3 is outside 4..="));
     assert!(refusal(|c| logits(c).stride = 0).starts_with("beta.b: stride 0 is outside 4..="));
     assert!(refusal(|c| c.out.stride = 1).starts_with("out: stride 1 is outside 512..="));
     assert!(refusal(|c| c.inputs.q.stride = 1 << 33).starts_with("q: stride 8589934592 is outside"));
@@ -109,8 +118,13 @@ fn lengths() {
     assert_eq!(refusal(|c| c.inputs.q.tensor.len -= 1), "q: has 767 elements, the call touches 768");
     assert!(refusal(|c| c.inputs.v.tensor.len = 0).starts_with("v: has 0 elements"));
     assert!(refusal(|c| c.inputs.v.stride = 600).starts_with("v: has 1536 elements, the call touches 1712"));
-    assert!(refusal(|c| softplus(c).1.len = 3).starts_with("decay.a_log: has 3 elements"));
-    assert!(refusal(|c| softplus(c).2.len = 1).starts_with("decay.dt_bias: has 1 elements"));
+    assert!(
+        refusal(|c| softplus(c).a_log.as_mut().unwrap().len = 3).starts_with("decay.a_log: has 3 elements")
+    );
+    assert!(
+        refusal(|c| softplus(c).dt_bias.as_mut().unwrap().len = 1)
+            .starts_with("decay.dt_bias: has 1 elements")
+    );
     assert!(refusal(|c| c.out.tensor.len -= 1).starts_with("out: has 1535 elements"));
     assert!(
         refusal(|c| c.state.slots = 6).starts_with("state: has 327680 elements, the call touches 393216")
@@ -201,14 +215,24 @@ fn values() {
         "l2norm: 0 is not allowed, it must be a positive eps"
     );
     assert!(refusal(|c| c.inputs.l2norm = Some(-1e-6)).starts_with("l2norm: -"));
-    assert!(refusal(|c| *softplus(c).3 = f32::NAN).starts_with("decay.threshold: NaN"));
-    assert!(refusal(|c| *softplus(c).3 = -1.0).starts_with("decay.threshold: -1"));
+    assert!(refusal(|c| softplus(c).threshold = f32::NAN).starts_with("decay.threshold: NaN"));
+    assert!(refusal(|c| softplus(c).threshold = -1.0).starts_with("decay.threshold: -1"));
     let bound = |bound| {
         move |c: &mut Decode| {
-            let (&mut a, &mut a_log, &mut dt_bias, _) = softplus(c);
-            c.inputs.decay = Decay::LowerBound { a, a_log, dt_bias, bound };
+            let gate = *softplus(c);
+            c.inputs.decay =
+                LowerBound::new(gate.a, gate.a_log.map(ALog), gate.dt_bias.map(DtBias), bound).into();
         }
     };
+    let beta = "is not allowed, it must be positive, and 2^-126 to 2^126";
+    assert_eq!(refusal(|c| softplus(c).beta = 0.0), format!("decay.beta: 0 {beta}"));
+    assert!(refusal(|c| softplus(c).beta = -1.0).starts_with("decay.beta: -1"));
+    assert!(refusal(|c| softplus(c).beta = f32::NAN).starts_with("decay.beta: NaN"));
+    assert!(refusal(|c| softplus(c).beta = f32::INFINITY).starts_with("decay.beta: inf"));
+    let scale =
+        |scale| move |c: &mut Decode| c.inputs.beta = Logits::new(*logits(c)).with_scale(scale).into();
+    assert_eq!(refusal(scale(f32::NAN)), "beta.scale: NaN is not allowed, it must be finite");
+    assert!(refusal(scale(f32::INFINITY)).starts_with("beta.scale: inf"));
     let text = "decay.bound: 0.5 is not allowed, it must be finite and not positive";
     assert_eq!(refusal(bound(0.5)), text);
     assert!(refusal(bound(f32::NEG_INFINITY)).starts_with("decay.bound: -inf"));
@@ -284,6 +308,7 @@ fn packed_row_splits_into_views() {
     let width = 2 * 256 + 512 + 8;
     let tensor = Tensor { address: 0x7f00_0000_0000, dtype: DType::Bf16, len: BATCH * width };
     let (q, k, v) = call::split_mixed_qkv(&Rows { tensor, stride: width }, &SHAPE);
+    let (q, k, v) = (q.0, k.0, v.0);
     assert_eq!([q.tensor.address, k.tensor.address, v.tensor.address].map(|a| a & 0xffff), [0, 512, 1024]);
     let mut call = valid();
     (call.inputs.q, call.inputs.k, call.inputs.v) = (q, k, v);

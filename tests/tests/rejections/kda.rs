@@ -1,7 +1,7 @@
 //! What KDA asks of its gate, in either operation.
 
 use crate::calls::{self, BATCH, TOKENS, elsewhere, refused};
-use gdn_host::{DType, Decay, Decode, Family, Operation, Recurrent, Rows};
+use gdn_host::{ALog, DType, Decay, Decode, DtBias, Family, LowerBound, Operation, Recurrent, Rows};
 
 /// Elements of a row of the gate: four heads of 128.
 const WIDTH: u64 = 4 * 128;
@@ -11,7 +11,7 @@ fn gate(tokens: u64) -> Decay {
     let mut space = elsewhere();
     let a = space.rows(DType::Bf16, tokens, WIDTH);
     let (a_log, dt_bias) = (space.tensor(DType::F32, 4), space.tensor(DType::F32, WIDTH));
-    Decay::LowerBound { a, a_log, dt_bias, bound: -5.0 }
+    LowerBound::new(a, ALog(a_log), DtBias(dt_bias), -5.0).into()
 }
 
 fn decode() -> Decode {
@@ -42,7 +42,8 @@ fn refusal(change: impl Fn(&mut Decay)) -> String {
 
 fn rows(decay: &mut Decay) -> &mut Rows {
     match decay {
-        Decay::Softplus { a, .. } | Decay::LowerBound { a, .. } => a,
+        Decay::Softplus(gate) => &mut gate.a,
+        Decay::LowerBound(gate) => &mut gate.a,
         Decay::Given(a) | Decay::GivenPerKeyHead(a) => a,
     }
 }
@@ -61,8 +62,8 @@ fn gate_rows_have_k_entries_for_each_head() {
 fn tables_of_the_gate() {
     let tables = |change: fn(&mut gdn_host::Tensor)| {
         move |decay: &mut Decay| {
-            let Decay::LowerBound { dt_bias, .. } = decay else { panic!("the gate is a lower bound") };
-            change(dt_bias);
+            let Decay::LowerBound(gate) = decay else { panic!("the gate is a lower bound") };
+            change(gate.dt_bias.as_mut().unwrap());
         }
     };
     let short = refusal(tables(|bias| bias.len = 4));

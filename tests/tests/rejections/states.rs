@@ -23,7 +23,9 @@ fn pool(call: &mut Recurrent) -> &mut StatePool {
 fn by_sequence() -> Recurrent {
     let mut space = elsewhere();
     let source = Source::Sequences(space.pool(DType::F32, 3));
-    Recurrent { source, target: Target::Sequences(space.pool(DType::F32, 3)), ..valid() }
+    let mut call = valid();
+    (call.source, call.target) = (source, Target::Sequences(space.pool(DType::F32, 3)));
+    call
 }
 
 fn finals(call: &mut Recurrent) -> &mut StatePool {
@@ -35,7 +37,7 @@ fn finals(call: &mut Recurrent) -> &mut StatePool {
 
 /// The valid call with a buffer.
 fn kept() -> Recurrent {
-    Recurrent { intermediate: Some(buffer(&mut elsewhere(), DType::F32)), ..valid() }
+    valid().with_intermediate(buffer(&mut elsewhere(), DType::F32))
 }
 
 fn kept_buffer(call: &mut Recurrent) -> &mut Intermediate {
@@ -71,8 +73,20 @@ fn types_of_states() {
     let other = "type bf16 does not fit, expected the type of the state";
     let target = refused(by_sequence(), |c| finals(c).tensor.dtype = DType::Bf16);
     assert_eq!(target, format!("target: {other}"));
-    let intermediate = refused(kept(), |c| kept_buffer(c).tensor.dtype = DType::Bf16);
-    assert_eq!(intermediate, format!("intermediate: {other}"));
+    // Beside a state in f32 a buffer is of any type, beside others it is of theirs.
+    for dtype in [DType::Bf16, DType::F16] {
+        let mut call = kept();
+        kept_buffer(&mut call).tensor.dtype = dtype;
+        call.check().unwrap();
+    }
+    for dtype in [DType::F32, DType::F16] {
+        let change = |c: &mut Recurrent| {
+            pool(c).tensor.dtype = DType::Bf16;
+            kept_buffer(c).tensor.dtype = dtype;
+        };
+        let text = "does not fit, expected the type of the state, or any beside a state in f32";
+        assert_eq!(refused(kept(), change), format!("intermediate: type {} {text}", dtype.name()));
+    }
 }
 
 #[test]
@@ -136,7 +150,9 @@ fn rows_of_slots_by_token() {
     let valid = || {
         let mut space = elsewhere();
         let (source, target) = (accepted(&mut space), Target::EachToken(space.by_token()));
-        Recurrent { source, target, ..valid() }
+        let mut call = valid();
+        (call.source, call.target) = (source, target);
+        call
     };
     let change = |change: fn(&mut Table, &mut Table, &mut Table)| {
         move |c: &mut Recurrent| {
@@ -245,7 +261,11 @@ fn buffer_and_pool_share_no_memory() {
     let shared = |c: &mut Recurrent| kept_buffer(c).tensor.address = pool(c).tensor.address + 4096;
     assert_eq!(refused(kept(), shared), "source: shares memory with intermediate");
     // A pool that is read only is no better.
-    let read_only = || Recurrent { target: Target::Nowhere, ..kept() };
+    let read_only = || {
+        let mut call = kept();
+        call.target = Target::Nowhere;
+        call
+    };
     assert_eq!(refused(read_only(), shared), "intermediate: shares memory with source");
     let slots = |c: &mut Recurrent| {
         let extents = c.extents();

@@ -5,9 +5,9 @@ use super::ops::{CONV_WIDTH, Op, Spec};
 use anyhow::Result;
 use gdn_host::driver::{DeviceBuffer, OwnedStream};
 use gdn_host::{
-    Beta, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, DType, Decay, Decode, Family, GatedRmsNorm,
-    HeadMap, Inputs, Intermediate, Layout, Operation, Recurrent, Rows, Source, Start, StatePool, Table,
-    Target, Tensor, Tokens, UnpackQkvz,
+    ALog, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, DType, Decode, DtBias, Family, GatedRmsNorm,
+    Inputs, Intermediate, Key, Layout, Logits, Operation, Query, Recurrent, Rows, Softplus, Source,
+    StatePool, Table, Target, Tensor, Tokens, UnpackQkvz, Value,
 };
 use gdn_tests::random::Noise;
 use gdn_tests::strided::encode_values;
@@ -75,23 +75,16 @@ impl Memory<'_> {
         let gate = if spec.op.family() == Family::Kda { hv * u64::from(shape.k) } else { hv };
         // The decay rates of a trained layer: log of uniform in (0, 16).
         let rates: Vec<f32> = (0..hv).map(|_| (16.0 * self.noise.uniform()).max(1e-3).ln()).collect();
-        Ok(Inputs {
-            shape,
-            family: spec.op.family(),
-            q: self.normal(tokens, keys, io)?,
-            k: self.normal(tokens, keys, io)?,
-            v: self.normal(tokens, values, io)?,
-            decay: Decay::Softplus {
-                a: self.normal(tokens, gate, io)?,
-                a_log: self.rows(&rates, DType::F32, hv)?.tensor,
-                dt_bias: self.normal(1, gate, DType::F32)?.tensor,
-                threshold: 20.0,
-            },
-            beta: Beta::Logits { b: self.normal(tokens, hv, io)?, rounded: false },
-            l2norm: Some(1e-6),
-            scale: None,
-            heads: HeadMap::Grouped,
-        })
+        let make = match spec.op.family() {
+            Family::Gdn => Inputs::gdn,
+            Family::Kda => Inputs::kda,
+        };
+        let (q, k) = (Query(self.normal(tokens, keys, io)?), Key(self.normal(tokens, keys, io)?));
+        let (v, a) = (Value(self.normal(tokens, values, io)?), self.normal(tokens, gate, io)?);
+        let a_log = ALog(self.rows(&rates, DType::F32, hv)?.tensor);
+        let decay = Softplus::new(a, a_log, DtBias(self.normal(1, gate, DType::F32)?.tensor));
+        let beta = Logits::new(self.normal(tokens, hv, io)?);
+        Ok(make(shape, q, k, v, decay, beta))
     }
 }
 
@@ -142,36 +135,17 @@ fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls
         |tensor| StatePool { tensor, slots: batch, pitch: shape.state_elements(), layout: spec.layout };
     let calls = pools.iter().enumerate().map(|(i, &tensor)| -> Box<dyn Operation> {
         if !spec.op.has_several_tokens() {
-            return Box::new(Decode {
-                inputs,
-                batch,
-                state: pool(tensor),
-                slots: Some(slots),
-                write_slots: None,
-                null_slot: None,
-                start: Start::FromSlot,
-                out,
-            });
+            return Box::new(Decode::new(inputs, batch, pool(tensor), out).with_slots(slots));
         }
-        let buffer = buffers.get(i).map(|&tensor| Intermediate {
-            tensor,
-            rows: batch,
-            steps: tokens,
-            pitch: u64::from(tokens) * shape.state_elements(),
-            row: None,
-            parent: None,
-        });
-        Box::new(Recurrent {
-            inputs,
-            tokens: Tokens::Each { batch, tokens },
-            source: Source::Slots { pool: pool(tensor), slots },
-            start: Start::FromSlot,
-            target: if buffer.is_some() { Target::Nowhere } else { Target::InPlace },
-            null_slot: None,
-            intermediate: buffer,
-            round_state: false,
-            out: Some(out),
-        })
+        let (tokens_of_each, target) = (Tokens::Each { batch, tokens }, Target::InPlace);
+        let source = Source::Slots { pool: pool(tensor), slots };
+        let mut call = Recurrent::new(inputs, tokens_of_each, source, target, out);
+        if let Some(&tensor) = buffers.get(i) {
+            let pitch = u64::from(tokens) * shape.state_elements();
+            call.target = Target::Nowhere;
+            call.intermediate = Some(Intermediate::new(tensor, batch, tokens, pitch));
+        }
+        Box::new(call)
     });
     Ok(calls.collect())
 }
