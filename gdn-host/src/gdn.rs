@@ -6,7 +6,6 @@ use crate::driver::{self, Context, Device, Driver, DriverError, Function, Stream
 use crate::key::ModuleKey;
 use crate::load::{Code, LoadError, Loaded, LoadedFile};
 use crate::plan::{Caps, Launch, Plan, PlanError, Tuning};
-use std::marker::PhantomData;
 use thiserror::Error;
 
 /// A launch that did not happen.
@@ -32,6 +31,7 @@ pub enum Error {
 /// before any stream capture. Launching does none of that, takes no lock, and may be captured into a graph. A `Gdn` may
 /// be shared between threads; the launching thread must have the context current that the `Gdn` was loaded in.
 pub struct Gdn {
+    context: Context,
     loaded: Vec<Loaded>,
     caps: Caps,
     /// The caller's table of choices, or the embedded one.
@@ -66,7 +66,7 @@ impl Gdn {
         let loaded = keys.iter().map(load).collect::<Result<_, _>>()?;
         let launches_early = Driver::open().is_ok_and(Driver::launches_early);
         let tuning = tuning_of_environment()?.unwrap_or_else(|| Tuning::nearest(&caps).clone());
-        Ok(Gdn { loaded, caps, tuning, launches_early })
+        Ok(Gdn { context, loaded, caps, tuning, launches_early })
     }
 
     /// The same kernels, launched as a table of the caller's says, which `cargo xtask tune` wrote on the GPU at hand. Classes
@@ -154,7 +154,7 @@ impl Gdn {
         let plan = self.plan(call, launch)?;
         let function = self.function(&plan)?;
         let params = call.params(&plan);
-        Ok(Prepared { function, plan, params, is_empty: call.is_empty(), kernels: PhantomData })
+        Ok(Prepared { function, plan, params, is_empty: call.is_empty(), context: &self.context })
     }
 
     fn find(&self, key: ModuleKey) -> Option<&Loaded> {
@@ -191,8 +191,8 @@ pub struct Prepared<'a> {
     plan: Plan,
     params: Params,
     is_empty: bool,
-    /// The function belongs to a module of the [`Gdn`].
-    kernels: PhantomData<&'a Gdn>,
+    /// Where the function lives: a module of the [`Gdn`] has it.
+    context: &'a Context,
 }
 
 impl Prepared<'_> {
@@ -201,10 +201,12 @@ impl Prepared<'_> {
         &self.plan
     }
 
-    /// Launches the call in the order of `stream`: one driver call, nothing else.
+    /// Launches the call in the order of `stream`: the driver is asked for the thread's current context, which is a look at a
+    /// variable of the thread, then launches, and nothing else is done.
     ///
     /// # Errors
-    /// What the driver says.
+    /// [`DriverError::OtherContext`] on a thread whose current context is not the one the kernels were loaded in; what the
+    /// driver says.
     ///
     /// # Safety
     /// As [`Gdn::run_with`], for each launch anew.
@@ -212,6 +214,7 @@ impl Prepared<'_> {
         if self.is_empty {
             return Ok(());
         }
+        self.context.check_current()?;
         let (params, plan) = (self.params.as_bytes().as_ptr(), &self.plan);
         let launch = if plan.early { driver::launch_early } else { driver::launch };
         // SAFETY: the parameter struct is the entry's (tests hold its size against the manifest), the plan's
@@ -252,4 +255,57 @@ pub fn all_modules() -> Vec<ModuleKey> {
     keys.sort_by_key(ModuleKey::to_string);
     keys.dedup();
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::{CopyState, SlotPool, Tensor};
+    use crate::driver::fake;
+    use crate::{DType, Tile};
+    use std::ptr::null_mut;
+
+    /// A copy of a slot of 16 bytes.
+    fn copy() -> CopyState {
+        let pool = |address| {
+            let tensor = Tensor { address, dtype: DType::F32, len: 4 };
+            SlotPool { tensor, slots: 1, pitch: 4, layout: None }
+        };
+        CopyState {
+            copies: 1,
+            elements: 4,
+            source: pool(0x1000),
+            source_slots: None,
+            target: pool(0x2000),
+            target_slots: None,
+            null_slot: None,
+        }
+    }
+
+    #[test]
+    fn a_thread_with_another_context_launches_nothing() {
+        let context = fake::context_with_modules(0);
+        let loaded = context.as_raw();
+        let copies = Loaded::new(&context, ModuleKey::copy_state(), 90, Code::Auto).unwrap();
+        let caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
+        let tuning = Tuning::nearest(&caps).clone();
+        let gdn = Gdn { context, loaded: vec![copies], caps, tuning, launches_early: false };
+        let (call, stream) = (copy(), Stream::DEFAULT);
+        let prepared = gdn.prepare(&call, Tile::Auto).unwrap();
+        // SAFETY: the fake driver runs nothing.
+        let launch = || unsafe { prepared.launch(stream) };
+        assert_eq!(launch(), Ok(()));
+        let other = 0x77;
+        fake::set_current(other as *mut _);
+        assert_eq!(launch(), Err(DriverError::OtherContext { current: other, loaded: loaded.addr() }));
+        // SAFETY: as above.
+        let error = unsafe { gdn.run(&call, stream) }.unwrap_err();
+        assert!(error.to_string().starts_with("the current CUDA context 0x77 is not 0x1000"), "{error}");
+        assert_eq!(fake::calls("launch"), 1);
+        // A stream may imply the context; else it is the driver that says no.
+        fake::set_current(null_mut());
+        assert_eq!(launch(), Ok(()));
+        fake::set_current(loaded);
+        assert_eq!(launch(), Ok(()));
+    }
 }

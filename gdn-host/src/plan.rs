@@ -159,6 +159,16 @@ pub enum PlanError {
         /// Value dimension.
         v: u32,
     },
+    /// More blocks than a grid has.
+    #[error(
+        "grid: {x} blocks for each of {batch} sequences are too many: a grid has {MAX_GRID_X} along x, and {MAX_GRID_YZ} along y and z"
+    )]
+    Grid {
+        /// Blocks for a sequence (or token, or copy).
+        x: u64,
+        /// Sequences.
+        batch: u32,
+    },
     /// An operation without tiles.
     #[error("tile: {op} has none: take Tile::Auto, or Tile::Exact with 0 rows and 1 to {max} warps")]
     Untiled {
@@ -169,19 +179,25 @@ pub enum PlanError {
     },
 }
 
-/// Sequences along y; further ones go along z.
-const MAX_GRID_Y: u32 = 65_535;
+/// Most blocks of a grid along x.
+const MAX_GRID_X: u32 = i32::MAX as u32;
+/// Most blocks of a grid along y, and along z.
+const MAX_GRID_YZ: u32 = 65_535;
 
-/// A grid with `x` blocks for each of `batch` sequences (at least 1).
-fn grid(x: u32, batch: u32) -> [u32; 3] {
-    let y = batch.clamp(1, MAX_GRID_Y);
-    [x, y, batch.max(1).div_ceil(y)]
+/// A grid with `x` blocks for each of `batch` sequences (at least 1): along y, and those that find no place there along z.
+fn grid(x: u64, batch: u32) -> Result<[u32; 3], PlanError> {
+    let y = batch.clamp(1, MAX_GRID_YZ);
+    let z = batch.max(1).div_ceil(y);
+    match u32::try_from(x) {
+        Ok(x) if x <= MAX_GRID_X && z <= MAX_GRID_YZ => Ok([x, y, z]),
+        _ => Err(PlanError::Grid { x, batch }),
+    }
 }
 
 /// Plans an operation on tiles of states.
 ///
 /// # Errors
-/// [`PlanError`] when a tile asked for does not exist, or when no kernel does.
+/// [`PlanError`] when a tile asked for does not exist, when no kernel does, or when there are more than 65,535 * 65,535 sequences.
 pub fn tiled(job: &Job, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
     let &Job { module, shape: HeadShape { hv, v, .. }, batch, .. } = job;
     let (tuned, step) = match tile {
@@ -200,7 +216,7 @@ pub fn tiled(job: &Job, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan
     };
     let bv = block_rows(module, rows, warps);
     let tiles = v / bv;
-    let grid = grid(tiles * hv, batch);
+    let grid = grid(u64::from(tiles) * u64::from(hv), batch)?;
     let ahead = sequences_ahead(job, step.ahead_kib, caps);
     let early_pays = step.early;
     Ok(Plan { module, rows, warps, bv, grid, tiles, ahead, tuned, early_pays, early: false })
@@ -210,10 +226,10 @@ pub fn tiled(job: &Job, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan
 fn sequences_ahead(job: &Job, kib: u32, caps: &Caps) -> u32 {
     let state = job.module.state.map_or(0, DType::size) as u64;
     let of_sequence = job.shape.state_elements() * state;
-    let bytes = u64::from(kib) * 1024 * u64::from(caps.sms);
+    let bytes = (u64::from(kib) * 1024).saturating_mul(caps.sms.into());
     match (kib, of_sequence) {
         (0, _) | (_, 0) => 0,
-        _ => u32::try_from((bytes + of_sequence / 2) / of_sequence).unwrap_or(u32::MAX).max(1),
+        _ => u32::try_from(bytes.saturating_add(of_sequence / 2) / of_sequence).unwrap_or(u32::MAX).max(1),
     }
 }
 
@@ -224,7 +240,7 @@ const MAX_SPREAD_WARPS: u32 = 8;
 /// are as large as possible while each multiprocessor has two of them: a single state is spread over many blocks.
 ///
 /// # Errors
-/// [`PlanError::Untiled`] when a tile of rows is asked for. [`Tile::Auto`] never fails.
+/// [`PlanError::Untiled`] when a tile of rows is asked for; [`PlanError::Grid`] as [`tiled`].
 pub fn spread(
     module: ModuleKey,
     threads: u64,
@@ -245,7 +261,7 @@ pub fn spread(
             return Err(PlanError::Untiled { op: module.op.name(), max: MAX_SPREAD_WARPS });
         }
     };
-    let grid = grid(blocks(warps) as u32, batch);
+    let grid = grid(blocks(warps), batch)?;
     let tuned = Tuned::Untuned;
     // Where only the start overlaps, an early launch pays.
     Ok(Plan {

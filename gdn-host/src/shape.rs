@@ -114,9 +114,9 @@ impl HeadShape {
         self.hv / self.h
     }
 
-    /// Elements of one sequence's state, HV * V * K.
+    /// Elements of one sequence's state, HV * V * K; `u64::MAX` if no number of 64 bits is.
     pub fn state_elements(&self) -> u64 {
-        self.hv as u64 * self.v as u64 * self.k as u64
+        self.value_elements().saturating_mul(self.k.into())
     }
 
     /// Elements of one token's q or k, H * K.

@@ -7,6 +7,8 @@ pub mod device;
 #[cfg(feature = "hazards")]
 pub mod hazards;
 #[cfg(feature = "hazards")]
+pub mod lies;
+#[cfg(feature = "hazards")]
 pub mod movement;
 pub mod neighbours;
 pub mod parity;

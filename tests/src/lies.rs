@@ -3,11 +3,11 @@
 //! A check must refuse them, or accept what is sound, and neither panic nor wrap. [`survives`] draws such calls from one that
 //! is accepted.
 
-use gdn_host::call::{CallError, CuSeqlens, DraftWindows, Tokens};
+use gdn_host::plan::{Height, Step};
 use gdn_host::{
-    Beta, Caps, CommitState, Conv1dUpdate, ConvertLayout, CopyState, Decay, Decode, GatedRmsNorm, HeadShape,
-    Inputs, Intermediate, Operation, Recurrent, Rows, SlotPool, Source, Start, StatePool, Table, Target,
-    Tensor, Tile, UnpackQkvz,
+    Accepted, Beta, CallError, Caps, CommitState, Conv1dUpdate, ConvTarget, ConvertLayout, CopyState, Decay,
+    Decode, DraftWindows, GatedRmsNorm, HeadShape, Inputs, Intermediate, Operation, Recurrent, Rows,
+    SlotPool, Source, Start, StatePool, Table, Target, Tensor, Tile, Tokens, UnpackQkvz,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -23,6 +23,8 @@ pub enum Number<'a> {
     Len(&'a mut u64),
     /// Rows of a table.
     Entries(&'a mut u64),
+    /// Entries of a row of a table.
+    Columns(&'a mut u64),
     /// Elements from one row to the next.
     Stride(&'a mut u64),
 }
@@ -64,6 +66,7 @@ numbers! {
     Table: |x, argument, see| {
         see(argument, Number::Address(&mut x.address));
         see(argument, Number::Entries(&mut x.len));
+        see(argument, Number::Columns(&mut x.columns));
         see(argument, Number::Stride(&mut x.stride));
     }
     HeadShape: |x, argument, see| {
@@ -96,8 +99,7 @@ numbers! {
             Tokens::Packed { batch, total, cu_seqlens } => {
                 see(argument, Number::Count(batch));
                 see(argument, Number::Count(total));
-                let (CuSeqlens::I32(table) | CuSeqlens::I64(table)) = cu_seqlens;
-                table.visit("tokens.cu_seqlens", see);
+                cu_seqlens.visit("tokens.cu_seqlens", see);
             }
         }
     }
@@ -149,10 +151,9 @@ numbers! {
                 pool.visit(argument, see);
                 slots.visit("source.slots", see);
             }
-            Source::Accepted { pool, slots, width, accepted } => {
+            Source::Accepted { pool, slots, accepted } => {
                 pool.visit(argument, see);
                 slots.visit("source.slots", see);
-                see("source.width", Number::Count(width));
                 accepted.visit("source.accepted", see);
             }
         }
@@ -162,7 +163,7 @@ numbers! {
         x.tokens.visit("tokens", see);
         x.source.visit("source", see);
         match &mut x.target {
-            Target::Slots(slots) => slots.visit("target.slots", see),
+            Target::Slots(slots) | Target::EachToken(slots) => slots.visit("target.slots", see),
             Target::Sequences(pool) => pool.visit("target", see),
             _ => {}
         }
@@ -225,9 +226,13 @@ numbers! {
         see("state.channel_stride", Number::Stride(&mut x.state.channel_stride));
         see("state.tap_stride", Number::Stride(&mut x.state.tap_stride));
         x.slots.visit("slots", see);
-        x.write_slots.visit("write_slots", see);
+        if let ConvTarget::Slots(table) | ConvTarget::EachToken(table) = &mut x.target {
+            table.visit("target", see);
+        }
         x.start.visit("start", see);
-        x.accepted.visit("accepted", see);
+        if let Some(Accepted::Entry(table) | Accepted::Slot(table)) = &mut x.accepted {
+            table.visit("accepted", see);
+        }
         x.parent.visit("parent", see);
         x.intermediate.visit("intermediate", see);
         x.out.visit("out", see);
@@ -235,6 +240,12 @@ numbers! {
     GatedRmsNorm: |x, _, see| {
         see("hv", Number::Count(&mut x.hv));
         see("v", Number::Count(&mut x.v));
+        let strides = &mut x.head_strides;
+        for (argument, stride) in [("x", &mut strides.x), ("z", &mut strides.z), ("out", &mut strides.out)] {
+            if let Some(stride) = stride {
+                see(argument, Number::Stride(stride));
+            }
+        }
         see("tokens", Number::Count(&mut x.tokens));
         x.x.visit("x", see);
         x.z.visit("z", see);
@@ -259,7 +270,11 @@ fn change<C: Numbers>(call: &mut C, which: usize, value: u64) {
         if i == which {
             match number {
                 Number::Count(x) => *x = value.min(u32::MAX.into()) as u32,
-                Number::Address(x) | Number::Len(x) | Number::Entries(x) | Number::Stride(x) => *x = value,
+                Number::Address(x)
+                | Number::Len(x)
+                | Number::Entries(x)
+                | Number::Columns(x)
+                | Number::Stride(x) => *x = value,
             }
         }
         i += 1;
@@ -294,6 +309,11 @@ fn settle<C: Operation + Numbers>(call: &mut C) {
                     *entries = need;
                 }
             }),
+            Err(CallError::TableColumns { field, need, .. }) => set(call, field, |number| {
+                if let Number::Columns(columns) = number {
+                    *columns = need;
+                }
+            }),
             _ => return,
         }
     }
@@ -318,7 +338,10 @@ fn go(call: &dyn Operation) -> Result<(), TestCaseError> {
     }
     for (sms, memory_gbps) in [(132, 3352), (1, 0), (0, 0), (u32::MAX, u32::MAX)] {
         let caps = Caps { sms, compute: 90, memory_gbps };
-        for tile in [Tile::Auto, Tile::Rows(u32::MAX), Tile::Exact { rows: u32::MAX, warps: u32::MAX }] {
+        let (tile, ahead_kib) = (Height::Whole, u32::MAX);
+        let step = Step { up_to: None, tile, teams: u32::MAX, ahead_kib, early: true };
+        let exact = Tile::Exact { rows: u32::MAX, warps: u32::MAX };
+        for tile in [Tile::Auto, Tile::Rows(u32::MAX), exact, Tile::Step(step)] {
             let Ok(plan) = call.plan(&caps, tile) else { continue };
             let [x, y, z] = plan.grid;
             prop_assert!((1..=i32::MAX as u32).contains(&x), "{plan}");

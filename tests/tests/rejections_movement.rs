@@ -7,6 +7,7 @@ use gdn_host::{
     Caps, CommitState, ConvertLayout, CopyState, DType, HeadShape, Intermediate, Layout, Operation, Rows,
     SlotPool, StatePool, Table, Tensor, Tile, UnpackQkvz,
 };
+use gdn_tests::lies::survives;
 
 const SHAPE: HeadShape = HeadShape { h: 2, hv: 4, k: 64, v: 128 };
 const ELEMENTS: u64 = 4 * 64 * 128;
@@ -299,4 +300,12 @@ fn rows_of_qwen3_5_split_into_views() {
     let (b, a) = split_ba(&ba, &SHAPE);
     assert_eq!((b.tensor.address, b.tensor.len, b.stride), (ba.tensor.address, 16, 8));
     assert_eq!((a.tensor.address, a.tensor.len, a.stride), (ba.tensor.address + 16, 12, 8));
+}
+
+#[test]
+fn numbers_that_lie() {
+    survives(&copy());
+    survives(&commit());
+    survives(&convert());
+    survives(&unpack());
 }

@@ -6,6 +6,7 @@ use gdn_host::{
     Accepted, Caps, Conv1dUpdate, ConvPool, ConvTarget, DType, DraftWindows, GatedRmsNorm, Operation, Rows,
     Start, Table, Tensor, Tile, Tokens,
 };
+use gdn_tests::lies::survives;
 
 const DIM: u64 = 64;
 const BATCH: u64 = 3;
@@ -340,4 +341,17 @@ fn plans() {
         other.plan(&CAPS, Tile::Auto).unwrap().to_string(),
         "gdn_gated_rmsnorm_f32_bf16 grid 2x3x1 block 32"
     );
+}
+
+#[test]
+fn numbers_that_lie() {
+    survives(&conv());
+    let mut call = conv();
+    (call.state.channel_stride, call.state.tap_stride) = (1, DIM);
+    call.intermediate = None;
+    survives(&call);
+    survives(&norm());
+    let mut call = norm();
+    (call.head_strides.x, call.head_strides.out) = (Some(128), Some(128));
+    survives(&call);
 }

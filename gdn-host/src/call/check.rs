@@ -21,6 +21,9 @@ pub(super) fn check_rows(
     // One row needs no stride; a stride of 0 there is what a one-row view may carry.
     let min = if count > 1 { width } else { 0 };
     let max = u64::from(u32::MAX);
+    if min > max {
+        return Err(CallError::RowTooLong { field, width, max });
+    }
     if rows.stride < min || rows.stride > max {
         return Err(CallError::Stride { field, stride: rows.stride, min, max });
     }
@@ -28,7 +31,8 @@ pub(super) fn check_rows(
     if count > 1 && !bytes.is_multiple_of(vector) {
         return Err(CallError::MisalignedStride { field, stride: rows.stride, bytes, align: vector });
     }
-    check_tensor(field, &rows.tensor, (count - 1) * rows.stride + width, vector)
+    let need = (count - 1).saturating_mul(rows.stride).saturating_add(width);
+    check_tensor(field, &rows.tensor, need, vector)
 }
 
 /// A tensor of which `need` elements are touched.
@@ -42,7 +46,7 @@ pub(super) fn check_tensor(
     if tensor.len < need {
         return Err(CallError::TooShort { field, need, have: tensor.len });
     }
-    Ok(())
+    check_end(field, tensor.address, need, tensor.dtype.size() as u64)
 }
 
 /// A table of indices, counts or lengths: `rows` rows of `columns` entries.
@@ -96,7 +100,8 @@ fn check_entries(field: &'static str, table: &Table, rows: u64, columns: u64) ->
     if table.stride < min || table.stride > max {
         return Err(CallError::Stride { field, stride: table.stride, min, max });
     }
-    Ok(())
+    let need = rows.saturating_sub(1).saturating_mul(table.stride).saturating_add(columns);
+    check_end(field, table.address, need, table.entry.size() as u64)
 }
 
 fn check_address(field: &'static str, address: u64, align: u64) -> Result<(), CallError> {
@@ -107,6 +112,12 @@ fn check_address(field: &'static str, address: u64, align: u64) -> Result<(), Ca
         return Err(CallError::Misaligned { field, address, align });
     }
     Ok(())
+}
+
+/// `need` elements of `size` bytes end before the last address does.
+fn check_end(field: &'static str, address: u64, need: u64, size: u64) -> Result<(), CallError> {
+    let end = need.checked_mul(size).and_then(|bytes| address.checked_add(bytes));
+    end.map_or(Err(CallError::PastTheLastAddress { field, address, need }), |_| Ok(()))
 }
 
 /// A number within what `want` says.
@@ -128,4 +139,29 @@ pub(super) fn check_eps(field: &'static str, eps: f32) -> Result<(), CallError> 
 pub(super) fn check_null_slot(null_slot: Option<i32>) -> Result<(), CallError> {
     let want = "a slot index (negative indices are padding anyway)";
     null_slot.map_or(Ok(()), |slot| check_value("null_slot", slot, slot >= 0, want))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gdn_kernels::abi::DType;
+
+    /// What rows in endless memory at `address` are refused with.
+    fn refusal(address: u64, stride: u64, width: u64, count: u64) -> String {
+        let tensor = Tensor { address, dtype: DType::F32, len: u64::MAX };
+        check_rows("q", &Rows { tensor, stride }, width, count, VECTOR_BYTES).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused_by_name() {
+        let text = "q: rows of 4294967296 elements are longer than the largest stride, 4294967295";
+        assert_eq!(refusal(16, 16, 1 << 32, 2), text);
+        let text = "q: 4611686018427387904 elements from address 0x10 on reach past the last address";
+        assert_eq!(refusal(16, 0, 1 << 62, 1), text);
+        assert!(refusal(u64::MAX - 15, 4, 4, 2).starts_with("q: 8 elements from address 0xfffffffffffffff0"));
+        assert!(refusal(16, (1 << 32) - 4, 4, u64::MAX).ends_with("on reach past the last address"));
+        let table = Table::i64(u64::MAX - 7, 2);
+        let error = check_table("slots", &table, 2, 1).unwrap_err().to_string();
+        assert!(error.starts_with("slots: 2 elements from address 0xfffffffffffffff8"), "{error}");
+    }
 }

@@ -180,8 +180,8 @@ impl ConvPool {
 
     /// Elements from the first of a slot to its last.
     fn span(&self, dim: u32) -> u64 {
-        let last = |count: u32, stride: u64| u64::from(count - 1) * stride;
-        last(dim, self.channel_stride) + last(self.len, self.tap_stride) + 1
+        let last = |count: u32, stride: u64| u64::from(count).saturating_sub(1).saturating_mul(stride);
+        last(dim, self.channel_stride).saturating_add(last(self.len, self.tap_stride)).saturating_add(1)
     }
 
     fn check(&self, dim: u32, width: u32) -> Result<(), CallError> {
@@ -375,7 +375,7 @@ impl DraftWindows {
 
     /// Elements of a row.
     fn row_elements(&self, call: &Conv1dUpdate) -> u64 {
-        let window = u64::from(call.dim) * u64::from(call.width - 1);
+        let window = u64::from(call.dim) * u64::from(call.width.saturating_sub(1));
         u64::from(self.steps).saturating_mul(window)
     }
 }

@@ -104,7 +104,7 @@ impl Side<'_> {
 
 /// Elements of a pool as vectors of 16 bytes.
 fn vectors(pool: &SlotPool, elements: u64) -> u64 {
-    elements * pool.tensor.dtype.size() as u64 / VECTOR_BYTES
+    elements.saturating_mul(pool.tensor.dtype.size() as u64) / VECTOR_BYTES
 }
 
 /// The types of two tensors that elements are moved between.

@@ -49,6 +49,26 @@ pub enum CallError {
         /// Largest stride.
         max: u64,
     },
+    /// Rows that no stride can step over.
+    #[error("{field}: rows of {width} elements are longer than the largest stride, {max}")]
+    RowTooLong {
+        /// Argument.
+        field: &'static str,
+        /// Elements of a row.
+        width: u64,
+        /// Largest stride.
+        max: u64,
+    },
+    /// A length that no memory has, from this address on.
+    #[error("{field}: {need} elements from address {address:#x} on reach past the last address")]
+    PastTheLastAddress {
+        /// Argument.
+        field: &'static str,
+        /// Device address.
+        address: u64,
+        /// Elements needed.
+        need: u64,
+    },
     /// A tensor shorter than what the call touches.
     #[error("{field}: has {have} elements, the call touches {need}")]
     TooShort {

@@ -23,29 +23,33 @@ impl Extent {
     /// `count` rows of `width` elements.
     pub(super) fn rows(field: &'static str, rows: &Rows, width: u64, count: u64, written: bool) -> Extent {
         let (address, size) = (rows.tensor.address, rows.tensor.dtype.size() as u64);
-        let (row_bytes, stride_bytes) = (width * size, rows.stride * size);
+        let (row_bytes, stride_bytes) = (width.saturating_mul(size), rows.stride.saturating_mul(size));
         Extent { field, address, rows: count, row_bytes, stride_bytes, written }
     }
 
     /// A table.
     pub(super) fn table(field: &'static str, table: &Table) -> Extent {
         let (address, size) = (table.address, table.entry.size() as u64);
-        let (row_bytes, stride_bytes) = (table.columns * size, table.stride * size);
+        let bytes = |entries: u64| entries.saturating_mul(size);
+        let (row_bytes, stride_bytes) = (bytes(table.columns), bytes(table.stride));
         Extent { field, address, rows: table.len, row_bytes, stride_bytes, written: false }
     }
 
-    /// Bytes from the first touched byte to the last.
+    /// Bytes from the first touched byte to the last; `u64::MAX` if they are more than that.
     pub fn span(&self) -> u64 {
-        if self.rows == 0 { 0 } else { (self.rows - 1) * self.stride_bytes + self.row_bytes }
+        let Some(last) = self.rows.checked_sub(1) else { return 0 };
+        last.saturating_mul(self.stride_bytes).saturating_add(self.row_bytes)
+    }
+
+    /// The address behind the last touched byte.
+    fn end(&self) -> u64 {
+        self.address.saturating_add(self.span())
     }
 
     /// Whether two extents have a byte in common. Rows of one stride may interleave without touching.
     pub(super) fn overlaps(&self, other: &Extent) -> bool {
         let (a, b) = (self, other);
-        let apart = a.span() == 0
-            || b.span() == 0
-            || a.address + a.span() <= b.address
-            || b.address + b.span() <= a.address;
+        let apart = a.span() == 0 || b.span() == 0 || a.end() <= b.address || b.end() <= a.address;
         if apart {
             return false;
         }
@@ -54,8 +58,11 @@ impl Extent {
             return true;
         }
         // Same stride: compare places within a row, counted from the start of a's.
-        let place = (b.address % stride + stride - a.address % stride) % stride;
-        !(a.row_bytes <= place && place + b.row_bytes <= stride)
+        let place = match (a.address % stride, b.address % stride) {
+            (from, to) if from <= to => to - from,
+            (from, to) => stride - (from - to),
+        };
+        !(a.row_bytes <= place && place.saturating_add(b.row_bytes) <= stride)
     }
 }
 
@@ -105,5 +112,20 @@ impl std::ops::Deref for Extents {
 
     fn deref(&self) -> &[Extent] {
         &self.list[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_overlaps_of_lengths_that_lie_do_not_wrap() {
+        let endless = Extent { address: 16, rows: u64::MAX, row_bytes: u64::MAX, ..Extent::default() };
+        let strided = Extent { stride_bytes: u64::MAX, ..endless };
+        let last = Extent { address: u64::MAX - 15, rows: 1, row_bytes: 16, ..Extent::default() };
+        assert_eq!([endless, strided, last].map(|extent| extent.span()), [u64::MAX, u64::MAX, 16]);
+        assert!(endless.overlaps(&strided) && strided.overlaps(&strided) && strided.overlaps(&last));
+        assert_eq!(Extent { rows: 0, ..strided }.span(), 0);
     }
 }

@@ -299,5 +299,5 @@ impl Inputs {
 /// `2 * H * K + HV * V` elements (the input of SGLang's packed decode).
 pub fn split_mixed_qkv(mixed: &Rows, shape: &HeadShape) -> (Query, Key, Value) {
     let keys = shape.key_elements();
-    (Query(mixed.view(0)), Key(mixed.view(keys)), Value(mixed.view(2 * keys)))
+    (Query(mixed.view(0)), Key(mixed.view(keys)), Value(mixed.view(keys.saturating_mul(2))))
 }

@@ -60,14 +60,14 @@ impl Intermediate {
         check_value("intermediate.rows", self.rows, self.rows > 0, "at least 1")?;
         check_value("intermediate.steps", self.steps, self.steps > 0, "at least 1")?;
         let states = Rows { tensor: self.tensor, stride: self.pitch };
-        let row = u64::from(self.steps) * elements;
+        let row = u64::from(self.steps).saturating_mul(elements);
         check_rows("intermediate", &states, row, self.rows.into(), VECTOR_BYTES)?;
         check_optional_table("intermediate.row", self.row.as_ref(), batch)
     }
 
     /// The memory of states of `elements` elements, and the table of rows.
     pub(super) fn push_extents(&self, extents: &mut Extents, elements: u64, written: bool) {
-        let row = u64::from(self.steps) * elements;
+        let row = u64::from(self.steps).saturating_mul(elements);
         extents.push(self.pool().extent("intermediate", row, written));
         extents.push_table("intermediate.row", self.row.as_ref());
     }

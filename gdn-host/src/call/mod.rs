@@ -81,10 +81,10 @@ impl Rows {
         Rows { tensor: Tensor { address, dtype, len: count.saturating_mul(width) }, stride: width }
     }
 
-    /// The view that starts at element `offset` of each row.
+    /// The view that starts at element `offset` of each row; one past the memory's end has no elements.
     pub fn view(&self, offset: u64) -> Rows {
         let t = self.tensor;
-        let address = t.address + offset * t.dtype.size() as u64;
+        let address = t.address.saturating_add(offset.saturating_mul(t.dtype.size() as u64));
         Rows { tensor: Tensor { address, len: t.len.saturating_sub(offset), ..t }, stride: self.stride }
     }
 }
@@ -113,7 +113,7 @@ pub trait Operation {
     /// Which kernel, block and grid, by a table of measured choices: [`crate::plan`].
     ///
     /// # Errors
-    /// [`PlanError`] when a tile asked for does not exist. [`Tile::Auto`] never fails.
+    /// [`PlanError`] when a tile asked for does not exist, or when the call has more blocks than a grid.
     fn plan_tuned(&self, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError>;
 
     /// [`Self::plan_tuned`] by the embedded table that is nearest to the device.

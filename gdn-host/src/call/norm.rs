@@ -81,13 +81,13 @@ impl GatedRmsNorm {
 
     /// Elements of a token, from the first of its first head to the last of its last.
     fn width(&self, head_stride: u64) -> u64 {
-        u64::from(self.hv - 1).saturating_mul(head_stride).saturating_add(self.v.into())
+        u64::from(self.hv).saturating_sub(1).saturating_mul(head_stride).saturating_add(self.v.into())
     }
 
     /// Whether z can be loaded by vectors.
     fn has_vectors(&self) -> bool {
         let [_, (_, z, head_stride), _] = self.arguments();
-        let bytes = |elements: u64| elements * self.io().size() as u64;
+        let bytes = |elements: u64| elements.saturating_mul(self.io().size() as u64);
         let steps = |count: u32, stride: u64| count == 1 || bytes(stride).is_multiple_of(VECTOR_BYTES);
         let aligned = z.tensor.address.is_multiple_of(VECTOR_BYTES);
         aligned && steps(self.tokens, z.stride) && steps(self.hv, head_stride)

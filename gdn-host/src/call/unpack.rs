@@ -41,12 +41,12 @@ type Argument<'a> = (&'static str, &'a Rows, u64, u64, bool);
 
 impl UnpackQkvz {
     fn arguments(&self) -> [Argument<'_>; 6] {
-        let (keys, values) = (2 * self.shape.key_elements(), self.shape.value_elements());
+        let (keys, values) = (self.shape.key_elements().saturating_mul(2), self.shape.value_elements());
         let heads = u64::from(self.shape.hv);
         [
-            ("qkvz", &self.qkvz, keys + 2 * values, VECTOR_BYTES, false),
+            ("qkvz", &self.qkvz, keys.saturating_add(values.saturating_mul(2)), VECTOR_BYTES, false),
             ("ba", &self.ba, 2 * heads, 1, false),
-            ("mixed_qkv", &self.mixed_qkv, keys + values, VECTOR_BYTES, true),
+            ("mixed_qkv", &self.mixed_qkv, keys.saturating_add(values), VECTOR_BYTES, true),
             ("z", &self.z, values, VECTOR_BYTES, true),
             ("b", &self.b, heads, 1, true),
             ("a", &self.a, heads, 1, true),
@@ -131,7 +131,8 @@ impl Operation for UnpackQkvz {
 /// Views of a row `[q | k | v | z]`, the order of Qwen3.5: `mixed_qkv`, which
 /// [`split_mixed_qkv`](super::split_mixed_qkv) splits further, and `z`.
 pub fn split_qkvz(qkvz: &Rows, shape: &HeadShape) -> (Rows, Rows) {
-    (qkvz.view(0), qkvz.view(2 * shape.key_elements() + shape.value_elements()))
+    let mixed = shape.key_elements().saturating_mul(2).saturating_add(shape.value_elements());
+    (qkvz.view(0), qkvz.view(mixed))
 }
 
 /// Views of a row `[b | a]`, the order of Qwen3.5: `b` and `a`.

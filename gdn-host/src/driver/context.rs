@@ -96,6 +96,17 @@ impl Context {
         Ok(Entered { context: self, previous: changed.then_some(previous) })
     }
 
+    /// Refuses a thread whose current context is another one. It may have none: then the stream implies the context, or the
+    /// driver says that there is none.
+    #[inline]
+    pub(crate) fn check_current(&self) -> Result<(), DriverError> {
+        let (current, loaded) = (current(self.driver())?, self.0.raw);
+        if current == loaded || current.is_null() {
+            return Ok(());
+        }
+        Err(DriverError::OtherContext { current: current.addr(), loaded: loaded.addr() })
+    }
+
     /// Waits until all work in this context is done.
     ///
     /// # Errors

@@ -6,12 +6,11 @@
 pub enum DriverError {
     /// The driver's library could not be loaded; most often there is no NVIDIA driver on the
     /// machine.
-    #[error("no CUDA driver: cannot load {tried} ({reason})")]
+    #[error("no CUDA driver: cannot load {}; if it is elsewhere, set GDN_LIBCUDA to its path", listed(.tried))]
     Missing {
-        /// The library's name, as given to the system's loader.
-        tried: String,
-        /// What the loader said.
-        reason: String,
+        /// All that was tried: a library's name as given to the system's loader, and what is wrong
+        /// with it.
+        tried: Vec<(String, String)>,
     },
     /// The driver's library lacks a function that this crate needs.
     #[error("the CUDA driver has no function {name}; a driver for CUDA {since} or later is needed")]
@@ -73,6 +72,17 @@ pub enum DriverError {
     /// The calling thread has no current CUDA context.
     #[error("the calling thread has no current CUDA context; create one, or make one current on this thread")]
     NoContext,
+    /// The calling thread has another current CUDA context than the kernels were loaded in.
+    #[error(
+        "the current CUDA context {current:#x} is not {loaded:#x}, which the kernels were loaded in; \
+         make that one current on this thread"
+    )]
+    OtherContext {
+        /// The thread's `CUcontext`.
+        current: usize,
+        /// The kernels' one.
+        loaded: usize,
+    },
     /// A range of bytes does not lie within a buffer.
     #[error("bytes {offset}..{offset}+{len} are outside a device buffer of {size} bytes")]
     OutOfRange {
@@ -104,6 +114,11 @@ impl DriverError {
     }
 }
 
+fn listed(tried: &[(String, String)]) -> String {
+    let each = tried.iter().map(|(name, reason)| format!("{name} ({reason})"));
+    each.collect::<Vec<_>>().join(", ")
+}
+
 fn labelled(log: &str) -> String {
     if log.is_empty() { String::new() } else { format!("\n{log}") }
 }
@@ -113,9 +128,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_driver_names_library_and_reason() {
-        let error = DriverError::Missing { tried: "libcuda.so.1".into(), reason: "no such file".into() };
-        assert_eq!(error.to_string(), "no CUDA driver: cannot load libcuda.so.1 (no such file)");
+    fn missing_driver_names_libraries_and_reasons() {
+        let tried = ["a.so", "b.so"].map(|name| (name.into(), "no such file".into()));
+        let error = DriverError::Missing { tried: tried.into() }.to_string();
+        let text = "no CUDA driver: cannot load a.so (no such file), b.so (no such file); if it is elsewhere, set GDN_LIBCUDA";
+        assert!(error.starts_with(text), "{error}");
     }
 
     #[test]

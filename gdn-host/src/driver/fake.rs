@@ -53,7 +53,7 @@ pub(super) fn current() -> Handle {
     CURRENT.get()
 }
 
-pub(super) fn set_current(context: Handle) {
+pub(crate) fn set_current(context: Handle) {
     CURRENT.set(context);
 }
 
@@ -147,8 +147,8 @@ thread_local! {
     static REFUSAL: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The context of a driver that loads modules, whose functions are counted as `ptx`, `binary` and `function`; it
-/// answers `refusal` to binaries.
+/// The context of a driver that loads modules and launches their kernels, whose functions are counted as `ptx`, `binary`,
+/// `function` and `launch`; it answers `refusal` to binaries.
 pub(crate) fn context_with_modules(refusal: u32) -> Context {
     REFUSAL.set(refusal);
     context(driver(|symbols| {
@@ -189,6 +189,23 @@ fn with_modules(symbols: &mut Symbols) {
         count("function");
         put(function, 0x60 as Handle)
     }
+    #[allow(clippy::too_many_arguments)]
+    unsafe extern "system" fn launch(
+        _: Handle,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: u32,
+        _: Handle,
+        _: *mut *mut c_void,
+        _: *mut *mut c_void,
+    ) -> u32 {
+        count("launch")
+    }
+    symbols.cuLaunchKernel = launch;
     symbols.cuModuleLoadDataEx = load;
     symbols.cuModuleUnload = unload;
     symbols.cuModuleGetFunction = function;

@@ -10,12 +10,8 @@ const VARIABLE: &str = "GDN_LIBCUDA";
 /// What is tried in this order, names by the system's usual search. A development package may bring the second name alone. WSL
 /// and NixOS keep the library where not every system's search looks.
 #[cfg(not(windows))]
-const NAMES: &[&str] = &[
-    "libcuda.so.1",
-    "libcuda.so",
-    "/usr/lib/wsl/lib/libcuda.so.1",
-    "/run/opengl-driver/lib/libcuda.so.1",
-];
+const NAMES: &[&str] =
+    &["libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1", "/run/opengl-driver/lib/libcuda.so.1"];
 /// What is tried, by the system's usual search.
 #[cfg(windows)]
 const NAMES: &[&str] = &["nvcuda.dll"];

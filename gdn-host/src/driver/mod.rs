@@ -62,6 +62,7 @@ mod function;
 mod graph;
 mod launch;
 mod launch_early;
+mod library;
 mod module;
 mod stream;
 mod symbols;
@@ -78,17 +79,9 @@ pub use launch_early::launch_early;
 pub use module::{JitOptions, Module};
 pub use stream::{OwnedStream, Stream};
 
-use std::error::Error;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, OsStr, c_char, c_int};
 use std::sync::OnceLock;
 use symbols::{CuResult, Symbols};
-
-/// Where the driver's library is looked for, by the system's usual search.
-#[cfg(not(windows))]
-const LIBRARY: &str = "libcuda.so.1";
-/// Where the driver's library is looked for, by the system's usual search.
-#[cfg(windows)]
-const LIBRARY: &str = "nvcuda.dll";
 
 static DRIVER: OnceLock<Driver> = OnceLock::new();
 
@@ -104,16 +97,20 @@ impl Driver {
     /// After the first success this is one atomic load. A failure isn't remembered: a later call
     /// tries again.
     ///
+    /// The library is `libcuda.so.1`, `libcuda.so`, or one of the two in `/usr/lib/wsl/lib` or
+    /// `/run/opengl-driver/lib` (`nvcuda.dll` on Windows). If the environment variable `GDN_LIBCUDA` is set,
+    /// its value is the only one that is tried.
+    ///
     /// # Errors
     ///
-    /// [`DriverError::Missing`] without `libcuda.so.1` (`nvcuda.dll` on Windows),
+    /// [`DriverError::Missing`] if none of them can be loaded,
     /// [`DriverError::MissingSymbol`] when the driver is older than CUDA 11.4,
     /// [`DriverError::Init`] when `cuInit` fails, as it does on a machine without a GPU.
     pub fn open() -> Result<&'static Driver, DriverError> {
         if let Some(driver) = DRIVER.get() {
             return Ok(driver);
         }
-        let driver = Driver::load(LIBRARY)?;
+        let driver = library::first(&library::names(), Driver::load)?;
         Ok(DRIVER.get_or_init(|| driver))
     }
 
@@ -136,15 +133,8 @@ impl Driver {
         self.symbols.cuLaunchKernelEx.is_some()
     }
 
-    fn load(library: &str) -> Result<Driver, DriverError> {
-        // SAFETY: loading runs the library's initialisers. This is the system's CUDA driver, which
-        // is made to be loaded so.
-        let opened = unsafe { libloading::Library::new(library) };
-        let opened = opened.map_err(|error| {
-            // The system's own message is the source; the error itself only says that loading failed.
-            let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            DriverError::Missing { tried: library.to_owned(), reason }
-        })?;
+    fn load(name: &OsStr) -> Result<Driver, DriverError> {
+        let opened = library::open(name)?;
         // SAFETY: the signatures in the table are those of cuda.h.
         let symbols = unsafe { Symbols::load(&opened) };
         // The driver starts threads and registers exit handlers, so unloading it isn't safe,
@@ -214,9 +204,9 @@ mod tests {
                 assert!(driver.version().unwrap() >= (11, 4));
                 assert!(std::ptr::eq(driver, Driver::open().unwrap()));
             }
-            Err(DriverError::Missing { tried, reason }) => {
-                assert_eq!(tried, LIBRARY);
-                assert!(!reason.is_empty());
+            Err(DriverError::Missing { tried }) => {
+                assert!(tried.iter().map(|(name, _)| name.as_str()).eq(library::names()));
+                assert!(tried.iter().all(|(_, reason)| !reason.is_empty()));
             }
             Err(DriverError::Init { code, .. }) => assert_ne!(code, 0),
             Err(other) => panic!("unexpected: {other}"),
@@ -225,17 +215,14 @@ mod tests {
 
     #[test]
     fn missing_library_is_named() {
-        let error = Driver::load("libcuda-which-nobody-has.so.1").unwrap_err();
-        assert!(
-            matches!(&error, DriverError::Missing { tried, .. } if tried == "libcuda-which-nobody-has.so.1")
-        );
-        assert!(error.to_string().contains("libcuda-which-nobody-has.so.1"), "{error}");
+        let error = Driver::load("libcuda-which-nobody-has.so.1".as_ref()).unwrap_err().to_string();
+        assert!(error.starts_with("no CUDA driver: cannot load libcuda-which-nobody-has.so.1 ("), "{error}");
     }
 
     #[test]
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     fn library_without_the_symbols_is_told_apart() {
-        let error = Driver::load("libc.so.6").unwrap_err();
+        let error = Driver::load("libc.so.6".as_ref()).unwrap_err();
         assert_eq!(error, DriverError::MissingSymbol { name: "cuInit", since: "11.4" });
     }
 

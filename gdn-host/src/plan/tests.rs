@@ -55,7 +55,7 @@ fn every_plan_covers_each_row_once() {
                 assert_eq!(x * plan.bv, shape.hv * shape.v, "{plan}");
                 assert_eq!(plan.tiles * plan.bv, shape.v, "{plan}");
                 assert!(plan.bv <= MOST_BLOCK_ROWS, "{plan}");
-                assert!(y <= MAX_GRID_Y && y * z >= batch && y * (z - 1) < batch, "{plan}");
+                assert!(y <= MAX_GRID_YZ && y * z >= batch && y * (z - 1) < batch, "{plan}");
                 let same = Tile::Exact { rows: plan.rows, warps: plan.warps };
                 assert_eq!(tile(&shape, layout, batch, state, &caps, same), Ok(plan));
             }
@@ -337,4 +337,19 @@ fn a_tile_that_a_module_lacks_is_replaced_by_the_tallest_below_it() {
     assert_eq!(fitting(module, 64, &step(Height::Small, 16)), Some((4, 8)));
     let decode = ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128);
     assert_eq!(fitting(decode, 64, &step(Height::Large, 16)), Some((8, 4)));
+}
+
+#[test]
+fn more_sequences_than_a_grid_has_places_are_refused() {
+    let shape = HeadShape { h: 2, hv: 4, k: 128, v: 128 };
+    let plan = |batch| tile(&shape, Layout::Vk, batch, DType::F32, &H100, Tile::Auto);
+    let most = MAX_GRID_YZ * MAX_GRID_YZ;
+    assert_eq!(plan(most).unwrap().grid[1..], [MAX_GRID_YZ; 2]);
+    for batch in [most + 1, u32::MAX] {
+        assert!(matches!(plan(batch), Err(PlanError::Grid { batch: refused, .. }) if refused == batch));
+    }
+    let copies = |threads, batch| spread(ModuleKey::copy_state(), threads, batch, &H100, Tile::Auto);
+    assert!(matches!(copies(32, u32::MAX), Err(PlanError::Grid { x: 1, .. })));
+    let error = copies(1 << 40, 1).unwrap_err().to_string();
+    assert!(error.starts_with("grid: 4294967296 blocks for each of 1 sequences are too many"), "{error}");
 }

@@ -148,7 +148,7 @@ pub(super) fn with_bv(module: ModuleKey, v: u32, bv: u32) -> Result<(u32, u32), 
 pub(super) fn fitting(module: ModuleKey, v: u32, step: &Step) -> Option<(u32, u32)> {
     let kernels = rows(module);
     let of_height = |&rows: &u32| {
-        let most = step.teams * team(module, rows);
+        let most = step.teams.saturating_mul(team(module, rows));
         pairs(module, v).filter(|pair| pair.0 == rows && pair.1 <= most).max()
     };
     let up_to_step = &kernels[..kernels.len().min(step.tile as usize + 1)];

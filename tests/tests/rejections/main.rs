@@ -3,6 +3,7 @@
 mod calls;
 mod decode;
 mod kda;
+mod lies;
 mod plans;
 mod recurrent;
 mod states;
