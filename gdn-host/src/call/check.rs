@@ -97,6 +97,9 @@ fn check_entries(field: &'static str, table: &Table, rows: u64, columns: u64) ->
     }
     // One row needs no stride. The kernels take it in bytes, of 32 bits.
     let (min, max) = (if rows > 1 { columns } else { 0 }, u64::from(u32::MAX) / table.entry.size() as u64);
+    if min > max {
+        return Err(CallError::RowTooLong { field, width: columns, max });
+    }
     if table.stride < min || table.stride > max {
         return Err(CallError::Stride { field, stride: table.stride, min, max });
     }
