@@ -38,7 +38,7 @@ pub(crate) fn lint(module: &str, kernels: &[Kernel]) -> Result<Vec<Failure>> {
     let mut failures = Vec::new();
     for kernel in kernels {
         match file.entries.iter().find(|entry| entry.name == kernel.name) {
-            Some(entry) => lint_entry(entry, kernel, &mut failures),
+            Some(entry) => lint_entry(entry, kernel, &file.target, &mut failures),
             None => failures.push(Failure {
                 entry: kernel.name.clone(),
                 line: 1,
@@ -49,11 +49,11 @@ pub(crate) fn lint(module: &str, kernels: &[Kernel]) -> Result<Vec<Failure>> {
     Ok(failures)
 }
 
-fn lint_entry(entry: &Entry, kernel: &Kernel, failures: &mut Vec<Failure>) {
+fn lint_entry(entry: &Entry, kernel: &Kernel, target: &str, failures: &mut Vec<Failure>) {
     let mut fail = |line: usize, what: String| {
         failures.push(Failure { entry: entry.name.clone(), line: entry.body_line + line, what });
     };
-    if let Some(bound) = launch_bound(kernel)
+    if let Some(bound) = launch_bound(kernel, target)
         && !entry.directives.contains(&bound)
     {
         fail(0, format!("the launch bound `{bound}` is missing"));

@@ -101,7 +101,7 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
             entry.directives
         );
         let _ = writeln!(text, "\n{}", entry.head);
-        if let Some(bound) = launch_bound(kernel) {
+        if let Some(bound) = launch_bound(kernel, &file.target) {
             let _ = writeln!(text, "{bound}");
         }
         if !entry.directives.is_empty() {
@@ -118,10 +118,10 @@ fn render(file: &ptx::File, group: &Group, header: &str) -> Result<String> {
 ///
 /// Blocks of more than 256 threads would not fit 255 registers a thread, and one of more threads than a small tile in layout KV
 /// is made for would not fit its shared memory.
-pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
+pub(crate) fn launch_bound(kernel: &Kernel, target: &str) -> Option<String> {
     let Kernel { max_threads, .. } = kernel;
     let threads = (*max_threads != 256).then(|| format!(".maxntid {max_threads}, 1, 1"));
-    let registers = if *max_threads > 256 { None } else { most_registers(kernel) };
+    let registers = if *max_threads > 256 { None } else { most_registers(kernel, target) };
     let registers = registers.map(|registers| format!(".maxnreg {registers}"));
     let bounds: Vec<String> = threads.into_iter().chain(registers).collect();
     (!bounds.is_empty()).then(|| bounds.join("\n"))
@@ -132,11 +132,11 @@ pub(crate) fn launch_bound(kernel: &Kernel) -> Option<String> {
 /// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a single
 /// token with K of 96 and more and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team has a whole head's),
 /// a single token with a decay per key in small tiles (32 warps, 28 with an f32 state) and in large ones of VK (16), and several tokens (16 warps where
-/// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32), a convolution (24 warps, 22 with states of f32). Registers are given in steps of eight, but what ptxas
+/// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32), a convolution (24 warps, 21 with states of f32). Registers are given in steps of eight, but what ptxas
 /// spills depends on the very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two
 /// registers once a block, on any device that is built for. Small tiles of KV with an f32 state and a decay per key get more than
 /// ptxas would take by itself, for 2 % with one sequence.
-fn most_registers(kernel: &Kernel) -> Option<u32> {
+fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
     let Kernel { params, module, rows, .. } = kernel;
     // Elements of the state that a lane holds.
     let (held, is_kv) = (rows * 8, module.is_kv());
@@ -160,7 +160,8 @@ fn most_registers(kernel: &Kernel) -> Option<u32> {
         ("RecurrentParams", 96..) if is_f32 => 96,
         ("RecurrentParams", _) if is_kv || held > 32 => 128,
         ("RecurrentParams", _) => 120,
-        ("Conv1dParams", _) if is_f32 => 88,
+        ("Conv1dParams", _) if is_f32 => 96,
+        ("Conv1dParams", _) if target == "sm_80" => 84,
         ("Conv1dParams", _) => 80,
         _ => return None,
     })
