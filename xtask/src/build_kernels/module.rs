@@ -129,13 +129,14 @@ pub(crate) fn launch_bound(kernel: &Kernel, target: &str) -> Option<String> {
 
 /// Registers of a thread at most, where ptxas left to itself takes too many.
 ///
-/// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a single
-/// token with K of 96 and more and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team has a whole head's),
-/// a single token with a decay per key in small tiles (32 warps, 28 with an f32 state) and in large ones of VK (16), and several tokens (16 warps where
-/// a lane holds 64 elements or a team is large, 17 to 20 where it holds 32), a convolution (24 warps, 21 with states of f32). Registers are given in steps of eight, but what ptxas
-/// spills depends on the very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two
-/// registers once a block, on any device that is built for. Small tiles of KV with an f32 state and a decay per key get more than
-/// ptxas would take by itself, for 2 % with one sequence.
+/// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a
+/// single token with K of 96 and more and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team
+/// has a whole head's), a single token with a decay per key in small tiles (32 warps, 24 with an f32 state) and in large ones
+/// of VK (16), and several tokens (16 warps where a lane holds 64 elements or a team is large, 17 to 20 where it holds 32), a
+/// convolution (24 warps, 21 with states of f32). Registers are given in steps of eight, but what ptxas spills depends on the
+/// very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two registers once a
+/// block, on any device that is built for. Small tiles of KV with an f32 state and a decay per key get more than ptxas would
+/// take by itself, for 2 % with one sequence.
 fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
     let Kernel { params, module, rows, .. } = kernel;
     // Elements of the state that a lane holds.
@@ -143,13 +144,8 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
     let (is_f32, is_kda) = (module.state == Some(DType::F32), module.is_kda());
     Some(match (*params, module.k) {
         ("DecodeParams", 64) if is_kda && held == 8 => 64,
-        ("DecodeParams", 96..) if is_kda && held == 16 => {
-            if is_f32 {
-                72
-            } else {
-                64
-            }
-        }
+        ("DecodeParams", 96..) if is_kda && held == 16 && is_f32 => 76,
+        ("DecodeParams", 96..) if is_kda && held == 16 => 64,
         ("DecodeParams", 96..) if is_kda && is_kv && is_f32 && held == 64 => 104,
         ("DecodeParams", 96..) if *rows == 64 || is_kda && !is_kv && held == 64 => 128,
         ("DecodeParams", 96..) if is_kv && !is_kda && *rows == 16 => 97,
@@ -157,6 +153,7 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
         ("DecodeParams", 96..) if !(is_kv || is_kda) => 128,
         ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
         ("RecurrentParams", k) if is_kv && is_f32 && (is_kda || k == 64) => return None,
+        ("RecurrentParams", 256) if is_f32 => 104,
         ("RecurrentParams", 96..) if is_f32 => 96,
         ("RecurrentParams", _) if is_kv || held > 32 => 128,
         ("RecurrentParams", _) => 120,
