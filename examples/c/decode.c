@@ -76,14 +76,14 @@ int main(int argc, char **argv) {
       .inputs = {.q = upload(q, sizeof q), .k = upload(k, sizeof k), .v = upload(v, sizeof v),
                  .q_stride = H * K, .k_stride = H * K, .v_stride = HV * V},
       .gate = {.a = upload(zeros, sizeof zeros), .b = upload(ones, sizeof ones), .a_stride = HV,
-               .b_stride = HV}, /* all f32: GdnDType 0 */
-      .pool = {.state = state_at, .slot = upload(slot, sizeof slot), .pitch = HV * V * K,
-               .slots = SLOTS, .null_slot = -1},
+               .b_stride = HV}, /* all f32: GdnDType 0; decay and beta are given */
+      .pool = {.state = state_at, .slot = {.address = upload(slot, sizeof slot), .stride = sizeof *slot, .entry = GDN_ENTRY_I32},
+               .pitch = HV * V * K, .slots = SLOTS, .null_slot = -1},
       .out = out_at, .out_stride = HV * V, .n = N,
       .layer = {.h = H, .hv = HV, .v = V, .head_reciprocal = gdn_head_reciprocal(HV / H),
                 .flags = GDN_FLAG_DECAY_GIVEN | GDN_FLAG_BETA_GIVEN, .scale = 1.0f, .eps = 1.0f}};
   const unsigned bv = ROWS * (256 / K) * WARPS; /* rows of V a block works on */
-  for (unsigned tiles = V / bv; tiles > 1; tiles /= 2) p.layer.tiles_log2++;
+  p.layer.tiles_reciprocal = gdn_head_reciprocal(V / bv);
   void *parameters[] = {&p};
   check(cuLaunchKernel(kernel, HV * V / bv, N, 1, 32 * WARPS, 1, 1, 0, NULL, parameters, NULL), "launch");
   check(cuMemcpyDtoH(out, out_at, sizeof out), "decode");

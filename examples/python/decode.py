@@ -16,7 +16,7 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).resolve()
 PTX = next(d for d in (HERE.parents[1], HERE.parents[2] / "gdn-host" / "ptx") if (d / "manifest.json").is_file())
-F32, L2NORM = 0, 1  # GDN_DTYPE_F32, GDN_FLAG_L2NORM
+F32, I32, L2NORM = 0, 1, 1  # GDN_DTYPE_F32, GDN_ENTRY_I32, GDN_FLAG_L2NORM
 
 
 def struct(name, fields):
@@ -28,10 +28,11 @@ Inputs = struct("Inputs", [(n, "Q") for n in ("q", "k", "v")]
                 + [(n, "I") for n in ("q_stride", "k_stride", "v_stride", "reserved")])
 Gate = struct("Gate", [(n, "Q") for n in ("a", "b", "a_log", "dt_bias")]
               + [(n, "I") for n in ("a_stride", "b_stride", "a_dtype", "b_dtype", "a_log_dtype", "dt_bias_dtype")]
-              + [("softplus_threshold", "f"), ("lower_bound", "f")])
-Pool = struct("Pool", [(n, "Q") for n in ("state", "slot", "write_slot", "reset")]
+              + [(n, "f") for n in ("softplus_threshold", "softplus_beta", "lower_bound", "beta_scale")])
+Table = struct("Table", [("address", "Q"), ("stride", "I"), ("entry", "I")])
+Pool = struct("Pool", [("state", "Q")] + [(n, Table) for n in ("slot", "write_slot", "reset")]
               + [("pitch", "I"), ("slots", "I"), ("null_slot", "i"), ("ahead", "I")])
-Layer = struct("Layer", [(n, "I") for n in ("h", "hv", "v", "tiles_log2", "head_reciprocal", "flags")]
+Layer = struct("Layer", [(n, "I") for n in ("h", "hv", "v", "tiles_reciprocal", "head_reciprocal", "flags")]
                + [("scale", "f"), ("eps", "f")])
 DecodeParams = struct("DecodeParams", [("inputs", Inputs), ("gate", Gate), ("pool", Pool), ("out", "Q"),
                                        ("out_stride", "I"), ("n", "I"), ("layer", Layer)])
@@ -79,7 +80,7 @@ def main():
     call("cuDeviceGetAttribute", C.byref(minor), 76, device)
 
     manifest = json.loads((PTX / "manifest.json").read_text())
-    assert manifest["abi_version"] == 1 and manifest["params"]["DecodeParams"]["size"] == C.sizeof(DecodeParams)
+    assert manifest["abi_version"] == 2 and manifest["params"]["DecodeParams"]["size"] == C.sizeof(DecodeParams)
     compute = 10 * major.value + minor.value
     fits = [m for m in manifest["modules"] if m["name"] == "decode_f32_f32_k128" and int(m["arch"][3:]) <= compute]
     module_file = max(fits, key=lambda m: int(m["arch"][3:]))
@@ -100,10 +101,11 @@ def main():
     p = DecodeParams(
         inputs=Inputs(q=upload(q), k=upload(key), v=upload(val), q_stride=h * k, k_stride=h * k, v_stride=hv * v),
         gate=Gate(a=upload(a), b=upload(b), a_log=upload(a_log), dt_bias=upload(dt_bias), a_stride=hv, b_stride=hv,
-                  a_dtype=F32, b_dtype=F32, a_log_dtype=F32, dt_bias_dtype=F32, softplus_threshold=20.0),
-        pool=Pool(state=pool, slot=upload(slot), pitch=hv * v * k, slots=slots, null_slot=-1),
+                  a_dtype=F32, b_dtype=F32, a_log_dtype=F32, dt_bias_dtype=F32, softplus_threshold=20.0,
+                  softplus_beta=1.0, beta_scale=1.0),
+        pool=Pool(state=pool, slot=Table(upload(slot), slot.itemsize, I32), pitch=hv * v * k, slots=slots, null_slot=-1),
         out=out, out_stride=hv * v, n=n,
-        layer=Layer(h=h, hv=hv, v=v, tiles_log2=(v // bv).bit_length() - 1,
+        layer=Layer(h=h, hv=hv, v=v, tiles_reciprocal=-(-(2**31) // (v // bv)),
                     head_reciprocal=-(-(2**31) // (hv // h)), flags=L2NORM, scale=k**-0.5, eps=1e-6))
     arguments = (C.c_void_p * 1)(C.addressof(p))
     call("cuLaunchKernel", kernel, hv * v // bv, n, 1, 32 * warps, 1, 1, 0, None, arguments, None)

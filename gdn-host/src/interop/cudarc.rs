@@ -7,7 +7,7 @@
 //! Which CUDA version cudarc is built for, and how it finds libcuda, is the application's choice: enable the
 //! matching features of cudarc there.
 
-use super::Element;
+use super::{Element, TableEntry};
 use crate::call::{Table, Tensor};
 use crate::driver::Stream;
 use cudarc::driver::{CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
@@ -39,9 +39,13 @@ pub fn tensor_mut<'a, T: Element>(
     (Tensor { address, dtype: T::DTYPE, len }, guard)
 }
 
-/// A table with one entry per sequence: `i32` slots or `u8` flags.
-pub fn table<'a, T>(slice: &'a impl DevicePtr<T>, stream: &'a CudaStream) -> (Table, SyncOnDrop<'a>) {
+/// A dense table of one entry a row, of indices or of flags; rows of several entries, or further apart, are made of it by
+/// [`Table::with_columns`] and [`Table::with_stride`].
+pub fn table<'a, T: TableEntry>(
+    slice: &'a impl DevicePtr<T>,
+    stream: &'a CudaStream,
+) -> (Table, SyncOnDrop<'a>) {
     let len = slice.len() as u64;
     let (address, guard) = slice.device_ptr(stream);
-    (Table::i32(address, len), guard)
+    (Table::new(address, T::ENTRY, len), guard)
 }

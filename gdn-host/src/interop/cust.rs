@@ -3,7 +3,7 @@
 //!
 //! Building cust needs a CUDA toolkit (it links libcuda), which is why nothing else of this crate uses it.
 
-use super::Element;
+use super::{Element, TableEntry};
 use crate::call::{CallError, Operation, Params, Table, Tensor};
 use crate::driver::Stream as RawStream;
 use crate::plan::{Caps, PlanError, Tile};
@@ -34,9 +34,10 @@ pub fn tensor_of<T: DeviceCopy>(buffer: &DeviceBuffer<T>, dtype: DType) -> Tenso
     Tensor { address: buffer.as_device_ptr().as_raw(), dtype, len: bytes / dtype.size() as u64 }
 }
 
-/// A buffer as a table with one entry per sequence: `i32` slots or `u8` flags.
-pub fn table<T: DeviceCopy>(buffer: &DeviceBuffer<T>) -> Table {
-    Table::i32(buffer.as_device_ptr().as_raw(), buffer.len() as u64)
+/// A buffer as a dense table of one entry a row, of indices or of flags; rows of several entries, or further apart, are made
+/// of it by [`Table::with_columns`] and [`Table::with_stride`].
+pub fn table<T: TableEntry + DeviceCopy>(buffer: &DeviceBuffer<T>) -> Table {
+    Table::new(buffer.as_device_ptr().as_raw(), T::ENTRY, buffer.len() as u64)
 }
 
 /// A launch through cust that did not happen.

@@ -229,3 +229,73 @@ fn check_nan(clean: &Problem, what: Poisoned, device: &mut dyn Device) -> Result
     }
     Ok(())
 }
+
+/// softplus with an `s` of its own: on both sides of its threshold, and where `s x` is infinite.
+pub fn softplus_with_a_beta(device: &mut dyn Device) -> Result<()> {
+    for family in [Family::Gdn, Family::Kda] {
+        for tokens in [Tokens::One { batch: 3 }, Tokens::Each { batch: 2, tokens: 3 }] {
+            let p = Plain { family, ..Plain::new(SHAPE, tokens, DType::F32, 78) }.problem();
+            let mut outputs = Vec::new();
+            for (beta, threshold) in [(1.0, 20.0), (0.5, 20.0), (4.0, 20.0), (4.0, 0.5), (0.125, 0.0)] {
+                let mut p = p.clone();
+                if let Decay::Softplus { beta: s, threshold: t, .. } = &mut p.decay {
+                    (*s, *t) = (beta, threshold);
+                }
+                outputs.push(p.run_and_check(device, Tile::Auto)?);
+            }
+            let all_differ = (1..outputs.len()).all(|i| !outputs[..i].contains(&outputs[i]));
+            ensure!(all_differ, "two forms of softplus give the same bits");
+            let mut far = p;
+            if let Decay::Softplus { beta, .. } = &mut far.decay {
+                *beta = 1e30;
+            }
+            far.a.data.iter_mut().for_each(|a| *a *= 1e20);
+            far.a = far.a.retyped(DType::F32);
+            let solution = far.run(device, Tile::Auto)?;
+            ensure!(solution.state.iter().all(|x| x.is_finite()), "softplus of a large s x is not finite");
+        }
+    }
+    Ok(())
+}
+
+/// A beta of up to 2, as negative eigenvalues want it; rounded behind the factor.
+pub fn beta_of_a_scaled_sigmoid(device: &mut dyn Device) -> Result<()> {
+    for tokens in [Tokens::One { batch: 3 }, Tokens::Each { batch: 2, tokens: 3 }] {
+        let mut p = Plain::new(SHAPE, tokens, DType::F32, 79).problem();
+        let plain = p.run_and_check(device, Tile::Auto)?;
+        p.beta = Beta::Logits { rounded: false, scale: 2.0 };
+        let doubled = p.run_and_check(device, Tile::Auto)?;
+        ensure!(doubled != plain, "the factor makes no difference");
+        // A logit in bf16 whose sigmoid is far from the middle of two numbers of bf16, before and behind the factor.
+        p.b.data.fill(1.0);
+        p.beta = Beta::Logits { rounded: true, scale: 1.5 };
+        p.run_and_check(device, Tile::Auto)?;
+    }
+    Ok(())
+}
+
+/// Without `a_log` the rate is 1, without `dt_bias` nothing is added.
+pub fn absent_gate_tables(device: &mut dyn Device) -> Result<()> {
+    for family in [Family::Gdn, Family::Kda] {
+        for tokens in [Tokens::One { batch: 2 }, Tokens::Each { batch: 2, tokens: 2 }] {
+            let p = Plain { family, ..Plain::new(SHAPE, tokens, DType::F32, 80) }.problem();
+            let Decay::Softplus { a_log, dt_bias, .. } = p.decay.clone() else { continue };
+            let zeros = |x: &Strided| Strided { data: vec![0.0; x.data.len()], ..x.clone() };
+            for (a_log, dt_bias) in [
+                (zeros(&a_log), dt_bias.clone()),
+                (a_log.clone(), zeros(&dt_bias)),
+                (zeros(&a_log), zeros(&dt_bias)),
+            ] {
+                let bounded =
+                    Decay::LowerBound { a_log: a_log.clone(), dt_bias: dt_bias.clone(), bound: -5.0 };
+                for decay in [Decay::Softplus { a_log, dt_bias, beta: 1.0, threshold: 20.0 }, bounded] {
+                    let mut p = Problem { decay, ..p.clone() };
+                    let given = p.run_and_check(device, Tile::Auto)?;
+                    p.omit_zeros = true;
+                    ensure!(p.run_and_check(device, Tile::Auto)? == given, "absent tables are not zeros");
+                }
+            }
+        }
+    }
+    Ok(())
+}

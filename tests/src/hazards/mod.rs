@@ -17,10 +17,12 @@ pub mod kda;
 pub mod layout;
 pub mod lengths;
 pub mod memory;
+pub mod narrow;
 pub mod norm;
 pub mod padding;
 pub mod slots;
 pub mod states;
+pub mod tables;
 pub mod tree;
 pub mod unpack;
 pub mod verify;
@@ -55,6 +57,17 @@ macro_rules! for_each_hazard {
                 nan_in_unselected_slot,
                 pitch_larger_than_state,
             }
+            tables::{
+                tables_of_every_type_and_stride,
+                index_past_32_bits_names_nothing,
+                absent_slots_are_the_sequences,
+                slots_by_token_beside_the_slots_of_the_start,
+                later_slots_of_every_type,
+            }
+            narrow::{
+                narrow_buffer_holds_the_states_rounded,
+                tree_in_a_narrow_buffer_starts_from_rounded_states,
+            }
             memory::{
                 token_strides_larger_than_rows,
                 views_at_an_offset,
@@ -72,6 +85,9 @@ macro_rules! for_each_hazard {
                 tiled_head_map,
             }
             gate::{
+                softplus_with_a_beta,
+                beta_of_a_scaled_sigmoid,
+                absent_gate_tables,
                 gate_inputs_up_to_1e4,
                 gate_tables_at_the_ends_of_f32,
                 strong_decay_is_exact,

@@ -21,11 +21,18 @@ pub fn decode() -> impl Strategy<Value = Problem> {
         let gaps = options.gaps;
         p.fill_pool(2 * batch + 1, options.seed + 1);
         p.pool.pitch += 8 * gaps[4];
-        // Read and write slots are distinct numbers of one shuffled list; some rows are padding.
+        // Read and write slots are distinct numbers of one shuffled list; some rows are padding. Without a table sequence n is
+        // in slot n.
+        let absent = gaps[2] == 4;
+        let order: Vec<i32> = order.into_iter().filter(|slot| !absent || *slot >= batch as i32).collect();
+        let first = if absent { 0 } else { batch };
         let pick = |index: &i32, at: usize| if *index == 0 { order[at] } else { *index };
-        p.source = Source::Slots(read.iter().enumerate().map(|(n, i)| pick(i, n)).collect());
+        p.source = match absent {
+            true => Source::Sequences,
+            false => Source::Slots(read.iter().enumerate().map(|(n, i)| pick(i, n)).collect()),
+        };
         if gaps[0] > 0 {
-            let targets = write.iter().enumerate().map(|(n, i)| pick(i, batch + n));
+            let targets = write.iter().enumerate().map(|(n, i)| pick(i, first + n));
             p.target = Target::Slots(targets.collect());
         }
         p.null_slot = (gaps[3] == 1).then_some(order[0]);

@@ -3,7 +3,8 @@
 use super::{Noise, Plain};
 use crate::problem::{Beta, Decay, Out, Problem, Tokens};
 use crate::strided::{Strided, round};
-use gdn_host::{DType, Family, HeadMap, HeadShape, Layout};
+use crate::table::TableForm;
+use gdn_host::{DType, Entry, Family, HeadMap, HeadShape, Layout};
 use proptest::prelude::*;
 
 /// The gates.
@@ -36,6 +37,7 @@ pub(super) struct Options {
     out_f32: bool,
     /// Gaps between rows and in front of them, in elements, or in vectors of eight of them.
     pub(super) gaps: [usize; 5],
+    tables: TableForm,
     pub(super) seed: u64,
 }
 
@@ -50,6 +52,12 @@ fn shape() -> impl Strategy<Value = HeadShape> {
     (1u32..=3, prop_oneof![Just(1u32), Just(2), Just(3), Just(4), Just(8)], k, v)
         .prop_map(|(h, ratio, k, v)| HeadShape { h, hv: h * ratio, k, v })
         .prop_filter("small", |s| s.hv <= 8 && s.state_elements() <= 4 * 128 * 128)
+}
+
+fn tables() -> impl Strategy<Value = TableForm> {
+    let index = prop_oneof![Just(Entry::I32), Just(Entry::U32), Just(Entry::I64)];
+    let flag = prop_oneof![Just(Entry::U8), Just(Entry::I32), Just(Entry::U32)];
+    (index, flag, 0usize..3).prop_map(|(index, flag, gap)| TableForm { index, flag, gap })
 }
 
 /// Options with everything drawn that may vary.
@@ -80,7 +88,7 @@ pub(super) fn options() -> impl Strategy<Value = Options> {
         prop_oneof![Just(HeadMap::Grouped), Just(HeadMap::Tiled)],
     );
     let gaps = [0usize..3, 0..3, 0..5, 0..3, 0..5];
-    (kind, gate, beta, numbers, any::<[bool; 4]>(), gaps, any::<u64>()).prop_map(
+    (kind, gate, beta, numbers, any::<[bool; 4]>(), gaps, tables(), any::<u64>()).prop_map(
         |(
             (shape, family, layout, types),
             gate,
@@ -88,6 +96,7 @@ pub(super) fn options() -> impl Strategy<Value = Options> {
             numbers,
             [packed, out_f32, no_rate, no_bias],
             gaps,
+            tables,
             seed,
         )| {
             let (threshold, softplus_beta, l2norm, scale, heads) = numbers;
@@ -110,6 +119,7 @@ pub(super) fn options() -> impl Strategy<Value = Options> {
                 packed,
                 out_f32,
                 gaps,
+                tables,
                 seed,
             }
         },
@@ -136,7 +146,7 @@ impl Options {
             Some(eps) => p.l2norm = Some(eps),
             None => p.drop_l2norm(),
         }
-        (p.scale, p.heads) = (self.scale, self.heads);
+        (p.scale, p.heads, p.tables) = (self.scale, self.heads, self.tables);
         p.out = p.out.map(|Out { dtype, stride }| Out {
             dtype: if self.out_f32 { DType::F32 } else { dtype },
             stride: stride + self.gaps[4],

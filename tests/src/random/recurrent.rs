@@ -39,6 +39,8 @@ struct Addressing {
     null_slot: bool,
     /// Whether all sequences start from one slot.
     fork: bool,
+    /// Whether states by token go to the slots that sequences start from.
+    one_table: bool,
     start: u8,
     /// Slots of a sequence by token.
     width: usize,
@@ -58,9 +60,9 @@ fn addressing() -> impl Strategy<Value = Addressing> {
         1 => Just(End::Sequences),
         2 => Just(End::EachToken)
     ];
-    (begin, end, 0usize..=6, any::<[bool; 6]>(), 0u8..3, 1usize..=4).prop_map(
+    (begin, end, 0usize..=6, any::<[bool; 7]>(), 0u8..3, 1usize..=4).prop_map(
         |(begin, end, steps, flags, start, width)| {
-            let [row_table, tree, round_state, advance_only, null_slot, fork] = flags;
+            let [row_table, tree, round_state, advance_only, null_slot, fork, one_table] = flags;
             Addressing {
                 begin,
                 end,
@@ -71,6 +73,7 @@ fn addressing() -> impl Strategy<Value = Addressing> {
                 advance_only,
                 null_slot,
                 fork,
+                one_table,
                 start,
                 width,
             }
@@ -128,7 +131,7 @@ impl Addressing {
     fn apply(&self, p: &mut Problem, options: &Options) {
         let (batch, gaps) = (p.tokens.batch(), options.gaps);
         let mut noise = Noise::new(options.seed ^ 0xadd2);
-        let slots = batch * (self.width + 1) + 1;
+        let slots = batch * (2 * self.width + 1) + 1;
         // Sequence n of `Begin::Sequences` is in slot n; all other slots are distinct numbers of one shuffled list.
         let mut order = match self.begin {
             Begin::Sequences => (batch as i32..slots as i32).collect(),
@@ -159,7 +162,8 @@ impl Addressing {
             End::Slots => Target::Slots(table(batch)),
             End::Sequences => Target::Sequences { slots: batch + gaps[0], pitch: p.elements() + 8 * gaps[2] },
             End::EachToken => match &p.source {
-                Source::Accepted { slots, width, .. } => {
+                // vLLM's way: the table that sequences start from.
+                Source::Accepted { slots, width, .. } if self.one_table => {
                     Target::EachToken { slots: slots.clone(), width: *width }
                 }
                 _ => Target::EachToken { slots: table(batch * self.width), width: self.width },
@@ -179,8 +183,9 @@ impl Addressing {
         if self.begin == Begin::Zeros && self.end == End::Nowhere {
             // Without a pool there is no other layout, and without a buffer no type.
             p.pool.layout = Layout::Vk;
-            if p.intermediate.is_none() {
-                p.pool.dtype = DType::F32;
+            match &mut p.intermediate {
+                Some(buffer) => buffer.dtype = None,
+                None => p.pool.dtype = DType::F32,
             }
         }
     }
@@ -201,7 +206,9 @@ impl Addressing {
         let row = order.into_iter().take(batch).map(|row| or_nothing(row, noise)).collect();
         let parent = (0..batch * steps).map(|i| noise.below(i % steps + 3) as i32 - 2).collect();
         (steps > 0).then(|| Intermediate {
-            dtype: None,
+            // Beside an f32 pool the buffer may be of any type.
+            dtype: (p.pool.dtype == DType::F32)
+                .then(|| [DType::F32, DType::Bf16, DType::F16][noise.below(3)]),
             rows,
             steps,
             pitch: steps * p.elements() + 8 * gap,

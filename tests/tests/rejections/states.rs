@@ -171,7 +171,7 @@ fn rows_of_slots_by_token() {
     assert_eq!(refusal(|_, _, to| to.len = 6), "target.slots: has 6 rows, the call needs 3");
     assert_eq!(refusal(|slots, _, _| slots.address = 0), "source.slots: the address is null");
     assert_eq!(refusal(|_, _, to| to.address = 0), "target.slots: the address is null");
-    let stride = "stride 1 is outside 2..=4294967295 elements";
+    let stride = "stride 1 is outside 2..=1073741823 elements";
     assert_eq!(refusal(|slots, _, _| slots.stride = 1), format!("source.slots: {stride}"));
     assert_eq!(refusal(|_, _, to| to.stride = 1), format!("target.slots: {stride}"));
     assert_eq!(refusal(|_, accepted, _| accepted.len = 6), "source.accepted: has 6 rows, the call needs 3");
