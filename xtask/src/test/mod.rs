@@ -1,0 +1,110 @@
+//! `cargo xtask test`: everything that can be checked on this machine, and at the end what could not be.
+
+mod counted;
+mod suite;
+
+use crate::tools;
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use suite::{Suite, Work};
+
+/// Check everything that can be checked here, and say what could not
+#[derive(ClapArgs)]
+pub struct Args {
+    /// Only format, unit tests and recorded cases on the simulator
+    #[arg(long, conflicts_with = "strict")]
+    quick: bool,
+    /// A check that could not be made counts as failed: for machines that have all tools
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let root = tools::workspace_root()?;
+    let mut suite = Suite::default();
+    suite.add("format", Work::Command(cargo(&["fmt", "--all", "--check"])));
+    if args.quick {
+        quick(&mut suite)?;
+    } else {
+        full(&mut suite, &root)?;
+    }
+    Ok(suite.run(&root).verdict(args.strict))
+}
+
+/// What the demo's build gives almost for nothing.
+fn quick(suite: &mut Suite) -> Result<()> {
+    // Profile dev: the tests run short, so the simulator is used as the demo compiled it.
+    let unit = ["--profile", "dev", "-p", "gdn-kernels", "-p", "gdn-host", "-p", "xtask", "--lib", "--bins"];
+    suite.add("unit tests", Work::Tests(unit.to_vec()));
+    suite.add("recorded cases on the simulator", Work::Command(xtask(&["parity", "--device", "sim"])?));
+    suite.not_checked(
+        "the rest: `cargo xtask test` runs lints, hazards, random problems, documents and kernels too",
+    );
+    Ok(())
+}
+
+/// Everything: one set of features for lints and documents, and one for tests, so that nothing is compiled twice.
+fn full(suite: &mut Suite, root: &Path) -> Result<()> {
+    const FEATURES: &str = "xtask/kernels,gdn-host/cudarc,gdn-host/cust";
+    let clippy =
+        ["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--quiet", "--", "-Dwarnings"];
+    suite.add("lints", Work::Command(documented(&clippy)));
+    let abi = ["clippy", "-p", "gdn-kernels", "--no-default-features", "--quiet", "--", "-Dwarnings"];
+    suite.add("lints of the kernels' ABI alone", Work::Command(cargo(&abi)));
+    suite.add("tests", Work::Tests(vec!["--workspace", "--features", "xtask/kernels"]));
+    let doc =
+        ["doc", "--workspace", "--no-deps", "--document-private-items", "--features", FEATURES, "--quiet"];
+    suite.add("documents", Work::Command(documented(&doc)));
+    suite.add("recorded cases on the simulator", Work::Command(xtask(&["parity", "--device", "sim"])?));
+    if gdn_host::driver::Driver::open().is_ok() {
+        let gpu = xtask(&["parity", "--device", "gpu", "--hazards"])?;
+        suite.add("recorded cases, hazards and random problems on the GPU", Work::Command(gpu));
+    } else {
+        suite.not_checked(
+            "kernels on a GPU: there is none here. The committed PTX was proven on the cards in docs/evidence \
+             (a test holds its hashes against them); `cargo xtask parity --device gpu` repeats it",
+        );
+    }
+    kernels(suite, root)
+}
+
+/// Rebuilds the kernels and compares, where the tools are there.
+fn kernels(suite: &mut Suite, root: &Path) -> Result<()> {
+    match tools::Toolchain::find(root, None) {
+        Ok(_) => {
+            suite.add("kernels rebuilt and compared", Work::Command(xtask(&["build-kernels", "--check"])?))
+        }
+        Err(error) => {
+            suite.not_checked(&format!("the kernels' build: {error:#}"));
+            return Ok(());
+        }
+    }
+    if tools::Ptxas::find(root, None)?.is_none() {
+        let how = "pip install nvidia-cuda-nvcc (into any venv), then set PTXAS to its bin/ptxas";
+        suite.not_checked(&format!("assembly by ptxas: it was not found. {how}"));
+    }
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(tools::cargo());
+    command.args(arguments);
+    command
+}
+
+/// cargo for what is read and not linked: cust's build script then asks for no CUDA toolkit.
+fn documented(arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    command.envs([("DOCS_RS", "1"), ("RUSTDOCFLAGS", "-Dwarnings")]);
+    command
+}
+
+/// This very binary with other arguments.
+fn xtask(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments);
+    Ok(command)
+}

@@ -1,0 +1,97 @@
+//! Checks that run one after the other, all of them, whatever fails.
+
+use super::counted;
+use crate::report::say;
+use anyhow::{Context as _, Result, ensure};
+use console::style;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// How a check is made.
+pub enum Work {
+    /// By a command, whose output is shown.
+    Command(Command),
+    /// By `cargo test` with these arguments; its tests are counted.
+    Tests(Vec<&'static str>),
+}
+
+/// The checks to make, and what this machine cannot check.
+#[derive(Default)]
+pub struct Suite {
+    checks: Vec<(&'static str, Work)>,
+    unchecked: Vec<String>,
+}
+
+/// What came of a suite.
+pub struct Results {
+    passed: usize,
+    failed: Vec<&'static str>,
+    unchecked: Vec<String>,
+}
+
+impl Suite {
+    pub fn add(&mut self, name: &'static str, work: Work) {
+        self.checks.push((name, work));
+    }
+
+    pub fn not_checked(&mut self, why: &str) {
+        self.unchecked.push(why.into());
+    }
+
+    /// Runs the checks in the order they were added.
+    pub fn run(self, root: &Path) -> Results {
+        let mut results = Results { passed: 0, failed: Vec::new(), unchecked: self.unchecked };
+        let count = self.checks.len();
+        for (i, (name, work)) in self.checks.into_iter().enumerate() {
+            let place = format!("[{}/{count}]", i + 1);
+            eprintln!("{}", style(format!("{place} {name}")).for_stderr().bold());
+            let start = Instant::now();
+            let result = match work {
+                Work::Command(command) => shown(command, root),
+                Work::Tests(arguments) => counted::run(&arguments, root),
+            };
+            let seconds = start.elapsed().as_secs();
+            match result {
+                Ok(()) => {
+                    eprintln!("{place} {} in {seconds} s", style("ok").for_stderr().green());
+                    results.passed += 1;
+                }
+                Err(error) => {
+                    eprintln!(
+                        "{place} {} in {seconds} s: {error:#}",
+                        style("FAILED").for_stderr().red().bold()
+                    );
+                    results.failed.push(name);
+                }
+            }
+        }
+        results
+    }
+}
+
+fn shown(mut command: Command, root: &Path) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.current_dir(root).status().with_context(|| format!("cannot start {program}"))?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+impl Results {
+    /// Says what failed and what was not checked; the last line is alone, for whoever reads it by program.
+    pub fn verdict(self, strict: bool) -> ExitCode {
+        let Results { passed, failed, unchecked } = self;
+        say!("");
+        for name in &failed {
+            say!("{}", style(format!("FAILED: {name}")).red().bold());
+        }
+        for text in &unchecked {
+            say!("not checked here: {text}");
+        }
+        let no_gpu = usize::from(gdn_host::driver::Driver::open().is_err());
+        // A machine without a GPU is complete as far as continuous integration goes.
+        let incomplete = strict && unchecked.len() > no_gpu;
+        say!("{passed} passed, {} failed", failed.len());
+        if failed.is_empty() && !incomplete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
