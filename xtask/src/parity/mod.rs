@@ -55,7 +55,8 @@ enum Where {
 impl Args {
     /// The hazards, if they are asked for.
     pub fn needs(&self) -> Needs {
-        let hazards = self.record || self.hazards.is_some();
+        // A record of the simulator is refused, which needs nothing.
+        let hazards = self.record && self.device == Where::Gpu || self.hazards.is_some();
         Needs { feature: hazards.then_some(("hazards", cfg!(feature = "hazards"))), ..Needs::default() }
     }
 }
