@@ -23,6 +23,16 @@ impl Default for TableForm {
 }
 
 impl TableForm {
+    /// A form that a seed chooses.
+    pub fn drawn(seed: u64) -> TableForm {
+        let (index, flag, gap) = (seed % 3, seed / 3 % 3, seed / 9 % 3);
+        TableForm {
+            index: [Entry::I32, Entry::U32, Entry::I64][index as usize],
+            flag: [Entry::U8, Entry::I32, Entry::U32][flag as usize],
+            gap: gap as usize,
+        }
+    }
+
     /// A table of rows of `columns` indices.
     pub fn indices(&self, device: &mut dyn Device, values: &[i32], columns: usize) -> Result<Table> {
         let is_far = |index: i32| self.index == Entry::I64 && index == i32::MIN;

@@ -4,6 +4,7 @@ use crate::device::Device;
 use crate::movement::convert::{ConvertProblem, other};
 use crate::movement::copy::state_pool;
 use crate::movement::{Bytes, TILES, TYPES, place_decode, place_inputs};
+use crate::table::TableForm;
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::{ConvertLayout, DType, HeadShape, Layout, StatePool, Tile};
 
@@ -159,6 +160,17 @@ pub fn decode_after_conversion_equals_conversion_after_decode(device: &mut dyn D
             let out = |rows: gdn_host::Rows| read(rows.tensor.address, 3 * values, io);
             ensure!(out(decode_here.out)? == out(decode_there.out)?, "{}: the outputs differ", text());
         }
+    }
+    Ok(())
+}
+
+/// Tables of every type, with gaps between their rows: an index past 2^31 names no slot, whatever its lower half.
+pub fn conversion_tables_of_every_type_and_stride(device: &mut dyn Device) -> Result<()> {
+    for seed in [0, 1, 2, 9, 10, 20] {
+        let mut p = ConvertProblem::plain(SHAPE, DType::Bf16, Layout::Vk, 3, 330);
+        p.tables = TableForm::drawn(seed);
+        (p.source_slots, p.target_slots) = (Some(vec![2, 0, i32::MIN]), Some(vec![1, i32::MIN, 0]));
+        p.run_and_check(device, Tile::Auto).with_context(|| format!("conversions by {:?}", p.tables))?;
     }
     Ok(())
 }

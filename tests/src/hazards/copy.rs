@@ -3,6 +3,7 @@
 use crate::device::Device;
 use crate::movement::copy::{CommitProblem, CopyProblem, intermediate, state_pool};
 use crate::movement::{Bytes, TILES, TYPES, place_decode, place_inputs, place_table};
+use crate::table::TableForm;
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::{
     Beta, CommitState, DType, Decay, HeadShape, Inputs, Layout, Recurrent, Rows, Source, Target, Tile, Tokens,
@@ -250,6 +251,23 @@ pub fn commit_equals_as_many_decodes(device: &mut dyn Device) -> Result<()> {
         let (got, want) = (read(committed.tensor.address)?, read(decoded.tensor.address)?);
         ensure!(want != before.data, "decoding changed nothing");
         ensure!(got == want, "the commit of state {} in {layout:?} has other bits", dtype.name());
+    }
+    Ok(())
+}
+
+/// Tables of every type, with gaps between their rows: an index past 2^31 names no slot, whatever its lower half.
+pub fn copy_tables_of_every_type_and_stride(device: &mut dyn Device) -> Result<()> {
+    for seed in [0, 1, 2, 9, 10, 20] {
+        let tables = TableForm::drawn(seed);
+        let mut p = CopyProblem::plain(DType::Bf16, 3, 64, 320);
+        p.tables = tables;
+        (p.source_slots, p.target_slots) = (Some(vec![2, 0, i32::MIN]), Some(vec![1, i32::MIN, 0]));
+        p.run_and_check(device, Tile::Auto).with_context(|| format!("copies by {tables:?}"))?;
+        let mut p = CommitProblem::plain(SHAPE, DType::F32, 3, 2, 321);
+        p.tables = tables;
+        (p.row, p.slots) = (Some(vec![2, 0, 1]), Some(vec![1, 0, i32::MIN]));
+        p.accepted = vec![2, i32::MIN, 1];
+        p.run_and_check(device, Tile::Auto).with_context(|| format!("commits by {tables:?}"))?;
     }
     Ok(())
 }

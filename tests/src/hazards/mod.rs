@@ -6,6 +6,7 @@
 pub mod buffer;
 pub mod conv1d;
 pub mod conv1d_drafts;
+pub mod conv1d_states;
 pub mod convert;
 pub mod copy;
 pub mod drafts;
@@ -115,6 +116,7 @@ macro_rules! for_each_hazard {
                 same_bits_when_repeated,
             }
             copy::{
+                copy_tables_of_every_type_and_stride,
                 copies_move_every_byte_and_nothing_else,
                 copies_within_one_pool,
                 copy_with_an_index_that_names_nothing,
@@ -134,6 +136,7 @@ macro_rules! for_each_hazard {
                 commit_equals_as_many_decodes,
             }
             convert::{
+                conversion_tables_of_every_type_and_stride,
                 conversion_moves_every_element_to_its_place,
                 conversion_there_and_back_is_the_identity,
                 conversion_with_an_index_that_names_nothing,
@@ -262,7 +265,20 @@ macro_rules! for_each_hazard {
                 conv_read_only_pool,
                 conv_rollback_in_place,
             }
+            conv1d_states::{
+                conv_f32_states_under_16_bit_inputs,
+                conv_f32_states_hold_more_than_16_bits,
+                conv_states_of_every_length,
+                conv_a_slot_for_each_token,
+                conv_rows_behind_the_last_sequence_are_zeros,
+                conv_tables_of_every_type_and_stride,
+                conv_without_a_table_of_slots,
+            }
             norm::{
+                norm_rows_of_every_length,
+                norm_in_place,
+                norm_gate_aligned_to_an_element,
+                norm_heads_with_gaps,
                 norm_every_pair_of_types,
                 norm_every_type_of_weights,
                 norm_of_any_number_of_heads,

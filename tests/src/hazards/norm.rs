@@ -156,3 +156,62 @@ pub fn norm_same_bits_at_every_place_of_a_batch(device: &mut dyn Device) -> Resu
     }
     Ok(())
 }
+
+/// Rows of every length there is, of every pair of types.
+pub fn norm_rows_of_every_length(device: &mut dyn Device) -> Result<()> {
+    for io in TYPES {
+        for x in [DType::F32, io] {
+            for v in (32..=512).step_by(32) {
+                let mut p = plain_norm(3, v, 2, x, io, 211);
+                p.activation = GATES[v / 32 % 2];
+                let what = || format!("x {}, z {}, V {v}", x.name(), io.name());
+                p.run_and_check(device).with_context(what)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Outputs that take the place of x give the bits of outputs elsewhere.
+pub fn norm_in_place(device: &mut dyn Device) -> Result<()> {
+    for io in TYPES {
+        for (hv, v, gap) in [(3, 128, 0), (5, 64, 8), (2, 192, 8), (9, 128, 0), (1, 512, 0)] {
+            let mut p = plain_norm(hv, v, 3, io, io, 212);
+            p.head_gaps[0] = gap;
+            let apart = p.run_and_check(device)?;
+            p.in_place = true;
+            ensure!(p.run_and_check(device)? == apart, "in place gives other bits: {}, V {v}", io.name());
+        }
+    }
+    Ok(())
+}
+
+/// A gate input that lies anywhere gives the bits of one that is 16-byte aligned.
+pub fn norm_gate_aligned_to_an_element(device: &mut dyn Device) -> Result<()> {
+    for io in TYPES {
+        for v in [64, 128, 192, 384] {
+            let mut p = plain_norm(3, v, 2, io, io, 213);
+            let aligned = p.run_and_check(device)?;
+            for (offset, gap, head_gap) in [(1, 0, 0), (0, 3, 0), (8, 8, 1), (3, 1, 5)] {
+                (p.z.offset, p.z.stride, p.head_gaps[1]) = (offset, p.z.width + gap, head_gap);
+                let what = || format!("{}, V {v}, offset {offset}, gaps {gap} and {head_gap}", io.name());
+                let solution = p.run_and_check(device).with_context(what)?;
+                ensure!(solution == aligned, "other bits: {}", what());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Heads that are further apart than V, each tensor's by its own stride; what lies between them belongs to others.
+pub fn norm_heads_with_gaps(device: &mut dyn Device) -> Result<()> {
+    for (x, io) in [(DType::F32, DType::Bf16), (DType::F16, DType::F16), (DType::F32, DType::F32)] {
+        for v in [64, 128, 96] {
+            let mut p = plain_norm(4, v, 3, x, io, 214);
+            let packed = p.run_and_check(device)?;
+            p.head_gaps = [8, 16, 24];
+            ensure!(p.run_and_check(device)? == packed, "V {v}: other bits with gaps");
+        }
+    }
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use super::copy::state_pool;
 use super::{Bytes, dtype, indices, place_optional, slot_of};
 use crate::device::Device;
+use crate::table::TableForm;
 use anyhow::Result;
 use gdn_host::{ConvertLayout, DType, HeadShape, Layout, Tile};
 use proptest::prelude::*;
@@ -26,6 +27,8 @@ pub struct ConvertProblem {
     pub target_slots: Option<Vec<i32>>,
     /// An index that names no slot.
     pub null_slot: Option<i32>,
+    /// How tables lie in memory.
+    pub tables: TableForm,
 }
 
 /// The other layout.
@@ -49,6 +52,7 @@ impl ConvertProblem {
             target: Bytes::random(dtype, copies, elements, seed + 1),
             target_slots: None,
             null_slot: None,
+            tables: TableForm::default(),
         }
     }
 
@@ -86,9 +90,9 @@ impl ConvertProblem {
             shape: self.shape,
             copies: self.copies as u32,
             source: state_pool(&source, self.layout),
-            source_slots: place_optional(device, self.source_slots.as_ref())?,
+            source_slots: place_optional(device, self.tables, self.source_slots.as_ref())?,
             target: state_pool(&target, other(self.layout)),
-            target_slots: place_optional(device, self.target_slots.as_ref())?,
+            target_slots: place_optional(device, self.tables, self.target_slots.as_ref())?,
             null_slot: self.null_slot,
         };
         device.run(&call, tile)?;
@@ -118,6 +122,7 @@ pub fn conversions() -> impl Strategy<Value = ConvertProblem> {
                     target: pool(seed ^ 1, gaps[1]),
                     null_slot: null.then_some(to[0].max(0)),
                     target_slots: to_table.then_some(to),
+                    tables: TableForm::drawn(seed),
                 }
             })
         },

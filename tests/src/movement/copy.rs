@@ -1,7 +1,8 @@
 //! Copies between slots, and commits of drafts.
 
-use super::{Bytes, dtype, indices, place_optional, place_table, slot_of};
+use super::{Bytes, dtype, indices, place_optional, slot_of};
 use crate::device::Device;
+use crate::table::TableForm;
 use anyhow::Result;
 use gdn_host::{
     CommitState, CopyState, DType, HeadShape, Intermediate, Layout, SlotPool, StatePool, Table, Tile,
@@ -25,6 +26,8 @@ pub struct CopyProblem {
     pub target_slots: Option<Vec<i32>>,
     /// An index that names no slot.
     pub null_slot: Option<i32>,
+    /// How tables lie in memory.
+    pub tables: TableForm,
 }
 
 impl CopyProblem {
@@ -38,6 +41,7 @@ impl CopyProblem {
             target: Some(Bytes::random(dtype, copies, elements, seed + 1)),
             target_slots: None,
             null_slot: None,
+            tables: TableForm::default(),
         }
     }
 
@@ -63,12 +67,12 @@ impl CopyProblem {
             copies: self.copies as u32,
             elements: self.elements as u64,
             source,
-            source_slots: place_optional(device, self.source_slots.as_ref())?,
+            source_slots: place_optional(device, self.tables, self.source_slots.as_ref())?,
             target: match &self.target {
                 Some(target) => target.place_pool(device)?,
                 None => source,
             },
-            target_slots: place_optional(device, self.target_slots.as_ref())?,
+            target_slots: place_optional(device, self.tables, self.target_slots.as_ref())?,
             null_slot: self.null_slot,
         })
     }
@@ -111,6 +115,7 @@ pub fn copies() -> impl Strategy<Value = CopyProblem> {
                         target: (!one_pool).then(|| pool(seed ^ 1, gaps[2], gaps[3])),
                         target_slots: target,
                         null_slot: null.then_some(both[0].max(0)),
+                        tables: TableForm::drawn(seed),
                     }
                 },
             )
@@ -139,6 +144,8 @@ pub struct CommitProblem {
     pub slots: Option<Vec<i32>>,
     /// An index that names no slot.
     pub null_slot: Option<i32>,
+    /// How tables lie in memory.
+    pub tables: TableForm,
 }
 
 impl CommitProblem {
@@ -155,6 +162,7 @@ impl CommitProblem {
             state: Bytes::random(dtype, batch, elements, seed + 1),
             slots: None,
             null_slot: None,
+            tables: TableForm::default(),
         }
     }
 
@@ -179,15 +187,15 @@ impl CommitProblem {
     pub fn run_and_check(&self, device: &mut dyn Device, tile: Tile) -> Result<()> {
         device.reset();
         let buffer = self.intermediate.place_pool(device)?;
-        let row = place_optional(device, self.row.as_ref())?;
+        let row = place_optional(device, self.tables, self.row.as_ref())?;
         let state = self.state.place_pool(device)?;
         let call = CommitState {
             shape: self.shape,
             batch: self.batch as u32,
             intermediate: intermediate(&buffer, self.steps, row),
-            accepted: place_table(device, &self.accepted)?,
+            accepted: self.tables.indices(device, &self.accepted, 1)?,
             state: state_pool(&state, Layout::Vk),
-            slots: place_optional(device, self.slots.as_ref())?,
+            slots: place_optional(device, self.tables, self.slots.as_ref())?,
             null_slot: self.null_slot,
         };
         device.run(&call, tile)?;
@@ -227,6 +235,7 @@ pub fn commits() -> impl Strategy<Value = CommitProblem> {
                     state: state.spaced(16 * gap, 8 * gap),
                     null_slot: null.then_some(slot[0].max(0)),
                     slots: by_slot.then_some(slot),
+                    tables: TableForm::drawn(seed),
                     ..plain
                 }
             })

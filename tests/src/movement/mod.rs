@@ -136,9 +136,13 @@ pub fn place_table(device: &mut dyn Device, indices: &[i32]) -> Result<Table> {
     TableForm::default().indices(device, indices, 1)
 }
 
-/// [`place_table`] of a table that may not be there.
-pub fn place_optional(device: &mut dyn Device, indices: Option<&Vec<i32>>) -> Result<Option<Table>> {
-    indices.map(|indices| place_table(device, indices)).transpose()
+/// Writes a table that may not be there.
+pub fn place_optional(
+    device: &mut dyn Device,
+    tables: TableForm,
+    indices: Option<&Vec<i32>>,
+) -> Result<Option<Table>> {
+    indices.map(|indices| tables.indices(device, indices, 1)).transpose()
 }
 
 /// The slot that copy `n` has on one side: by the table or, without one, its own number.

@@ -5,6 +5,7 @@ use super::norm::NormProblem;
 use crate::problem::StartFlags;
 use crate::random::Noise;
 use crate::strided::{Strided, round};
+use crate::table::TableForm;
 use gdn_host::{Activation, DType};
 use proptest::prelude::*;
 
@@ -56,6 +57,11 @@ enum Drafts {
     Plain,
     Accepted,
     Tree,
+}
+
+/// An index that names a slot, or, now and then, none.
+fn index_of(slot: i32, drawn: usize) -> i32 {
+    if drawn == 0 { -1 } else { slot }
 }
 
 /// A conv1d update with everything drawn that may vary.
@@ -134,6 +140,22 @@ pub fn conv1d() -> impl Strategy<Value = ConvProblem> {
             let parent = |i: usize| draw(i % longest + 3) as i32 - 1;
             p.parent = Some((0..total).map(parent).collect());
         }
+        // Tables of any type, states of f32 under 16 bits, rows that are nobody's.
+        p.tables = TableForm::drawn(seed);
+        if draw(3) == 0 {
+            p.state_type = DType::F32;
+            p.pool.state = values.normals(slots * dim * len, 1.0);
+        }
+        p.window_type = [io, p.state_type][draw(2)];
+        if p.packing != Packing::Each {
+            p.padding = draw(4);
+            p.x.data.extend(values.normals(p.padding * dim, 1.0).iter().map(|&x| round(x, io)));
+        }
+        if drafts == Drafts::Plain && len <= 4 && draw(3) == 0 {
+            (p.write_slot, p.update) = (None, true);
+            p.token_slots =
+                Some((order[batch..2 * batch].iter().map(|slot| index_of(*slot, draw(4))).collect(), 1));
+        }
         p.windows = buffered.then(|| {
             // Sometimes fewer steps than tokens.
             let steps = (longest + gaps.3).saturating_sub(1).max(1);
@@ -147,11 +169,12 @@ pub fn conv1d() -> impl Strategy<Value = ConvProblem> {
 
 /// A gated RMSNorm with everything drawn that may vary.
 pub fn norm() -> impl Strategy<Value = NormProblem> {
-    let shape = (1usize..=9, prop_oneof![Just(64usize), Just(128)], 1usize..=4);
+    let shape =
+        (1usize..=9, prop_oneof![Just(64usize), Just(128), (1usize..=16).prop_map(|n| 32 * n)], 1usize..=4);
     let gaps = (0usize..3, 0usize..3, 0usize..3);
     let eps = prop_oneof![Just(1e-6f32), Just(1e-5), Just(0.5)];
-    (shape, dtype(), dtype(), any::<[bool; 2]>(), gaps, eps, any::<u64>()).prop_map(
-        |((hv, v, tokens), io, weight_type, [sigmoid, wide], gaps, eps, seed)| {
+    (shape, dtype(), dtype(), any::<[bool; 4]>(), gaps, eps, any::<u64>()).prop_map(
+        |((hv, v, tokens), io, weight_type, [sigmoid, wide, in_place, odd], gaps, eps, seed)| {
             let x_type = if wide { DType::F32 } else { io };
             let mut p = plain_norm(hv, v, tokens, x_type, io, seed);
             p.weight = Strided::dense(weight_type, v, p.weight.data);
@@ -161,6 +184,9 @@ pub fn norm() -> impl Strategy<Value = NormProblem> {
             p.out_stride += 8 * gaps.2;
             p.activation = if sigmoid { Activation::Sigmoid } else { Activation::Silu };
             p.eps = eps;
+            p.head_gaps = [8 * gaps.2, if odd { gaps.0 } else { 8 * gaps.0 }, 8 * gaps.1];
+            p.z.offset += usize::from(odd);
+            p.in_place = in_place && x_type == io;
             p
         },
     )

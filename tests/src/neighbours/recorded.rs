@@ -105,7 +105,9 @@ impl ConvCase {
         let (dim, width) = (case.number("dim")?, case.number::<usize>("width")?);
         let (batch, tokens) = (case.number::<usize>("B")?, case.number::<usize>("T")?);
         let x = rows(case, "x", dim, batch * tokens)?;
+        case.demand("activation", &["silu", "none"])?;
         let mut problem = conv_problem(case, x, dim, width, batch, tokens)?;
+        problem.silu = case.meta("activation")? == "silu";
         problem.parent = case.if_there("parent", |name| case.indices32(name, batch * tokens))?;
         let windows = case.if_there("intermediate_conv_out", |name| {
             Ok(case.sized(name, batch * tokens * dim * (width - 1))?.data)
@@ -123,7 +125,7 @@ impl ConvCase {
     }
 }
 
-/// The conv1d update of a case whose inputs are `x`.
+/// The conv1d update of a case whose inputs are `x`, with SiLU.
 pub(super) fn conv_problem(
     case: &Case,
     x: Strided,
@@ -132,7 +134,6 @@ pub(super) fn conv_problem(
     batch: usize,
     tokens: usize,
 ) -> Result<ConvProblem> {
-    case.demand("activation", &["silu", "none"])?;
     case.demand("conv_products", &["f32", x.dtype.name()])?;
     let slots = case.number("slots")?;
     let slot = case.indices32("slot_idx", batch)?;
@@ -143,7 +144,7 @@ pub(super) fn conv_problem(
     let round_products = x.dtype != DType::F32 && case.meta("conv_products")? != "f32";
     let pool = PoolData::dense(state.data, slots, dim, width - 1, true);
     let problem = ConvProblem::new(tokens, x, rows(case, "conv_weight", width, dim)?, pool, slot);
-    Ok(ConvProblem { bias, silu: case.meta("activation")? == "silu", round_products, ..problem })
+    Ok(ConvProblem { bias, round_products, ..problem })
 }
 
 /// Runs a conv1d update: outputs of real rows within tolerance, padded rows zero, conv states and windows exact.
