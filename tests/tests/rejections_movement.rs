@@ -221,7 +221,7 @@ fn conversions_refuse_bad_arguments() {
         refusal(|c| c.target_slots = Some(Table { len: 9, ..table(2) })).starts_with("target_slots: has 9")
     );
     assert!(refusal(|c| c.null_slot = Some(-7)).starts_with("null_slot: -7 is not allowed"));
-    assert!(refusal(|c| c.shape.k = 96).starts_with("shape: k = 96 is not supported"));
+    assert!(refusal(|c| c.shape.k = 97).starts_with("shape: k = 97 is not supported"));
 }
 
 #[test]

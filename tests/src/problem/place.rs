@@ -10,6 +10,7 @@ use gdn_host::{ALog, DtBias, Key, Logits, LowerBound, Query, Softplus, Value};
 
 /// A call of either operation.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few live at once, and a call is Copy")]
 pub enum Call {
     /// One token for each sequence.
     Decode(host::Decode),
