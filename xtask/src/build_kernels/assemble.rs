@@ -5,6 +5,7 @@ use super::arch::Arch;
 use super::module::Module;
 use crate::tools::Ptxas;
 use anyhow::{Context, Result, bail};
+use object::{Object, ObjectSection};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,6 +22,9 @@ pub(crate) struct Resources {
     pub(crate) stack_bytes: u32,
     /// Bytes of static shared memory of a block.
     pub(crate) shared_bytes: u32,
+    /// Machine instructions.
+    #[serde(default)]
+    pub(crate) instructions: u32,
 }
 
 /// Bytes of local memory that an entry may have on the stack of a thread: a register or two that ptxas puts there at the
@@ -49,7 +53,8 @@ pub(crate) fn assemble(
     }
     let binary = std::fs::read(&cubin).with_context(|| cubin.display().to_string())?;
     std::fs::remove_file(&cubin)?;
-    let resources = parse(&log).with_context(what)?;
+    let mut resources = parse(&log).with_context(what)?;
+    count_instructions(&binary, &mut resources).with_context(what)?;
     let mut problems = Vec::new();
     for kernel in &module.group.kernels {
         match resources.get(&kernel.name) {
@@ -65,6 +70,19 @@ pub(crate) fn assemble(
         bail!("{}\n  {}", what(), problems.join("\n  "));
     }
     Ok((resources, binary))
+}
+
+/// Counts the machine instructions of every entry: its section of the ELF file has nothing else.
+fn count_instructions(binary: &[u8], resources: &mut BTreeMap<String, Resources>) -> Result<()> {
+    /// Bytes of an instruction, on every GPU since compute capability 7.0.
+    const INSTRUCTION: u64 = 16;
+    let file = object::File::parse(binary).context("the machine code is no ELF file")?;
+    for (name, resources) in resources {
+        let section = file.section_by_name(&format!(".text.{name}"));
+        let section = section.with_context(|| format!("the machine code has no entry {name}"))?;
+        resources.instructions = u32::try_from(section.size() / INSTRUCTION)?;
+    }
+    Ok(())
 }
 
 /// Reads what `ptxas -v` reports.
@@ -114,8 +132,10 @@ mod tests {
             \u{20}   16 bytes stack frame, 12 bytes spill stores, 20 bytes spill loads\n\
             ptxas info    : Used 255 registers, used 0 barriers, 16 bytes cumulative stack size\n";
         let resources = parse(log).unwrap();
-        let a = Resources { registers: 128, spill_bytes: 0, stack_bytes: 0, shared_bytes: 4096 };
-        let b = Resources { registers: 255, spill_bytes: 32, stack_bytes: 16, shared_bytes: 0 };
+        let a =
+            Resources { registers: 128, spill_bytes: 0, stack_bytes: 0, shared_bytes: 4096, instructions: 0 };
+        let b =
+            Resources { registers: 255, spill_bytes: 32, stack_bytes: 16, shared_bytes: 0, instructions: 0 };
         assert_eq!(resources, BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]));
     }
 }

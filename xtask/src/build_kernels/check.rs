@@ -130,6 +130,7 @@ fn first_difference(committed: &[u8], built: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::manifest::tests::{of_one_module, with_binary};
+    use super::super::seam::Seam;
     use super::*;
 
     /// Needs no toolchain: source hash, hashes of the PTX files and binaries.
@@ -138,7 +139,7 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let directory = root.join("gdn-host/ptx");
         let manifest = Manifest::read(&directory).unwrap().expect("there is a manifest");
-        let source = super::super::source::sha256(&root).unwrap();
+        let source = super::super::source::sha256(&root, Seam::Nvptx).unwrap();
         let differences = committed(&directory, &manifest, &source);
         assert!(differences.is_empty(), "{}\nrun `cargo xtask build-kernels`", differences.join("\n"));
     }

@@ -1,6 +1,7 @@
 //! Runs the kernel toolchain: gdn-kernels and `core` to PTX, for one target.
 
 use super::arch::Arch;
+use super::seam::Seam;
 use crate::tools::{Toolchain, clean_command};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::process::{Command, Output};
 
 const TARGET: &str = "nvptx64-nvidia-cuda";
 
-/// Flags of the whole build, besides the target CPU.
+/// Flags of the whole build, besides the target CPU and those of the seam.
 ///
 /// The threshold keeps loops over register arrays unrolled: rolled, they index the array at run time, and
 /// it lands in local memory.
@@ -28,12 +29,17 @@ const PROFILE: [(&str, &str); 6] = [
 ];
 
 /// What the compiler is told, as manifest and PTX headers record it; `target_cpu` is a name or a stand-in.
-pub(crate) fn flags(target_cpu: &str) -> Vec<String> {
-    let mut flags = vec!["-Zbuild-std=core".to_owned(), "-Copt-level=3".to_owned()];
-    flags.push(format!("-Ctarget-cpu={target_cpu}"));
-    flags.extend(RUSTFLAGS.map(str::to_owned));
+pub(crate) fn flags(seam: Seam, target_cpu: &str) -> Vec<String> {
+    let mut flags: Vec<String> = seam.cargo_flags().iter().map(|flag| (*flag).to_owned()).collect();
+    flags.push("-Copt-level=3".to_owned());
+    flags.extend(rustflags(seam, target_cpu));
     flags.extend(CRATE_FLAGS.map(str::to_owned));
     flags
+}
+
+fn rustflags(seam: Seam, target_cpu: &str) -> impl Iterator<Item = String> {
+    let own = RUSTFLAGS.iter().chain(seam.rustflags()).map(|flag| (*flag).to_owned());
+    std::iter::once(format!("-Ctarget-cpu={target_cpu}")).chain(own)
 }
 
 /// A build of the kernels for a target.
@@ -43,6 +49,9 @@ pub(crate) struct Build<'a> {
     /// Where cargo works.
     pub(crate) target_dir: PathBuf,
     pub(crate) arch: Arch,
+    pub(crate) seam: Seam,
+    /// Arguments for cargo that the command line adds; only a build whose result is not committed has some.
+    pub(crate) arguments: &'a [String],
     /// What the sources are, see [`super::source`].
     pub(crate) source_sha256: &'a str,
 }
@@ -53,11 +62,15 @@ impl Build<'_> {
         self.forget_other_sources()?;
         let mut cargo = self.cargo();
         cargo.args(["rustc", "--package=gdn-kernels", "--lib", "--no-default-features", "--release"]);
-        cargo.args(["--locked", "-Zbuild-std=core", "--message-format=json-render-diagnostics"]);
-        cargo.arg(format!("--target={TARGET}"));
+        cargo.args(self.seam.cargo_flags()).arg("--message-format=json-render-diagnostics");
+        cargo.arg(format!("--target={TARGET}")).args(self.lock()?);
         let output = run(cargo.arg("--").args(CRATE_FLAGS))?;
         if !output.status.success() {
             let log = String::from_utf8_lossy(&output.stderr);
+            if let Some(missing) = self.seam.missing(&log) {
+                let log = if self.arguments.is_empty() { "" } else { log.trim_end() };
+                bail!("{missing}\n{log}");
+            }
             bail!("{} does not compile with {}\n{}", self.arch, self.toolchain.version, log.trim_end());
         }
         let assembly = assembly_path(&String::from_utf8_lossy(&output.stdout))?;
@@ -69,8 +82,7 @@ impl Build<'_> {
 
     fn cargo(&self) -> Command {
         let toolchain = self.toolchain;
-        let mut rustflags = vec![format!("-Ctarget-cpu={}", self.arch)];
-        rustflags.extend(RUSTFLAGS.map(str::to_owned));
+        let rustflags: Vec<String> = rustflags(self.seam, &self.arch.to_string()).collect();
         let mut cargo = clean_command(&toolchain.cargo);
         cargo
             .current_dir(self.root)
@@ -84,6 +96,21 @@ impl Build<'_> {
         cargo
     }
 
+    /// What cargo is told of versions: to take those of `Cargo.lock` as they are. Sources that the command line names
+    /// change them, so such a build has a lock file of its own, which starts as a copy.
+    fn lock(&self) -> Result<Vec<String>> {
+        if self.seam == Seam::Nvptx {
+            return Ok(vec!["--locked".to_owned()]);
+        }
+        let own = self.target_dir.join("Cargo.lock");
+        std::fs::create_dir_all(&self.target_dir)?;
+        std::fs::copy(self.root.join("Cargo.lock"), &own).with_context(|| own.display().to_string())?;
+        let path = toml::Value::String(own.display().to_string());
+        let lock =
+            ["-Zlockfile-path".to_owned(), "--config".to_owned(), format!("resolver.lockfile-path={path}")];
+        Ok(lock.into_iter().chain(self.arguments.iter().cloned()).collect())
+    }
+
     /// Cargo decides by time stamps whether to compile again; a file that was copied or checked out with an
     /// old one would be missed. So the last build's sources are remembered by hash.
     fn forget_other_sources(&self) -> Result<()> {
@@ -93,7 +120,7 @@ impl Build<'_> {
         }
         std::fs::create_dir_all(&self.target_dir)?;
         let mut cargo = self.cargo();
-        cargo.args(["clean", "--package=gdn-kernels", "--release", "--locked"]);
+        cargo.args(["clean", "--package=gdn-kernels", "--release"]).args(self.lock()?);
         let output = run(cargo.arg(format!("--target={TARGET}")))?;
         let log = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "cargo clean: {}", log.trim_end());
@@ -101,7 +128,8 @@ impl Build<'_> {
     }
 
     fn stamp(&self) -> String {
-        format!("{}\n{}\n", self.source_sha256, self.toolchain.version)
+        let arguments: String = self.arguments.iter().map(|argument| format!("{argument}\n")).collect();
+        format!("{}\n{}\n{arguments}", self.source_sha256, self.toolchain.version)
     }
 
     fn stamp_path(&self) -> PathBuf {
@@ -150,8 +178,10 @@ mod tests {
 
     #[test]
     fn flags_name_the_target_cpu_once() {
-        let flags = flags("sm_80");
-        assert_eq!(flags.iter().filter(|flag| flag.contains("target-cpu")).count(), 1);
-        assert!(flags.contains(&"-Ctarget-cpu=sm_80".to_owned()));
+        for seam in [Seam::Nvptx, Seam::CudaStd] {
+            let flags = flags(seam, "sm_80");
+            assert_eq!(flags.iter().filter(|flag| flag.contains("target-cpu")).count(), 1);
+            assert!(flags.contains(&"-Ctarget-cpu=sm_80".to_owned()));
+        }
     }
 }

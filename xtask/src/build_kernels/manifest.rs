@@ -5,6 +5,7 @@ use super::assemble::Resources;
 use super::compile;
 use super::kernel::Kernel;
 use super::module::Module;
+use super::seam::Seam;
 use crate::tools::Toolchain;
 use anyhow::{Context, Result};
 use gdn_host::artifact::sha256_hex;
@@ -88,7 +89,12 @@ pub(crate) struct EntryRecord {
 
 impl Manifest {
     /// The manifest of `modules`, without resources and binaries.
-    pub(crate) fn new(toolchain: &Toolchain, source_sha256: &str, modules: &[Module]) -> Manifest {
+    pub(crate) fn new(
+        toolchain: &Toolchain,
+        seam: Seam,
+        source_sha256: &str,
+        modules: &[Module],
+    ) -> Manifest {
         let kernels = modules.iter().flat_map(|module| &module.group.kernels);
         let params = kernels.map(|k| (k.params.to_owned(), Params { size: k.params_size }));
         Manifest {
@@ -97,7 +103,7 @@ impl Manifest {
             compiler: Compiler {
                 rustc: toolchain.version.clone(),
                 llvm: toolchain.llvm.clone(),
-                flags: compile::flags("<arch>"),
+                flags: compile::flags(seam, "<arch>"),
             },
             source_sha256: source_sha256.to_owned(),
             ptxas: None,

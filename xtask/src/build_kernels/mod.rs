@@ -8,21 +8,27 @@
 //! write     *.ptx, *.cubin, manifest.json, modules.rs, gdn.h    or compare with what is committed (`--check`)
 //! ```
 //!
+//! `--seam cuda_std` builds the same kernels over Rust-CUDA's crate, into another folder, and compares.
+//!
 //! Nothing is written before everything passed, and the same sources, compiler and ptxas give the same bytes
 //! wherever the repository lies.
 
 mod arch;
 mod assemble;
+mod beside;
 mod check;
 mod compile;
 mod embed;
 mod header;
+#[cfg(test)]
+mod interface;
 mod kernel;
 mod lint;
 mod manifest;
 mod module;
 mod ptx;
 mod report;
+mod seam;
 mod source;
 
 use crate::report::say;
@@ -35,6 +41,7 @@ use manifest::{Assembled, Manifest};
 use module::Module;
 use rayon::prelude::*;
 use report::Progress;
+use seam::Seam;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,20 +59,56 @@ pub(crate) struct Args {
     #[arg(long = "arch", value_name = "sm_NN")]
     archs: Vec<Arch>,
     /// Compare with what is committed and write nothing; fails on any difference
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["seam", "out", "cargo"])]
     check: bool,
+    /// What indices, barriers and shuffles are built over
+    #[arg(long, value_enum, default_value_t = Seam::Nvptx)]
+    seam: Seam,
+    /// Folder to write [default: gdn-host/ptx for nvptx, ptx-cuda_std in cargo's target folder for cuda_std]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// The compiler, with cargo beside it and the source of `core` in its sysroot
     #[arg(long, value_name = "PATH")]
     rustc: Option<PathBuf>,
     /// The PTX assembler [default: $PTXAS, $GDN_PTXAS, PATH, $CUDA_HOME, virtual environments]
     #[arg(long, value_name = "PATH")]
     ptxas: Option<PathBuf>,
+    /// With --seam cuda_std: arguments for cargo, such as --config 'patch.crates-io.cuda_std.path="DIR"'
+    #[arg(last = true, value_name = "CARGO ARGUMENTS")]
+    cargo: Vec<String>,
+}
+
+impl Args {
+    /// Where the build is written. Only what is built over rustc's own intrinsics may be committed.
+    fn directory(&self, root: &Path) -> Result<PathBuf> {
+        let committed = root.join(DIRECTORY);
+        if self.seam == Seam::Nvptx {
+            ensure!(
+                self.cargo.is_empty(),
+                "arguments for cargo need --seam cuda_std: {}",
+                self.cargo.join(" ")
+            );
+            return Ok(self.out.clone().unwrap_or(committed));
+        }
+        let default = || target_directory(root).join(format!("ptx-{}", self.seam.name()));
+        let directory = self.out.clone().unwrap_or_else(default);
+        let is_committed = directory
+            .canonicalize()
+            .is_ok_and(|out| committed.canonicalize().is_ok_and(|committed| out == committed));
+        ensure!(
+            !is_committed,
+            "--out {}: what is there is built over {}",
+            directory.display(),
+            Seam::Nvptx.name()
+        );
+        Ok(directory)
+    }
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let root = tools::workspace_root()?;
-    let directory = root.join(DIRECTORY);
+    let directory = args.directory(&root)?;
     let mut archs = if args.archs.is_empty() { Arch::BUILT.to_vec() } else { args.archs.clone() };
     archs.sort();
     archs.dedup();
@@ -75,9 +118,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let earlier = Manifest::read(&directory).unwrap_or_default();
     let groups = kernel::groups();
-    let built = build(args, &root, &archs, &groups, earlier.as_ref())?;
-    let written = write(&directory, &built)?;
-    say!("{}", report::table(&built.manifest).trim_end());
+    let built = build(args, &root, &directory, &archs, &groups, earlier.as_ref())?;
+    let written = write(&directory, &built, earlier.as_ref())?;
+    match args.seam {
+        Seam::Nvptx => say!("{}", report::table(&built.manifest).trim_end()),
+        Seam::CudaStd => {
+            let embedded = Manifest::read(&root.join(DIRECTORY))?;
+            say!("{}", beside::table(&built.manifest, embedded.as_ref()).trim_end());
+        }
+    }
     say!("{}", built.summary());
     say!("{written} of {} files in {} changed", built.files.len(), directory.display());
     Ok(ExitCode::SUCCESS)
@@ -87,9 +136,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn run_check(args: &Args, root: &Path, directory: &Path, archs: &[Arch]) -> Result<ExitCode> {
     let committed = Manifest::read(directory)?;
     let committed = committed.with_context(|| format!("nothing to check in {}", directory.display()))?;
-    let mut differences = check::committed(directory, &committed, &source::sha256(root)?);
+    let mut differences = check::committed(directory, &committed, &source::sha256(root, args.seam)?);
     let groups = kernel::groups();
-    match build(args, root, archs, &groups, Some(&committed)) {
+    match build(args, root, directory, archs, &groups, Some(&committed)) {
         Ok(built) => {
             differences.extend(check::manifests(&committed, &built.manifest, archs));
             let same_compiler = check::same_compiler(&committed, &built.toolchain);
@@ -159,14 +208,15 @@ impl Built {
 fn build(
     args: &Args,
     root: &Path,
+    directory: &Path,
     archs: &[Arch],
     groups: &[Group],
     earlier: Option<&Manifest>,
 ) -> Result<Built> {
     let toolchain = Toolchain::find(root, args.rustc.as_deref())?;
     let ptxas = Ptxas::find(root, args.ptxas.as_deref())?;
-    let source_sha256 = source::sha256(root)?;
-    let target = target_directory(root).join("kernels");
+    let source_sha256 = source::sha256(root, args.seam)?;
+    let target = target_directory(root).join("kernels").join(args.seam.name());
     let progress = Progress::new();
 
     progress.stage(format!("compiling with {}", toolchain.version), 0);
@@ -179,9 +229,11 @@ fn build(
                 root,
                 target_dir,
                 arch,
+                seam: args.seam,
+                arguments: &args.cargo,
                 source_sha256: &source_sha256,
             };
-            module::split(&build.run()?, arch, groups, &toolchain, &source_sha256)
+            module::split(&build.run()?, arch, groups, &toolchain, args.seam, &source_sha256)
         })
         .collect();
     let modules = compiled.into_iter().collect::<Result<Vec<_>>>()?;
@@ -189,22 +241,22 @@ fn build(
 
     let staging = target.join("ptx");
     stage_and_lint(&modules, &staging)?;
-    let mut manifest = Manifest::new(&toolchain, &source_sha256, &modules);
-    let (directory, mut binaries) = (root.join(DIRECTORY), Files::new());
+    let mut manifest = Manifest::new(&toolchain, args.seam, &source_sha256, &modules);
+    let mut binaries = Files::new();
     let assembly = match &ptxas {
         Some(ptxas) => {
             let (found, unknown) = assemble_all(ptxas, &modules, &staging, &progress)?;
             manifest.record(&ptxas.version, &found);
             // Another version's numbers are no difference.
             if let Some(earlier) = earlier.filter(|m| args.check && m.ptxas != manifest.ptxas) {
-                manifest.keep_assembled(earlier, &directory);
+                manifest.keep_assembled(earlier, directory);
             }
             binaries.extend(found.into_iter().filter_map(Assembled::into_file));
             let note = if unknown.is_empty() { String::new() } else { format!(" (not for {unknown})") };
             format!("assembled with ptxas {}{note}", ptxas.version)
         }
         None => {
-            let kept = earlier.map_or(0, |earlier| manifest.keep_assembled(earlier, &directory));
+            let kept = earlier.map_or(0, |earlier| manifest.keep_assembled(earlier, directory));
             format!("not assembled: no ptxas; recorded resources and machine code kept for {kept} files")
         }
     };
@@ -288,7 +340,12 @@ fn render(root: &Path, modules: &[Module], manifest: &Manifest) -> Result<Files>
 }
 
 /// Writes what changed and removes the PTX files and binaries that are no longer built; returns how many files that is.
-fn write(directory: &Path, Built { files, manifest, .. }: &Built) -> Result<usize> {
+/// Only a folder that had a manifest loses files: another one's are not ours.
+fn write(
+    directory: &Path,
+    Built { files, manifest, .. }: &Built,
+    earlier: Option<&Manifest>,
+) -> Result<usize> {
     fs::create_dir_all(directory)?;
     let mut changed = 0;
     for (name, built) in files {
@@ -299,7 +356,8 @@ fn write(directory: &Path, Built { files, manifest, .. }: &Built) -> Result<usiz
             changed += 1;
         }
     }
-    for stale in check::unnamed(directory, manifest) {
+    let stale = earlier.map(|_| check::unnamed(directory, manifest));
+    for stale in stale.into_iter().flatten() {
         fs::remove_file(directory.join(stale))?;
         changed += 1;
     }

@@ -2,14 +2,15 @@
 //!
 //! `source_sha256` is the SHA-256 of these parts, one after the other:
 //!
-//! 1. for each `*.rs` file below `gdn-kernels/src`, the simulator (`arch/sim.rs`, `arch/sim/`) excepted, and
-//!    for `gdn-kernels/Cargo.toml`, in byte order of their paths relative to the repository with `/`
+//! 1. for each `*.rs` file below `gdn-kernels/src`, the simulator (`arch/sim/`) and the half of the seam that
+//!    the build leaves out (`arch/cuda_std/`, where it is not built over that) excepted, and for `gdn-kernels/Cargo.toml`, in byte order of their paths relative to the repository with `/`
 //!    between the parts: the path, a newline, the length in bytes in decimal, a newline, the bytes;
 //! 2. for each non-optional dependency of gdn-kernels, in byte order of the names: the line
 //!    `name version checksum` and a newline, as `Cargo.lock` pins it.
 //!
 //! Toolchain and flags are not part of it: the manifest records them beside it.
 
+use super::seam::Seam;
 use anyhow::{Context, Result, ensure};
 use gdn_host::artifact::sha256_hex;
 use std::fs;
@@ -18,9 +19,9 @@ use std::path::Path;
 const CRATE: &str = "gdn-kernels";
 
 /// The hash of the kernels' sources.
-pub(crate) fn sha256(root: &Path) -> Result<String> {
+pub(crate) fn sha256(root: &Path, seam: Seam) -> Result<String> {
     let mut hashed = Vec::new();
-    for path in files(root)? {
+    for path in files(root, seam)? {
         let bytes = fs::read(root.join(&path)).with_context(|| path.clone())?;
         hashed.extend(format!("{path}\n{}\n", bytes.len()).into_bytes());
         hashed.extend(bytes);
@@ -32,7 +33,7 @@ pub(crate) fn sha256(root: &Path) -> Result<String> {
 }
 
 /// Paths of the sources, relative to the repository, in the order of the hash.
-fn files(root: &Path) -> Result<Vec<String>> {
+fn files(root: &Path, seam: Seam) -> Result<Vec<String>> {
     let mut found = vec![format!("{CRATE}/Cargo.toml")];
     let mut folders = vec![format!("{CRATE}/src")];
     while let Some(folder) = folders.pop() {
@@ -46,8 +47,9 @@ fn files(root: &Path) -> Result<Vec<String>> {
             }
         }
     }
-    let simulator = format!("{CRATE}/src/arch/sim");
-    found.retain(|path| !path.strip_prefix(&simulator).is_some_and(|rest| rest.starts_with(['.', '/'])));
+    let unused = ["sim"].into_iter().chain(seam.unused_folder());
+    let unused: Vec<String> = unused.map(|folder| format!("{CRATE}/src/arch/{folder}/")).collect();
+    found.retain(|path| !unused.iter().any(|folder| path.starts_with(folder)));
     found.sort();
     Ok(found)
 }
@@ -106,6 +108,7 @@ mod tests {
         };
         write("gdn-kernels/src/lib.rs", "mod arch;");
         write("gdn-kernels/src/arch/nvptx/mod.rs", "// nvptx");
+        write("gdn-kernels/src/arch/cuda_std/mod.rs", "// cuda_std");
         write("gdn-kernels/src/arch/sim/mod.rs", "// simulator");
         write(
             "gdn-kernels/Cargo.toml",
@@ -119,18 +122,22 @@ mod tests {
     }
 
     #[test]
-    fn kernel_source_counts_and_the_simulator_does_not() {
+    fn what_is_built_counts_and_nothing_else() {
         let root = repository("files");
-        let before = sha256(&root).unwrap();
+        let hash = |seam| sha256(&root, seam).unwrap();
+        let before = [Seam::Nvptx, Seam::CudaStd].map(hash);
         assert_eq!(
-            files(&root).unwrap(),
+            files(&root, Seam::Nvptx).unwrap(),
             ["gdn-kernels/Cargo.toml", "gdn-kernels/src/arch/nvptx/mod.rs", "gdn-kernels/src/lib.rs"]
         );
         fs::write(root.join("gdn-kernels/src/arch/sim/mod.rs"), "// other").unwrap();
         fs::write(root.join("gdn-kernels/src/notes.txt"), "no source").unwrap();
-        assert_eq!(sha256(&root).unwrap(), before);
+        assert_eq!([Seam::Nvptx, Seam::CudaStd].map(hash), before);
+        fs::write(root.join("gdn-kernels/src/arch/cuda_std/mod.rs"), "// other").unwrap();
+        assert_eq!(hash(Seam::Nvptx), before[0]);
+        assert_ne!(hash(Seam::CudaStd), before[1]);
         fs::write(root.join("gdn-kernels/src/arch/nvptx/mod.rs"), "// nvptY").unwrap();
-        assert_ne!(sha256(&root).unwrap(), before);
+        assert_ne!(hash(Seam::Nvptx), before[0]);
         fs::remove_dir_all(root).unwrap();
     }
 

@@ -48,7 +48,7 @@ fn quick(suite: &mut Suite) -> Result<()> {
 
 /// Everything: one set of features for lints and documents, and one for tests, so that nothing is compiled twice.
 fn full(suite: &mut Suite, root: &Path) -> Result<()> {
-    const FEATURES: &str = "xtask/kernels,gdn-host/cudarc,gdn-host/cust";
+    const FEATURES: &str = "xtask/kernels,gdn-host/cudarc,gdn-host/cust,gdn-kernels/cuda_std";
     let clippy =
         ["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--quiet", "--", "-Dwarnings"];
     suite.add("lints", Work::Command(documented(&clippy)));
