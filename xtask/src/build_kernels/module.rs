@@ -135,7 +135,7 @@ pub(crate) fn launch_bound(kernel: &Kernel, target: &str) -> Option<String> {
 /// single token with K of 96 and more and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team
 /// has a whole head's), a single token with a decay per key in small tiles (32 warps, 24 with an f32 state) and in large ones
 /// of VK (16), and several tokens (16 warps where a lane holds 64 elements or a team is large, 17 to 20 where it holds 32), a
-/// convolution (24 warps, 21 with states of f32). Registers are given in steps of eight, but what ptxas spills depends on the
+/// convolution (24 warps, 19 to 21 with states of f32). Registers are given in steps of eight, but what ptxas spills depends on the
 /// very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two registers once a
 /// block, on any device that is built for. Small tiles of KV with an f32 state and a decay per key get more than ptxas would
 /// take by itself, for 2 % with one sequence.
@@ -159,6 +159,7 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
         ("RecurrentParams", 96..) if is_f32 => 96,
         ("RecurrentParams", _) if is_kv || held > 32 => 128,
         ("RecurrentParams", _) => 120,
+        ("Conv1dParams", _) if is_f32 && module.io == Some(DType::F16) => 100,
         ("Conv1dParams", _) if is_f32 => 96,
         ("Conv1dParams", _) if target == "sm_80" => 84,
         ("Conv1dParams", _) => 80,
