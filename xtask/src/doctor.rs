@@ -1,6 +1,6 @@
 //! `cargo xtask doctor`: what is here, and what each missing piece costs.
 
-use crate::report::say;
+use crate::report::{self, say};
 use crate::tools::{self, Ptxas, Toolchain};
 use anyhow::{Context, Result, ensure};
 use gdn_host::driver::{Device, Driver};
@@ -71,8 +71,8 @@ fn pieces(root: &Path) -> Vec<Piece> {
         piece(
             "gcc",
             version_line("gcc"),
-            "proc macros do not link, gdn.h is not tried as C",
-            "apt install gcc",
+            "no Rust program links, this one included; gdn.h is not tried as C",
+            "apt install gcc (or another C compiler as cc)",
         ),
         piece("g++", version_line("g++"), "gdn.h is not tried as C++", "apt install g++"),
     ]
@@ -85,10 +85,13 @@ fn table(pieces: &[Piece]) -> String {
         let Piece { name, without, get, .. } = piece;
         let mark = if piece.present { "yes" } else { "no " };
         let indent = " ".repeat(width + 6);
-        let what = piece.what.replace('\n', &format!("\n{indent}"));
-        text += &format!("{name:width$}  {mark} {what}\n");
+        let lines: Vec<_> = piece.what.lines().map(|line| report::wrapped(line, &indent)).collect();
+        let what = lines.join("\n");
+        text += &format!("{name:width$}  {mark} {}\n", what.trim_start());
         if !piece.present {
-            text += &format!("{indent}without: {without}\n{indent}get it:  {get}\n");
+            for line in [format!("without: {without}"), format!("get it:  {get}")] {
+                text += &format!("{}\n", report::wrapped(&line, &indent));
+            }
         }
     }
     text
