@@ -1,5 +1,6 @@
 //! Sweeps that `xtask bench --sweep --json` wrote, as points to fit.
 
+use super::Classes;
 use super::fit::Point;
 use super::table::{Measured, Tile};
 use crate::bench::{Shape, parse_spec};
@@ -34,7 +35,7 @@ struct Timed {
 ///
 /// # Errors
 /// A file that cannot be read or holds something else; it is named.
-pub fn read(path: &Path, caps: &Caps) -> Result<(String, BTreeMap<String, (Class, Measured)>)> {
+pub fn read(path: &Path, caps: &Caps) -> Result<(String, Classes)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file: File = serde_json::from_str(&text).with_context(|| {
         format!("{} holds no sweeps: `xtask bench --sweep --json` writes some", path.display())

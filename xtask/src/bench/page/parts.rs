@@ -187,7 +187,7 @@ fn replay(card: &Card) -> Result<String> {
     for ((op, state), peers) in groups(at_heads, |row| (row.shape.op.clone(), row.shape.state.clone())) {
         let mut first = [plain_of(&op), &*state];
         let mut line = |name: &str, cells: Vec<(u32, String)>| {
-            let [op, state] = std::mem::replace(&mut first, ["", ""]);
+            let [op, state] = std::mem::take(&mut first);
             table.line(&[op, state, name], cells);
         };
         let batches: Vec<u32> = peers.iter().map(|row| row.shape.batch).collect();
