@@ -32,6 +32,7 @@ mod load;
 pub mod plan;
 pub mod reference;
 pub mod shape;
+pub mod slots;
 
 pub use call::{
     ALog, Accepted, Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvTarget,
