@@ -25,22 +25,40 @@ use crate::element::{Element, ROW};
 use core::marker::PhantomData;
 
 /// Where a lane stands: its lane group, and its place in the group.
+///
+/// It is two numbers, as a pair is handed on in registers: three would go through memory, which LLVM does not always see
+/// through.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     /// Lane within the group, which is the piece that it holds of each row.
     pub(crate) lane: u32,
-    /// Lane group within the warp.
-    pub(crate) group: u32,
-    /// Team within the block; where a group is within a warp, each warp is a team.
-    pub(crate) team: u32,
+    /// Team and group: [`Self::team`] times 32 and [`Self::group`].
+    pub(crate) group_of_block: u32,
 }
 
 impl Place {
+    #[inline(always)]
+    const fn new(lane: u32, group: u32, team: u32) -> Place {
+        Place { lane, group_of_block: team << 5 | group }
+    }
+
+    /// Lane group within the warp.
+    #[inline(always)]
+    pub(crate) fn group(self) -> u32 {
+        self.group_of_block & 31
+    }
+
+    /// Team within the block; where a group is within a warp, each warp is a team.
+    #[inline(always)]
+    pub(crate) fn team(self) -> u32 {
+        self.group_of_block >> 5
+    }
+
     /// Place of a thread of the block, with lane groups of so many neighbouring lanes.
     #[inline(always)]
     pub(crate) fn of_thread(thread: u32, lanes: u32) -> Place {
         let lane = thread % 32;
-        Place { group: lane / lanes, lane: lane % lanes, team: thread / 32 }
+        Place::new(lane % lanes, lane / lanes, thread / 32)
     }
 
     /// Whether the lane holds a piece of rows of K elements. With K a power of two every lane does.
@@ -54,7 +72,7 @@ impl Place {
     #[inline(always)]
     pub(crate) fn of_thread_in_team(thread: u32, groups: u32, warps: u32) -> Place {
         let (lane, warp) = (thread % 32, thread / 32);
-        Place { group: lane % groups, lane: lane / groups * warps + warp % warps, team: warp / warps }
+        Place::new(lane / groups * warps + warp % warps, lane % groups, warp / warps)
     }
 }
 
@@ -153,7 +171,7 @@ impl Layout for Vk {
 
     #[inline(always)]
     fn lane_offset<S: Element, const K: u32>(place: Place, _v: u32) -> u64 {
-        (place.group * K) as u64 * S::SIZE + 16 * place.lane as u64
+        (place.group() * K) as u64 * S::SIZE + 16 * place.lane as u64
     }
 
     #[inline(always)]
@@ -198,7 +216,7 @@ impl Layout for Kv {
     #[inline(always)]
     fn lane_offset<S: Element, const K: u32>(place: Place, v: u32) -> u64 {
         // A lane's first element along K is that of its first vector in VK.
-        (place.lane * S::VECTOR as u32 * v) as u64 * S::SIZE + 16 * place.group as u64
+        (place.lane * S::VECTOR as u32 * v) as u64 * S::SIZE + 16 * place.group() as u64
     }
 
     #[inline(always)]

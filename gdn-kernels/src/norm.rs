@@ -93,7 +93,7 @@ pub(crate) unsafe fn gated_rmsnorm<X: Element, T: Element, const V: u32>(p: &Gat
         return;
     }
     let in_front = (thread::block_idx_x() * thread::block_dim_x()) / lanes(of_group);
-    let group = in_front + place.team * groups(of_group) + place.group;
+    let group = in_front + place.team() * groups(of_group) + place.group();
     let is_there = group < p.hv;
     let head = if is_there { group } else { p.hv - 1 };
     let row = Row::<V>::new(p.v, place.lane);

@@ -216,12 +216,12 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         if groups(K) == 1 {
             store(0, q);
             store(1, k);
-        } else if place.group < 2 {
-            store(place.group, core::array::from_fn(|e| if place.group == 0 { q[e] } else { k[e] }));
+        } else if place.group() < 2 {
+            store(place.group(), core::array::from_fn(|e| if place.group() == 0 { q[e] } else { k[e] }));
         }
         // SAFETY: the caller's promise.
         unsafe {
-            if place.group == 0 && place.lane == 0 {
+            if place.group() == 0 && place.lane == 0 {
                 shared::store_f32x4(self.scalars(i), [factors.kq, factors.q, factors.k, 0.0]);
             }
         }
@@ -342,7 +342,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     /// Address of the value of a row of the team, of prepared token `i`.
     #[inline(always)]
     fn value_at(&self, i: u32, row: u32) -> u32 {
-        let of_team = (self.block.work.place.team * CHUNK + i) * Self::TEAM_ROWS;
+        let of_team = (self.block.work.place.team() * CHUNK + i) * Self::TEAM_ROWS;
         self.at(CHUNK) + 4 * (of_team + row)
     }
 

@@ -198,14 +198,14 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// The thread of the team that stands there.
     #[inline(always)]
     fn thread(place: Place) -> u32 {
-        place.lane % Self::WARPS * 32 + place.lane / Self::WARPS * Self::APART + place.group
+        place.lane % Self::WARPS * 32 + place.lane / Self::WARPS * Self::APART + place.group()
     }
 
     /// The row of the team that this lane carries: it gives the row's v and beta and gets its output.
     #[inline(always)]
     pub(crate) fn carried(place: Place) -> u32 {
         match Self::WARPS {
-            1 => L::row::<S, K, R>(place.lane / Self::SHARERS, place.group),
+            1 => L::row::<S, K, R>(place.lane / Self::SHARERS, place.group()),
             _ => Self::thread(place) % Self::TEAM_ROWS,
         }
     }
@@ -327,7 +327,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
             // SAFETY: as in `reduce`.
             of_rows[r] = unsafe {
                 match (Self::WARPS, L::ALONG_V) {
-                    (1, true) => warp::broadcast(along[0], carrier * Self::APART + place.group, 32),
+                    (1, true) => warp::broadcast(along[0], carrier * Self::APART + place.group(), 32),
                     (1, false) => warp::broadcast(along[0], carrier, Self::LANES),
                     _ => along[r],
                 }

@@ -49,7 +49,7 @@ impl Work {
         let block = thread::block_idx_x();
         let head = divide(block, layer.tiles_reciprocal);
         let bv = Tile::<S, L, K, R>::block_rows(thread::block_dim_x());
-        let first_row = block * bv - head * layer.v + place.team * Tile::<S, L, K, R>::TEAM_ROWS;
+        let first_row = block * bv - head * layer.v + place.team() * Tile::<S, L, K, R>::TEAM_ROWS;
         Work {
             n: sequence(),
             heads: Heads { value: head, key: key_head(layer, head) },
@@ -71,9 +71,8 @@ impl Work {
         let place = if L::ALONG_V {
             Tile::<S, L, K, R>::place(compiler::opaque(thread::thread_idx_x()))
         } else {
-            let [group, lane, team] =
-                [self.place.group, self.place.lane, self.place.team].map(compiler::opaque);
-            Place { group, lane, team }
+            let [lane, group_of_block] = [self.place.lane, self.place.group_of_block].map(compiler::opaque);
+            Place { lane, group_of_block }
         };
         let [n, first_row, row] = [self.n, self.first_row, self.row].map(compiler::opaque);
         Work { n, heads, first_row, row, place }

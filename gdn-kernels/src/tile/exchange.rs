@@ -64,10 +64,10 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         of_row: impl FnOnce([f32; 2]) -> (f32, f32),
     ) -> (f32, Along) {
         let (part, warp) = (place.lane / Self::WARPS, place.lane % Self::WARPS);
-        let team = exchange.sums + place.team * Self::WARPS * Self::WARP_BYTES;
-        let corrections = exchange.corrections + place.team * Self::ROWS_BYTES;
+        let team = exchange.sums + place.team() * Self::WARPS * Self::WARP_BYTES;
+        let corrections = exchange.corrections + place.team() * Self::ROWS_BYTES;
         // Rows that are left to a lane are neighbours.
-        let first_row = L::row::<S, K, R>(part / Self::SHARERS * Self::LEFT as u32, place.group);
+        let first_row = L::row::<S, K, R>(part / Self::SHARERS * Self::LEFT as u32, place.group());
         let own = team + warp * Self::WARP_BYTES + 4 * first_row;
         let (mut out, mut along) = (0.0, [0.0; MOST_ROWS]);
         // SAFETY: a team has so many bytes there; whole blocks come here, and nobody reads sums behind the second barrier, or
@@ -93,7 +93,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
             thread::sync_threads();
             let mut r = 0;
             while r < Self::ROWS {
-                let at = corrections + 4 * L::row::<S, K, R>(r as u32, place.group);
+                let at = corrections + 4 * L::row::<S, K, R>(r as u32, place.group());
                 let [a, b, c, d] = shared::load_f32x4(at);
                 [along[r], along[r + 1], along[r + 2], along[r + 3]] = [a, b, c, d];
                 r += 4;
