@@ -19,7 +19,7 @@ pub fn run(arguments: &[&str], root: &Path) -> Result<()> {
         command.arg("test").args(arguments).args(more).current_dir(root);
         command
     };
-    let status = cargo(&["--no-run", "--quiet"]).status().context("cannot start cargo")?;
+    let status = cargo(&["--no-run"]).status().context("cannot start cargo")?;
     ensure!(status.success(), "the tests do not compile");
     let mut child = cargo(&["--no-fail-fast"])
         .stdout(Stdio::piped())

@@ -49,14 +49,12 @@ fn quick(suite: &mut Suite) -> Result<()> {
 /// Everything: one set of features for lints and documents, and one for tests, so that nothing is compiled twice.
 fn full(suite: &mut Suite, root: &Path) -> Result<()> {
     const FEATURES: &str = "xtask/kernels,gdn-host/cudarc,gdn-host/cust,gdn-kernels/cuda_std";
-    let clippy =
-        ["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--quiet", "--", "-Dwarnings"];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--", "-Dwarnings"];
     suite.add("lints", Work::Command(documented(&clippy)));
-    let abi = ["clippy", "-p", "gdn-kernels", "--no-default-features", "--quiet", "--", "-Dwarnings"];
+    let abi = ["clippy", "-p", "gdn-kernels", "--no-default-features", "--", "-Dwarnings"];
     suite.add("lints of the kernels' ABI alone", Work::Command(cargo(&abi)));
     suite.add("tests", Work::Tests(vec!["--workspace", "--features", "xtask/kernels"]));
-    let doc =
-        ["doc", "--workspace", "--no-deps", "--document-private-items", "--features", FEATURES, "--quiet"];
+    let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--features", FEATURES];
     suite.add("documents", Work::Command(documented(&doc)));
     suite.add("recorded cases on the simulator", Work::Command(xtask(&["parity", "--device", "sim"])?));
     if gdn_host::driver::Driver::open().is_ok() {
