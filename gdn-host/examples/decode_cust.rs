@@ -9,7 +9,7 @@ use cust::memory::{CopyDestination, DeviceBuffer, DeviceCopy};
 use cust::module::Module;
 use cust::stream::{Stream, StreamFlags};
 use gdn_host::interop::cust as interop;
-use gdn_host::{DType, Family, Gdn, Layout, ModuleKey, Tile, artifact};
+use gdn_host::{DType, Family, Files, Gdn, Layout, ModuleKey, Tile, artifact};
 use half::bf16;
 use half::slice::HalfFloatSliceExt as _;
 use half::vec::HalfBitsVecExt as _;
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     judge("cust's buffers and stream", &state)?;
 
     let embedded = artifact::select(key, gdn.caps().compute).ok_or("no module for this device")?;
-    let module = Module::from_ptx_cstr(embedded.text(), &[])?;
+    let module = Module::from_ptx_cstr(embedded.contents(None, Files::Embedded)?.text(), &[])?;
     state.copy_from(&host.state)?;
     // SAFETY: as above; the module is the one for the call's types.
     unsafe { interop::run(&module, &call, gdn.caps(), Tile::Auto, &stream)? };

@@ -1,6 +1,6 @@
 //! The loaded kernels of a device, and their launches.
 
-use crate::artifact::{self, EmbeddedModule};
+use crate::artifact::{self, EmbeddedModule, Files};
 use crate::call::{CallError, Operation, Params};
 use crate::driver::{self, Context, Device, Driver, DriverError, Function, Stream};
 use crate::key::ModuleKey;
@@ -46,8 +46,8 @@ impl Gdn {
     /// sha256 was verified. [`Self::files`] says which.
     ///
     /// # Errors
-    /// [`LoadError`]: no driver, no current context, a device below compute capability 8.0, or a failed JIT
-    /// with its log.
+    /// [`LoadError`]: no driver, no current context, a module that does not exist (it names what there is) or that the
+    /// features of this crate leave out (it names them), a device below compute capability 8.0, or a failed JIT with its log.
     pub fn load(keys: &[ModuleKey]) -> Result<Gdn, LoadError> {
         Self::load_code(keys, Code::default())
     }
@@ -59,10 +59,30 @@ impl Gdn {
     /// As [`Self::load`]; with [`Code::Binary`] also a module without machine code for the device, or a driver that
     /// does not take it.
     pub fn load_code(keys: &[ModuleKey], code: Code) -> Result<Gdn, LoadError> {
+        Self::load_from(keys, code, Files::Embedded)
+    }
+
+    /// [`Self::load_code`] with files that the caller brings instead of the embedded ones: from a folder, or from memory.
+    /// They are those of this version of the crate: each is held against the sha256 that the crate was built with.
+    ///
+    /// With the crate's default features off nothing is embedded, and a program is as large as its code.
+    ///
+    /// ```no_run
+    /// # use gdn_host::{Code, DType, Family, Files, Gdn, Layout, ModuleKey};
+    /// # fn main() -> Result<(), gdn_host::LoadError> {
+    /// let keys = [ModuleKey::decode(Family::Gdn, Layout::Vk, DType::F32, DType::Bf16, 128)];
+    /// let folder = Files::Directory("/usr/share/gdn".as_ref());
+    /// let gdn = Gdn::load_from(&keys, Code::Auto, folder)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Self::load_code`]; and [`LoadError::File`] for a file that is not there, cannot be read or is of another build.
+    pub fn load_from(keys: &[ModuleKey], code: Code, files: Files) -> Result<Gdn, LoadError> {
         let driver = |what: &str, source| LoadError::Driver { what: what.into(), source };
         let context = Context::current().map_err(|e| driver("current context", e))?;
         let caps = device_caps(context.device()).map_err(|e| driver("device attributes", e))?;
-        let load = |&key| Loaded::new(&context, key, caps.compute, code);
+        let load = |&key| Loaded::new(&context, key, caps.compute, code, files);
         let loaded = keys.iter().map(load).collect::<Result<_, _>>()?;
         let launches_early = Driver::open().is_ok_and(Driver::launches_early);
         let tuning = tuning_of_environment()?.unwrap_or_else(|| Tuning::nearest(&caps).clone());
@@ -249,9 +269,10 @@ pub fn device_caps(device: Device) -> Result<Caps, DriverError> {
     Ok(Caps { sms: device.sm_count()?, compute: 10 * major + minor, memory_gbps })
 }
 
-/// Every module there is: for tools and tests; a runtime loads the one or two that its model needs.
+/// Every module that is embedded: for tools and tests; a runtime loads the one or two that its model needs.
 pub fn all_modules() -> Vec<ModuleKey> {
-    let mut keys: Vec<ModuleKey> = artifact::modules().iter().map(|m| m.key).collect();
+    let embedded = artifact::modules().iter().filter(|m| m.is_embedded());
+    let mut keys: Vec<ModuleKey> = embedded.map(|m| m.key).collect();
     keys.sort_by_key(ModuleKey::to_string);
     keys.dedup();
     keys
@@ -286,7 +307,7 @@ mod tests {
     fn a_thread_with_another_context_launches_nothing() {
         let context = fake::context_with_modules(0);
         let loaded = context.as_raw();
-        let copies = Loaded::new(&context, ModuleKey::copy_state(), 90, Code::Auto).unwrap();
+        let copies = Loaded::new(&context, ModuleKey::copy_state(), 90, Code::Auto, Files::Embedded).unwrap();
         let caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
         let tuning = Tuning::nearest(&caps).clone();
         let gdn = Gdn { context, loaded: vec![copies], caps, tuning, launches_early: false };

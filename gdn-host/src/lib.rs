@@ -33,7 +33,9 @@ pub mod plan;
 pub mod reference;
 pub mod shape;
 pub mod slots;
+mod table;
 
+pub use artifact::Files;
 pub use call::{
     ALog, Accepted, Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvTarget,
     ConvertLayout, CopyState, Decay, Decode, DraftWindows, DtBias, GatedRmsNorm, HeadMap, HeadStrides,

@@ -121,7 +121,10 @@ impl StepTables {
     /// of a [`CopyState`](crate::CopyState) in front of the step.
     pub fn copies(&self) -> (Vec<i32>, Vec<i32>) {
         let pairs = self.slots.iter().zip(&self.write_slots).zip(&self.reset);
-        pairs.filter(|((from, to), reset)| from != to && **reset == 0).map(|((from, to), _)| (*from, *to)).unzip()
+        pairs
+            .filter(|((from, to), reset)| from != to && **reset == 0)
+            .map(|((from, to), _)| (*from, *to))
+            .unzip()
     }
 }
 

@@ -135,7 +135,8 @@ fn check(actions: &[Action]) {
                 }
                 Action::Step(all, written) => {
                     let in_mask = |mask: u8| {
-                        let numbered = model.sequences.iter().enumerate().filter(move |(i, _)| mask >> (i % 8) & 1 == 1);
+                        let numbered =
+                            model.sequences.iter().enumerate().filter(move |(i, _)| mask >> (i % 8) & 1 == 1);
                         numbered.map(|(_, (sequence, _))| *sequence)
                     };
                     let chosen: Vec<Sequence> = in_mask(all).collect();
@@ -179,7 +180,11 @@ fn check(actions: &[Action]) {
             }
             // Snapshots that were evicted, and sequences that have no state to keep.
             Err(SlotError::NoSnapshot(snapshot)) => {
-                assert_eq!(model.held.get(&snapshot).copied().unwrap_or(0), 0, "{action:?}: a held one is gone");
+                assert_eq!(
+                    model.held.get(&snapshot).copied().unwrap_or(0),
+                    0,
+                    "{action:?}: a held one is gone"
+                );
                 model.snapshots.retain(|(of, _)| *of != snapshot);
             }
             Err(SlotError::NoState(_) | SlotError::NotHeld(_)) => {}

@@ -2,9 +2,9 @@
 
 use crate::report::say;
 use crate::tools;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
-use gdn_host::artifact;
+use gdn_host::artifact::{self, Files};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
@@ -50,11 +50,9 @@ fn lay_out(root: &Path, folder: &Path) -> Result<usize> {
         Ok(())
     };
     for module in artifact::modules() {
-        ensure!(module.is_intact(), "{} is damaged: its sha256 is not {}", module.file, module.sha256);
-        put(module.file, module.text().to_bytes())?;
+        put(module.file, module.contents(None, Files::Embedded)?.bytes())?;
         for binary in module.binaries {
-            ensure!(binary.is_intact(), "{} is damaged: its sha256 is not {}", binary.file, binary.sha256);
-            put(binary.file, binary.bytes)?;
+            put(binary.file, module.contents(Some(binary), Files::Embedded)?.bytes())?;
         }
     }
     for (from, to) in FILES {

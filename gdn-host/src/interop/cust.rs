@@ -67,7 +67,7 @@ struct Argument(Params);
 // SAFETY: plain numbers; device addresses in it are meant for the device.
 unsafe impl DeviceCopy for Argument {}
 
-/// Runs an operation with a module that was loaded by cust (from [`crate::artifact::select`]'s PTX, say) on cust's
+/// Runs an operation with a module that was loaded by cust (from the PTX of the module that [`crate::artifact::select`] names, say) on cust's
 /// own stream. It is never launched early: cust has no launch attributes.
 ///
 /// # Errors
