@@ -8,6 +8,7 @@
 use crate::key::{ModuleKey, OpKind};
 use crate::table;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::path::Path;
 use std::{fs, io};
@@ -16,7 +17,7 @@ use thiserror::Error;
 pub use crate::table::{EmbeddedBinary, EmbeddedEntry, EmbeddedModule, modules};
 
 /// Where the contents of kernel files come from. Wherever that is, a file is taken only if its sha256 is the one that the
-/// crate was built with: entries, parameter structs and tiles are those of one build.
+/// crate was built with, or that was named with the folder: entries, parameter structs and tiles are those of one build.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Files<'a> {
     /// The files that the features of this crate embed.
@@ -26,6 +27,9 @@ pub enum Files<'a> {
     Directory(&'a Path),
     /// Names and contents.
     Memory(&'a [(&'a str, &'a [u8])]),
+    /// A folder of another build of the same kernels, and the sha256 of each file by its name, as the folder's manifest has
+    /// them: for proving and timing a build before it is embedded. The caller vouches that its entries are the embedded ones'.
+    OtherBuild(&'a Path, &'a BTreeMap<String, String>),
 }
 
 /// A kernel file that cannot be had.
@@ -61,7 +65,7 @@ pub enum FileError {
         /// Name of the file.
         file: &'static str,
         /// What the build recorded.
-        sha256: &'static str,
+        sha256: String,
     },
 }
 
@@ -71,11 +75,12 @@ pub struct Contents {
     /// Aligned as an ELF file's headers are; at least one byte of zeros follows.
     words: Vec<u64>,
     len: usize,
+    sha256: String,
 }
 
 impl Contents {
     fn zeros(len: usize) -> Contents {
-        Contents { words: vec![0; len / 8 + 1], len }
+        Contents { words: vec![0; len / 8 + 1], len, sha256: String::new() }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
@@ -85,6 +90,11 @@ impl Contents {
     /// The file, aligned to 8 bytes.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.len]
+    }
+
+    /// Its SHA-256, in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// PTX as the driver takes it: up to the first NUL.
@@ -109,7 +119,7 @@ impl Files<'_> {
             Files::Memory(files) => {
                 Ok(files.iter().find(|(name, _)| *name == file).map(|&(_, bytes)| bytes.into()))
             }
-            Files::Directory(folder) => match fs::read(folder.join(file)) {
+            Files::Directory(folder) | Files::OtherBuild(folder, _) => match fs::read(folder.join(file)) {
                 Ok(bytes) => Ok(Some(bytes.as_slice().into())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(source) => {
@@ -134,16 +144,29 @@ impl EmbeddedModule {
             Some(binary) => (binary.file, binary.sha256, table::CUBIN),
             None => (self.file, self.sha256, table::PTX),
         };
-        let contents = files.find(file)?.ok_or_else(|| match files {
+        let named = match files {
+            Files::OtherBuild(_, hashes) => hashes.get(file).map(String::as_str),
+            _ => Some(sha256),
+        };
+        // A file that its build does not name is none of it.
+        let found = if named.is_some() { files.find(file)? } else { None };
+        let mut contents = found.ok_or_else(|| match files {
             Files::Embedded => {
                 let missing = table::features(self.key).chain([kind]).filter(|feature| !feature.is_on);
                 FileError::LeftOut { file, features: missing.map(|feature| feature.name).collect() }
             }
-            Files::Directory(folder) => FileError::Missing { file, place: folder.display().to_string() },
+            Files::Directory(folder) | Files::OtherBuild(folder, _) => {
+                FileError::Missing { file, place: folder.display().to_string() }
+            }
             Files::Memory(_) => FileError::Missing { file, place: "the files given".to_owned() },
         })?;
-        let is_intact = sha256_hex(contents.bytes()) == sha256;
-        if is_intact { Ok(contents) } else { Err(FileError::Damaged { file, sha256 }) }
+        contents.sha256 = sha256_hex(contents.bytes());
+        let sha256 = named.unwrap_or_default();
+        if contents.sha256 == sha256 {
+            Ok(contents)
+        } else {
+            Err(FileError::Damaged { file, sha256: sha256.to_owned() })
+        }
     }
 
     /// Whether its PTX or one of its binaries is embedded.

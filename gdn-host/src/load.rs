@@ -1,6 +1,6 @@
 //! From an embedded module to functions: which of its files is loaded.
 
-use crate::artifact::{self, EmbeddedBinary, EmbeddedModule, FileError, Files};
+use crate::artifact::{self, Contents, EmbeddedBinary, EmbeddedModule, FileError, Files};
 use crate::driver::{Context, DriverError, Function, JitOptions, Module};
 use crate::key::ModuleKey;
 use crate::plan::TuningError;
@@ -86,12 +86,12 @@ pub enum Code {
 }
 
 /// A file that was loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedFile {
     /// Its name: `decode_f32_bf16_k128.sm_90.cubin`.
     pub name: &'static str,
     /// Its SHA-256, in hexadecimal.
-    pub sha256: &'static str,
+    pub sha256: String,
     /// Whether it is machine code; else it is PTX, which the driver compiled.
     pub is_binary: bool,
 }
@@ -104,6 +104,8 @@ pub(crate) struct Loaded {
     pub(crate) embedded: &'static EmbeddedModule,
     /// What was loaded; `None` if it was the PTX.
     binary: Option<&'static EmbeddedBinary>,
+    /// Of the file.
+    sha256: String,
     /// Keeps the functions valid.
     _module: Module,
 }
@@ -156,7 +158,7 @@ impl Loaded {
         let options = JitOptions { threads: Some(COMPILER_THREADS), ..JitOptions::default() };
         let module = Module::load(context, contents.text(), &options);
         let what = embedded.file.into();
-        Self::link(module, embedded, None).map_err(|source| LoadError::Driver { what, source })
+        Self::link(module, embedded, None, &contents).map_err(|source| LoadError::Driver { what, source })
     }
 
     fn binary(
@@ -169,7 +171,8 @@ impl Loaded {
         // SAFETY: by its hash it is the whole file that ptxas wrote.
         let module = unsafe { Module::load_binary(context, contents.bytes()) };
         let what = binary.file.into();
-        Self::link(module, embedded, Some(binary)).map_err(|source| LoadError::Driver { what, source })
+        Self::link(module, embedded, Some(binary), &contents)
+            .map_err(|source| LoadError::Driver { what, source })
     }
 
     /// Looks the entries up.
@@ -177,19 +180,18 @@ impl Loaded {
         module: Result<Module, DriverError>,
         embedded: &'static EmbeddedModule,
         binary: Option<&'static EmbeddedBinary>,
+        contents: &Contents,
     ) -> Result<Loaded, DriverError> {
         let module = module?;
         let entries = embedded.entries.iter();
         let functions = entries.map(|e| Ok((e.rows, module.function(e.name)?))).collect::<Result<_, _>>()?;
-        Ok(Loaded { key: embedded.key, functions, embedded, binary, _module: module })
+        let sha256 = contents.sha256().to_owned();
+        Ok(Loaded { key: embedded.key, functions, embedded, binary, sha256, _module: module })
     }
 
     pub(crate) fn file(&self) -> LoadedFile {
-        let EmbeddedModule { file: name, sha256, .. } = *self.embedded;
-        match self.binary {
-            Some(&EmbeddedBinary { file: name, sha256, .. }) => LoadedFile { name, sha256, is_binary: true },
-            None => LoadedFile { name, sha256, is_binary: false },
-        }
+        let name = self.binary.map_or(self.embedded.file, |binary| binary.file);
+        LoadedFile { name, sha256: self.sha256.clone(), is_binary: self.binary.is_some() }
     }
 }
 
@@ -363,5 +365,13 @@ mod tests {
         assert_eq!(missing, format!("{ptx} is not in the files given"));
         let other = load(90, Files::Memory(&[(cubin, &text)])).unwrap_err().to_string();
         assert!(other.starts_with(&format!("{cubin} is damaged or of another build: ")), "{other}");
+
+        // Another build's folder is held against its own hashes, and has the files that they name.
+        let hashes = |file: &str, bytes: &[u8]| [(file.to_owned(), artifact::sha256_hex(bytes))].into();
+        assert_eq!(load(90, Files::OtherBuild(&folder, &hashes(ptx, &text))).unwrap(), ptx);
+        let other = load(90, Files::OtherBuild(&folder, &hashes(cubin, &text))).unwrap_err().to_string();
+        assert!(other.starts_with(&format!("{cubin} is damaged or of another build: ")), "{other}");
+        let missing = load(90, Files::OtherBuild(&folder, &Default::default())).unwrap_err().to_string();
+        assert_eq!(missing, format!("{ptx} is not in {}", folder.display()));
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow};
 use gdn_host::call::Extent;
 use gdn_host::driver::{Context, DeviceBuffer, Driver, OwnedStream};
 use gdn_host::plan::Overlap;
-use gdn_host::{Caps, Code, Gdn, Launch, ModuleKey, Operation, Plan, Tile, all_modules};
+use gdn_host::{Caps, Code, Files, Gdn, Launch, ModuleKey, Operation, Plan, Tile, all_modules};
 use gdn_kernels::arch::sim;
 
 /// The byte that memory nobody wrote reads as.
@@ -139,8 +139,13 @@ impl Gpu {
 
     /// [`Self::open`] for some modules.
     pub fn open_with(modules: &[ModuleKey], code: Code) -> Result<Gpu> {
+        Self::open_from(modules, code, Files::Embedded)
+    }
+
+    /// [`Self::open_with`] from files that the caller brings.
+    pub fn open_from(modules: &[ModuleKey], code: Code, files: Files) -> Result<Gpu> {
         let context = Context::primary(0)?;
-        let gdn = Gdn::load_code(modules, code)?;
+        let gdn = Gdn::load_from(modules, code, files)?;
         Ok(Gpu { gdn, buffers: Vec::new(), context })
     }
 

@@ -12,6 +12,7 @@ mod demo;
 mod dist;
 mod doctor;
 mod on_demand;
+mod other_build;
 mod parity;
 mod report;
 mod test;

@@ -45,6 +45,9 @@ pub struct Args {
     /// Time a layer's step, conv1d_update, then decode or kda_decode, then gated_rmsnorm, launched plainly and early
     #[arg(long, conflicts_with_all = ["roofs", "sweep", "chained"])]
     pub(super) layer: bool,
+    /// Time the modules of this folder, which `build-kernels --out` wrote, instead of the embedded ones
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["load", "load_only", "from", "report"])]
+    pub(super) ptx: Option<PathBuf>,
     /// Also time what a launch costs the host
     #[arg(long)]
     pub(super) host: bool,

@@ -24,13 +24,14 @@ mod saved;
 mod sweep;
 mod table;
 
+use crate::other_build::OtherBuild;
 use crate::report::{self, say};
 use anyhow::{Context as _, Result};
 pub use args::{Args, Shapes, parse_spec};
 use case::Case;
 pub use chained::Producers;
 use gdn_host::driver::Context;
-use gdn_host::{Gdn, Launch, ModuleKey, Tile};
+use gdn_host::{Code, Files, Gdn, Launch, ModuleKey, Tile};
 pub use ops::{Op, Spec};
 pub use row::{Row, Shape};
 use serde_json::json;
@@ -71,7 +72,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         load::only(&loaded, code)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let gpu = open(&loaded)?;
+    let other = args.ptx.as_deref().map(OtherBuild::read).transpose()?;
+    let gpu = open_from(&loaded, other.as_ref().map_or(Files::Embedded, OtherBuild::files))?;
     let device = gpu.device()?;
     let binaries = gpu.gdn.files().filter(|file| file.is_binary).count();
     let ptx = gpu.gdn.files().count() - binaries;
@@ -197,9 +199,13 @@ fn modules(specs: &[Spec]) -> Vec<ModuleKey> {
 
 /// Opens GPU 0 and loads the kernels of some shapes.
 pub fn open(specs: &[Spec]) -> Result<Gpu> {
+    open_from(specs, Files::Embedded)
+}
+
+fn open_from(specs: &[Spec], files: Files) -> Result<Gpu> {
     let context = Context::primary(0).context("no GPU to measure on")?;
     let start = Instant::now();
-    let gdn = Gdn::load(&modules(specs))?;
+    let gdn = Gdn::load_from(&modules(specs), Code::Auto, files)?;
     Ok(Gpu { context, gdn, load_ms: start.elapsed().as_secs_f64() * 1e3 })
 }
 

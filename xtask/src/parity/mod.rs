@@ -4,13 +4,14 @@
 mod proof;
 
 use crate::on_demand::Needs;
+use crate::other_build::OtherBuild;
 use crate::report::say;
 use crate::{report, tools};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use console::style;
 use gdn_host::driver::Context;
-use gdn_host::{Code, LoadedFile, artifact, device_caps};
+use gdn_host::{Code, Files, LoadedFile, all_modules, artifact, device_caps};
 use gdn_tests::device::{Device, Gpu, Sim};
 use gdn_tests::parity::Outcome;
 use gdn_tests::{case, parity};
@@ -41,6 +42,9 @@ pub struct Args {
     /// `docs/evidence/<gpu>.json`
     #[arg(long)]
     record: bool,
+    /// GPU only: the modules of this folder, which `build-kernels --out` wrote, instead of the embedded ones
+    #[arg(long, value_name = "DIR", conflicts_with = "record")]
+    ptx: Option<PathBuf>,
 }
 
 /// Where kernels run.
@@ -81,6 +85,8 @@ const RECORDED_PROBLEMS: u32 = 256;
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
     ensure!(!args.record || args.device == Where::Gpu, "--record proves kernels on a GPU: add --device gpu");
+    ensure!(args.ptx.is_none() || args.device == Where::Gpu, "--ptx is what a GPU loads: add --device gpu");
+    let other = args.ptx.as_deref().map(OtherBuild::read).transpose()?;
     let dir = match &args.cases {
         Some(dir) => dir.clone(),
         None => tools::workspace_root()?.join("tests/golden"),
@@ -105,7 +111,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             }
         }
         Where::Gpu => {
-            let mut gpu = Gpu::open(Code::Auto).context("no GPU to run on")?;
+            let keys = all_modules();
+            let source = other.as_ref().map_or(Files::Embedded, OtherBuild::files);
+            let mut gpu = Gpu::open_from(&keys, Code::Auto, source).context("cannot load on a GPU")?;
             loaded.extend(gpu.gdn().files());
             runs.push(run_on("", &files, &mut gpu, random)?);
         }
@@ -185,7 +193,7 @@ fn to_json(device: &str, cases: &[Outcome], loaded: &[LoadedFile]) -> Value {
     });
     let hashes = |is_binary| -> serde_json::Map<_, _> {
         let files = loaded.iter().filter(|file| file.is_binary == is_binary);
-        files.map(|file| (file.name.to_owned(), Value::from(file.sha256))).collect()
+        files.map(|file| (file.name.to_owned(), Value::from(file.sha256.as_str()))).collect()
     };
     json!({
         "device": device,
