@@ -4,19 +4,22 @@
   python3 examples/python/decode.py          in the repository
   python3 examples/decode.py                 in the folder that `cargo xtask dist` lays out
 
-The manifest says which file, entry and sizes there are; the struct below is gdn.h's GdnDecodeParams. With
-PyTorch, `tensor.data_ptr()` and `torch.cuda.current_stream().cuda_stream` take the place of upload() and 0.
+The manifest says which file, entry and geometry there are. Machine code for this GPU is taken where there is some, else
+PTX, which the driver compiles. The struct below is gdn.h's GdnDecodeParams. With PyTorch, `tensor.data_ptr()` and
+`torch.cuda.current_stream().cuda_stream` take the place of upload() and 0.
 """
 import ctypes as C
 import hashlib
 import json
 import pathlib
+import sys
 
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve()
 PTX = next(d for d in (HERE.parents[1], HERE.parents[2] / "gdn-host" / "ptx") if (d / "manifest.json").is_file())
 F32, I32, L2NORM = 0, 1, 1  # GDN_DTYPE_F32, GDN_ENTRY_I32, GDN_FLAG_L2NORM
+REFUSES_IMAGE = {200, 209, 218, 222}  # INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX, UNSUPPORTED_PTX_VERSION
 
 
 def struct(name, fields):
@@ -37,7 +40,10 @@ Layer = struct("Layer", [(n, "I") for n in ("h", "hv", "v", "tiles_reciprocal", 
 DecodeParams = struct("DecodeParams", [("inputs", Inputs), ("gate", Gate), ("pool", Pool), ("out", "Q"),
                                        ("out_stride", "I"), ("n", "I"), ("layer", Layer)])
 
-cuda = C.CDLL("libcuda.so.1")
+try:
+    cuda = C.CDLL("libcuda.so.1")
+except OSError as error:
+    sys.exit(f"this example needs a GPU and its driver: {error}")
 
 
 def call(name, *args):
@@ -59,6 +65,24 @@ def download(address, shape):
     return array
 
 
+def load(manifest, name, major, minor):
+    """The module's files, best first: machine code for this GPU, then PTX of the highest target that it runs."""
+    target = lambda arch: int(arch[3:])
+    fits = [m for m in manifest["modules"] if m["name"] == name and target(m["arch"]) <= 10 * major + minor]
+    ptx = max(fits, key=lambda m: target(m["arch"]))
+    same = lambda b: target(b["gpu"]) // 10 == major and target(b["gpu"]) % 10 <= minor
+    entry = min(ptx["entries"], key=lambda e: e["rows"])
+    for file in [b for b in ptx["binaries"] if same(b)] + [ptx]:
+        image, module = (PTX / file["file"]).read_bytes(), C.c_void_p()
+        assert hashlib.sha256(image).hexdigest() == file["sha256"], f"{file['file']} is not the one the manifest names"
+        code = cuda.cuModuleLoadData(C.byref(module), image + b"\0")
+        if code == 0:
+            return module, file["file"], entry
+        if code not in REFUSES_IMAGE:  # otherwise the driver is older than the machine code: it compiles the PTX
+            break
+    raise RuntimeError(f"cuModuleLoadData failed with {code}")
+
+
 def reference(q, k, v, a, b, a_log, dt_bias, state):
     """One sequence, float64; q and k of the value head's key head."""
     q, k = (x / np.sqrt((x * x).sum() + 1e-6) for x in (q, k))
@@ -70,7 +94,8 @@ def reference(q, k, v, a, b, a_log, dt_bias, state):
 
 def main():
     n, h, hv, k, v, slots, warps = 2, 2, 4, 128, 128, 3, 4
-    call("cuInit", 0)
+    if cuda.cuInit(0) != 0:
+        sys.exit("this example needs a GPU: the driver finds none that it can use")
     device, context = C.c_int(), C.c_void_p()
     call("cuDeviceGet", C.byref(device), 0)
     call("cuDevicePrimaryCtxRetain", C.byref(context), device)
@@ -80,16 +105,11 @@ def main():
     call("cuDeviceGetAttribute", C.byref(minor), 76, device)
 
     manifest = json.loads((PTX / "manifest.json").read_text())
-    assert manifest["abi_version"] == 2 and manifest["params"]["DecodeParams"]["size"] == C.sizeof(DecodeParams)
-    compute = 10 * major.value + minor.value
-    fits = [m for m in manifest["modules"] if m["name"] == "decode_f32_f32_k128" and int(m["arch"][3:]) <= compute]
-    module_file = max(fits, key=lambda m: int(m["arch"][3:]))
-    entry = min(module_file["entries"], key=lambda e: e["rows"])
+    assert manifest["abi_version"] == 2, "the struct is not the one of this manifest"
+    module, loaded, entry = load(manifest, "decode_f32_f32_k128", major.value, minor.value)
+    assert entry["params_size"] == C.sizeof(DecodeParams), "the struct is not the one of this manifest"
     assert 32 * warps <= entry["max_threads"]
-    ptx = (PTX / module_file["file"]).read_bytes()
-    assert hashlib.sha256(ptx).hexdigest() == module_file["sha256"], "the file is not the one the manifest names"
-    module, kernel = C.c_void_p(), C.c_void_p()
-    call("cuModuleLoadData", C.byref(module), ptx + b"\0")
+    kernel = C.c_void_p()
     call("cuModuleGetFunction", C.byref(kernel), module, entry["name"].encode())
 
     rng = np.random.default_rng(1)
@@ -119,7 +139,7 @@ def main():
                              a_log[j], dt_bias[j], wide(state[slot[i], j]))
             worst = max(worst, abs(got_out[i, j] - o).max(), abs(got_state[slot[i], j] - s).max())
     assert (got_state[1] == state[1]).all(), "an unused slot was touched"
-    print(f"{entry['name']} from {module_file['file']}: largest difference from float64 {worst:.1e}")
+    print(f"{entry['name']} from {loaded}: largest difference from float64 {worst:.1e}")
     assert worst < 2e-5
 
 

@@ -1,25 +1,29 @@
 //! What this crate adds to a launch before the driver is called: check, plan and parameters. No GPU needed:
 //! `cargo bench -p gdn-host`.
 
-#[path = "../examples/common/mod.rs"]
-#[allow(dead_code)]
-mod common;
-
 use divan::{Bencher, black_box};
-use gdn_host::{Caps, DType, Decode, Operation, Table, Tensor, Tile};
+use gdn_host::{
+    ALog, Caps, DType, Decode, DtBias, HeadShape, Inputs, Key, Logits, Operation, Query, Rows, Softplus,
+    StatePool, Table, Tensor, Tile, Value,
+};
 
-/// A call on made-up addresses, a gigabyte apart.
+/// A layer of Qwen3-Next for two sequences, on made-up addresses, a gigabyte apart.
 fn call() -> Decode {
     let mut next = 0x7f00_0000_0000;
-    let mut tensor = |dtype| {
+    let mut address = || {
         next += 1 << 30;
-        Tensor { address: next, dtype, len: 1 << 27 }
+        next
     };
-    let mut bf16 = || tensor(DType::Bf16);
-    let (q, k, v, a, b, out) = (bf16(), bf16(), bf16(), bf16(), bf16(), bf16());
-    let (a_log, dt_bias, state) = (tensor(DType::F32), tensor(DType::F32), tensor(DType::F32));
-    let slots = Table::i32(tensor(DType::F32).address, common::BATCH as u64);
-    common::call(&common::Tensors { q, k, v, a, b, a_log, dt_bias, state, slots, out })
+    let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
+    let mut rows = |width| Rows::packed(address(), DType::Bf16, 2, width);
+    let (keys, values) = (shape.key_elements(), shape.value_elements());
+    let (q, k, v) = (Query(rows(keys)), Key(rows(keys)), Value(rows(values)));
+    let (a, b, out) = (rows(32), rows(32), rows(values));
+    let mut table = || Tensor::new(address(), DType::F32, 32);
+    let decay = Softplus::new(a, ALog(table()), DtBias(table()));
+    let pool = StatePool::packed(address(), DType::F32, 8, &shape);
+    Decode::new(Inputs::gdn(shape, q, k, v, decay, Logits::new(b)), 2, pool, out)
+        .with_slots(Table::i32(address(), 2))
 }
 
 fn main() {
