@@ -1,5 +1,6 @@
 //! Head shapes: what a layer looks like to one rank, and the shapes of published models.
 
+use crate::key::Family;
 use thiserror::Error;
 
 /// Heads of a gated-delta-rule layer on one tensor-parallel rank.
@@ -163,32 +164,44 @@ pub(crate) fn check_value_dimension(v: u32) -> Result<(), ShapeError> {
 pub struct Model {
     /// Name as its publisher writes it.
     pub name: &'static str,
+    /// How many decays a head has.
+    pub family: Family,
     /// Heads of the whole layer (tensor-parallel size 1).
     pub shape: HeadShape,
     /// Layers of the model that use the recurrence, where they are known.
     pub layers: Option<u32>,
 }
 
-/// A model with heads of 128 x 128.
-const fn model(name: &'static str, h: u32, hv: u32, layers: u32) -> Model {
-    Model { name, shape: HeadShape { h, hv, k: 128, v: 128 }, layers: Some(layers) }
+/// A GDN model with heads of 128 x 128.
+const fn gdn(name: &'static str, h: u32, hv: u32, layers: u32) -> Model {
+    let shape = HeadShape { h, hv, k: 128, v: 128 };
+    Model { name, family: Family::Gdn, shape, layers: Some(layers) }
 }
 
-/// Published models, GDN first. (The KDA models decode with a gate per key channel.)
+/// A KDA model, which has as many value heads as key heads.
+const fn kda(name: &'static str, heads: u32, k: u32, layers: Option<u32>) -> Model {
+    Model { name, family: Family::Kda, shape: HeadShape { h: heads, hv: heads, k, v: 128 }, layers }
+}
+
+/// Published models, GDN first.
 pub const MODELS: &[Model] = &[
-    model("Qwen3-Next-80B-A3B", 16, 32, 36),
-    model("Qwen3.5-0.8B", 16, 16, 18),
-    model("Qwen3.5-2B", 16, 16, 18),
-    model("Qwen3.5-4B", 16, 32, 24),
-    model("Qwen3.5-9B", 16, 32, 24),
-    model("Qwen3.5-27B", 16, 48, 48),
-    model("Qwen3.5-35B-A3B", 16, 32, 30),
-    model("Qwen3.5-122B-A10B", 16, 64, 36),
-    model("Qwen3.5-397B-A17B", 16, 64, 45),
-    Model { name: "OLMo-Hybrid-7B", shape: HeadShape { h: 30, hv: 30, k: 96, v: 192 }, layers: None },
-    model("Kimi-Linear-48B-A3B", 32, 32, 20),
-    model("Kimi-K3", 96, 96, 69),
-    Model { name: "GLM-5.3-Flash", shape: HeadShape { h: 64, hv: 64, k: 64, v: 128 }, layers: None },
+    gdn("Qwen3-Next-80B-A3B", 16, 32, 36),
+    gdn("Qwen3.5-0.8B", 16, 16, 18),
+    gdn("Qwen3.5-2B", 16, 16, 18),
+    gdn("Qwen3.5-4B", 16, 32, 24),
+    gdn("Qwen3.5-9B", 16, 32, 24),
+    gdn("Qwen3.5-27B", 16, 48, 48),
+    gdn("Qwen3.5-35B-A3B", 16, 32, 30),
+    gdn("Qwen3.5-122B-A10B", 16, 64, 36),
+    gdn("Qwen3.5-397B-A17B", 16, 64, 45),
+    Model {
+        shape: HeadShape { h: 30, hv: 30, k: 96, v: 192 },
+        layers: None,
+        ..gdn("OLMo-Hybrid-7B", 30, 30, 0)
+    },
+    kda("Kimi-Linear-48B-A3B", 32, 128, Some(20)),
+    kda("Kimi-K3", 96, 128, Some(69)),
+    kda("GLM-5.3-Flash", 64, 64, None),
 ];
 
 #[cfg(test)]

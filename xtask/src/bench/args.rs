@@ -80,7 +80,7 @@ pub struct Args {
 impl Args {
     /// Optimised code, whose launches are measured.
     pub fn needs(&self) -> Needs {
-        Needs { optimised: self.from.is_none(), ..Needs::default() }
+        Needs { optimised: self.from.is_none() && !self.report, ..Needs::default() }
     }
 
     /// How rows are launched.

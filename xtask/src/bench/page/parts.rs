@@ -4,7 +4,7 @@ use super::super::row::Row;
 use super::card::{Card, Cards, HEADS};
 use super::tables::{Table, cells, groups, markdown, us};
 use anyhow::{Context as _, Result, bail, ensure};
-use gdn_host::MODELS;
+use gdn_host::{Family, MODELS};
 
 /// Batches of short tables.
 const FEW: [u32; 6] = [1, 4, 8, 16, 64, 256];
@@ -286,14 +286,22 @@ fn host(card: &Card) -> Result<String> {
     Ok(markdown(&headings, &rows))
 }
 
-/// The models of `gdn_host::MODELS`.
+/// The models of `gdn_host::MODELS`, and over how many ranks each can be split.
 fn models() -> String {
-    let headings = ["model", "heads H:HV", "K x V", "layers"].map(str::to_owned);
+    let headings =
+        ["model", "recurrence", "heads H:HV", "K x V", "layers", "tensor parallel"].map(str::to_owned);
     let row = |model: &gdn_host::Model| {
         let shape = model.shape;
+        let family = match model.family {
+            Family::Gdn => "GDN",
+            Family::Kda => "KDA",
+        };
+        let layers = model.layers.map_or_else(|| "not published".to_owned(), |layers| layers.to_string());
+        let ranks = [1, 2, 4, 8].into_iter().filter(|ranks| shape.shard(*ranks).is_ok());
+        let ranks: Vec<_> = ranks.map(|ranks| ranks.to_string()).collect();
         let heads = format!("{}:{}", shape.h, shape.hv);
-        let layers = model.layers.map_or("not published".to_owned(), |layers| layers.to_string());
-        vec![model.name.to_owned(), heads, format!("{} x {}", shape.k, shape.v), layers]
+        let dimensions = format!("{} x {}", shape.k, shape.v);
+        vec![model.name.to_owned(), family.to_owned(), heads, dimensions, layers, ranks.join(", ")]
     };
     markdown(&headings, &MODELS.iter().map(row).collect::<Vec<_>>())
 }

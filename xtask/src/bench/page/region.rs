@@ -17,7 +17,13 @@ pub(super) fn fill(text: &str, part: impl Fn(&[&str]) -> Result<String>) -> Resu
         ensure!(!old.contains(OPEN), "report: {marker}: no {CLOSE} before the next one");
         let words: Vec<&str> = marker.split_whitespace().collect();
         let new = part(&words).with_context(|| format!("report: {marker}"))?;
-        let new = if new.contains('\n') { format!("\n\n{}\n\n", new.trim_end()) } else { new };
+        let is_inline = !new.contains('\n');
+        let starts_line = filled.is_empty() && before.is_empty() || before.ends_with('\n');
+        ensure!(
+            !(is_inline && starts_line),
+            "report: {marker}: a comment that starts a line ends the paragraph"
+        );
+        let new = if !is_inline { format!("\n\n{}\n\n", new.trim_end()) } else { new };
         filled += &format!("{before}{OPEN} {marker} -->{new}{CLOSE}");
         rest = behind;
     }
@@ -48,8 +54,10 @@ mod tests {
     fn what_is_wrong_is_named() {
         let error = |text| format!("{:#}", filled(text).unwrap_err());
         assert_eq!(error("<!-- report: two --><!-- /report -->"), "report: two: unknown");
-        assert!(error("<!-- report: one 1 -->x").starts_with("report: one 1: no <!-- /report -->"));
-        let twice = "<!-- report: one 1 -->x<!-- report: one 2 -->y<!-- /report -->";
+        assert!(error("a <!-- report: one 1 -->x").starts_with("report: one 1: no <!-- /report -->"));
+        let first = "text\n<!-- report: one 1 --><!-- /report -->";
+        assert!(error(first).contains("one 1: a comment that starts a line"));
+        let twice = "a <!-- report: one 1 -->x<!-- report: one 2 -->y<!-- /report -->";
         assert!(error(twice).contains("one 1: no <!-- /report --> before the next one"));
     }
 }
