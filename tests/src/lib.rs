@@ -17,6 +17,15 @@ pub mod random;
 pub mod strided;
 pub mod table;
 
+/// The Rust blocks of the documents, compiled by `cargo test --doc`. A test of `xtask` finds those that are not here.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/HOSTS.md")]
+    struct Hosts;
+}
+
 use std::path::{Path, PathBuf};
 
 /// The folder of recorded cases in a checkout.

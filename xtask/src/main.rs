@@ -11,6 +11,8 @@ mod build_kernels;
 mod demo;
 mod dist;
 mod doctor;
+#[cfg(test)]
+mod documents;
 mod on_demand;
 mod other_build;
 mod parity;
