@@ -139,8 +139,8 @@ mod tests {
         let row = Layer::new(&spec(Op::Decode), [400.0, 300.0], 40, [false, true, false]);
         let json = serde_json::to_value(&row).unwrap();
         let expected = json!({
-            "op": "decode", "h": 16, "hv": 32, "state": "f32", "io": "bf16", "layout": "kv", "batch": 2,
-            "plain_us": 10.0, "early_us": 7.5, "ratio": 0.75, "early": [false, true, false],
+            "op": "decode", "h": 16, "hv": 32, "k": 128, "v": 128, "state": "f32", "io": "bf16",
+            "layout": "kv", "batch": 2, "plain_us": 10.0, "early_us": 7.5, "ratio": 0.75, "early": [false, true, false],
         });
         assert_eq!((json, row.planned().as_str()), (expected, "plain, early, plain"));
     }
