@@ -3,6 +3,7 @@
 use crate::report::{self, say};
 use crate::tools::{self, Ptxas, Toolchain};
 use anyhow::{Context, Result, ensure};
+use gdn_host::artifact;
 use gdn_host::driver::{Device, Driver};
 use serde::Serialize;
 use std::path::Path;
@@ -99,7 +100,19 @@ fn table(pieces: &[Piece]) -> String {
 
 fn toolchain_line(root: &Path) -> Result<String> {
     let Toolchain { origin, rustc, version, llvm, .. } = Toolchain::find(root, None)?;
-    Ok(format!("{version}, LLVM {llvm} ({origin}, {})", rustc.display()))
+    let committed = &serde_json::from_str::<serde_json::Value>(artifact::manifest())?["compiler"];
+    let against = against_committed(committed, &version, &llvm);
+    Ok(format!("{version}, LLVM {llvm} ({origin}, {})\n{against}", rustc.display()))
+}
+
+/// Whether a compiler is the one that made the committed PTX, which the manifest names.
+fn against_committed(committed: &serde_json::Value, version: &str, llvm: &str) -> String {
+    let name = |field: &str| committed[field].as_str().unwrap_or("unknown").to_owned();
+    let (rustc, of) = (name("rustc"), name("llvm"));
+    if (rustc.as_str(), of.as_str()) == (version, llvm) {
+        return "the compiler of the committed PTX: build-kernels --check compares bytes".to_owned();
+    }
+    format!("the committed PTX is from {rustc}, LLVM {of}: build-kernels --check compares no bytes of it")
 }
 
 fn ptxas_line(root: &Path) -> Result<String> {
@@ -126,4 +139,19 @@ fn gpu_line() -> Result<String> {
     let more = if count > 1 { format!(", first of {count}") } else { String::new() };
     let compute = format!("compute capability {compute_major}.{compute_minor}, {sms} multiprocessors");
     Ok(format!("{name}{more}, {compute}, driver of CUDA {major}.{minor}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compiler_is_held_against_the_one_that_the_manifest_names() {
+        let committed = serde_json::json!({ "rustc": "rustc 1.96.0", "llvm": "22.1.8" });
+        let same = against_committed(&committed, "rustc 1.96.0", "22.1.8");
+        assert!(same.starts_with("the compiler of the committed PTX"), "{same}");
+        let other = "the committed PTX is from rustc 1.96.0, LLVM 22.1.8: build-kernels --check compares no bytes of it";
+        assert_eq!(against_committed(&committed, "rustc 1.97.0", "22.1.8"), other);
+        assert_eq!(against_committed(&committed, "rustc 1.96.0", "23.0.0"), other);
+    }
 }

@@ -42,9 +42,9 @@ use module::Module;
 use rayon::prelude::*;
 use report::Progress;
 use seam::Seam;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{fmt, fs};
 
 /// Where everything is written, from the repository's root.
 const DIRECTORY: &str = "gdn-host/ptx";
@@ -67,6 +67,9 @@ pub(crate) struct Args {
     /// Folder to write [default: gdn-host/ptx for nvptx, ptx-cuda_std in cargo's target folder for cuda_std]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Without ptxas, remove the machine code of modules whose PTX changed; without this option nothing is written then
+    #[arg(long)]
+    drop_binaries: bool,
     /// The compiler, with cargo beside it and the source of `core` in its sysroot
     #[arg(long, value_name = "PATH")]
     rustc: Option<PathBuf>,
@@ -119,7 +122,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let earlier = Manifest::read(&directory).unwrap_or_default();
     let groups = kernel::groups();
     let built = build(args, &root, &directory, &archs, &groups, earlier.as_ref())?;
-    let written = write(&directory, &built, earlier.as_ref())?;
+    if built.ptxas.is_none() && !args.drop_binaries {
+        refuse_to_drop(earlier.as_ref(), &built.manifest)?;
+    }
+    let changes = write(&directory, &built, earlier.as_ref())?;
     match args.seam {
         Seam::Nvptx => say!("{}", report::table(&built.manifest).trim_end()),
         Seam::CudaStd => {
@@ -128,8 +134,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     say!("{}", built.summary());
-    say!("{written} of {} files in {} changed", built.files.len(), directory.display());
+    say!("{}: {changes}", directory.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// An error if a build without ptxas would remove machine code: nobody could make it again without one.
+fn refuse_to_drop(earlier: Option<&Manifest>, built: &Manifest) -> Result<()> {
+    let binaries = |manifest: &Manifest| manifest.file_names().filter(|f| check::is_binary(f)).count();
+    let (before, after) = (earlier.map_or(0, binaries), binaries(built));
+    ensure!(
+        before <= after,
+        "nothing was written: without ptxas {} of {before} binaries would be removed, those whose PTX changed or went. \
+         Their GPUs would run the PTX. Get ptxas (`cargo xtask doctor` says how), or add --drop-binaries",
+        before - after
+    );
+    Ok(())
 }
 
 /// Compares; every difference is listed, whatever else fails.
@@ -233,7 +252,7 @@ fn build(
                 arguments: &args.cargo,
                 source_sha256: &source_sha256,
             };
-            module::split(&build.run()?, arch, groups, &toolchain, args.seam, &source_sha256)
+            module::split(&build.run()?, arch, groups)
         })
         .collect();
     let modules = compiled.into_iter().collect::<Result<Vec<_>>>()?;
@@ -257,7 +276,10 @@ fn build(
         }
         None => {
             let kept = earlier.map_or(0, |earlier| manifest.keep_assembled(earlier, directory));
-            format!("not assembled: no ptxas; recorded resources and machine code kept for {kept} files")
+            let all = manifest.modules.len();
+            format!(
+                "not assembled: no ptxas; resources and machine code kept of {kept} of {all} files, whose PTX is the same"
+            )
         }
     };
     let mut files = render(root, &modules, &manifest)?;
@@ -339,27 +361,81 @@ fn render(root: &Path, modules: &[Module], manifest: &Manifest) -> Result<Files>
     Ok(files)
 }
 
-/// Writes what changed and removes the PTX files and binaries that are no longer built; returns how many files that is.
+/// Writes what changed and removes the PTX files and binaries that are no longer built.
 /// Only a folder that had a manifest loses files: another one's are not ours.
 fn write(
     directory: &Path,
     Built { files, manifest, .. }: &Built,
     earlier: Option<&Manifest>,
-) -> Result<usize> {
+) -> Result<Changes> {
     fs::create_dir_all(directory)?;
-    let mut changed = 0;
+    let mut changes = Changes::default();
     for (name, built) in files {
         let path = directory.join(name);
         // A file that keeps its time stamp makes nobody compile again.
         if !fs::read(&path).is_ok_and(|bytes| bytes == *built) {
             fs::write(&path, built).with_context(|| path.display().to_string())?;
-            changed += 1;
+            changes.written.push(name.clone());
         }
     }
     let stale = earlier.map(|_| check::unnamed(directory, manifest));
     for stale in stale.into_iter().flatten() {
-        fs::remove_file(directory.join(stale))?;
-        changed += 1;
+        fs::remove_file(directory.join(&stale))?;
+        changes.removed.push(stale);
     }
-    Ok(changed)
+    Ok(changes)
+}
+
+/// Names of the files that a build changed.
+#[derive(Default)]
+struct Changes {
+    written: Vec<String>,
+    removed: Vec<String>,
+}
+
+/// `written: 2 of PTX, manifest.json; removed: 1 of machine code`.
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.written.is_empty() && self.removed.is_empty() {
+            return f.write_str("nothing changed");
+        }
+        write!(f, "written: {}; removed: {}", kinds(&self.written), kinds(&self.removed))
+    }
+}
+
+/// How many files there are of PTX and of machine code, and the others by name.
+fn kinds(names: &[String]) -> String {
+    let of = |ends: &str| names.iter().filter(|name| name.ends_with(ends)).count();
+    let counts = [(of(".ptx"), "PTX"), (of(".cubin"), "machine code")];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let mut parts: Vec<String> = counts.map(|(count, kind)| format!("{count} of {kind}")).collect();
+    let is_other = |name: &&String| !name.ends_with(".ptx") && !check::is_binary(name);
+    parts.extend(names.iter().filter(is_other).cloned());
+    if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::manifest::tests::{of_one_module, with_binary};
+    use super::*;
+
+    #[test]
+    fn changes_are_told_by_kind() {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        let written = names(&["a.sm_80.ptx", "b.sm_90.ptx", "manifest.json"]);
+        let changes = Changes { written, removed: names(&["b.sm_90.cubin"]) };
+        assert_eq!(changes.to_string(), "written: 2 of PTX, manifest.json; removed: 1 of machine code");
+        assert_eq!(Changes::default().to_string(), "nothing changed");
+        let changes = Changes { written: names(&["gdn.h"]), removed: Vec::new() };
+        assert_eq!(changes.to_string(), "written: gdn.h; removed: nothing");
+    }
+
+    #[test]
+    fn machine_code_is_not_dropped_unasked() {
+        let (without, with) = (of_one_module("ptx"), with_binary(of_one_module("ptx"), b"cubin"));
+        let error = refuse_to_drop(Some(&with), &without).unwrap_err().to_string();
+        assert!(error.contains("1 of 1 binaries would be removed"), "{error}");
+        assert!(refuse_to_drop(Some(&with), &with).is_ok());
+        assert!(refuse_to_drop(Some(&without), &without).is_ok() && refuse_to_drop(None, &without).is_ok());
+    }
 }

@@ -3,16 +3,19 @@
 //! `source_sha256` is the SHA-256 of these parts, one after the other:
 //!
 //! 1. for each `*.rs` file below `gdn-kernels/src`, the simulator (`arch/sim/`) and the half of the seam that
-//!    the build leaves out (`arch/cuda_std/`, where it is not built over that) excepted, and for `gdn-kernels/Cargo.toml`, in byte order of their paths relative to the repository with `/`
-//!    between the parts: the path, a newline, the length in bytes in decimal, a newline, the bytes;
+//!    the build leaves out (`arch/cuda_std/`, where it is not built over that) excepted, and for
+//!    `gdn-kernels/Cargo.toml`, in byte order of their paths relative to the repository with `/` between the
+//!    parts: the path, a newline, the length in bytes in decimal, a newline, the text. Of Rust that is its tokens,
+//!    so that comments, documentation and spaces do not count; of Cargo.toml the values as TOML.
 //! 2. for each non-optional dependency of gdn-kernels, in byte order of the names: the line
 //!    `name version checksum` and a newline, as `Cargo.lock` pins it.
 //!
 //! Toolchain and flags are not part of it: the manifest records them beside it.
 
 use super::seam::Seam;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use gdn_host::artifact::sha256_hex;
+use proc_macro2::{Group, TokenStream, TokenTree};
 use std::fs;
 use std::path::Path;
 
@@ -22,14 +25,57 @@ const CRATE: &str = "gdn-kernels";
 pub(crate) fn sha256(root: &Path, seam: Seam) -> Result<String> {
     let mut hashed = Vec::new();
     for path in files(root, seam)? {
-        let bytes = fs::read(root.join(&path)).with_context(|| path.clone())?;
-        hashed.extend(format!("{path}\n{}\n", bytes.len()).into_bytes());
-        hashed.extend(bytes);
+        let text = fs::read_to_string(root.join(&path)).with_context(|| path.clone())?;
+        let text = if path.ends_with(".rs") { code(&text) } else { values(&text) };
+        let text = text.with_context(|| path.clone())?;
+        hashed.extend(format!("{path}\n{}\n{text}", text.len()).into_bytes());
     }
     for line in pinned_dependencies(root)? {
         hashed.extend((line + "\n").into_bytes());
     }
     Ok(sha256_hex(&hashed))
+}
+
+/// The tokens of Rust code, but for documentation.
+fn code(text: &str) -> Result<String> {
+    let tokens: TokenStream = text.parse().map_err(|error| anyhow!("{error}"))?;
+    Ok(without_docs(tokens).to_string())
+}
+
+/// Drops `#[doc = "..."]` and `#![doc = "..."]`, which is what documentation comments are as tokens.
+fn without_docs(tokens: TokenStream) -> TokenStream {
+    let is = |tree: Option<&TokenTree>, c| matches!(tree, Some(TokenTree::Punct(p)) if p.as_char() == c);
+    let trees: Vec<TokenTree> = tokens.into_iter().collect();
+    let (mut kept, mut at) = (Vec::new(), 0);
+    while at < trees.len() {
+        let inner = usize::from(is(trees.get(at + 1), '!'));
+        let is_doc = is(trees.get(at), '#')
+            && matches!(trees.get(at + 1 + inner), Some(TokenTree::Group(group)) if is_doc(group));
+        if is_doc {
+            at += 2 + inner;
+            continue;
+        }
+        kept.push(match &trees[at] {
+            TokenTree::Group(group) => {
+                TokenTree::Group(Group::new(group.delimiter(), without_docs(group.stream())))
+            }
+            tree => tree.clone(),
+        });
+        at += 1;
+    }
+    kept.into_iter().collect()
+}
+
+/// Whether the brackets of an attribute hold `doc = ...`.
+fn is_doc(attribute: &Group) -> bool {
+    let mut trees = attribute.stream().into_iter();
+    let names_doc = matches!(trees.next(), Some(TokenTree::Ident(name)) if name == "doc");
+    names_doc && matches!(trees.next(), Some(TokenTree::Punct(equals)) if equals.as_char() == '=')
+}
+
+/// The values of a TOML file.
+fn values(text: &str) -> Result<String> {
+    Ok(format!("{:?}", text.parse::<toml::Table>()?))
 }
 
 /// Paths of the sources, relative to the repository, in the order of the hash.
@@ -107,8 +153,8 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         write("gdn-kernels/src/lib.rs", "mod arch;");
-        write("gdn-kernels/src/arch/nvptx/mod.rs", "// nvptx");
-        write("gdn-kernels/src/arch/cuda_std/mod.rs", "// cuda_std");
+        write("gdn-kernels/src/arch/nvptx/mod.rs", "fn a() {}");
+        write("gdn-kernels/src/arch/cuda_std/mod.rs", "fn a() {}");
         write("gdn-kernels/src/arch/sim/mod.rs", "// simulator");
         write(
             "gdn-kernels/Cargo.toml",
@@ -133,12 +179,27 @@ mod tests {
         fs::write(root.join("gdn-kernels/src/arch/sim/mod.rs"), "// other").unwrap();
         fs::write(root.join("gdn-kernels/src/notes.txt"), "no source").unwrap();
         assert_eq!([Seam::Nvptx, Seam::CudaStd].map(hash), before);
-        fs::write(root.join("gdn-kernels/src/arch/cuda_std/mod.rs"), "// other").unwrap();
+        fs::write(root.join("gdn-kernels/src/arch/cuda_std/mod.rs"), "fn b() {}").unwrap();
         assert_eq!(hash(Seam::Nvptx), before[0]);
         assert_ne!(hash(Seam::CudaStd), before[1]);
-        fs::write(root.join("gdn-kernels/src/arch/nvptx/mod.rs"), "// nvptY").unwrap();
+        fs::write(root.join("gdn-kernels/src/arch/nvptx/mod.rs"), "fn b() {}").unwrap();
         assert_ne!(hash(Seam::Nvptx), before[0]);
         fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn comments_blank_lines_and_documentation_do_not_count() {
+        let documented = "//! Doc.\n#![no_std]\n\n/// Doc.\nfn a() {\n    /* c */ b! { /// Doc.\n c }\n}\n";
+        let bare = "#![no_std] fn a() { b! { c } }";
+        assert_eq!(code(documented).unwrap(), code(bare).unwrap());
+        for other in
+            ["fn a() { b! { c } }", "#![no_std] fn a() { b! { d } }", "#![no_std] fn a() { b! { \"//\" } }"]
+        {
+            assert_ne!(code(other).unwrap(), code(bare).unwrap(), "{other}");
+        }
+        assert!(code("fn a() {").is_err());
+        assert_eq!(values("# c\n[a]\nb = 1").unwrap(), values("[a]\n\nb = 1 # d").unwrap());
+        assert_ne!(values("[a]\nb = 1").unwrap(), values("[a]\nb = 2").unwrap());
     }
 
     #[test]

@@ -55,6 +55,9 @@ fn full(suite: &mut Suite, root: &Path) -> Result<()> {
     suite.add("lints of the kernels' ABI alone", Work::Command(cargo(&abi)));
     suite.add("tests", Work::Tests(vec!["--workspace", "--features", "xtask/kernels"]));
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--features", FEATURES];
+    let proof = ["--test", "artifacts", "--quiet", "--", "--ignored"];
+    let proof = [&["test", "--workspace", "--features", "xtask/kernels"][..], &proof].concat();
+    suite.add(suite::PROOF, Work::Command(cargo(&proof)));
     suite.add("documents", Work::Command(documented(&doc)));
     suite.add("recorded cases on the simulator", Work::Command(xtask(&["parity", "--device", "sim"])?));
     if gdn_host::driver::Driver::open().is_ok() {

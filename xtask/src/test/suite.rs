@@ -17,6 +17,10 @@ pub enum Work {
 }
 
 /// The checks to make, and what this machine cannot check.
+/// The check that the committed kernels are those of a record in `docs/evidence`. Who changes a kernel without a GPU cannot
+/// make one: that is open, not wrong, but where everything has to be there.
+pub const PROOF: &str = "kernels proven on a GPU";
+
 #[derive(Default)]
 pub struct Suite {
     checks: Vec<(&'static str, Work)>,
@@ -80,7 +84,12 @@ fn shown(mut command: Command, root: &Path) -> Result<()> {
 impl Results {
     /// Says what failed and what was not checked; the last line is alone, for whoever reads it by program.
     pub fn verdict(self, strict: bool) -> ExitCode {
-        let Results { passed, failed, unchecked } = self;
+        let Results { passed, mut failed, mut unchecked } = self;
+        if !strict && failed.contains(&PROOF) {
+            failed.retain(|name| *name != PROOF);
+            let how = "`cargo xtask parity --device gpu --record` on a GPU proves the committed kernels";
+            unchecked.push(format!("not proven on a GPU yet: {how}"));
+        }
         say!("");
         for name in &failed {
             say!("{}", style(format!("FAILED: {name}")).red().bold());
