@@ -37,8 +37,12 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// `group` and `team` are below 32.
     #[inline(always)]
-    const fn new(lane: u32, group: u32, team: u32) -> Place {
+    pub(crate) fn new(lane: u32, group: u32, team: u32) -> Place {
+        debug_assert!(group < 32 && team < 32);
+        // SAFETY: a warp has at most 32 groups, and a block at most 32 warps. Told so, LLVM takes the two apart again for nothing.
+        unsafe { core::hint::assert_unchecked(group < 32 && team < 32) };
         Place { lane, group_of_block: team << 5 | group }
     }
 

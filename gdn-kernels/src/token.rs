@@ -71,8 +71,9 @@ impl Work {
         let place = if L::ALONG_V {
             Tile::<S, L, K, R>::place(compiler::opaque(thread::thread_idx_x()))
         } else {
-            let [lane, group_of_block] = [self.place.lane, self.place.group_of_block].map(compiler::opaque);
-            Place { lane, group_of_block }
+            let place = self.place;
+            let [lane, group, team] = [place.lane, place.group(), place.team()].map(compiler::opaque);
+            Place::new(lane, group, team)
         };
         let [n, first_row, row] = [self.n, self.first_row, self.row].map(compiler::opaque);
         Work { n, heads, first_row, row, place }
