@@ -3,8 +3,14 @@
 use super::super::row::Row;
 use std::collections::BTreeSet;
 
-/// A Markdown table.
+/// In place of a table without rows.
+const NOTHING: &str = "Not measured with this build.\n";
+
+/// A Markdown table, or a sentence if there are no rows.
 pub(super) fn markdown(headings: &[String], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return NOTHING.into();
+    }
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let rule = format!("|{}\n", "---|".repeat(headings.len()));
     let body = rows.iter().map(|row| line(row)).collect::<String>();
@@ -101,6 +107,11 @@ mod tests {
         let want = "| state |  | 1 | 256 |\n|---|---|---|---|\n| f32 | us | 3.33 | 265.1 |\n| bf16 | us |  | 100.0 |\n";
         assert_eq!(table.text(), want);
         assert!(table.at(&[1, 2]).starts_with("| state |  | 1 |\n"));
+    }
+
+    #[test]
+    fn a_table_without_rows_is_a_sentence() {
+        assert_eq!(Table::new(&["state"]).text(), NOTHING);
     }
 
     #[test]
