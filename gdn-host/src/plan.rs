@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] follows from the call's shape, the device and a table of measured choices (whether it is launched early also
 //! from the PTX that is loaded); no GPU is needed to make, print or test one. The result of a launch does not depend on it
-//! (see `gdn-kernels/src/tile.rs`), only its time does. [`class`] says what a choice depends on, [`tuning`] looks it up, and
+//! (see `gdn-kernels/src/tile.rs`), only its time does. `class` says what a choice depends on, [`tuning`] looks it up, and
 //! here the launch gets its shape.
 
 use crate::key::ModuleKey;
