@@ -17,6 +17,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/// Rows of V of a block at most, BV: what its shared memory has room for.
+#define GDN_MOST_BLOCK_ROWS 128
+
 /// Vectors of 16 bytes that a thread of `gdn_copy_state` or `gdn_unpack_qkvz` moves.
 #define GDN_THREAD_VECTORS 4
 
@@ -45,7 +48,7 @@
 /// Value head `hv` uses key head `hv % H` (GGUF order); without it `hv / (HV / H)`.
 #define GDN_FLAG_HEADS_TILED (1u << 5)
 
-/// `GdnPool.reset` is a has-initial-state table: a zero byte, not a nonzero one, starts from zeros.
+/// `GdnPool.reset` is a has-initial-state table: a zero, not a nonzero entry, starts from zeros.
 #define GDN_FLAG_RESET_INVERTED (1u << 6)
 
 /// The gate is `lower_bound * sigmoid(exp(a_log) * x)`; without it `-exp(a_log) * softplus(x)`.
@@ -63,27 +66,50 @@
 /// The last state goes to the slot that the sequence started from.
 #define GDN_FLAG_WRITE_IN_PLACE (1u << 11)
 
-/// The state after token t goes to the t-th slot of the sequence's row of slots.
+/// The state after token t goes to `write_slot[n, t]`.
 #define GDN_FLAG_WRITE_PER_TOKEN (1u << 12)
 
-/// `cu_seqlens` is `int64_t[N + 1]`; without it `int32_t[N + 1]`.
-#define GDN_FLAG_CU_SEQLENS_I64 (1u << 13)
-
 /// The activation is SiLU; without it the identity (conv1d) or the sigmoid (gated RMSNorm).
-#define GDN_FLAG_SILU (1u << 14)
+#define GDN_FLAG_SILU (1u << 13)
 
 /// conv1d: round each product of an input and its weight to the type of the inputs before it is added.
-#define GDN_FLAG_ROUND_PRODUCTS (1u << 15)
+#define GDN_FLAG_ROUND_PRODUCTS (1u << 14)
 
 /// conv1d: no slot of the pool is written.
-#define GDN_FLAG_READ_ONLY (1u << 16)
+#define GDN_FLAG_READ_ONLY (1u << 15)
 
 /// conv1d: a thread works on four channels, accessed at once; without it on one.
-#define GDN_FLAG_VECTORS (1u << 17)
+#define GDN_FLAG_VECTORS (1u << 16)
 
 /// Decode: launched with programmatic stream serialization. Only the slot, write slot and reset tables are read
 /// before the predecessor kernel is done.
-#define GDN_FLAG_EARLY (1u << 18)
+#define GDN_FLAG_EARLY (1u << 17)
+
+/// conv1d: `accepted[n]` chooses the slot that sequence n starts from; without it, where its window begins.
+#define GDN_FLAG_ACCEPTED_SLOT (1u << 18)
+
+/// What an entry of a `GdnTable` is.
+enum GdnEntry
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /// A signed integer of 32 bits.
+  GDN_ENTRY_I32 = 1,
+  /// An unsigned integer of 32 bits. As an index 2^31 and more name nothing.
+  GDN_ENTRY_U32 = 2,
+  /// A signed integer of 64 bits, of which all are read: an index of 2^31 and more names nothing.
+  GDN_ENTRY_I64 = 3,
+  /// A byte, for flags: 0 or not 0.
+  GDN_ENTRY_U8 = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum GdnEntry GdnEntry;
+#else
+typedef uint32_t GdnEntry;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
 
 /// Element type of a tensor, as the kernels' `*_dtype` fields name it.
 enum GdnDType
@@ -105,6 +131,17 @@ typedef enum GdnDType GdnDType;
 typedef uint32_t GdnDType;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
+
+/// A table with a row for each sequence. A row is one entry, or, where the field says so, several that lie one
+/// behind the other.
+typedef struct GdnTable {
+  /// The first entry, aligned to an entry.
+  uint64_t address;
+  /// Bytes from a row to the next, a multiple of an entry.
+  uint32_t stride;
+  /// `GdnEntry`; 0, as in a zeroed struct: there is no table.
+  uint32_t entry;
+} GdnTable;
 
 /// The projected inputs of a call: `q` and `k` `[N, H, K]`, `v` `[N, HV, V]`, all of the kernel's input type.
 ///
@@ -134,9 +171,9 @@ typedef struct GdnGate {
   uint64_t a;
   /// Raw beta input, or beta with `GDN_FLAG_BETA_GIVEN`.
   uint64_t b;
-  /// Logarithm of the decay rate per value head; unused (0) with `GDN_FLAG_DECAY_GIVEN`.
+  /// Logarithm of the decay rate per value head; 0: the rate is 1. Must be 0 with `GDN_FLAG_DECAY_GIVEN`.
   uint64_t a_log;
-  /// Bias added to `a`; unused (0) with `GDN_FLAG_DECAY_GIVEN`.
+  /// Bias added to `a`; 0: none. Must be 0 with `GDN_FLAG_DECAY_GIVEN`.
   uint64_t dt_bias;
   /// Elements between two tokens of `a`.
   uint32_t a_stride;
@@ -150,10 +187,14 @@ typedef struct GdnGate {
   uint32_t a_log_dtype;
   /// `GdnDType` of `dt_bias`.
   uint32_t dt_bias_dtype;
-  /// `softplus(x)` is `x` itself above this value (20 in every published model).
+  /// `softplus(x)` is `x` itself where `softplus_beta * x` is above this value (20 in every published model).
   float softplus_threshold;
+  /// `s` in `softplus(x) = log(1 + e^(s x)) / s`, 1 in every published model. Positive: a zeroed struct has none.
+  float softplus_beta;
   /// The bound of the gate with `GDN_FLAG_LOWER_BOUND` (-5 in Kimi-K3).
   float lower_bound;
+  /// `c` in `beta = c * sigmoid(b)`: 1, or 2 where negative eigenvalues are allowed. Unused with `GDN_FLAG_BETA_GIVEN`.
+  float beta_scale;
 } GdnGate;
 
 /// The state pool and which of its slots a call reads and writes: `[slots, HV, V, K]` (K contiguous), or
@@ -161,12 +202,14 @@ typedef struct GdnGate {
 typedef struct GdnPool {
   /// First element of slot 0. Address and slot pitch are multiples of 16 bytes.
   uint64_t state;
-  /// `int32_t[N]`: slot that sequence `n` starts from; negative, `null_slot` or `>= slots` marks a padded row.
-  uint64_t slot;
-  /// `int32_t[N]`: slot the new state goes to (negative, `null_slot` or `>= slots`: nowhere); 0 for `slot` itself.
-  uint64_t write_slot;
-  /// `uint8_t[N]`: sequences that start from zeros, see `GDN_FLAG_RESET_INVERTED`; 0 when none does.
-  uint64_t reset;
+  /// Slot that sequence `n` starts from, of any `GdnEntry` but `U8`; negative, `null_slot` or `>= slots` marks a padded
+  /// row. Without a table it is slot n.
+  struct GdnTable slot;
+  /// Slot the new state goes to (negative, `null_slot` or `>= slots`: nowhere), of any `GdnEntry` but `U8`. Without a
+  /// table it is the one the sequence started from.
+  struct GdnTable write_slot;
+  /// Sequences that start from zeros, `U8`, `I32` or `U32`, see `GDN_FLAG_RESET_INVERTED`; without a table none does.
+  struct GdnTable reset;
   /// Elements between two slots, at least `HV * V * K`. Offsets into the pool are 64-bit.
   uint32_t pitch;
   /// Number of slots in the pool.
@@ -184,10 +227,10 @@ typedef struct GdnLayer {
   uint32_t h;
   /// Value heads, HV, a multiple of H.
   uint32_t hv;
-  /// Rows of a state, V: 64 or 128.
+  /// Rows of a state, V: a multiple of 32 up to 512.
   uint32_t v;
-  /// `log2(V / BV)`: tiles of one state.
-  uint32_t tiles_log2;
+  /// `ceil(2^31 / d)` with `d = V / BV`, the tiles of one state; see `head_reciprocal`.
+  uint32_t tiles_reciprocal;
   /// `ceil(2^31 / d)` with `d = HV / H`, or `d = H` with `GDN_FLAG_HEADS_TILED`: division by multiplication.
   uint32_t head_reciprocal;
   /// See the `GDN_FLAG_*` bits.
@@ -202,7 +245,8 @@ typedef struct GdnLayer {
 /// sequences.
 ///
 /// Launch: block `(32 * warps, 1, 1)`, grid `(HV * V / BV, min(N, 65535), ceil(N / 65535))` where
-/// `BV = rows * (256 / K) * warps / team` must divide V, `rows` is the `_rN` of the entry's name and `warps` a multiple
+/// `BV = rows * groups * warps / team` must divide V and be at most 128 (`GDN_MOST_BLOCK_ROWS`(super::MOST_BLOCK_ROWS)),
+/// `groups` is 4 for K = 64, 2 for 96 and 128, and 1 for 256, `rows` is the `_rN` of the entry's name and `warps` a multiple
 /// of `team`. That is 1 for states `[V, K]`; for states `[K, V]`, the `_kv` entries, `rows / 4` with an f32 state and
 /// `rows / 8` with a 16-bit one. No dynamic shared memory.
 typedef struct GdnDecodeParams {
@@ -222,46 +266,47 @@ typedef struct GdnDecodeParams {
   struct GdnLayer layer;
 } GdnDecodeParams;
 
-/// Where a sequence's last state goes, unless `GDN_FLAG_WRITE_IN_PLACE` or `GDN_FLAG_WRITE_PER_TOKEN` says so.
+/// Another tensor of states, where sequence n's last state goes to slot n.
 typedef struct GdnTarget {
-  /// First element of slot 0, of the type and layout of the pool; 0: the state is not kept. Address and pitch
-  /// are multiples of 16 bytes.
+  /// First element of slot 0, of the type and layout of the pool; 0: there is no such tensor. Address and pitch are
+  /// multiples of 16 bytes.
   uint64_t state;
-  /// `int32_t[N]`: slot of each sequence (negative, `null_slot` or `>= slots`: nowhere); 0: sequence n's is n.
-  uint64_t slot;
   /// Elements between two slots.
   uint32_t pitch;
   /// Number of slots.
   uint32_t slots;
 } GdnTarget;
 
-/// Where the state after each token goes, `[rows, steps, HV, V, K]` in the type and layout of the pool, and from
-/// which of them the tokens of a tree start.
+/// Where the state after each token goes, `[rows, steps, HV, V, K]` in the layout of the pool, and from which of them the
+/// tokens of a tree start.
 typedef struct GdnIntermediate {
   /// First element of row 0; 0: states are not stored by token. Address and pitch are multiples of 16 bytes.
   uint64_t state;
-  /// `int32_t[N]`: row of each sequence (negative or `>= rows`: none); 0: sequence n's is n.
-  uint64_t row;
-  /// `int32_t[N, parent_stride]`: token t > 0 starts from the state after token `parent[t]`, or, if that is not in
-  /// `0..t`, from where the sequence started; 0: from the token before it.
-  uint64_t parent;
+  /// Row of each sequence (negative or `>= rows`: none), of any `GdnEntry` but `U8`. Without a table sequence n's is n.
+  struct GdnTable row;
+  /// Rows of `steps` entries, of any `GdnEntry` but `U8`: token t > 0 starts from the state after token `parent[t]`, or, if
+  /// that is not in `0..t`, from where the sequence started. Without a table it starts from the token before it.
+  struct GdnTable parent;
   /// Elements between two rows, at least `steps * HV * V * K`.
   uint32_t pitch;
   /// Number of rows.
   uint32_t rows;
   /// Tokens that a row has room for; the states of further ones are not stored.
   uint32_t steps;
-  /// Entries between two rows of `parent`.
-  uint32_t parent_stride;
+  /// `GdnDType` of the buffer: the type of the pool, or, beside an f32 pool, any.
+  uint32_t dtype;
 } GdnIntermediate;
 
 /// Argument of the `gdn_recurrent_*`, `gdn_recurrent_kv_*`, `gdn_kda_recurrent_*` and `gdn_kda_recurrent_kv_*`
 /// kernels: any number of tokens for each of `n` sequences.
 ///
 /// Sequence n has the tokens `cu_seqlens[n]..cu_seqlens[n + 1]` or `n * tokens..(n + 1) * tokens`; the strides of
-/// the inputs and the output step from one to the next. It starts from `pool.slot[n * slot_stride]`, or, with
-/// `accepted`, from `pool.slot[n * slot_stride + accepted[n] - 1]`. An index that names no slot marks a padded
-/// row: no state is touched, its outputs are zeros.
+/// the inputs and the output step from one to the next. It starts from `pool.slot[n]`, or, with `accepted`, from
+/// `pool.slot[n, accepted[n] - 1]`. An index that names no slot marks a padded row: no state is touched, its outputs are
+/// zeros.
+///
+/// With `GDN_FLAG_WRITE_PER_TOKEN` the state after token t goes to `pool.write_slot[n, t]`; else the last one goes to the slot that the
+/// sequence started from (`GDN_FLAG_WRITE_IN_PLACE`), to `pool.write_slot[n]`, or to the target.
 ///
 /// Launch: as for `GdnDecodeParams`.
 typedef struct GdnRecurrentParams {
@@ -269,16 +314,18 @@ typedef struct GdnRecurrentParams {
   struct GdnInputs inputs;
   /// Decay and beta.
   struct GdnGate gate;
-  /// Where sequences start. `state` 0: from zeros; `slot` 0: sequence n from slot n. `write_slot` is not used.
+  /// Where sequences start, and where states go by table. `state` 0: sequences start from zeros.
   struct GdnPool pool;
-  /// Where the last state goes.
+  /// Where the last state goes, if not to the pool.
   struct GdnTarget target;
   /// Where the state after each token goes.
   struct GdnIntermediate intermediate;
-  /// First token of each sequence, and behind the last one the number of tokens; 0: all have `tokens`.
-  uint64_t cu_seqlens;
-  /// `int32_t[N]`: tokens of the last draft that were accepted, `1..=slot_stride`; 0: `pool.slot` is 1-D.
-  uint64_t accepted;
+  /// First token of each sequence, and behind the last one the number of tokens, of any `GdnEntry` but `U8`. Without a table
+  /// all have `tokens`.
+  struct GdnTable cu_seqlens;
+  /// Tokens of the last draft that were accepted, `1..=slot_columns`, of any `GdnEntry` but `U8`. Without a table sequences
+  /// start from column 0 of `pool.slot`.
+  struct GdnTable accepted;
   /// Output `[tokens, HV, V]`, heads packed; aligned to an element. 0: none, states advance only.
   uint64_t out;
   /// Elements between two tokens of `out`.
@@ -287,8 +334,12 @@ typedef struct GdnRecurrentParams {
   uint32_t n;
   /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
   uint32_t tokens;
-  /// Entries between two sequences of `pool.slot`.
-  uint32_t slot_stride;
+  /// Entries of a row of `pool.slot`.
+  uint32_t slot_columns;
+  /// Entries of a row of `pool.write_slot`. With `GDN_FLAG_WRITE_PER_TOKEN` the states of further tokens are not stored.
+  uint32_t write_columns;
+  /// Keeps the struct free of padding bytes; write 0.
+  uint32_t reserved;
   /// Heads and options.
   struct GdnLayer layer;
 } GdnRecurrentParams;
@@ -297,9 +348,9 @@ typedef struct GdnRecurrentParams {
 typedef struct GdnSlots {
   /// First byte of slot 0; a multiple of 16.
   uint64_t state;
-  /// `int32_t[n]`: slot of each copy (negative, `null_slot` or `>= slots`: none, and the copy is not done); 0: copy
-  /// i's is i.
-  uint64_t slot;
+  /// Slot of each copy (negative, `null_slot` or `>= slots`: none, and the copy is not done), of any `GdnEntry` but `U8`.
+  /// Without a table copy i's is i.
+  struct GdnTable slot;
   /// Vectors of 16 bytes between two slots. Offsets are 64-bit.
   uint32_t pitch;
   /// Number of slots.
@@ -321,9 +372,9 @@ typedef struct GdnCopyStateParams {
   struct GdnSlots source;
   /// What is written.
   struct GdnSlots target;
-  /// `int32_t[n]`: how many steps of its slot a copy commits, `1..=steps`: it reads `step_pitch * (accepted[n] - 1)`
-  /// vectors further on; 0: every copy reads the start of its slot.
-  uint64_t accepted;
+  /// How many steps of its slot a copy commits, `1..=steps`, of any `GdnEntry` but `U8`: it reads
+  /// `step_pitch * (accepted[n] - 1)` vectors further on. Without a table every copy reads the start of its slot.
+  struct GdnTable accepted;
   /// Vectors of 16 bytes between two steps of a source slot.
   uint32_t step_pitch;
   /// Steps of a source slot.
@@ -364,7 +415,7 @@ typedef struct GdnConvertLayoutParams {
 /// bytes; `ba`, `b` and `a` are of one type and aligned to an element.
 ///
 /// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(vectors / (128 * warps)), min(n, 65535), ceil(n / 65535))` where
-/// `vectors = 2 * (H << k_log2) + 2 * (HV << v_log2)` and `v_log2` is at least 3. No dynamic shared memory.
+/// `vectors = 2 * H * k_vectors + 2 * HV * v_vectors` and `v_vectors` is at least 4. No dynamic shared memory.
 typedef struct GdnUnpackQkvzParams {
   /// `[n, H, (q K | k K | v r V | z r V)]`.
   uint64_t qkvz;
@@ -398,41 +449,58 @@ typedef struct GdnUnpackQkvzParams {
   uint32_t h;
   /// Value heads of a key head, `r`.
   uint32_t ratio;
-  /// `log2` of the vectors of 16 bytes that K elements are.
-  uint32_t k_log2;
-  /// `log2` of the vectors of 16 bytes that V elements are.
-  uint32_t v_log2;
+  /// Vectors of 16 bytes that K elements are.
+  uint32_t k_vectors;
+  /// Vectors of 16 bytes that V elements are.
+  uint32_t v_vectors;
   /// `ceil(2^31 / r)`, see `GdnLayer.head_reciprocal`.
   uint32_t ratio_reciprocal;
+  /// `ceil(2^31 / k_vectors)`.
+  uint32_t k_reciprocal;
+  /// `ceil(2^31 / v_vectors)`.
+  uint32_t v_reciprocal;
   /// Keeps the struct free of padding bytes; write 0.
   uint32_t reserved;
 } GdnUnpackQkvzParams;
 
 /// Argument of the `gdn_conv1d_update_*` kernels: a causal depthwise convolution over each sequence's conv window and
 /// its tokens, `out[t] = act(bias + sum of weight[i] * input[t - (W - 1) + i])`. Sequence n has the tokens that
-/// `GdnRecurrentParams` says.
+/// `GdnRecurrentParams` says; rows behind the last sequence's tokens are written with zeros.
 ///
 /// The pool holds the last L inputs of a sequence, oldest first: entry i of channel c lies at `c * channel_stride + i *
 /// tap_stride` of its slot. Without `accepted` the window is the last W - 1 entries, and the new entries are the last L of
 /// `[entries | x]`. With it, the window begins at entry `accepted[n] - 1`, and the new entries are the last W - 2 of
 /// the window and then x; entries behind those keep what they hold. A count outside `1..=L - W + 2`, more tokens than
-/// that, and an index that names no slot each mark a padded row: no state is touched, its outputs are zeros.
+/// that, and an index that names no slot each mark a padded row: no state is touched, its outputs are zeros. With
+/// `GDN_FLAG_ACCEPTED_SLOT` the sequence starts from `pool.slot[n, accepted[n] - 1]` instead, the window being that slot's last
+/// entries; a count outside `1..=slot_columns` marks a padded row.
+///
+/// The new state goes to `pool.write_slot[n]`, or, without that table, to the slot that the sequence started from. With
+/// `GDN_FLAG_WRITE_PER_TOKEN` the state after token t goes to `pool.write_slot[n, t]`; L is 4 at most then, windows do not begin at a
+/// count, and there are no parents. `GDN_FLAG_READ_ONLY` writes no slot.
 ///
 /// `out` may be `x` itself, with its stride, unless there are parents. Addresses and strides are aligned to an element.
 /// `GDN_FLAG_VECTORS` wants W = 4, `weight` at a multiple of 16 bytes, and multiples of four elements: the other addresses (but those
-/// of tables and bias), `dim`, and all strides and pitches, but that a pool with taps contiguous has L = 3 and
-/// `channel_stride` 3.
+/// of tables and bias), `dim`, and all strides and pitches. A pool with taps contiguous has `channel_stride` L instead, which
+/// is 3, or, where windows do not begin at a count, 4; with 4 its address and pitch are multiples of 16 bytes.
 ///
 /// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(dim / (c * 32 * warps)), min(N, 65535),
 /// ceil(N / 65535))` where c, the channels of a thread, is 1, or 4 with `VECTORS`. No dynamic shared memory.
 typedef struct GdnConv1dParams {
-  /// Conv states: `state` is entry 0 of channel 0 of slot 0, of the type of `x`, and aligned to an element.
+  /// Conv states: `state` is entry 0 of channel 0 of slot 0, of the first type in the entry's name, and aligned to an
+  /// element.
   struct GdnPool pool;
-  /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of the type of `x`, aligned to an element.
+  /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of `dtype`, the type of the state or that of `x`,
+  /// aligned to an element.
   /// `parent` does not need the buffer: token t then sees `x[parent[t]]` before `x[t]`, and before that the
   /// parent's parent; behind a token whose parent is not in `0..t` follows the sequence's window.
   struct GdnIntermediate intermediate;
-  /// Inputs `[tokens, dim]`.
+  /// First token of each sequence, and behind the last one the number of tokens. Without a table all have `tokens`.
+  struct GdnTable cu_seqlens;
+  /// Tokens of the last draft that were accepted, of any `GdnEntry` but `U8`. Without a table the window ends with the
+  /// last entry.
+  struct GdnTable accepted;
+  /// Inputs `[tokens, dim]`, of the second type in the entry's name.
   uint64_t x;
   /// Outputs `[tokens, dim]`, of the type of `x`.
   uint64_t out;
@@ -440,10 +508,6 @@ typedef struct GdnConv1dParams {
   uint64_t weight;
   /// Bias `[dim]`; 0: none.
   uint64_t bias;
-  /// First token of each sequence, and behind the last one the number of tokens; 0: all have `tokens`.
-  uint64_t cu_seqlens;
-  /// `int32_t[N]`: tokens of the last draft that were accepted; 0: the window ends with the last entry.
-  uint64_t accepted;
   /// Elements between two tokens of `x`.
   uint32_t x_stride;
   /// Elements between two tokens of `out`.
@@ -462,6 +526,10 @@ typedef struct GdnConv1dParams {
   uint32_t n;
   /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
   uint32_t tokens;
+  /// Entries of a row of `pool.slot`, with `GDN_FLAG_ACCEPTED_SLOT`.
+  uint32_t slot_columns;
+  /// Entries of a row of `pool.write_slot`. With `GDN_FLAG_WRITE_PER_TOKEN` the states of further tokens are not stored.
+  uint32_t write_columns;
   /// `GdnDType` of `weight`.
   uint32_t weight_dtype;
   /// `GdnDType` of `bias`.
@@ -471,10 +539,12 @@ typedef struct GdnConv1dParams {
 } GdnConv1dParams;
 
 /// Argument of the `gdn_gated_rmsnorm_*` kernels: `out = x * rsqrt(mean(x^2) + eps) * weight * act(z)` over each row of
-/// V elements. Heads are packed inside a token; addresses and row pitches are multiples of 16 bytes.
+/// V elements, a head of a token. Addresses and strides are multiples of 16 bytes; in an entry that takes any V, `z` and its
+/// strides are aligned to an element. `out` may be `x` itself, with its strides, where it is of its type.
 ///
-/// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(HV * V / (8 * 32 * warps)), min(tokens, 65535),
-/// ceil(tokens / 65535))` where V is the `_kN` of the entry's name. No dynamic shared memory.
+/// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(HV * l / (32 * warps)), min(tokens, 65535),
+/// ceil(tokens / 65535))` where l, the lanes of a row, is V / 8 with V the `_kN` of the entry's name, and 32 without one. No
+/// dynamic shared memory.
 typedef struct GdnGatedRmsNormParams {
   /// `[tokens, HV, V]`, of the first type in the entry's name.
   uint64_t x;
@@ -486,12 +556,20 @@ typedef struct GdnGatedRmsNormParams {
   uint64_t out;
   /// Elements between two tokens of `x`.
   uint32_t x_stride;
+  /// Elements between two heads of `x`.
+  uint32_t x_head_stride;
   /// Elements between two tokens of `z`.
   uint32_t z_stride;
+  /// Elements between two heads of `z`.
+  uint32_t z_head_stride;
   /// Elements between two tokens of `out`.
   uint32_t out_stride;
+  /// Elements between two heads of `out`.
+  uint32_t out_head_stride;
   /// Value heads, HV.
   uint32_t hv;
+  /// Elements of a row, V: the `_kN` of the entry's name, or, in an entry without one, a multiple of 32 up to 512.
+  uint32_t v;
   /// Tokens.
   uint32_t tokens;
   /// `GdnDType` of `weight`.
@@ -513,6 +591,10 @@ static inline uint32_t gdn_head_reciprocal(uint32_t divisor) {
 #else
 #define GDN_ASSERT_LAYOUT(condition) _Static_assert(condition, #condition)
 #endif
+GDN_ASSERT_LAYOUT(sizeof(GdnTable) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnTable, address) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnTable, stride) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnTable, entry) == 12);
 GDN_ASSERT_LAYOUT(sizeof(GdnInputs) == 40);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, q) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, k) == 8);
@@ -521,7 +603,7 @@ GDN_ASSERT_LAYOUT(offsetof(GdnInputs, q_stride) == 24);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, k_stride) == 28);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, v_stride) == 32);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, reserved) == 36);
-GDN_ASSERT_LAYOUT(sizeof(GdnGate) == 64);
+GDN_ASSERT_LAYOUT(sizeof(GdnGate) == 72);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, a) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, b) == 8);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, a_log) == 16);
@@ -533,85 +615,88 @@ GDN_ASSERT_LAYOUT(offsetof(GdnGate, b_dtype) == 44);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, a_log_dtype) == 48);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, dt_bias_dtype) == 52);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, softplus_threshold) == 56);
-GDN_ASSERT_LAYOUT(offsetof(GdnGate, lower_bound) == 60);
-GDN_ASSERT_LAYOUT(sizeof(GdnPool) == 48);
+GDN_ASSERT_LAYOUT(offsetof(GdnGate, softplus_beta) == 60);
+GDN_ASSERT_LAYOUT(offsetof(GdnGate, lower_bound) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnGate, beta_scale) == 68);
+GDN_ASSERT_LAYOUT(sizeof(GdnPool) == 72);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, state) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, slot) == 8);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, write_slot) == 16);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, reset) == 24);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, pitch) == 32);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, slots) == 36);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, null_slot) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, ahead) == 44);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, write_slot) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, reset) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, pitch) == 56);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, slots) == 60);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, null_slot) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, ahead) == 68);
 GDN_ASSERT_LAYOUT(sizeof(GdnLayer) == 32);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, h) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, hv) == 4);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, v) == 8);
-GDN_ASSERT_LAYOUT(offsetof(GdnLayer, tiles_log2) == 12);
+GDN_ASSERT_LAYOUT(offsetof(GdnLayer, tiles_reciprocal) == 12);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, head_reciprocal) == 16);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, flags) == 20);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, scale) == 24);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, eps) == 28);
-GDN_ASSERT_LAYOUT(sizeof(GdnDecodeParams) == 200);
+GDN_ASSERT_LAYOUT(sizeof(GdnDecodeParams) == 232);
 GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, inputs) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, gate) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, pool) == 104);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out) == 152);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out_stride) == 160);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, n) == 164);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, layer) == 168);
-GDN_ASSERT_LAYOUT(sizeof(GdnTarget) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, pool) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out) == 184);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out_stride) == 192);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, n) == 196);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, layer) == 200);
+GDN_ASSERT_LAYOUT(sizeof(GdnTarget) == 16);
 GDN_ASSERT_LAYOUT(offsetof(GdnTarget, state) == 0);
-GDN_ASSERT_LAYOUT(offsetof(GdnTarget, slot) == 8);
-GDN_ASSERT_LAYOUT(offsetof(GdnTarget, pitch) == 16);
-GDN_ASSERT_LAYOUT(offsetof(GdnTarget, slots) == 20);
-GDN_ASSERT_LAYOUT(sizeof(GdnIntermediate) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnTarget, pitch) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnTarget, slots) == 12);
+GDN_ASSERT_LAYOUT(sizeof(GdnIntermediate) == 56);
 GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, state) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, row) == 8);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, parent) == 16);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, pitch) == 24);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, rows) == 28);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, steps) == 32);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, parent_stride) == 36);
-GDN_ASSERT_LAYOUT(sizeof(GdnRecurrentParams) == 288);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, parent) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, pitch) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, rows) == 44);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, steps) == 48);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, dtype) == 52);
+GDN_ASSERT_LAYOUT(sizeof(GdnRecurrentParams) == 352);
 GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, inputs) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, gate) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, pool) == 104);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, target) == 152);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, intermediate) == 176);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, cu_seqlens) == 216);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, accepted) == 224);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out) == 232);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out_stride) == 240);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, n) == 244);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, tokens) == 248);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, slot_stride) == 252);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, layer) == 256);
-GDN_ASSERT_LAYOUT(sizeof(GdnSlots) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, pool) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, target) == 184);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, intermediate) == 200);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, cu_seqlens) == 256);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, accepted) == 272);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out) == 288);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out_stride) == 296);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, n) == 300);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, tokens) == 304);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, slot_columns) == 308);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, write_columns) == 312);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, reserved) == 316);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, layer) == 320);
+GDN_ASSERT_LAYOUT(sizeof(GdnSlots) == 40);
 GDN_ASSERT_LAYOUT(offsetof(GdnSlots, state) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnSlots, slot) == 8);
-GDN_ASSERT_LAYOUT(offsetof(GdnSlots, pitch) == 16);
-GDN_ASSERT_LAYOUT(offsetof(GdnSlots, slots) == 20);
-GDN_ASSERT_LAYOUT(offsetof(GdnSlots, null_slot) == 24);
-GDN_ASSERT_LAYOUT(offsetof(GdnSlots, reserved) == 28);
-GDN_ASSERT_LAYOUT(sizeof(GdnCopyStateParams) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, pitch) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, slots) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, null_slot) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnSlots, reserved) == 36);
+GDN_ASSERT_LAYOUT(sizeof(GdnCopyStateParams) == 112);
 GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, source) == 0);
-GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, target) == 32);
-GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, accepted) == 64);
-GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, step_pitch) == 72);
-GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, steps) == 76);
-GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, vectors) == 80);
-GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, n) == 84);
-GDN_ASSERT_LAYOUT(sizeof(GdnConvertLayoutParams) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, target) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, accepted) == 80);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, step_pitch) == 96);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, steps) == 100);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, vectors) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnCopyStateParams, n) == 108);
+GDN_ASSERT_LAYOUT(sizeof(GdnConvertLayoutParams) == 104);
 GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, source) == 0);
-GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, target) == 32);
-GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, n) == 64);
-GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, heads) == 68);
-GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, rows) == 72);
-GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, columns) == 76);
-GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, tiles_reciprocal) == 80);
-GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, columns_reciprocal) == 84);
-GDN_ASSERT_LAYOUT(sizeof(GdnUnpackQkvzParams) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, target) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, n) == 80);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, heads) == 84);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, rows) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, columns) == 92);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, tiles_reciprocal) == 96);
+GDN_ASSERT_LAYOUT(offsetof(GdnConvertLayoutParams, columns_reciprocal) == 100);
+GDN_ASSERT_LAYOUT(sizeof(GdnUnpackQkvzParams) == 112);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, qkvz) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ba) == 8);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, mixed_qkv) == 16);
@@ -628,44 +713,52 @@ GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ba_dtype) == 72);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, n) == 76);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, h) == 80);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ratio) == 84);
-GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, k_log2) == 88);
-GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, v_log2) == 92);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, k_vectors) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, v_vectors) == 92);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, ratio_reciprocal) == 96);
-GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, reserved) == 100);
-GDN_ASSERT_LAYOUT(sizeof(GdnConv1dParams) == 184);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, k_reciprocal) == 100);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, v_reciprocal) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, reserved) == 108);
+GDN_ASSERT_LAYOUT(sizeof(GdnConv1dParams) == 248);
 GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, pool) == 0);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, intermediate) == 48);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x) == 88);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out) == 96);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight) == 104);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias) == 112);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, cu_seqlens) == 120);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, accepted) == 128);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x_stride) == 136);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out_stride) == 140);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, channel_stride) == 144);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tap_stride) == 148);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, len) == 152);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, dim) == 156);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, width) == 160);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, n) == 164);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tokens) == 168);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight_dtype) == 172);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias_dtype) == 176);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, flags) == 180);
-GDN_ASSERT_LAYOUT(sizeof(GdnGatedRmsNormParams) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, intermediate) == 72);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, cu_seqlens) == 128);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, accepted) == 144);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x) == 160);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out) == 168);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight) == 176);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias) == 184);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x_stride) == 192);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out_stride) == 196);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, channel_stride) == 200);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tap_stride) == 204);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, len) == 208);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, dim) == 212);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, width) == 216);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, n) == 220);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tokens) == 224);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, slot_columns) == 228);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, write_columns) == 232);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight_dtype) == 236);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias_dtype) == 240);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, flags) == 244);
+GDN_ASSERT_LAYOUT(sizeof(GdnGatedRmsNormParams) == 80);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, x) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, z) == 8);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, weight) == 16);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, out) == 24);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, x_stride) == 32);
-GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, z_stride) == 36);
-GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, out_stride) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, hv) == 44);
-GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, tokens) == 48);
-GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, weight_dtype) == 52);
-GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, eps) == 56);
-GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, flags) == 60);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, x_head_stride) == 36);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, z_stride) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, z_head_stride) == 44);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, out_stride) == 48);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, out_head_stride) == 52);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, hv) == 56);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, v) == 60);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, tokens) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, weight_dtype) == 68);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, eps) == 72);
+GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, flags) == 76);
 #undef GDN_ASSERT_LAYOUT
 
 #endif // GDN_H

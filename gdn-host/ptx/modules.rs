@@ -11,11 +11,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "4454c286ed8642bd94a30e04e214915c9c1aa12d2630d31217442db9d80e185b",
+        sha256: "64a258c3761957d4eaa1a0698f09681ba4351a417e872f537c9a6499f922e596",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -23,11 +23,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "124fbf3a4788f60c51f0da1de166da79b0fcbd54cd3dbd03e73cf4dd11915a49",
+        sha256: "15a2d59dccc704af07015aef5a0131d9d3b06afa5836ab835c17cae0207c05e1",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -35,11 +35,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "e1c480a1a32c773d119519d0ec98acae32379284e6185698f278b0fccfd1c97f",
+        sha256: "3e1198706290a90c08266f01963862e7aa3fa8c2d222d677d9dbf27f4f7999bf",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -47,11 +47,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "009d10166d67cf1ef5cebeb62287b341fc2ccbba1b0fbc056c8c23cc273d5397",
+        sha256: "6ba435075b841c3fd56cce82cd6acfefb2cf7f8c750602937276224d54b7d830",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -59,11 +59,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "2e8d124afd7dfa74d5bdf89fa2139173f2e143d2a174beaced4c7f8c874f1e04",
+        sha256: "16b8036b4e7f56ac9d44b22b9bc3ad9e1bd5ca8bc25c172cf9ef4fdacf955a06",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -71,11 +71,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "a0575940b3dc2579950b853c969483bee2a33e52478a04280b86bf1b0c9496f4",
+        sha256: "c08a76f36e6fa6798b22fb24fbec90ae622048a783f796ac7a535d10ffea3de6",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -83,11 +83,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "3e95806672cb3db5957d02f705e9462a8b3a37447b988d4306326f391e54412b",
+        sha256: "47d963cdb0e36001eeadae621c5508237abbf9f376e269bdcc2a538133bbedb7",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -95,11 +95,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "a209bf662e956c6ac2a5f793b5ff0454bfbd3bec040992d9e0aa43c2ada622bd",
+        sha256: "4c679f151953019bad3979f8f92ab946eb24e3f738c6dd78202bb4fdb38c1d30",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -107,11 +107,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d356d4d3825c4d76156f7a2c9c80c0ce7d2c00e2944d48efb18994349a2b430d",
+        sha256: "078bb6478af32e380ca1a5d582d1c7b0b7d8a5c22d6659c2e3e6fef4de057866",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -119,11 +119,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "397569d477b8b84a43edddea4cbd099e0af72c0de8dd78fbae80fc44496565a9",
+        sha256: "8de428d85bd086676a0f7ebfdc85943be1304d41c970fead58925c58c7cf3867",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -131,11 +131,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "55b95c9729aa1d5ffe991ca85b661d04267d2d018deeb8c70bbd1b4fa1f1b8a9",
+        sha256: "57a3db4bcf65abb07afc49aa069bc8f93eb97a90ed787a64541cbd7ee323ec8e",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -143,11 +143,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "51596938576dae963b25f26f3819d272dce7044a22ed5afc608c62d667cb66c0",
+        sha256: "6a9a458c4cf1398b10b4deb47b606c59bcfd04badfd5df34f9e438d56023627a",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -155,11 +155,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "dc2df677efd003b7b6608bcb20657d166749a37f548a4a886c318b767efd3fd4",
+        sha256: "b332cf1a3a7030f3f076e596bfc690533adce50a53bcad3cee5a003e33b7aaa6",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -167,11 +167,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "00d8392928b2be7f7e7f2c3c82dda226b55d6338a73ec7870f5fcc021a2cbdc4",
+        sha256: "57a2202c784f598a3c63e91f984da4781f1496a169907401bc0cb638da03b84f",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -179,11 +179,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "9f00f6ffc8013559a0c6d2cf32936446f0c003b014ab856aa2be831033f80399",
+        sha256: "46574c33535d29564ccfeb70f9b1a35a2634ce2b2f30363a6880793f1cf667e5",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -191,11 +191,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "f9e29758ae14b41334c8acf99a4ad2ce99d474d332d43b112b0afc16f0993e56",
+        sha256: "ba8670823ba0c82b27959b389892150c08b8d2ac8412b0b9f976b68328ca8884",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -203,11 +203,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "3fb30cd90abf5ceea3dc1bb45d3f9da90386f04e6490bf298cab054357ffb5ab",
+        sha256: "4c4c95a2e7a35be80f5d8070ab3476b810e2a1324de64e0e94c6769e5087d4ed",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -215,11 +215,80 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "25e1f38f3147127dbba74d519ec175d10ee946d9abf85e9d55d8e8b78b228bf1",
+        sha256: "67682ba5991da2f4a0f750bb2a3f00e69aef085654214a4bb91455452f5cefad",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_f32_f32_k96",
+        file: "decode_f32_f32_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
+        sha256: "dca6530e616621317dfb2094e71005316230935050482dd251d335e20862d436",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k96_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_f32_bf16_k96",
+        file: "decode_f32_bf16_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
+        sha256: "18226809ccd847ceda9064b0b2ac4f46cf7de11275e452cfb222e25e9ead3305",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k96_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_bf16_bf16_k96",
+        file: "decode_bf16_bf16_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
+        sha256: "0a3d14bb357024aaa16d8030fac7a305773c235fc990fd8d9982eb14947321f1",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k96_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_f32_f32_k256",
+        file: "decode_f32_f32_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
+        sha256: "4c14dfb922182b4f0735614d34b3d80839e732cac185d71495bdd0b31b5dc5e1",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_f32_bf16_k256",
+        file: "decode_f32_bf16_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
+        sha256: "749558747b8329b26d7130abc1a1142bc475ef033a52ee79b7ed666b99ca8ad2",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_bf16_bf16_k256",
+        file: "decode_bf16_bf16_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
+        sha256: "45da3d8f829731b23aee11bbeaab11c01b95ab2fc89e2fc5d5a63efc9dc8f195",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -227,11 +296,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "6d6d3396dc78add2fe93f63eb801cf8a781233a09992bf90249537680a7da594",
+        sha256: "01d4dd2340f35ebf7fcf5f8711ee3b27a858b915ff97983296682089578548a1",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -239,11 +308,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "ee518dc2865c675db6d56d415df2908918d93cb1a5698eac09a86c926583f604",
+        sha256: "91ec994fe18ac8e77d37419d947eb058cc79bdede63bac769ae76e60bfb7784e",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -251,11 +320,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "ec13525383c14ee5570fed1f4b49f285c900b9384dc5d1440491a4073cd88bba",
+        sha256: "104111562e16df7388705a61edca1ce44c174d5630b32e3c6836f99e3b235929",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -263,12 +332,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "7b278899d7ac783539664958606c06fc9290e58b33b88f7b3abc8edefd0407d9",
+        sha256: "4afff3a924f344425772a4eb790e6cf9b16b933c7b23883e4d32907b3a92f1e3",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -276,12 +345,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "7f6e0cb6bfead097778338a957bc806e62158c0adec6765ca681bae5cf49ce75",
+        sha256: "cc0bf5cc84e92d79ab1a2f57ae093e115f47daaca723a0ad02146d916b48b4dc",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -289,11 +358,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "48ed8be4f23d01a5742d297921f889274c65b9fd6f7e2b6c5c4e003ec949b30d",
+        sha256: "5da59b7a9dd7c74ba63be2804d1bc38234c472158762f8e80681f5442c809559",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -301,11 +370,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "dd494e8d59d3810f5c56515b216d0490e0a51b7437c0aca281e6df9c0049c413",
+        sha256: "caf09043d6e970e8cea3171deebf96bdbc7c36690004eed6657c870cd6b5737c",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -313,11 +382,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "8732c81bb883fa2666546bd1547180342765fb40b23de7c03407ec116c2229d5",
+        sha256: "a56e9d32e1e54a30da54bb82f9480404715846068f51503d9ea786c711e3daa1",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -325,11 +394,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "e880264d1186542b78d06bcb505b2da915fcf15c543e82537b6a386b35a0731c",
+        sha256: "74cf2e6bcf4646b3b80892fac4ad62098fcf88f9e1253ebbabb3d408d5f4808c",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -337,11 +406,103 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "c6d1bf1336c87fb931a7e0db44bca00d11a6baa4628731a7caef088d3aa1bd71",
+        sha256: "91cadaf9d522c3fe5c57dc04c194edbe34bed89d2e056b7d50d9069294212262",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f16_bf16_k128",
+        file: "decode_kv_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "80c200537594e06bad4905ab362cf9fd5105d0d798e84cd298ee706cc389fcd6",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f16_bf16_k64",
+        file: "decode_kv_f16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "eb39515e253027314bd953a4f05ce9102dd2e6a15f6f3650b67d67b75d93bf86",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f32_f32_k96",
+        file: "decode_kv_f32_f32_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
+        sha256: "144c2315f9628ec183f8965ef4327ac61112b4c75c8ee81700f4318d26898dd0",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k96_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f32_bf16_k96",
+        file: "decode_kv_f32_bf16_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
+        sha256: "7227892f4f2035ba4c6cac46a57791fef69bc1fc5ec1f3843f5139129d6f01be",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k96_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_bf16_bf16_k96",
+        file: "decode_kv_bf16_bf16_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
+        sha256: "4e91e52707c2d0be39d2ce85f24274b1e2c5f95de6a417700017db16af85c23e",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k96_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f32_f32_k256",
+        file: "decode_kv_f32_f32_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
+        sha256: "355787a2d2a3198c414ee9fba74aa8050b893ba03af505fbed35fc3a48a47264",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f32_bf16_k256",
+        file: "decode_kv_f32_bf16_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
+        sha256: "390e3ef4383583f7f807576ced352f492427e8ea69ec761ec706080eb1c24ad6",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_bf16_bf16_k256",
+        file: "decode_kv_bf16_bf16_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
+        sha256: "98e357338b659848bcd708f49350f52f61f5f7f3f2be6506026e7adf32d02e2c",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k256_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -349,11 +510,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "8fb21a29e419efdd69642f5aa3aec62719ff6cafbad64ee5fe98912130c23a45",
+        sha256: "b407ff812658f02616264b498b1cc252601d6a0af0e3c482447c498a1753dd31",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -361,11 +522,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "400acaca2ea9244e3b515a17e00e6aad7f055df6dc505b600734eb7bd85fc02b",
+        sha256: "cc12669049fce443ee441c479aedbacec7bf1a92dedec03c24ec3167bbe11398",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -373,11 +534,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "ddf2fc4ae2c31214d475b149679af18aff3697b875e1600d3e333ecbe817c418",
+        sha256: "38295d43aea0066bc86a11e73458211ff333ef14cf4eaf9f86ef94a704dc828b",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -385,11 +546,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "9774b09f94168f786d2b73da5358a815b512b4bb808c0df1d2cef0a470603f2f",
+        sha256: "8a105b2997a3ae7b16abe2f66b59bbd5785fe44d8e6ae4205c7146859340f9f5",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -397,11 +558,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "c06db0ec687c7541849fc0df8ff53aecd086a9a5d19b3263daf05165bd0a084f",
+        sha256: "d9eccfec392a7601d0fcbfe715b9dbea69f5e26d0d3e20aa1bad8176fdda6a9e",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -409,11 +570,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "f0855e2bd1ef788d1f81230463a998fe54805eec0eef38a9bfd0717ed588b558",
+        sha256: "05013292bb4bbcef7df7d51fc752c62686c0493a685d5da96e7d98dd6318a6cf",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -421,11 +582,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "6fa1df0dd398ebd1fd03b931833731c6183350d6bfcbc1e0aa52ff29c683786e",
+        sha256: "e8f2dc0d1b94acd69c7e9fdcec096333cd6ab5a3799d460c96b911f08cd5dffa",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -433,11 +594,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "ecddf2348055dcc5e5385d41bf47691d41d8a67ae27b5d1d6f38fea27fba7394",
+        sha256: "99fe8624aec4257e09497c5225b079fcfa6e49e3c4fdd69bb6d4f96d8209781e",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -445,11 +606,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "a504e1bf079f759b22cb69adad560d75b5d7fca775f101f292862e2e2c4c8d41",
+        sha256: "460f8d4dea2bf7491588cff26a063fc08f7522acc884ed69cc03a28e8fc30ede",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -457,11 +618,66 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "b769eb0ef608c6c1ceed2fb4467732746ccf41998ac939854fe9abe720c38fbd",
+        sha256: "401f278e1b8c9e842f9aa61d1cd2bf581683b0cfeb9cf98639e703fa5b15ea51",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_f16_bf16_k128",
+        file: "kda_decode_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "927378c9b61ef8ed563417034670235b1f17a0e79e73caea3e7b57162777f3a5",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_bf16_f32_k128",
+        file: "kda_decode_bf16_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
+        sha256: "4a810cd48ed8243e381f8b207da9c9624254a35055aa8192c59a1be6af3a287f",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_bf16_f16_k128",
+        file: "kda_decode_bf16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
+        sha256: "fcc4a741cb5d3a6dd48aeac1673f9ed71f12e48e53bdac9d03936bb5e5922e1c",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_f16_f32_k128",
+        file: "kda_decode_f16_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
+        sha256: "f0a3a064ba2a7114b83936903962d21f49d1c423c99f590e0db234fa8beb2086",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_f16_bf16_k64",
+        file: "kda_decode_f16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "fe8c19bbefd1784c5844c1e73010a035e87f6741616c109293656f82247aed01",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -469,11 +685,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "4eac4c1693c65d8368bdb8e2c6849120e3950237ce2fd9140d5dcc067c70cf3e",
+        sha256: "4e42bdc2350be95763197e621cfae178287e402b9c1be7f57a23cb85c137532c",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -481,11 +697,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "836e88fb31745f6cf3588a706dc5884f226c5fece436338428de228122b14165",
+        sha256: "03a131b9794de3a5ca1b72dfcedd5afd67279fcef0c3f904570a4f06ec1aaa80",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -493,11 +709,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "dd899c10e64919c10d6451e4e6702cf30d095de52ddbe3323fe89fc96112be8a",
+        sha256: "586b80826f8e6eda30e1d23a8c8c6b3d9423ad193f5d48158793ed0248685010",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -505,12 +721,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "0e504983273e74fcc8ca9da6c3aa10957d26138b7d424eb66a8e1f07f17bfc4c",
+        sha256: "1499156f79243131763d2e249d1e195702c262b48b0874c919b1cd6f31132bf6",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -518,12 +734,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "5405241425a4ac92e70ebaaaa793d340d91a543ff204cc671b0684fca4f05366",
+        sha256: "cde4e68423fab72b54f6e87386601cb0fec6bcefd948f93f473345089fcce1ae",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -531,11 +747,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "7472462e9810c89a9a14c96ff046bfc3d3ff9915a9d09f8cf7a8833b61e7ab5e",
+        sha256: "08bfc04ebd14397bc47ba038f66aba5031179b82735cfaa843045f08f8693490",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -543,11 +759,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "1c08702976a3504f141924efd1ea605afb7e68c009f95dc2ff22a32d805b3a26",
+        sha256: "7b6377bf6098419d9cd3b87bbce51fce49f842f07dcf6ca6285970a36dea54c9",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -555,11 +771,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "44f97edeb46cb5e95f04e42f0f6704e6aa2b02523f214a1c5144f9d5bd225cdd",
+        sha256: "8722ebd665b71d77b315e6a9d49907ec7daf9a39fe585be70549b31930ea752b",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -567,11 +783,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "63f4bce668d7f383fbdc24575e27ba415ae1cd6255b07e2afb73ff7fe33f98ef",
+        sha256: "03c9720f5d5e202bb5096b8ebed050d8f82a6f6452a89d21acc8397b4c76b352",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -579,11 +795,33 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "01090404aa8e33335fbe65b25615a07edb33b90338475b5ddcaa7b1bde1ae47d",
+        sha256: "245a7343777421ac9ac76f6634e4e77fbf19ad8d7e303ed271025a021651b518",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_kv_f16_bf16_k128",
+        file: "kda_decode_kv_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "ddac392cc5fc6774a0aa02ef02cd8c3b07ce716cee460881cfbe75362c92c14a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_kv_f16_bf16_k64",
+        file: "kda_decode_kv_f16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "6bd9dd297720cec8c9889a73f5bf496c643502b1d458cfaea00969a97e7b258b",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -591,10 +829,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "7837ef67f20f8ba144b4624059256925219cb9878c2bb222121367f82588ae08",
+        sha256: "a51c6e7b6c8061185cd50e1767c74f26da7e871c1507a962b5846a995fa9c6d1",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -602,10 +840,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "ac2d5c33a13b9c30167b8908c3e173962bb673d9b129e52cc3bfa1f3d55feb90",
+        sha256: "87489a607d4f1e6603154f2ae4598bac7a814cbdccddd3315fbe2be7ddacccb0",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -613,10 +851,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "7b3c8076f09afabd0d2296c5c93f348cbce20adedfa4a59dfba456a005cbdaee",
+        sha256: "4d984f48e5225db0bca8696d965b002daab323a7a5272733c3202c2aa3f6e3ec",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -624,11 +862,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "2a606e90bbcb8248f0b052f40575fcfeb2b0ec375c1b1556cc97987b3395a745",
+        sha256: "c186038aa692e4efd14322a9570a55702f22672f5fd6d537edd80f32c4b74c5f",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -636,11 +874,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "fff113686a690e3035b19014b43ab1a38e6f091902f5b2363448abe17c90e166",
+        sha256: "5120ea84647d8c10ad58e167e55fa810d09a8ff2f382fe7c08a13e2e089f9040",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -648,10 +886,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "5b005f31b7d3066d5dc69d25e84756df5c0a4d0a2b402adcc2d713a82d454646",
+        sha256: "e83eb6dbceb6098bd7e97d8fb56745bb54837d6860b27a38a6d594d69f6a39a6",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -659,10 +897,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "1a3a54ed0e357bea4e3d28f3935078e3164ff51d2f3d630cf5cd7fb616cd77f4",
+        sha256: "3858062d22b396c31a24f7e32bd8323cb5f454527ce50b6ca9ddb341ad98cf4c",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -670,10 +908,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "2e995045e9c847a17dcfb67c69ff215b9d54c9bc9208c436c36f7a1ab5ee50b4",
+        sha256: "c68e5cc54f0d76b94fbd8e7b79647011c31ac4a77b4454685b44a6bfee0c8ac4",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -681,11 +919,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "ae26102dadd50d21196435e4f7d8e2e59793202f34ca4590265b1f7810584cfd",
+        sha256: "2c1afdc3dbb84251f29cd0acbc37bd7f6122f619da3256e45097088f380337cd",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -693,11 +931,132 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "246fedbd1503ca944be36526fadeadca007104270df84c96a1e0c89b5ba22b8e",
+        sha256: "f8d9aaaf9fc0de31ab9327d4a73d8e3d31f77a08c43277dfea132f5ad8afb61c",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f16_bf16_k128",
+        file: "recurrent_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "c8e76fac55628a7914a294b0cdb18004853db454f0eb95371b7150419772bd7f",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_bf16_f32_k128",
+        file: "recurrent_bf16_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
+        sha256: "7edea3a87a6d4c8d643e74d4085f906ad9924ec0989280783d68ad0ed40c5897",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_bf16_f16_k128",
+        file: "recurrent_bf16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
+        sha256: "44ff49b4f0f996edf4bf424ad62e2395ca570061ec4cc96372164edd97a795af",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f16_f32_k128",
+        file: "recurrent_f16_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
+        sha256: "75df6bc402702243e3c988721c7bb318726923c5f88dd7d281fc78350a8d3d52",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f16_bf16_k64",
+        file: "recurrent_f16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "9a01c437d4a84242b5e62b3731e89dc119c55adfbeab71bfd8f8bf68e86bb3b3",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f32_f32_k96",
+        file: "recurrent_f32_f32_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
+        sha256: "72b397b718c9e78e6e755c5b0b2a9e41fafa4343e8597fa01b3c64ba3577e21d",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f32_bf16_k96",
+        file: "recurrent_f32_bf16_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
+        sha256: "b8916667acc84ec9a25898944e16ce296d94399ff633be626e8a957774aa5de7",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_bf16_bf16_k96",
+        file: "recurrent_bf16_bf16_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
+        sha256: "8af48126c1c34cc910df99f85dec657e4b56d5c11fe2559fad4e6b6f1f31db41",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k96_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f32_f32_k256",
+        file: "recurrent_f32_f32_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
+        sha256: "8aa925c2ed72b06e0443836b5f2dfd078505f8d57b491ff68c9814b7e5236625",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f32_bf16_k256",
+        file: "recurrent_f32_bf16_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
+        sha256: "44fb680fcc1f1f8444a522104c18ff0dcff7148246fe0426e3f9a5484b3e4ff5",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_bf16_bf16_k256",
+        file: "recurrent_bf16_bf16_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
+        sha256: "501e4e0e812b967e147c38352258c37a1dcb6013b649a7c09765a19a02e53317",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k256_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -705,10 +1064,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "f44d1c3691f736dbbae7e21ee2c655f5319ef4d0881b12d2aefeafc3d162a8d4",
+        sha256: "ab67c32d66723845468aa978c5923f4d45bfb521bffdad2498c1996aa2203f96",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -716,11 +1075,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "2c54f8b040b73dd86fa5a464d342831f352f9704c8525e10474be14695cab51a",
+        sha256: "033b2626ad149b3a697f7e5286dbf58ed73de3d3eaeb2b806a71028414bb2615",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -728,11 +1087,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "8e8b954894c90bd7c31dbcdb930cfce7f228325cf12e4beb747463f74b4951f4",
+        sha256: "598ec04ec09afd9e8ec9ccde62aec43ca5a2864bdd0da5e894f577bd35c1ed17",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -740,11 +1099,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "f604b7ad557598eedc9b4d77dcd3c434819d46fdc63dfd61197aad04a3fea3c0",
+        sha256: "c725ec5dad2a9f65cc23ba2a55af03e9e2844b68cf7029a11c1b21e5630b517f",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -752,11 +1111,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "128990c877eee9063c741f36d56007d78dece8f24c5567e95392aaf7d083a2f8",
+        sha256: "7b2b20308aa1d07bc7904bd2d5ca6dfc06ca46958253e6247ee2e2172b03451f",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -764,10 +1123,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "201e8b4f3ed9a06236453f3501c4c202c215ffc9f445f8f7eade7bb6f2c78f5d",
+        sha256: "1671f22f78a2a46d9c74cdf10e7d3c1632ca261e36ef6e54006b213f976828f5",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -775,10 +1134,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "0ab5bb2aa14eb21c834e748dedd856025a7b34a27ae461094d8bb80d7ad62808",
+        sha256: "6ec794355d48d621ab20f815d01a94535bfddbc9f351853e83d566959f89336c",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -786,10 +1145,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "fb68151697d19e84ccad4a7ee221afa0630a1d6db975f8c62bc59abb33d4e8f3",
+        sha256: "7113194a54293b5a6a7d8cfd322c70db4c6523f51648085c924a9e454828ceaf",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -797,10 +1156,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "23b856e7c7124d0b0276057801c1158e4d542870870e886822f359ae73bffe4c",
+        sha256: "70923d3d35213acf05b586f884016f46bd44526bf22eac01116947b6c526a6cb",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r16", rows: 16, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -808,10 +1168,99 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "9342bee4ec548307325c70fa779c144f7344248e692edde779346cfd0a449c8f",
+        sha256: "6b388e77420efc13d5e4696bc5c7ff64a76b865d7260bdd1e3779c9802d5ca77",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f16_bf16_k128",
+        file: "recurrent_kv_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "5d695e6eea592a188f5e02dcd7332975d2fd36db4c4cb6cdb870d1ba10308ad7",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f16_bf16_k64",
+        file: "recurrent_kv_f16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "a2877a02d6879d7e57b26219d58db92489aefaaba69595df44f3feaf074c6a52",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f32_f32_k96",
+        file: "recurrent_kv_f32_f32_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
+        sha256: "f2eddebb1d2a5fedc3e7a90877b01645232d6f73c52d811f2f0236c4bbe39cc9",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f32_bf16_k96",
+        file: "recurrent_kv_f32_bf16_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
+        sha256: "9718af3585d32d86b0948cdfd71fa9952f9379ebd7bc7f31bee208353afaf0d6",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_bf16_bf16_k96",
+        file: "recurrent_kv_bf16_bf16_k96.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
+        sha256: "114125b01bed0e85a0e269a457d3290be8407f1ef487b2e19675f7b53f392d9e",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f32_f32_k256",
+        file: "recurrent_kv_f32_f32_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
+        sha256: "8e7781c3ee4b4f456cfbd2f0a2427b075725b2a4aed9d701d12f0353ab027add",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f32_bf16_k256",
+        file: "recurrent_kv_f32_bf16_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
+        sha256: "6849f2dfa2a7dc63ee696eaae5345cf2e654fe8d954402ed7bd545ad02f29e42",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_bf16_bf16_k256",
+        file: "recurrent_kv_bf16_bf16_k256.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
+        sha256: "b3c79e2d333b56b46afe4083a32e495713f98185bc5bd2b81a7bad2449458ec5",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -819,10 +1268,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "22cb13454499a769eabc2760ed3589fbe21bef9d0c722550e1f50399547583eb",
+        sha256: "22b32e9fa7e61cba3a983f1e8c8aa60090075ca8ec0541ff7a22d77af05a510a",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -830,10 +1279,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "3f9b8d0833ce839b45663936e9b86e62c522402530cff4bae46cfc0e349d35cb",
+        sha256: "485fa97d55236aa1ece920e491dcc9ab58424729460c8980baccf38c65073b1a",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -841,10 +1290,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "a325bc16fef22a7bcfd4970a49ebe8450062644d4c3fb02984b2ce37b806ce76",
+        sha256: "457bc48543cb6fe70dfe9d667218690b232836f3f37411cd10a3157081f8b27b",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -852,11 +1301,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "c9f123ea877f5a240dde2f1063362b3038971dc10ac95a972814955dbdb4f058",
+        sha256: "d84aa7c1db29289b694df7a1daa3aedf97870b47dd199a6933c021665da3cd27",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -864,11 +1313,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "0ac5aa1931435db7753c2931ee23e25b10a2a5aa901f0dcf6a93614169bd4685",
+        sha256: "b211d18d6caaecc507e00439655ffebe5b5fad33814cf7339a9c7a1b2ec44483",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -876,10 +1325,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "2fe563b8bab0d03afd93fe21cf24ac661537a34df55eb7f09e8bf22359f2f4af",
+        sha256: "cc5df741d6b663db05048e6f339ea4c8bb71e65682ac56b8786ce2bb84c23760",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -887,10 +1336,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "0fc71363e400bc730aa01e04fb14b927bba303cec11a72fd4ca4ba63d013cb33",
+        sha256: "22d6b4e0745e4af2ca5bb529eadc28fbcc03a7bc5b747f51da3ec4e936953089",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -898,10 +1347,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "8cc7a731349daa7eec5de423c9acc6e74f407170e194ede441dc574ee90bc353",
+        sha256: "66a5d38c770ad3392df85a1ba028b705ec7f39785c9c8da6169363b9189bbdf1",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -909,11 +1358,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "0ad62f71b1ed343fb224ca255a0d3a5495087d1d84cc43d528dcfee0b65f27ec",
+        sha256: "f1ca7a5d058c8f8af356535574faba791837d20a2327faba7faa7f2ec4deb428",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -921,11 +1370,66 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "87c619bb09d04e588a5a7387b1a205743e9229b683fc0e8ea5d7595d8951b87b",
+        sha256: "09ed8e9d02f4bd1a34cae5ee5cade610119062f86e0a7910e01a4339b78f66a3",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_f16_bf16_k128",
+        file: "kda_recurrent_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "763454e37dcc127bf87356324727d8dc9474b281185d79f71f19320a0612a19f",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_bf16_f32_k128",
+        file: "kda_recurrent_bf16_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
+        sha256: "b2f66748ecd5ba3fd44f6be170e65b100faa31d2ccebeff4a90fb79459193d99",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_bf16_f16_k128",
+        file: "kda_recurrent_bf16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
+        sha256: "27f7ae15762e4bd9c456b3142cde227f35140ebed532b7d9d245c7993d2b76f4",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_f16_f32_k128",
+        file: "kda_recurrent_f16_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
+        sha256: "c61b3f9250df80c37ec21c33647a6bb2fb8c73533832f5b4a4f4300904986476",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_f16_bf16_k64",
+        file: "kda_recurrent_f16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "5bff00463933526392ea66ea1c7346a7823aa3bec5959fec70dd345eab95b594",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -933,10 +1437,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "a7a13b6fe54bfb3c9482e7bae4127ffe24f93e6701b7810b69575a269e244500",
+        sha256: "2b3c9eef1bd6ca6869b655f1ddec6a7699240bb9c7ef68149bd5474c6cb3f314",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -944,11 +1448,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "d089b358de8dff9d988ee46f7983a774341d0399593172c8e13cb1dd98625aa5",
+        sha256: "3d2bb8bff5d50554fc4eee7de0d1e90deda26b41f43be3c9e48fe60afdaf2e84",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -956,11 +1460,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "cd253ea0f7ec7e3440662ddc9b4f62d99b82161d02a5e2bbeaa463c9ef6bc4b3",
+        sha256: "264eefc01e101b565949bcd2fd552d9427602ac1d1b650351036e273db592de9",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -968,11 +1472,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "5c9d19de8d71f9374c5a57686e92e25cd21a6675aef180b1f9847a4abcc96201",
+        sha256: "90092dad04d438dfe7e5ce49f16381cccc96c920e080e6b3a09949564bf4a8f0",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -980,11 +1484,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "6894589e09a89494f95b8a4519912da7b8eed97c68c61d5b3fd6d31f0a683cd0",
+        sha256: "d9dbc088e888f319d0286b895d46218ee5230f1ea1c5d94663d2f22200af1276",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -992,10 +1496,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "01e998077478db2f3c03d1ba726b576da9edb3f68c72567913ffaed11c336561",
+        sha256: "1f8663d032749078b8bb5e25f65f7aacb4f9b3714e5d824fd2e1aecc9ca3c9ef",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1003,10 +1507,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "277a4587da1c14c1d59de17cd1c983423f16b2eca1b075a88b542a6bdd1b8bea",
+        sha256: "f62b878e2aa6c8bb16dec07e42a0d2ed4dbc7d49d2f2a83873221fc32f30a6da",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1014,10 +1518,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "04bbbec31d9839750669c0e83c6b93014e566473fbe6e7b89196660fd93cf7ca",
+        sha256: "966172973d49dd6e2b2e6c2710ebf9e34dc621fe97149a30bffce55a03ad7896",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1025,10 +1529,11 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "cd3de87968e691634569d1929526b0e0b3bad548f869bdef243a40906612e4e6",
+        sha256: "153657ad0bba3ab616a42df104fb0dd748fea8312ee6a4c876d32137874f5a26",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r16", rows: 16, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1036,10 +1541,33 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "71445ed9b24f679d3acd33cc32d0ac10c510a22efe496983ff3ce14c4c16c58c",
+        sha256: "67597c17200bf30e3254bc06c164527a491d4041e2987c274873a1669ced9857",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_kv_f16_bf16_k128",
+        file: "kda_recurrent_kv_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "b82146318e3bf414ecb6514b401cb17884f815d02bc4af5d6a0a3fa964bfac7e",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_kv_f16_bf16_k64",
+        file: "kda_recurrent_kv_f16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "169203c2f112ce04c6edb63c1d90dcd2f86749182bf9449292db669535f61481",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1047,10 +1575,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: CopyState, family: None, layout: None, state: None, io: None, k: 0 },
-        sha256: "a0688cf745e343a61298899e8dd02d469c7968957a729f783ad0d535a74d0c93",
+        sha256: "0a54aad9c94a067a06fd793aa525094321d14e250f29a025441e0f298a02683f",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_copy_state", rows: 0, params_size: 88, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_copy_state", rows: 0, params_size: 112, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1058,10 +1586,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(F32), k: 0 },
-        sha256: "51000b64aec910272f3c7088f68830c4b71edc25a327edefd57c1f9993775673",
+        sha256: "265e8acc7f541cbb4ed6ff64ce8d2495cdbc01c107a26053aee9a4686b051ff7",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_convert_layout_f32", rows: 0, params_size: 88, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_convert_layout_f32", rows: 0, params_size: 104, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1069,10 +1597,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(Bf16), k: 0 },
-        sha256: "bade42df486298d2547c9187b051db7348858f01d58356b006d0b8af279eb3bc",
+        sha256: "520f1e2c4a8cf27ea584333dd369f21f12787c76c1a00e674be14022542422fa",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_convert_layout_bf16", rows: 0, params_size: 88, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_convert_layout_bf16", rows: 0, params_size: 104, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1080,10 +1608,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(F16), k: 0 },
-        sha256: "e2e4f3209b53b8702eb42d78aada23443a56cbfb7c76d5182eee9f542373c612",
+        sha256: "0c5992207b5e41536f4b9afa6d8b4fe6240a587c2608ac652cdb8ea1993ce927",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_convert_layout_f16", rows: 0, params_size: 88, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_convert_layout_f16", rows: 0, params_size: 104, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1091,43 +1619,65 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: UnpackQkvz, family: None, layout: None, state: None, io: None, k: 0 },
-        sha256: "9817c71fc51351a0492af51ef2bfdf5d3677e1eb5ca39c4230820e33b4ed8164",
+        sha256: "eccb8a774c8b04eefc23482c3f94e59818dc5c58a57624eb921fd0c99eba1def",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_unpack_qkvz", rows: 0, params_size: 104, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_unpack_qkvz", rows: 0, params_size: 112, max_threads: 256 },
         ],
     },
     EmbeddedModule {
-        name: "conv1d_update_f32",
-        file: "conv1d_update_f32.sm_80.ptx",
+        name: "conv1d_update_f32_f32",
+        file: "conv1d_update_f32_f32.sm_80.ptx",
         arch: 80,
-        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: None, io: Some(F32), k: 0 },
-        sha256: "cede608a8b8f01395259f90bc1acdb0118122e2d0ad1ca6fd31bf1b1a6220263",
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F32), k: 0 },
+        sha256: "51519f58b03b71797e7511dcea3bf25ad2ba264b388e7be34008ccf14fcaa591",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_conv1d_update_f32", rows: 0, params_size: 184, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_conv1d_update_f32_f32", rows: 0, params_size: 248, max_threads: 256 },
         ],
     },
     EmbeddedModule {
-        name: "conv1d_update_bf16",
-        file: "conv1d_update_bf16.sm_80.ptx",
+        name: "conv1d_update_f32_bf16",
+        file: "conv1d_update_f32_bf16.sm_80.ptx",
         arch: 80,
-        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: None, io: Some(Bf16), k: 0 },
-        sha256: "122c3a0d7ccc0577d5ebf6d0fa5cff751dfbf4088bdcae863e6175edb856c4a3",
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 0 },
+        sha256: "57c9e2c2ce22d6efa753f9a53fc8b94f01739e378f2b5e11de16ca732484ca78",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_conv1d_update_bf16", rows: 0, params_size: 184, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_conv1d_update_f32_bf16", rows: 0, params_size: 248, max_threads: 256 },
         ],
     },
     EmbeddedModule {
-        name: "conv1d_update_f16",
-        file: "conv1d_update_f16.sm_80.ptx",
+        name: "conv1d_update_f32_f16",
+        file: "conv1d_update_f32_f16.sm_80.ptx",
         arch: 80,
-        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: None, io: Some(F16), k: 0 },
-        sha256: "0d569b50a0223b4be216bebc985549b8e9095291d6909a603469e469404dd374",
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F16), k: 0 },
+        sha256: "20129af6f17f820d008e99445f439286660ca4d2be181d90dd55e3f635d5da8e",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_conv1d_update_f16", rows: 0, params_size: 184, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_conv1d_update_f32_f16", rows: 0, params_size: 248, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "conv1d_update_bf16_bf16",
+        file: "conv1d_update_bf16_bf16.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 0 },
+        sha256: "73327cfd42bedd8aee9fa513b8dd7c162c71ac415b684cfcdcb7e9ee02a826c2",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_conv1d_update_bf16_bf16", rows: 0, params_size: 248, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "conv1d_update_f16_f16",
+        file: "conv1d_update_f16_f16.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F16), io: Some(F16), k: 0 },
+        sha256: "ade376035460341bc538b238a50c867097e85a69e21760a373268f3d4d6e313e",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_conv1d_update_f16_f16", rows: 0, params_size: 248, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1135,10 +1685,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "e9ee956f9ba7434973ca774a6e0e6dcb2eef920abad602c59971eade3d61debc",
+        sha256: "d7e600cfa18f41f6d37aca0185542b133ba5a1da0dc42e3113f078ab734cea06",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1146,10 +1696,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "f0b8c721d2921c68321a3c6a4fd27d893cb0057e4fca9d84a11b3f5ac11298ff",
+        sha256: "4ee1fb6cd7e919970eb9f9681c4e39f5165bf1d514e59b5a1f26b3c34eed8410",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1157,10 +1707,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "fd86e2d37ce8c83ce19c18f6b4ae0674bf273ca03368f4951646f5ff8566fbc9",
+        sha256: "2ea3cf94002e2ba68d5310bb5f5e2448a1a20f1d74dc46f6e8ea83e5961ad532",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1168,10 +1718,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "cbbbc7d75b5986f4740faf1f31951d6b6b525cb615a78fbd9d55cf64babf0d32",
+        sha256: "085dac1d01d830fafbc161652202eed7bceba90689bfa34ce699e204a001764c",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1179,10 +1729,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "6c98d5b8aaed755c6c57fe6a5122e81b32efac852d99e0fbd4d6ee74ef075c87",
+        sha256: "b1acb81beb54483e9d47734bc039c4f031c9d252371eb179cc54b5468a168de1",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1190,10 +1740,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "4e6a8b55f3200ccd6f18ba9d47d5b702af76f9ce0d2c1351289a1da34a5cd117",
+        sha256: "d2e03b93d894bd4fefb62abb2dc9ba8f76c613da08bedd6124067f9fe7cc5e7b",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k64", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1201,10 +1751,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "c2f4d4ca1bdf38a40f67d2c05217b301d3b8a20064f9e43fcdc9fe218a438929",
+        sha256: "66336407c8c829d8842a9a53efbad93eec51d89ebb4d11773e92a2b5b84f7d01",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k64", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1212,10 +1762,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "61184f26b665c6ce1522e9e92cc796d5f05e4572929f542417632926b24f0872",
+        sha256: "5202be28e6963756bc8e14bd5738364d8900de5306d9ae2653ae3de224518029",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k64", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1223,10 +1773,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "264130b00a6ba71d32f0afe96e6e6b6af34a44696d500690814393b9d1641613",
+        sha256: "986696bb9b59a55dffe5004d0585ad9796cfcbef06322d118b7ab4aedbfcfba8",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k64", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1234,10 +1784,65 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "4c6c049c44534a713506911a088fed79b97bfeaf6631db8b7079740b18335ea6",
+        sha256: "505c9a83033010d24e0cde4323d0e0688be89dc87dfd34abccec080557d0689b",
         binaries: &[],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k64", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_f32_f32",
+        file: "gated_rmsnorm_f32_f32.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F32), k: 0 },
+        sha256: "c12ca99d9a87f2e8667cc59ad01f30e6b23d4b50b0f95b631242d3b0ad8ca719",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_f32_bf16",
+        file: "gated_rmsnorm_f32_bf16.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 0 },
+        sha256: "0896abede11d39917d859b27c86e91551e6bee740e1713c1905a686c541c5f38",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_f32_f16",
+        file: "gated_rmsnorm_f32_f16.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F16), k: 0 },
+        sha256: "86298e7e01032b85a6b836492e82858fe4bc4b4ee70b785ee4208b95b66b968b",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_bf16_bf16",
+        file: "gated_rmsnorm_bf16_bf16.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 0 },
+        sha256: "6ca34c92bdd789f1bfbdc34d506b571947eed65834a4f48ffc7903fd421dd07a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_f16_f16",
+        file: "gated_rmsnorm_f16_f16.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F16), io: Some(F16), k: 0 },
+        sha256: "18207ec77c1370feb1691e70e7c5bbbc76bc2cab83ac478eb503d4273ceb7030",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1245,17 +1850,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "3e2d774bb2dab295521657cbcc231d1c6e29d3219cdd488d2cb0bb013fb70779",
+        sha256: "517d1dc2f39da43d3eff1e59bf9c5fa2268144a62c9d1d7a140b25705cd6f895",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1c8f22a09cca421e5fd1a40737b7320b583b4bb99dbb1dc9111e370171195769",
-            },
+                sha256: "9c60b512c01c0bf3a2311ba7cbeedeacaf63c6b01e2311da88ebea7fbe028e59",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1263,17 +1868,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "a98ba2f6a676cb06f4117ffb8b16b6501578421f8f4a5977779a7b385807ecd3",
+        sha256: "d47f2b76c16ee2726b1f865fa5e810786ba31e04545672ccc5d2241595dc31f8",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "10c46d0cf7c5aab83f42ff45d10f757595ff16d99a2ce24067d8e3768bc74e90",
-            },
+                sha256: "1051b4d7f94fe03cf18ad9e13ba738ef99d689511a265898cbe80767cafcc0fa",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1281,17 +1886,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "efd524add041c3547d947e5cb97c1538d40ff9d2234f3fc3cbd6d366e65250c6",
+        sha256: "5242c3a47b6f1859002ea1f10e0f540e72267b8843b4b8add55ada774b6b2df9",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c7e22717d09effc73950cc1149a7b843681af86b5f1d181f632c697f556a1377",
-            },
+                sha256: "089cd0d531cd74e93260df5a4d5194e094545eef19fd0ace3b0273082f69142a",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1299,17 +1904,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "b9c5fe699a33b20576d32934359e7e02a9efe727b70bff505a68b20a783e6180",
+        sha256: "55e2a60869a575fe16aa08de3cd9e789275345bbdc7dcac9c17aed949d53cbfe",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "59bacd3ba38aa4b41970a1f0557e61e74f0abefa01839f78a3d5b29073aaa225",
-            },
+                sha256: "94019ff566b9250b4cbb72c15513ec62f7a1572f472f5d16f17b110fada184e5",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1317,17 +1922,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "df8cc02cc63362492fb8ca903af592ab3f0cb4957f6b4262f504bffc02670078",
+        sha256: "78c11d106b1ec66929cf0f30ccb2fb208e5c05c8773000c59e6dc60c9288c34c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2939db8a59cd8e28362f727c06ff4bd47cc80421eca5878f0cf6aeefe7b0dc52",
-            },
+                sha256: "6451c6997a444cc0849ab65464669d66b54fc80071019109081cca3598748bcc",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1335,17 +1940,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "9c9ff5d9899b5c61e325494d1b99699c1473547395c5d7bff762fba0792e50fb",
+        sha256: "9c26708d581c376a4d0a75641baa8dfde1cc7a80a2e07a20eeeda73a1116aa87",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e6757dbb53f8d33f95d10e1e56ef2dcdbd42871b0acf71414eed95f4d197eccc",
-            },
+                sha256: "9283a7eb41867203ff15e7751f7b72de4dc3088de2fc9efaf08abf7b79791f66",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1353,17 +1958,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "6b79c846c96cee62d741f61817d1de5ec202e894ea7eb1a6648ac49ba5d69afd",
+        sha256: "ab49cc7fc9763a6f0efa1717b8616602a9a14e37c409b2f03ac7a8200d6eb49a",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e183f335505ce1f445239caae9fdd118d8a177ce91942b3bcc55735fcab050bb",
-            },
+                sha256: "c3c5202af39ef4ed0fe02c00d98ef57ec623dd80719c76f80bec62c185ecd3d6",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1371,17 +1976,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "9e1873444383908a95d152393378f4909efb23e8da17ce8a3e570ad4323dd8c8",
+        sha256: "cf018f4d47e0b6303c2844bffb6c832bae9a026a3987dba87abf6805fdb607a8",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9c5672593078d3cbde39525dd363546011f2d9fe0af60418240c929029d374a0",
-            },
+                sha256: "d4a1d65c177cc8fab715b9194728c937550733bb233bc82a098e838de14826e2",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1389,17 +1994,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "5ce281951a00afaf7dc0397a301a8aaf8347974f278ee8606ad0b053c56062dd",
+        sha256: "efca022d72315a4142f0ddbb6e3705b364876a60cf9de4e9c057c303e54ae41f",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "af7d4a0511dbc5a8a9fa67e9cafc3b3a939c7402f421e58f4506045426b32241",
-            },
+                sha256: "beacc2f6cb3ddb26c22a1df0b4e143b52d7d894fcadacc9b29e24c9865e6d408",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1407,17 +2012,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "b62aaa6d68a98c945f3a0a93e829418cd2a5011905a4c18af0ed7be4086f6d36",
+        sha256: "d8e67c0b661a8e99dc6da149c89cdcf532d68ae8b206f7a8e3a078bacae78bd8",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b15754ed9d25d0137e2ad6d6d4d4c80260f3f4e748730f35865c7b38aedc5711",
-            },
+                sha256: "54e8d3d3974d2c3796038f61b390b4939cb5f5612046280373705b282c6bed16",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1425,17 +2030,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "d4b15b56c35c98b0b0405fc8fde3dd2a84814fad452261e767e1e04f24921c9d",
+        sha256: "9262ec53324e417548455c9f76d4e2c6493e13737fdaef77f0bdf26e7db64a41",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "87bb8a93c87ed2d52bd9a3ffd705e6969592ea6a1fa96dbf28376fb9e15b6d21",
-            },
+                sha256: "55a8b0e278855a2385c5bf46091a7a6a5447ac4650c4aee3d37ba6ab6382b281",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1443,17 +2048,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "7b283172203f217bc889481573356b364cadeac11817eeb509b1ae7ec92f2343",
+        sha256: "f4cc1f00305e393f1bb9cee2d58b942fe4bfe47865ee0c13fe3a78089b009ca9",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d610e84fcc7592b62484422bbd7aa3cc28a8e443a4d525ce98213af367ecd371",
-            },
+                sha256: "91f32fa22c79d07271baca21677e66f75e3c3469bbdabfc34904f220d1d65ffb",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1461,17 +2066,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "81599bbfd64339da038855c1f116e7000d35daecd52b453047ef6747e7ca0111",
+        sha256: "022162529e7a4f32ab03242f3c6859d9015bd99b1e14275a974756437afa870d",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7a1bb7176cffe0edc2191b6deb8fc3e815816bbd260c6c1c9c539dd841d03ebc",
-            },
+                sha256: "4db4d4de8ac2c8b6418a90454059bb7714bc95640f6848c456d2f8d59ec1ac5f",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1479,17 +2084,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "e51bd70eb3ce86e099cc00d4b5ea0ee0e436fc364a7da5e962fb5f264ca0e2f0",
+        sha256: "2ddc475d0233eb7de727ba9568b2bcc9f3c51b58d2724614d8290d289b89f832",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "dadcd9388063fcc8dadb4809fbdce8000fa072d2523119240e7871db85209bfd",
-            },
+                sha256: "a03c029a16cc39eb92278d8a363c421398fc33d4fccbeb10a63b7b36585e489e",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1497,17 +2102,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "fb966e8faf01423ae71060543467fa0dbb7fc40bba30d4bf74105e40103526a0",
+        sha256: "5f298e98da04c5dbb0cd67f41e9216516ca325617f60636ad85a094a97612abd",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8066f459ea3b92012541b7edb189b210d59d55b2f23d2e6505056ed8dc72fa90",
-            },
+                sha256: "0643b8f69edc90c3532fa5eb6cea007a5ea5bccbda0c7c4c3672f61eae8640e1",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1515,17 +2120,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "00cb6119c72735e01563412f7c5b91b45affe22596d328c29e19ad7dd9e0d29e",
+        sha256: "366829094e915e13a999d4c5f2d7e8eac5360230e6e4630bfb61700e264bde0a",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7ecf9b3262ef7a92ac0c05b5091751be219d537d907f360e0f4f197b2d4ee007",
-            },
+                sha256: "2320436d36f98bc98351bca763a5eb63d0606aef59d1a14e3df897416ac91022",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1533,17 +2138,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "f1f419b6610f54f58eeef61546896ad9b06943adfb71cf9320cbe62221ad7238",
+        sha256: "f818218b919fe3241b0d0909c6bad2939de8ec5f4c7327b4f1044b7a311e9e50",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cafa46ec67e91ea47fa67f7e49a8606932ebab14e06a06909c8775220988319a",
-            },
+                sha256: "cead5f98c976d13db34c0d6462dcd987077005fc64681e7e3ccf2a18c3c303df",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1551,17 +2156,122 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "5d563fa2fb40773a528c9b7d8161db94f5d1f970b5723c9c188bd7dce471ef9b",
+        sha256: "a9abbff28eea1f705c494dbc8a54b89811e814cf0e0e28062873c2a9dac3b6c6",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5f09eb2c2f2342e27ea45b73728e621540b498fa03d411e9c6eaace3aabd8b30",
-            },
+                sha256: "48d18fca88085294480fe87ee70a24e8d8b3a0e70e533b2ebf269d8e873aa7f2",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 512 },
-            EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_f32_f32_k96",
+        file: "decode_f32_f32_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
+        sha256: "f2df075c4208873cb1a167fef442e266b106cc714f6ce6139e89f41e1316f7be",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_f32_f32_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "b7c737ff75acd65c75ae25ff172cd0669202de7eb84a89b3838be4b949452ebb",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k96_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_f32_bf16_k96",
+        file: "decode_f32_bf16_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
+        sha256: "478d935f5599a805e5cd6107d94eba26d5261c6f595be618cd8b316af3a8ab2c",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_f32_bf16_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "75321d23fd1ccd5e73fec88c18893523a1427a002f794986201c6cb5a4285f71",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k96_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_bf16_bf16_k96",
+        file: "decode_bf16_bf16_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
+        sha256: "89f00b0e32edbc0030c159c3d65accda15af5fbccd103707d7c2c5fefbe3ee8c",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_bf16_bf16_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "0d2dd2a9d89ee77c3360cb829b043af102c0d32282f7f19c1480b99942ab20ad",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k96_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_f32_f32_k256",
+        file: "decode_f32_f32_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
+        sha256: "016b92604f0666a0ddb9a1d39fff4b3ff8c1cd4c674809b48f7269bc953eae77",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_f32_f32_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "40ee13c07edd3b39e4a690d5e7b21e82d92a3de2029119be4c3fa346af45bc3b",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_f32_f32_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_f32_bf16_k256",
+        file: "decode_f32_bf16_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
+        sha256: "3864fb006fda3b953ef2b9c286d1b0a809af59a17a54fb3a6960267b804ce681",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_f32_bf16_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "41b4963c0d58c7e171064f032b35849085769bcabff56055a7ff5f970895324f",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_f32_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_bf16_bf16_k256",
+        file: "decode_bf16_bf16_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
+        sha256: "238f3f6f53f52b01da3126f034efb7f6c7f004819c562addca61c05391e0ab3a",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_bf16_bf16_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "b6fe7c45e2364d7527b5c99db12a68b71599f0a4c6098e6677e9117ea718290b",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1569,17 +2279,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "12821df3e77f44b643ca48a4977bcc080d2525c5c3e0edcc5acdf950e7ec98d5",
+        sha256: "48a058cdf0655b66fee9b6c2a90a5b3a9fa57506ee0fbd5b569164aeb69c003b",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8065bcd8382f65a0fa144d52f24c343b80a21a2a64b0c35a9b973c151992d34b",
-            },
+                sha256: "f122ec53460513cfac92e3465e2da89832d40c90ea78b82257636a5bf0f3ba1d",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1587,17 +2297,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "8d720f86d814ab4217c9f8f38fb8283b03efeea23b29328b4f293e3c42df6f34",
+        sha256: "f0703d1684a00ac694b2c5cfb859f2c4fc035fc357ccf9c092e46338f27ad5da",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "66df65a05e27d6b0bfa5199d2f6614b3499cf6804c71c60fe87a2cdd41f1fee9",
-            },
+                sha256: "69ce6ee2027f311fa12986834eeff176034238cdeba22855da4a4218ea8db2d3",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1605,17 +2315,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "9c407eab6eb3abeef6ae056d8317c5f50335c3dfb387b0e6161358d23c84bda5",
+        sha256: "5354ffcf4d7221ae3e6a3e38b7715e86a8fb2ba33620bfc9134115d0beeeaad9",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c3d6af45b76fcf2327ee6781cb26f2b11d46ce8dca8f66746231bc07cf255373",
-            },
+                sha256: "d91ba0f1e1dc980cf22d68b77d8f0da7658943400d4f982fa5bc6c82048b73a1",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1623,18 +2333,18 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "c88ce145777e2c2d34c16693c918f747db1d672a438167337438b5dec87140aa",
+        sha256: "2da84538fd100c7bd67c51a9b43ed5a4c8d70f59643d564fa5671aa3daad5d92",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "aa9fb4826f231d9a6ac2f21e8d27932daf77b6d83ccb3d77e1ef5a65e5e7cc97",
-            },
+                sha256: "dc45de6e49880918194b86cc3bbe1de71b88541807caea0fb9e11a02f26b5511",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1642,18 +2352,18 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "1fd69f1fc708dd4ef38c8c12ccb5b48779d54ca56d5d638f33f356a3410c37f8",
+        sha256: "85461a7c508d3af1b8e2c867aca280fc64c415903d15cce728250323faf0389e",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "12987a560e6f7e59f054c2ee28530ce021eb2503b2f1441184e266f88bc953fe",
-            },
+                sha256: "510f14e6119cb1f709794ad169579c8e747bb7a8e44e9111e9e749f1cdd86b8f",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 64 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1661,17 +2371,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "d510fd0740a91504926e4f6fea31c90ce98a0ef462a82115caa8b100e9b764e6",
+        sha256: "f950916426a976b4d0db4acbfc1fcb560a0c81fc96f8067dc56df4ac8d1e6611",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "08c972028646fd357f21e71d5d097e804986d8890b771f2af4b8a987900b8d77",
-            },
+                sha256: "5f93153f7633d7ada363855deef3aa9768140ed007438b2f434d483473726987",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1679,17 +2389,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "9526ab915f14214a657625b504d1f4e9dd78f02951e8f55f5ebbf3533aa7bfe4",
+        sha256: "46b07c798645f01e803a17483a17ecdf0c4232c5d40dcb42cc4753f106cbe0b1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b0f9921060ba4d442fdfcd4833120df82b3c3c07bb985c9104fd3140f3a77459",
-            },
+                sha256: "6b28b800c77b7afe4d68b0e3fc02d530a0cdb5d4f1de6ae8d0c41a0364c8e05a",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1697,17 +2407,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "028882980aec66f6f0c1f630ed57cd5fed9aa9278f3b3dc75c7b2dc4e1d4f2f3",
+        sha256: "ebf008315c04250019874f27dcd641c903f1b4609f3d6487c2fe2816671ae074",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "17668ff5e8d491fd81cabc11de5b57ffde0c660b5e5cd139fbad29302a3151cf",
-            },
+                sha256: "3080ed03905ae3d683690e61bd843c69b67d2b2d8903ab364a328fc605bdda4e",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1715,17 +2425,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "25f4e3270d55d6cf6ceb51c496c481372f7d1e83a1b26342f78bf95a79b86f7b",
+        sha256: "b8da40fe7ddfd8463088c0f81881fb7ec93d874bb760a7bf61527b4a8f17b58c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "abf0298be9468a746f1f90405abda1cb97986c8fa1bdafba594713e7f27ac7ae",
-            },
+                sha256: "9cb1e29915a29957348e8923f253c757d45105eed47bfa5f37c2c81155227671",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1733,17 +2443,157 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "538fdd0e155727b4e85f3320dd5a13505dcf2d6beb39a2c91e7dc3edd571cc47",
+        sha256: "0d03b542d50b80f297946df412ebbfe47af447e19483b2f9f2e818a523b96700",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "15cb1dda72a1be29b8e34007a2820becfaf98eda91473f011528abad4b19a662",
-            },
+                sha256: "c26fbd6f2ed472a1da1705ad2a5850afa7102ff26976045e339b4e5d34ca128f",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f16_bf16_k128",
+        file: "decode_kv_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "aa0c1177cf0a3f8a5695f9ce6c80b03e00226d89fc5e9ac6acabf02fa83230ee",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_kv_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "104c3b635e42162e1b417c6d39abc5da069b1bb8b1490d6ddb825d60fb564cd4",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f16_bf16_k64",
+        file: "decode_kv_f16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "ed9ecba9d0ab0b098e3a8bac5b41b7fc5e4a8cbc92df5c044ce6f53cbc9d28cd",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_kv_f16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "e6924e497e5ebc5263ad5392a61c7392df90edaa43ef67168755bb47b1c1a4cb",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f32_f32_k96",
+        file: "decode_kv_f32_f32_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
+        sha256: "2d0022b80fd96f990a20b318b9bd9e7732d38cc3cc4c7e395b47b9dfeaa89275",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_kv_f32_f32_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "9b63475cbe7a6e2ca715bb7b552be59c09be4bbf25566d8afedffbfc50b643cb",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k96_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f32_bf16_k96",
+        file: "decode_kv_f32_bf16_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
+        sha256: "4ff7d9e438384f43b42e11854322bfc34e9828c5dbf67fb56251774e01fdfa99",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_kv_f32_bf16_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "9eef51560c64e60ffabd979dd86f888c5be195ed373d676c4b0da38994aaf83f",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k96_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_bf16_bf16_k96",
+        file: "decode_kv_bf16_bf16_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
+        sha256: "fe11aaa4d692ef9a4982e152a595bbe95b50d0234c3d387496de6fb67e4139ca",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_kv_bf16_bf16_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "af16b928b0879ae836f8c76502ef34ed492823294fc85154ef4d9fe4c07e2c7e",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k96_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f32_f32_k256",
+        file: "decode_kv_f32_f32_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
+        sha256: "f4e0f3e90cd5125007f817426c171458ad2a518e704bce3fea7445be54c365c6",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_kv_f32_f32_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "09943b8fcfbe3c6f6485f99e79d26205a8cd2a2acf524f42ccf41344cd65b7f8",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_f32_bf16_k256",
+        file: "decode_kv_f32_bf16_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
+        sha256: "49480007f68e656214f233682c9735e7369b76c8d3d0988d34be5760d3b620fa",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_kv_f32_bf16_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "0575eaa3e8619cb2c236978a1c51c7cf99d2049a11ce3d666fdc96b2e1cdba2f",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "decode_kv_bf16_bf16_k256",
+        file: "decode_kv_bf16_bf16_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
+        sha256: "e0a074e3e41aa5c443df785fc3c724a938b549da807a542bb93fc57d66c1ff5c",
+        binaries: &[
+            EmbeddedBinary {
+                file: "decode_kv_bf16_bf16_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "3d6973c8079d9c90fd687d1a203c4a1f95530d505c2e802885a0511a15281ec5",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k256_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1751,17 +2601,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "0b875f461b26f81f41c0ca006b80401435c62e6b593bd3a2696d3ce8d1c4a0e0",
+        sha256: "4c59353e24cd3e2aba32872a27cd3bb228c0744b1d19a87bf474da01c05e0938",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "87e881cccac3b034d24c5511f45097d5c1902697409a558010ee927f8b2abfc8",
-            },
+                sha256: "e6ff49abbc89f8d5ca83b472bd583e90accb2def20a4c1d805f716546affbca4",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1769,17 +2619,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "d8f4192785aa3131e34b45a24a125763b8268ac21de57c9c3b569ec0790140ea",
+        sha256: "9c018767d0cafb1618e43e8277650e4f9026ad884968734d715a6e6d689c1ec4",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c14469e494cd3c6e57c744e9a764cc7d7a5804c4b804cace8f7a1e3ff8cbd5b9",
-            },
+                sha256: "2c07d4845c76521239d9411b2b8aec36811dedee57b4537981c1325deb7cc08d",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1787,17 +2637,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "0e99e2ac9b3271f31d8bf78244332c14305ffdd723217272c32d9de554978f59",
+        sha256: "460c83a7f586574286bde61e492b674e1f8cb4182c8c5d3e61bf5861d59f3379",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "74388755635f74660b6892f48359adf6187188822d68d1811c7d757154850a20",
-            },
+                sha256: "25c711e3a694cc8c90e7b8ce933f764eebe4113d0ea80a52f94b9ee573e6fb8f",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1805,17 +2655,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "4ef4361c1d28738c25a73909de245e69ae884ec113f6480127acee70b5cbaa7d",
+        sha256: "b5a61936c71bfa477624ac4dba17dcd4f5b0e7ab82ea8d0a0a77795cfb1cd0ae",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0501c615c22346c062041104d56ac8f7694be1e33199afc6ff089b7d5ea953e3",
-            },
+                sha256: "d70741aced5b5ec98d3c26c10eae247cf8439dbe5097014f97e6878d53b80c96",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1823,17 +2673,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "a01db1a43c2c53ec596da4efbaa4d41d8f13b93e45c0ee25557b413ceba7b92a",
+        sha256: "70209308e3d89001e0205303966d2060a1ad09ef425163c7121cece22126ce03",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b456e22263815455acc5fe1a54630ae641d8c9685c736a87b1ad19e00848bd62",
-            },
+                sha256: "b930f96524a0ae86059a682b8f122e192072fa6e10e4f913efadbffbe3337da8",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r8", rows: 8, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1841,17 +2691,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "3a87e9dfdd602aae21671c33802357ef1dd7eaec2e7cb7879c9fca7b98233e73",
+        sha256: "4f459e22ce23c36e2a8bda0fe415b4d436972a8fe1a4072dd6e3b3d0cd239c54",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c947c708474e0dc1e1eecb2bf033984878ced0824ad1668771232d04cf1b1f85",
-            },
+                sha256: "ffaf2d4ffe3efa43f46f55ae495ac0d2fafe18dde59e777113af3de9515645fb",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1859,17 +2709,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "ed0e36bdeca1216261e93c08660459fdba56f1b4150f302ff7f0a4b06acc82fd",
+        sha256: "e03d0ce2831d512dfc585f6419fc0fbb3fc7434c9ac41696cf89e62744e6a7d3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f92afa16c038aa690253361e664950e3fc3ac1c09d247fe1bc3fbc5848de1613",
-            },
+                sha256: "d2f50eca02b04250ee503a5e4ad6879c2e52563c736578e64a8aa19c79fcfe09",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1877,17 +2727,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "47a7189b62e2c15fa4a3781ff6fbb8e5886e8f8c29ee18485d0db14b296a77ab",
+        sha256: "6e190dcf15910ef6a03077554e436a4df8f6b49e269a39cce0ff0a46cc485cae",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "dab2d977107b75d5df23eb7ad3541d6733b4793312a416dcb9c6a16bf6c6fbfd",
-            },
+                sha256: "0e47ce29a50a157408d50e2f5ece6382bbb1d014e2ec9887132d9bd16f211593",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1895,17 +2745,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "0aef421d34c6d0357792e22e84c3204983ab2becb04525d1fabe2498a3d40fb1",
+        sha256: "7b34ee777e9f57bfbcf7cb45ac5897ebe3c8fd3e58981497250ed9435b4e6af1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "444faa5ea9d7b9f35726dc2fdcf8bf21114d6da93b8c4f06ce698041174d9124",
-            },
+                sha256: "6478e7754965eab6e1614c68cf3f46cfb7dd6ee0dd4676b2ee205688a8235912",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1913,17 +2763,102 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "a03accc47da5112ea32d07921bad14b0d6492720fed90c269d11733782d95d23",
+        sha256: "e63fe565924a2a1c4c689cca09c36cb1996cabbfbdc56f502f1eeb214ce68be9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7bcdc639dc55fc89027fc9d64b45979a76e8e7ed240555c095c3f2611404be2a",
-            },
+                sha256: "d094334a2d0a004b9fcb1d53b448896528abbb72a408cf7749ffc78c256f7ecd",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_f16_bf16_k128",
+        file: "kda_decode_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "45384373e5531f5a479c2bfa74ca400d455cb6a1e73529f62cc70bad1569a531",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_decode_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "94d85600a7336993e2a1e5b59a4a91a5af5d74c6132b60ec90b2138d3b39e180",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_bf16_f32_k128",
+        file: "kda_decode_bf16_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
+        sha256: "abe6337131f92b5033822694c1e2592383bac6ad5818452230ee5cc5cda9f989",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_decode_bf16_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "14a11e3ae886a5dd566ac9d5114c2d5cc6c1829cd1b8f7aefa9322ef7ee3a203",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_bf16_f16_k128",
+        file: "kda_decode_bf16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
+        sha256: "1dbfaf853aa0217bdf424460d61c85ae56ec327f9f13e19744518a8f5fbdf6ec",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_decode_bf16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "cc875b2cc984fa3e7ee8169af833af1d6ab0daa709beb0ca9d67f4243b5865e2",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_bf16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_f16_f32_k128",
+        file: "kda_decode_f16_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
+        sha256: "99310e18a299e2082bc45b950d40d9bc3ec3b613a5fa6c8fd3429e2e650fdefd",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_decode_f16_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "212759b72d89613cf979ce7bc113b77fb2812744ec69e3dfdb5f57d5c6671b10",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_f16_bf16_k64",
+        file: "kda_decode_f16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "3ecee29eaf81051358392a0e57a3ce3ab19a6e3cb2fe58d9d52a831f5c0f6bee",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_decode_f16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "2f705ce9be7497a922cb4d127a356e84ef020747cbd6ce91dae211aa231d95a7",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1931,17 +2866,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "792ec89ad4aef0f4372ee82052670556bd2c9ff482a9cd340586c18dbc7c9324",
+        sha256: "784ff8605e5078dc553b5c8bb1ab2892ea20ce0f90c023bb577a3196b78bf9ab",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "53289f7d24fab93595045266bcd996b2c54da113c6c7da9d33901108c3fafb53",
-            },
+                sha256: "f6bdf2cf1f88bb873d16875bf057f0e26dda77e96a576396b869e3c8325f90e3",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1949,17 +2884,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "fda32e6ab2610af5fff5069236b55deb7984c47df66ca4c520104fe35e875f1e",
+        sha256: "faf910d837a1429a63511b435a085c02658a9f5322f696e0098762bc184c200a",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ef697c7b31d8dfecb0a7b187e28d490bff72862d8cc2c61cf4cf02f9492df296",
-            },
+                sha256: "403c6fcc544f34e2a9aa64024cec913dcead7ab95e57df431bd731336ded307a",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1967,17 +2902,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "35c0c54eba2131315ae585288b00fdeef30bb14e9e78c2ab001cf2a903c3de8b",
+        sha256: "b42aa63375da77d48ea8f478da3b46ac52bf260a22c459ee7db0922dac8110a3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4a9829f1a32758a42b3c38a9224ec5c00391847b048d8ad116477f1432ff7854",
-            },
+                sha256: "684e5f3357463df48626246c5eaeb9b624a1d798e007e3b00d59c0e10149890a",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1985,18 +2920,18 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "8c323bb7ed9fa22704e87ee93455c51154a9c4b4c01c57c134178b76bd532395",
+        sha256: "4c72a8ab0b975662a3194938818ccf5d41034bcb71e3ec16286c193f678e09af",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1075614a9ac0160c95f1e1f7e26c2445a16d27ea30d9163ec4b4c4dc75c8981e",
-            },
+                sha256: "5815528c6e5612a78800a7ca43cb1bcfd27200dedfed7f791d1d7143b2f6483e",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2004,18 +2939,18 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d29b2d210ec46bcecb9f188f2476f98e6c5f5c75d65ed54a109a2380b6d393e9",
+        sha256: "2a8add6062a24c5519fb81cc127c6e321cf3303088b65649f196a954bed47166",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "99e8700f18262dd03ccdb9548f7be00d4663fe06ef57abc1fc90cade39385913",
-            },
+                sha256: "6147280b3a067e0f09c62beac1c8b6db708e7e6ed42ae9027436463625016bb3",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 200, max_threads: 128 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r32", rows: 32, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r64", rows: 64, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2023,17 +2958,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "5767dca22cd176a1d69c1311745e364bbd871120a5eb75eb5161c71a67543278",
+        sha256: "6143235d43a3b2eb0a2b136429ca00e7156e7989162c21569790ad7c5f5049b1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "65d6c16b3d49b4b5a2e8931a949a9f68e1b2bb81f82f747bb19654af9453f5fe",
-            },
+                sha256: "cbfec7a04be546b3fcbc093190dda028d65c159176f6c4f60a8461f467035947",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2041,17 +2976,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "0ffa8f8c83a851ed338d89fefa0ca2c55f578be21c56eb06205bfa1d54aa109e",
+        sha256: "9951cdbd8049e74bc7486dfec5998ecdd79928c0685a514b396dc723ac1bf275",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "02f2abca500f7d53b6abe3744fecdd019b4f943df46b493114492ac1651cdb18",
-            },
+                sha256: "a781282aed122d6d8369bab95c9009c0c8e0c7569f9aaa377c532d97fb7c6c04",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2059,17 +2994,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "cd0786ba740f3b25af5ae8dd2b48051eb4f0e431511e157b389bee484f834501",
+        sha256: "688eb7f4bf2e85243b4278d7ea97a84fd540c99a9434d04f50cf404a012a4769",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c547aa2ca3bdb6f7050aaa55dd7db0de70ea7768723ca0ca449a3240ddb04368",
-            },
+                sha256: "04ca210b32ac10cc734182c402e9a96ea04dda4b5cc95959c12d13f3095fdc68",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2077,17 +3012,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "0536ada282dfd3bd66abc391e68cb86b5196fb042c2a89c97c5804106920f4b2",
+        sha256: "4086b2616fb270643f4041cb5e5e4d9e67aa195cc238c8c403b4054f6aab5ae5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "858230b342743735171644b466516bf37b647dc7578d99d2e5eac33e7494954b",
-            },
+                sha256: "ef48176dc3dbe96350d21ecf76095e439822019829d4b6e74d9922d5eb0b2875",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2095,17 +3030,51 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "ed31630c2c23338a5f252873741799980fc1e94a9c4cff9b314ab2a6e41b85ec",
+        sha256: "f67622abf327c890f7a08f98c35198af9030c00eafbd8648ae0bedca31aaa8b9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "34ef1cd9a99cd53a2eac31b22452f8c835fc3d84d922f1824ec84a8d253d0670",
-            },
+                sha256: "f2f39d5b6209e45ddb6177e054f2a3dee0a75a7de7f39077437ee56de87802ab",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 200, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r16", rows: 16, params_size: 200, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r16", rows: 16, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_kv_f16_bf16_k128",
+        file: "kda_decode_kv_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "d7ea620df6365e2832ae121d6948a3f8a84833b0ac950143df0d401869298b17",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_decode_kv_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "6e007898032bf4518fa1ee6d2b47204ab1ca94f004d0fdcfadc8c03f9beb49af",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_decode_kv_f16_bf16_k64",
+        file: "kda_decode_kv_f16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "d512ed8b8ac5d2d51714f3f37b66681ea9e9b4f44101d2243f15c80484b665af",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_decode_kv_f16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "9d9d86a0f0f2a0200ed4ee4527ac9e87d9565bbc731713817d476fddb51e13f6",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2113,16 +3082,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "dabcf3022be63e0192f14ec9a7fa0fbc7b841ff78994ff1d517ea8b231484be8",
+        sha256: "7db96db0b32888532b370f7df0e15b018ff698a40ea8780e1ade9644ce2cf839",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4d41726b240bf1e1df75d56e99935bbf18615d82d3f6e626c9081d7c1b4152fb",
-            },
+                sha256: "163fd2c08d9b1792331792181f121251d87a49fff171ad70b602c2e2e48dfcc0",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2130,16 +3099,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "ee788c772ce72bc415ae57ae1cdca75a60515c9789ed0fbfc61f8ac846b9e10e",
+        sha256: "bd47b0c49adb7664131873a092cf6449d35fbeb3780e80c0b23e7477280d5f72",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ef1b4dafbfecf39306aef155a89cac73b1e8086f7e3a47cff5ca88ca2f34f850",
-            },
+                sha256: "d8db48d19309275d133a4ded65bccd9fe4c2345a810fbfb2fe0c525b51961fd2",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2147,16 +3116,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "03b5c3e725752a045689ccbb554a741879322504721147f1541bf0c8311f71dc",
+        sha256: "41f74f4d153f777194c8e16b38238e6f673339b079df39c064f1363334a73b24",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2dbbbfe891edb84b0047042f402b7f7a7a05dc9a2bcc01fcbe0d82c81a200cbf",
-            },
+                sha256: "95038dc02cb397decd3361544ba2496aaa923d326946efecf37a043ac8693bf4",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2164,17 +3133,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "750ebce016b47eb3c2e1080f4dd8335797939e4713357d7a93c15ca61bcabe74",
+        sha256: "06eeb168324e85574249f5a7c452aa631ef503908f63fb75850db757abf7c9c6",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e62e23557b9655bf2c35d8f5f0b8cfa8c03ae7341b9443f20a5ddc2d13b4ab3b",
-            },
+                sha256: "09362dc6a5a86f392d073a5f5535e0de95988c6ffbf7006054332363c6d022de",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2182,17 +3151,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "cfcc10bd08998a14df272364b33df39074fe5d253a2961b7b2065b6cb812d3d0",
+        sha256: "d125d8ae7e7f79202bc980e9aa488d3d4b87ca4b5dcdbef6a8d5d580aab640cc",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bf49405346f461c7a574353985a4a0b12789f12c4305102748e14ebd7b6c05d4",
-            },
+                sha256: "bd5e4136ce7fc5a5ea888142d800ddd1b8ed3c719381129b86519f1db22f22fd",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2200,16 +3169,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "ec2d3418422ebd532664a115f627c0a6a8f2398a3067965d51806b420f964b48",
+        sha256: "943bf60bce78ed30874dd31f246043e7dcbe0d2b0f4dcd7d8458521fef246937",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7bb7cec63c5faccb19ed4c481844440c94a7a040f175463d84037ae0f7d6339e",
-            },
+                sha256: "17647f974b2c8cb7512a29039c9fc20ad60fdab5bc42c52a37dce50c1398745f",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2217,16 +3186,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "25ba3e27cf2f3fb67016084cbcfff566946b104fc3235b4aac68e4ff2e6571ee",
+        sha256: "2d3829fb030ef1c29bbd6c3ae2be8eff4bc65d20225ed90e5ce355259eb0ab75",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6572f18f3377b47dd09e52a1e5d6478f403b86e1952b37157fae29ecd561f412",
-            },
+                sha256: "fea06e5f6ccaf3537d96b437eb908e74c502b5ea5c8ee6ed6928a2507be70e72",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2234,16 +3203,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "e102e64c5c7e7df409bbc41c001ae4f6c0a0e8b7102ab680ca073478ee347bac",
+        sha256: "cb69d86757f52bb531ecfcdbdcacd21ec80382a1f71905e0245960e19430d261",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "da784364e9ac3a9fedeca1aecba9d9d23e3cf0d113e4188322ab9fd57afe0d7e",
-            },
+                sha256: "6477f7bd39f1860bd1e419bd1a47c5999255bedf525ca84214746a857d0086e9",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2251,17 +3220,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "87be500786442d0e534dc742f1a89901846d06beb25551d24c8592eb4670a3fb",
+        sha256: "9b61caf7c5d1e1b407dcff5582ae58b5c93b64dfd7415a624f1d11d3e56e7907",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "1c31b7f55dbd6e9d3017d98a314c15782d173325bd324b7c6805bc3b596461f8",
-            },
+                sha256: "f358ebfdceb9957e1d6bedbf9897be8a17ee54c9730bafb9f707e0d478d5ef0c",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2269,17 +3238,204 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "9b66ec3408942f95278023b9cf9ab82e04c8d6630f5b5ad5c9b3ef8d8b00e57d",
+        sha256: "6d7a27a2e9e25a415ec33e784421330116bc49b69e4e49736edd73958911d855",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "76f6a6f14362764156de3d9d31ed174bf5bc7288b987ea83ab204ad0e74708da",
-            },
+                sha256: "420e29060b4dcea0c2e029ce3ddd7818d3f9089d7d9dce4dbdef8f46f804a9e8",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f16_bf16_k128",
+        file: "recurrent_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "4d7da8f6fbea9c42d8f8e2642b051bb4596e2e6823f629c78acedae489e4667a",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "8e2e7987cdb4d5ae55cb602f5d9de6de96fa884c1270a1ef884732cd46a0540a",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_bf16_f32_k128",
+        file: "recurrent_bf16_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
+        sha256: "4b193cdbbcc72fd196795350f23208c5b1ae9f7a70d57d0415d415d5ff8beedd",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_bf16_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "4767c1a02ab4968f8988382f44f17143f65ebd2ab64fa7828b7da06808ea8ada",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_bf16_f16_k128",
+        file: "recurrent_bf16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
+        sha256: "73b5be615b838ec27ff4b62cfb45aedadc878e460098614c1eb41fb9010f6fcb",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_bf16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "3086ef6af5dd2bed295b1a9b55ee0a9cf00d66becc6633a6900cbcc57cd70f84",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f16_f32_k128",
+        file: "recurrent_f16_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
+        sha256: "40622a00faf3e4f9241a40d11b0c9a598104026dee15ed7f0aa8908e6bc730e6",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_f16_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "3bb17c24a50d43507e1f4684b93bee58ade21c4a0a3cd7082cdacbf71366301f",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f16_bf16_k64",
+        file: "recurrent_f16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "c9a6d170ba221ee7f8be6405f8774d06c73dce4ac059958b536e2b7c74fc29aa",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_f16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "0f316e04d542cedf8bc14e19116bbc6268d02a6299090830f0594f1940b0157c",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f32_f32_k96",
+        file: "recurrent_f32_f32_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
+        sha256: "30245c902af4e5392e46ce7858f501e80227c632a4fd42b986367ea521cbe066",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_f32_f32_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "2f0a364cb2ec13136550893cb41cc04a785cee9cb71a04f048143387a9cfaf19",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f32_bf16_k96",
+        file: "recurrent_f32_bf16_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
+        sha256: "4b391c42f0e76a6c144fb17cdd98a46ee631a1d64e5b144e9caf71d596b674eb",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_f32_bf16_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "6563d18b7862a53ae577df45dd72050075ee2fe007980b0124826cd4e739b24c",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_bf16_bf16_k96",
+        file: "recurrent_bf16_bf16_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
+        sha256: "ab82440b8f108f3f90cc71dc7935937ebc4aa46b2dd49cf62c7bcc6b00202eec",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_bf16_bf16_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "1f590f0265c976b9fba2600419b87867a7197cd00b535c0dae4da4450197d6d1",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k96_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f32_f32_k256",
+        file: "recurrent_f32_f32_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
+        sha256: "68b0a08e5c95dde85312277010dd4ce084890cf41cc09d1082ff05f69028f3e0",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_f32_f32_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "59d11980e2a9fd2c42ac72749c1f231e8fdeee95c543702917c720e029e29fd1",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_f32_bf16_k256",
+        file: "recurrent_f32_bf16_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
+        sha256: "7af627d7c6bcc99a1c433c1bfb56d1ba50312093343d4d16beead7378cc6cbc3",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_f32_bf16_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "7b91357da2edc427e82f6624fb00f7de32d0ee966f761cf674bd418457c45328",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_bf16_bf16_k256",
+        file: "recurrent_bf16_bf16_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
+        sha256: "cedbaea5b249b85d5b8c691cd60ebab83d77b1730e7c84dee767b68ce8eba554",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_bf16_bf16_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "24032ae62becbbdb22c641e96863a17fa6ced0702339363af19564bd408dfb17",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k256_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2287,16 +3443,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "9f06fe228e1c9910ec6420c63287c3eaedd6524feb42702d775fca480be02c0d",
+        sha256: "9608cb90d1d1e6a51c84f9e5b1143cbabeb79e3df26ede4a27303f75d723628e",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "df2b91f9c978e25fcf5b2083147d234d8ce82e21bcc67cb2578382d54f160794",
-            },
+                sha256: "f809b5e275f85ed8b85dfb3ff09534f2530378b067144d06db0c643f54863623",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2304,17 +3460,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "f3df6b393679c7641eb55b17a23613dd9feab6e1673598439e02d1ea5ddde72a",
+        sha256: "8cf7c04aa4b47c2bb02406aa05ea2645a42e029d928ad0ded09d08147d0659c6",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bc99622205d7132f58e49ef24ed80b880bce77fa28b9125c09306e859c297e07",
-            },
+                sha256: "616918f1c5f0ad4e167ae690aae78698dab589c3b5f7791a822febca01b3feb2",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2322,17 +3478,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "35c7e0f705950186bdacac8a75cdb9faca1df7cf7cc2422ac41846fcb9b64176",
+        sha256: "eb5846c50977df0649b67352dd6cb1966a62e697c8197b59e2117d8855c4a800",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ab1e2cb054083147b35e8957c8731dcd4bb3969d004d5fbfbac13f5ca9c2b24d",
-            },
+                sha256: "960495ea863a9c2ecf1695d545737db9ea66f64f2453cbe748e763c2ca0b18f0",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2340,17 +3496,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "8fa12b7211ddee93c73a88c0d6e61f918bb5c6b43ee3466d1be4db9b2ee757f6",
+        sha256: "850cffebec5c21d9a7db4bc78aba2f6f26cec6032d0dcd5ea9ad05305bad36c8",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4e6fa1eaa1a7f858f58d1c1bac095f89ed2d6502629ad56d94bf28349257e8ca",
-            },
+                sha256: "1d0f55acb9f7c1136f5333002ce2d8ff9921a9fff9b4988d0558b2749d000602",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2358,17 +3514,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "df14493b7870980ec53ca0c2426a3e03c4d21dd8014651cff4d74dfcc374db66",
+        sha256: "cb9a90cf4e7c7b421cc1d6a838cb6baac4f550b57a64f9cf74a206d6c10bd71f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "456f153bd6c1cef2798c155090dc7c4efb2b357c53210be3073fca724134a9e6",
-            },
+                sha256: "83ff7e5137470ed9d2089205746469576404df1025ab0b72fe1d489605a15517",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2376,16 +3532,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "9f74e38b92988b511633922128fa13068dc2f0ec9d77839e11aeceae2a37bf19",
+        sha256: "ee916c2fcf7e5fac41892ae2a94182908118331285a3bd047bd111021352ca43",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a7de62747b06ca2949e66a9d0caf1aaa2aa6c59b9d61d8deb28193d69bded0b7",
-            },
+                sha256: "63feea5eaafab239dc30d2fea8d7f6a905959c1fc4774b23a5e5f4c7818a7f97",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2393,16 +3549,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "1cc8d46b9b5504f0daab9841aaa897ec7d2a3a860e07b58f2862fe4c3fee272c",
+        sha256: "90c363df0750bd6c6977a115083146090ecc03b8939488405287de73ae4565bc",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6a98c4c90609350853f6dd4570d86fdf0ca9eda694824c39a36b66d4e09abf17",
-            },
+                sha256: "47ccf93d0ebd82fcd6fc008b517f37ec0f50cfb3f78cb55fa6b2eeb9ccdb0b64",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2410,16 +3566,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "595ca35c01bf5a08f74c3bc501d77376f7bfdafede19e9a14820b4a4305ffb80",
+        sha256: "0b78ccf24943d47b34fea2189acf442af2f36ea21b92df0b1267676f57ece6e8",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b9a00e59e74b54060a937193194fe38ca1855927b548fb3a7ec6064cc112a94f",
-            },
+                sha256: "3ac0f98bd7af72313162755b08bb2308f44611f4264595358db7db4daffb4a30",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2427,16 +3583,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "d4b1d37bec5f2da6fba13391e5f8c403d19508c13ee8c6c64da2fd3bf3f305b3",
+        sha256: "b541bb38a72aef72cee4fd14bc82817ed42e0eba111ec01d9d1e6ad91b21dc62",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9030441880534dfbf00874ac7758c84b0bfb5f722533f0308b8cb2c965793dd8",
-            },
+                sha256: "da3adc84b02d42bc435a580d3c7b4dc3a4b5ac9c0b32bb313a116b412a121f90",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r16", rows: 16, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2444,16 +3601,153 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "30425145c47a9cc0712d3bb538f7c4cebbb322be19b2e8263e506a496996062b",
+        sha256: "76c250e6ff29b988b44028151b322590f902922dc120ddf19e1964beefb11c30",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2d38af215bf0e7c22ab6ba26b1aa018c91fb9c1edd3bc613378aff45391c2503",
-            },
+                sha256: "d6d6034c23c1eae185f8071e252216792c24310279683760bcb6dbb8999902f3",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f16_bf16_k128",
+        file: "recurrent_kv_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "38e38606431125312656b34448568417c49fedf91d236b7cc3ab5b19466b1e45",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_kv_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "d7f5a2ce6df764fa3ae11ee3d2b83b10e7b67df9aaac5f96aeb6c21d26fc07c1",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f16_bf16_k64",
+        file: "recurrent_kv_f16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "17cfa29fed43d4746eb3811f30004816f258eff2f0323595ea2914cc562b2400",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_kv_f16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "0bfed68a9e5ac1ded3e6a36e0750140ac0ecfa0c8654c23f2c44afbe97be77f3",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f32_f32_k96",
+        file: "recurrent_kv_f32_f32_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
+        sha256: "3ba4eabcdadcd0cd08a2233a02eed57e63ad35de3b681e17aaff3c61e2977a02",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_kv_f32_f32_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "87e68689ec5ca2101cb1a4ca320683affb1f980e784d1e973468f4f43f966539",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f32_bf16_k96",
+        file: "recurrent_kv_f32_bf16_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
+        sha256: "df68cca9db7c5793c7a776f1abc18f2210379f1d142658077b846dcbf9f50c7b",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_kv_f32_bf16_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "40ecfe2fcb5fb1a300be50bc2a48f38ff6bf6bfabd0a103fe032039edfc0ff2f",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_bf16_bf16_k96",
+        file: "recurrent_kv_bf16_bf16_k96.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
+        sha256: "c84df2f05dcb20a78a49dbc43b6b01131a032dd3a863c793d9eccd14befee5ae",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_kv_bf16_bf16_k96.sm_90.cubin",
+                gpu: 90,
+                sha256: "bc343aecde9416e8da3134934c7fe5b563add0168f533caef4c3345c3d35bc87",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f32_f32_k256",
+        file: "recurrent_kv_f32_f32_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
+        sha256: "9fc91461debc1e5192175bf933db98b662974e1e6b4c63a248fa08aedaf24323",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_kv_f32_f32_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "ee739c413b32dc17b0e98e73d4ead4466667b95ade003c8f4727aee8827aafa4",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_f32_bf16_k256",
+        file: "recurrent_kv_f32_bf16_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
+        sha256: "71cba4cc8cc786fdb1ff21327702a3a2501efa4f2e9a57b174d0f615c9521dad",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_kv_f32_bf16_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "8854c32da78352a168520f0ccc226e398bbe7df9f22d430f5e681ca5ed7d2f5b",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "recurrent_kv_bf16_bf16_k256",
+        file: "recurrent_kv_bf16_bf16_k256.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
+        sha256: "8e9e42ae1aef6b695a4b0fee8a20cc2601530d86dd9a234db42a4cf1f400733f",
+        binaries: &[
+            EmbeddedBinary {
+                file: "recurrent_kv_bf16_bf16_k256.sm_90.cubin",
+                gpu: 90,
+                sha256: "a5fd3118072043fd49b84a9e34d2dff6f1cbcae053a0e2575b93283c3204763b",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2461,16 +3755,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "84f55d7812b91c46bb0a0e5f5de58c384d76dbf6e5c5e0a25fc50306fa06a2c6",
+        sha256: "198efc86592f60c50cb9abd61ca14d989be5b7d620c04b0a5459976efbb31473",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "453fc23ad02660464df952823c04c1213fc6e2ce7cbb4bea49c49732eea0d303",
-            },
+                sha256: "17b195436455679f32599acbc36c21d021b9c30407528f95ee1241e3cebc3423",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2478,16 +3772,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "66b4bae672670755ba6ddd9210f38e327a4272965edb83450c8e13098a7f40f6",
+        sha256: "e30a5bada71bb8c97aae441a11eadc57a3cd4698f00c354374209a2ff8915f00",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9d4a8a5501a539f3dba4c16992c2aa0a58121bfec502d991ead5d3363058a5a6",
-            },
+                sha256: "d2f0880df17b32eae35ec8f9ae6460df8418d719c75f5b2531f265851ad49e35",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2495,16 +3789,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "a9e5d75ca910f7418d85ad9ecbb20e4d2ef7cd26d0ef0a89c5ab8f82ca40ec2b",
+        sha256: "1b38be98b27ed0ae2380cfaa5fa0c74b82064a23cbc695638fe5fc8919c5e5db",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1f30b6363152b987082589db0e639cb692de87ae4e016ca051d3f383806675d0",
-            },
+                sha256: "b42e3094504edf285566b8aa160d265265e64f9f3dae6aed18d9a1c93d69c076",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2512,17 +3806,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "a768acb01ccfb0804138f12410c369d83d75a290e1b945e42edfca50c9679122",
+        sha256: "5d65659ae814a8e5ef483874e7d877479e0fb22040e04625dbb9c392770bd2ae",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "508664588642a9fc6410d5e1802c5397d25d88abf1c25789692f03cae237e0b6",
-            },
+                sha256: "af4289fda30b6c31d3d78dabb3a6813496770205817b441b3bb3aecb73439319",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2530,17 +3824,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "c1e847711a95bdc506fb59ae39f1ab6fec56de27ddcc4e1517bde99831b7b5b6",
+        sha256: "98ec9dda781ff503745a8f00d89769d4e5aa0dd3c301388909fd8749e7e6e80e",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7b84689a684375ff420b87ddf9a7a85a5e85d796a20610821514a831bc971cc8",
-            },
+                sha256: "23efea7a1eed55f4d6f8083c849bf20e8ac4799609d1d78985775c4a47c7a8ca",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2548,16 +3842,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "b2385f8c989383def95d5866153b88fa130fd1a06933164689d282cdc6e1395c",
+        sha256: "bc9a737a67963c5974faaea2d4ad0a8cb9e6ffdc454bd6e0a189813a4d590623",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "39e306b07df803dbe118fd8ae9b9085fe5b5c4cae6f7c305ff4b62feb9595a1a",
-            },
+                sha256: "c2d100942043a6af62debbd29449224f79df45b2df641a471b0bdbf059177054",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2565,16 +3859,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "9087e15313a6f2123e79ae81fccee5a7e7ad1bb712655b963228faa1aa3a48e1",
+        sha256: "b8e9ba7197b58c8c98145296d621e29461daac1db4dc4dad70362a8d8bdae953",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5a4f841f5e74ec1c2a9d4e7bdff5fe78364334dfc845750bd837cf9909f36676",
-            },
+                sha256: "84e06f06f14daa75d41e95f2c0e90f1230afa8a88cd1a56f7bd4045e504adec3",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2582,16 +3876,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "c8eb57e851e64a3af5ad8ee9092751cb2a62d5a1fb2cbbcc671bf4703ac3c5eb",
+        sha256: "7c32c2709cf0b98dba2033ebd376557e2148e09be219a4ac454907874954ed98",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "563657a895f6ae0631e25b62e07521207578f9b3bf481a3483b9b3058f3d55d1",
-            },
+                sha256: "90ca60be20ad104dd279c219e0214fd4ef6227a1c8227eeb4110986180bbf958",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2599,17 +3893,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "da509ada195872b0dcf2331ac28c2071127b40937641b29b9d6ac43524edfbe2",
+        sha256: "ee792826e62242a242d7630efde0f0dff7cdbedc44b30d544b0675f78a8fa30e",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b31eed3391cb1a83929ea701095e0aa2eda4b394612391eb2eda7b727672bc78",
-            },
+                sha256: "55b8f81f0a8fe81cd486a70715b1c9ba804a225f0a1ee39b7999edb6fc3afaac",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2617,17 +3911,102 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "3806b2d07e4b3d5ccfe375a2e608e141d4efa862d3414b80eaf13e1e73d4194f",
+        sha256: "4075fb4bf2bc33b7354e81337c0926c2f8c275c9e1c6b7e023ef80a98627577d",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d8e3ad2b83a7c57cbf5db0866b374dc5dbfa0fd3937be0cdbac454130b792434",
-            },
+                sha256: "fb20d7e330477d63d3f1875615720d3680ceb109f99415f701e4e1b784fcfdbc",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r4", rows: 4, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_f16_bf16_k128",
+        file: "kda_recurrent_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "a50ee4bdb511beceb91238171c9b417f0d95585b00b5e5a72e747aae9b5a9699",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_recurrent_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "d718a5bc6716463835e9706291613b4fddacfa154b04b21bd9d41c6c67ded094",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_bf16_f32_k128",
+        file: "kda_recurrent_bf16_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
+        sha256: "5215b2ab61b1bc534cca437ca4fb104edf3b5c9b0e09aa5b935f2e525b53411d",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_recurrent_bf16_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "ceeb16a1a1af69b10320ce9733b2c97b658a5fb503539b00c3a8d35c99cd6d61",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_bf16_f16_k128",
+        file: "kda_recurrent_bf16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
+        sha256: "b81626f9da091f5b10bbc5ed81ccde342177648e79df95e8be4815aa00825d69",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_recurrent_bf16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "1959fd936d24c227162908933b53001325ca6c273662d61ef6caf271cc892cbf",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_f16_f32_k128",
+        file: "kda_recurrent_f16_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
+        sha256: "3072febfd715f512fd62d6b09701547af84ce8105b40a6c328b97ac625a83a2d",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_recurrent_f16_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "1286cfc5fbe95622fb855567178ff91511645316c63719a3018ef054171a04f2",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_f16_bf16_k64",
+        file: "kda_recurrent_f16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "501f0ea521d1b3b2ca9455074c8e2ede938b8a5dbb43712a1ddfe3f8cc91d0c1",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_recurrent_f16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "c434efd4aa8344cffb6e3b7b991709ef2ba9f72ecd2c6d24c622b52a7b4e13e1",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2635,16 +4014,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "f61db000a2aa55452d5084292bf62ccb7597a8b21ea6337d8af932fa55fd1358",
+        sha256: "d4d9aa4973d13559c637ae99ce99cfbbefcc4591cf5b8a667fdbfae8eb5fbd9f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6173376826f7b6653d8011cb1f5ceb0def7eef5deb690b2c004a69590647d0a4",
-            },
+                sha256: "2e5d9d7c1ef8691a791b0633184712bae248377d21439e10f85d5f7daf915e85",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2652,17 +4031,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "2ddf72696c5dfcfd3e4b3b9221173b4d098349713d872f38d52ec899aa6d9d28",
+        sha256: "482423204f4b5097f351fcaef1df3d535be02df3b179cae670874c010134bbe7",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "91d13814a6de4673584d27ac8d46cba96b0f9628c1395f94a95b7d394d23446f",
-            },
+                sha256: "26ac5d1953db2bc98054ee04a7ba91e5acde28466cc365f8496108a63c587e69",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2670,17 +4049,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "0f4fa72ac59b39562277e905d2bd3bd3cb106702dd458c693ac86e1dc45dddde",
+        sha256: "573eee6bcefd294b319fda07bf0c956be6960fdb16779fd3cb3dcc3098d151d6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d429b3e3a139b820e45f68b24abb12663c15ffa23953be04838d57fa83645b5a",
-            },
+                sha256: "73eefe4c7515eab9ba6172fc40f41fd207cd81e672727bb554a37cb1c7748432",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2688,17 +4067,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "dee3364845e935248508b01e29d44956c2bbe43184fd5df322e53802984e6d9f",
+        sha256: "52ca85a1bdec7eb5f4a3c33fe361d3dc0c71fa65e8d703f1b4050309d646857b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "897093967d045ecaaafa4f15a0dc452a3f1c98b3fa348014c00c622566fe1d71",
-            },
+                sha256: "affc10eb24934bad1339e853038335633e4809375f0243df9eb284f26ebff229",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2706,17 +4085,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "b0cb549e794365cce2ce60ae5e8063a9e2cc334e3455077b2a4be8c1483d0d49",
+        sha256: "4953f012a2923013a568d3298469aa74fdcbb121535388c9c8a24162f13437a0",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e3cb0f327c2cb04faf344e376371dfb9c553e9727b62ef847ad370f5b47d20d4",
-            },
+                sha256: "58cd46f60092408b28cad9d9ab57a35798dbce774fabb3204b73a2243aa7b9a6",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 288, max_threads: 256 },
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r32", rows: 32, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2724,16 +4103,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "0226d949a256c3b10ce4a9a833bd70a0d424868ebc2d4e425edd69642cb555cc",
+        sha256: "c1b6c32bb3be475e4a476926e2bf3c8347e3fd0e0fa55cdbb12248eda7839826",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "77a60fb667de02dfaf9c0a0cc2b508e222071d0ac3e8a909abd2e28ce85314f9",
-            },
+                sha256: "f6718012aa886d46da320d7075d29299d45a5129e81c915cea836f2aedd4c017",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2741,16 +4120,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "ee961b5a3129275d633ef8981b6d2e8ba8bc3b0523b4bcda1ba9e2be41ac18f0",
+        sha256: "3e2515ca2c3292721ed887c247f2cb0fae8068513ceba85cfa570e28c895a7af",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "66f62904a6c04d5d38171a0395afbe51327818cb0c991c5b3d31c8d23c640197",
-            },
+                sha256: "639cf389323b408178750cee41eae58ead591191ce25896c6a547eaffda66e67",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2758,16 +4137,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "8dbe41ce017522f5fe177facb96180b38d99fe439230a6889e6c093168de357e",
+        sha256: "8bac83ea7b782704107c7f172a30241e3b7d508c2a75f5ec95e8a8bf9ac40fd9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d4606d25ab52e44e2f93e9ae5cbc1f64e7c747fed7db18d6874aaebb9d819776",
-            },
+                sha256: "139b46898ab8ccb3d22fa06ee5f927fd67f0f09c6607f418f80230db122539bd",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2775,16 +4154,17 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "5d09baa60f190dc8e4a01e804db6d3b074a4ba1807bd044a8e61283f4b46b8a3",
+        sha256: "4f7059d67fcfffe7e9410b22c723810a77adbb987f855337bffc2769718f1a28",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cbab3dd8fae3118e980ddc2f12d5d96b7474f73da1a0da9348dae59186dc0637",
-            },
+                sha256: "66be3bd98efeccfdca2cd2841cc6483ec8cb8e468ae79e7c21d687c9e2a2ec13",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r16", rows: 16, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2792,16 +4172,51 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "796d244e3d3647e0a02b614f348c122ed6ec4be42a1bd37efc76c3ebad4f72fc",
+        sha256: "c9df6a24a7818fc8b7c199c915fc4e54820699adaf66201c86b5c423f45f17ed",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6d7099fba7bd7c0de0aeb154ef4c54a0f45a50b29dc21f38db4526912507cc5b",
-            },
+                sha256: "a0a3de13f2bcfd31c1abac82edcf388a515cc9cd98f2dab96927dabaa9ea3368",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r16", rows: 16, params_size: 288, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_kv_f16_bf16_k128",
+        file: "kda_recurrent_kv_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "734ccb94941e7556b525b38ab40324508395faeb87403189b1fa5463fea97dbe",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_recurrent_kv_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "2c7ee4d00e4884b76c929a2218ee5e40305c137ee21e957b5a6ca985c13eab9d",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_recurrent_kv_f16_bf16_k64",
+        file: "kda_recurrent_kv_f16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
+        sha256: "abc97e634ccb04cbb2f0cc703dfb64acb08635ebaa89c021d838726af690016e",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_recurrent_kv_f16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "7b187f50c67a30f6ea2236bc1cbafa06481d670200086a6380828f350b36b19f",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2809,16 +4224,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "copy_state.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: CopyState, family: None, layout: None, state: None, io: None, k: 0 },
-        sha256: "af3e8d1b4a5236890c8a8d944bc860773fca1725a0958125c554142bbc117960",
+        sha256: "13bbe5e31e87273dafe7bb6deec0dffcad57562a1e33e0e833d39e7dd6bb6432",
         binaries: &[
             EmbeddedBinary {
                 file: "copy_state.sm_90.cubin",
                 gpu: 90,
-                sha256: "4db4f0c5ff0aadff47540568857c1e1fd453362837ee4585111cca5dd26d772c",
-            },
+                sha256: "77da8cf988e5943c1b3c1335b574e796adc8bb85dc30d8283782a9baac562b9d",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_copy_state", rows: 0, params_size: 88, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_copy_state", rows: 0, params_size: 112, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2826,16 +4241,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(F32), k: 0 },
-        sha256: "71204522b6e8d40a3dcc233bb84b7b7f4a1a4f8849de55bcbc345a8164279bb5",
+        sha256: "0fcd0dd15edb5a555bfa7c7247f1868208b4899e8f8b4309cf1e963d843deaad",
         binaries: &[
             EmbeddedBinary {
                 file: "convert_layout_f32.sm_90.cubin",
                 gpu: 90,
-                sha256: "4130649df514a9cbb74be77f8d8c9b38f2fc0c821a4cb26ecb2f4c9c40db375e",
-            },
+                sha256: "91099652304a2fbd575a83056ce06689b2fac24d59a41157ae89d775341abdef",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_convert_layout_f32", rows: 0, params_size: 88, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_convert_layout_f32", rows: 0, params_size: 104, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2843,16 +4258,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(Bf16), k: 0 },
-        sha256: "d62f3beea7a2b001fa1ef8e08077e10e87e80564ded3b433430d33697c9cf20f",
+        sha256: "5bee8d7ef8967ab2e3f0366bfe0eaa4edc7ad6695220d5a471f359d9cd94bd22",
         binaries: &[
             EmbeddedBinary {
                 file: "convert_layout_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "df1a546e993427fa3b3c932330bfe4f837e7a443ff8a7894a181886316e87deb",
-            },
+                sha256: "9e6418bd70d5d433624417f868515d504baf6b1ce3445269ecc41915a7ccfdbe",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_convert_layout_bf16", rows: 0, params_size: 88, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_convert_layout_bf16", rows: 0, params_size: 104, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2860,16 +4275,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(F16), k: 0 },
-        sha256: "b851ccab77b5528d30b9734d9e280976d856807011dd02b356d28c1ef7875197",
+        sha256: "d2d4bf489f49e238cfca42b98cd9e364bb7d124f9eaa39d1294e5a6b4bcd2ad0",
         binaries: &[
             EmbeddedBinary {
                 file: "convert_layout_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "1d211ab8f070460ae72af7fa0ec1d961915960d7ee212eb281550288ce145a9a",
-            },
+                sha256: "e52b10f6199c26e7b41c4752abfe37e06a052b1114cb189798ca43817638d49b",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_convert_layout_f16", rows: 0, params_size: 88, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_convert_layout_f16", rows: 0, params_size: 104, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2877,67 +4292,101 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: UnpackQkvz, family: None, layout: None, state: None, io: None, k: 0 },
-        sha256: "b51b37d44d2f4fab216b2fb7c2f99158c9b14569a1d943690dc7479415aa7ec0",
+        sha256: "eba04f902dacdf74c7faf449842c9984df80b8b7e0ca55ae7c40b6bdfbd53117",
         binaries: &[
             EmbeddedBinary {
                 file: "unpack_qkvz.sm_90.cubin",
                 gpu: 90,
-                sha256: "353fbf7b8ff79879584195d053d6cc30da36b2dc0c755cda4ee890158a2c13eb",
-            },
+                sha256: "ca7bd06d0254ee796869852a112935702f7a89d254c78b29ebb9d5a2c2d819a1",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_unpack_qkvz", rows: 0, params_size: 104, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_unpack_qkvz", rows: 0, params_size: 112, max_threads: 256 },
         ],
     },
     EmbeddedModule {
-        name: "conv1d_update_f32",
-        file: "conv1d_update_f32.sm_90.ptx",
+        name: "conv1d_update_f32_f32",
+        file: "conv1d_update_f32_f32.sm_90.ptx",
         arch: 90,
-        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: None, io: Some(F32), k: 0 },
-        sha256: "dd6faa363b1087fa8b397add8b9899494d23d583088e32239d3669acffb8c07d",
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F32), k: 0 },
+        sha256: "51efaf8bd98b507e3095d2020859fa9a70f5f93620cfab88725617b5872bae2d",
         binaries: &[
             EmbeddedBinary {
-                file: "conv1d_update_f32.sm_90.cubin",
+                file: "conv1d_update_f32_f32.sm_90.cubin",
                 gpu: 90,
-                sha256: "74e22e307ffc2bd0703fabccc2dd15173436be62e89ba8b4640098b09c948dcc",
-            },
+                sha256: "dd5f7b16a1cee857c35af42ceda6b1c98e80a4268ce7aba8d94e8282aae8199b",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_conv1d_update_f32", rows: 0, params_size: 184, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_conv1d_update_f32_f32", rows: 0, params_size: 248, max_threads: 256 },
         ],
     },
     EmbeddedModule {
-        name: "conv1d_update_bf16",
-        file: "conv1d_update_bf16.sm_90.ptx",
+        name: "conv1d_update_f32_bf16",
+        file: "conv1d_update_f32_bf16.sm_90.ptx",
         arch: 90,
-        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: None, io: Some(Bf16), k: 0 },
-        sha256: "08b87e34db5b0cf1bca7b78d0bc314e0d63bc93285ea8b0196ea50768260f96e",
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 0 },
+        sha256: "dd563ead3cdad948a071847d2b08ebc2993c6557ae83b213fddac57429ac0faf",
         binaries: &[
             EmbeddedBinary {
-                file: "conv1d_update_bf16.sm_90.cubin",
+                file: "conv1d_update_f32_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "2a30714d5b151787a575b53b259bba1d4b843f4f8867a75bc8eecdbaa0c7bd7f",
-            },
+                sha256: "89ba0fc8a46fc1f90a1cac94f2b837fe1c709b27048cff181eb1f87bcb860c33",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_conv1d_update_bf16", rows: 0, params_size: 184, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_conv1d_update_f32_bf16", rows: 0, params_size: 248, max_threads: 256 },
         ],
     },
     EmbeddedModule {
-        name: "conv1d_update_f16",
-        file: "conv1d_update_f16.sm_90.ptx",
+        name: "conv1d_update_f32_f16",
+        file: "conv1d_update_f32_f16.sm_90.ptx",
         arch: 90,
-        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: None, io: Some(F16), k: 0 },
-        sha256: "ab19e42de97faa580642e71fdceb828663d17e82a3215d1a35679b0619152b34",
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F16), k: 0 },
+        sha256: "d02a9cef2b8efae64cbd4d6abf5386ec5fecb06cbfea1112cde0111e55634b95",
         binaries: &[
             EmbeddedBinary {
-                file: "conv1d_update_f16.sm_90.cubin",
+                file: "conv1d_update_f32_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "c1a7914a0a319aee65f5600d0704d917c3fcbaa0ac68ebd035db7b9352529b54",
-            },
+                sha256: "637d004634ab628d9f0fd841ce0fd927979fd26515baaa3adec8e8adf1457d60",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_conv1d_update_f16", rows: 0, params_size: 184, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_conv1d_update_f32_f16", rows: 0, params_size: 248, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "conv1d_update_bf16_bf16",
+        file: "conv1d_update_bf16_bf16.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 0 },
+        sha256: "15b2054522ab77918b0cbc24b4047a938b7dff0ca575e6c5c0787e469a3bb426",
+        binaries: &[
+            EmbeddedBinary {
+                file: "conv1d_update_bf16_bf16.sm_90.cubin",
+                gpu: 90,
+                sha256: "3d480a94d7595b4ac508d5743bc0bed3ea141e2557f38ded7b2442a84172ab4b",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_conv1d_update_bf16_bf16", rows: 0, params_size: 248, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "conv1d_update_f16_f16",
+        file: "conv1d_update_f16_f16.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F16), io: Some(F16), k: 0 },
+        sha256: "b6e35e46939961852470220d59dd8ca2111efa3ade4a7b33411c421222328e05",
+        binaries: &[
+            EmbeddedBinary {
+                file: "conv1d_update_f16_f16.sm_90.cubin",
+                gpu: 90,
+                sha256: "b15e3a643a0589aba39db81e3a87c252adaf79ac25ef62f4978d2dde3587a175",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_conv1d_update_f16_f16", rows: 0, params_size: 248, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2945,16 +4394,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "cf45e957aa1ac681bddb967c7d0fc689b725c25a209009378a045ca61ea2cb8d",
+        sha256: "c02ddc93e9d0da31a03f89b94d2b94fbc47ba1acd24b7a4f96a673ba141559ed",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2ccf857bc37efc23f6a695e4dc477a6a64eba7b299532fa02680948a585f5f6c",
-            },
+                sha256: "d770a1de1330b1d3ce75ee5e82ff460578a6de945de86cde488b042fbdefa24a",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2962,16 +4411,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "1bd63d834907f5e551b36e142adcf6e8e7c98ed908812ab5085292847dd51005",
+        sha256: "abe3240d83d1a8378ec5255804df5589a707c4a1f36773f3accd9fa8d2db1bdb",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5a2ffd0c8d0e6843c5774be71e08a7620c62a270a11ab88593cc05e4dbd6ad97",
-            },
+                sha256: "ad03f05a0dd6e3df23fefc04e9847d32dc7b0b4916d0470ee74396f3995ffd59",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2979,16 +4428,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "4eb7d465cd996dfa0819034778c692000bba1c290c0ae3133f978af8564dde8a",
+        sha256: "f34ac3ca724023dcd0e658cd1260a2684edac62e8dd045775488e6e2fb54462c",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5110c6fd0397cc1c50a1396a0d7f4a98f503578e109186043ff05889628e16c3",
-            },
+                sha256: "33c2e3215350454cd9cc4e8f739b3c9a1b9e08231757b3cd87416b9e7123f0be",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -2996,16 +4445,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "767afddf2068c7da75cea4eabf42f39c3027e7b7aaf03c4cc4b8556bf4075acb",
+        sha256: "616be978a65e855f8cd506df05d4dbd3bd8336cfc68a832f7ad373fb114ff05e",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "924dda81cbb30740a0416941b46f973eb7358a04c4c71cb66d37ad13a8e1c8ee",
-            },
+                sha256: "0a7cd77b6fad88c990c2fbb1a156c984a34ad875be5ba67b223b0a23ad0db960",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -3013,16 +4462,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "7cf4ce59811c9cb90a6bc3242cc3403db7d129ca001a55976eb6fb0456dd5457",
+        sha256: "adb2f0e31554073cdeadcd4328ca6629db0552d03b46dc82afe9bc3a76ff1af6",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ce17f45a64d00221667fe50acac25a85eed6b572d3bacccb26bafbd2877d4ddf",
-            },
+                sha256: "03b79d9e775bcfb5f6589b756f286479ba0a9bfcf92e1fab868e5cd48b45cf71",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k128", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k128", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -3030,16 +4479,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "bff3a86c590c88f119c839d5a891544bc0bac27c9178c93450cf2d8680514e69",
+        sha256: "22723adaaa043d44d8b2a4418ffef3f2cd175fb0a7470a125bc74a6a45439c66",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "db9b53f51a40e553133608b2dd150d1e5ff62846eb96daeb6bfd8dd72126295c",
-            },
+                sha256: "61df044e912d93c901ce53af60381716bec22bf5ab1dcbf9e5f2c19c45c87fbb",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32_k64", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -3047,16 +4496,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "6115beeb8087acbcbb65ad8534cbd0561e4b1cee547eca0b5d1c8595054eeeb2",
+        sha256: "029207f86c3676c08f0135ae72bd4110f3386ba282a0edd40d2b40087dee90fe",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0df8780df4f5dd38ce40bfdd74ea6228fc717ded319583af84cef4f7474d4d17",
-            },
+                sha256: "57cafdc463a69a0e31a39f99d6bb511cc189b5455ca2f49289980673c9b0eadc",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16_k64", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -3064,16 +4513,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "a38f6e862e5ffd7c3b4a795e35cfd7c1c65eec2b3d2b5aae0e7e8c42df33b97f",
+        sha256: "eeb63265a88138f7030aed097d5af4146f270f54a35ae7e5689a1f1c39af782a",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cda2abf3cb182b65a5f858f712f1c7edb2fcce7d3f8e1ad1ae294099b909a467",
-            },
+                sha256: "021f99b40bcf6a60d2360f339a9886b995887f8a663df4cbf4efbd5e2d0cceb1",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16_k64", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -3081,16 +4530,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "4800d8690b919c066fc653bb0c1fcd2fdb16b08b5d53818f300d0129d9debda6",
+        sha256: "46f05bb1c5abbea5b0bd097d2bee5770ab496a5c2cdadf82692e609787dc2bf5",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "41d3e579b797b9b9c6872b2ec17c624ecd288819265e38c3272194b4756c5889",
-            },
+                sha256: "4c611dc8f82cd6e6cc83759f13a217b4a045cd4fec60092b045184ac422304f2",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16_k64", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -3098,16 +4547,101 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "gated_rmsnorm_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "dbdaf42e844535cef82f66a7b92b09152fd434caa7c1f9b14ef7cdeecf05daaf",
+        sha256: "06f85d0414dffeb9c8e790f5f0baa8605c355d62bf95262dfde441fe738e297c",
         binaries: &[
             EmbeddedBinary {
                 file: "gated_rmsnorm_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b3724f185a5ee1223152493761ce908b83ed598c3bc6155d80e92b3b7ad8ba23",
-            },
+                sha256: "f5d65b16ee8dc4a924db3d230361dfdefef4b6d7ab3dd83bd97aa706142d7f95",
+                },
         ],
         entries: &[
-            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k64", rows: 0, params_size: 64, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16_k64", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_f32_f32",
+        file: "gated_rmsnorm_f32_f32.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F32), k: 0 },
+        sha256: "885a0d46c16225eef6a181546a972971f875fefc2049d04dd422e875845a5600",
+        binaries: &[
+            EmbeddedBinary {
+                file: "gated_rmsnorm_f32_f32.sm_90.cubin",
+                gpu: 90,
+                sha256: "b07d9f0a7859d487ac5f784f75ceadf09bba4ca1f1d7494a21435ad26e6e4feb",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f32", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_f32_bf16",
+        file: "gated_rmsnorm_f32_bf16.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 0 },
+        sha256: "08f3dc7a55d5488d6e4420d992cd47170c8b03919a7de5adef9031e445bf79aa",
+        binaries: &[
+            EmbeddedBinary {
+                file: "gated_rmsnorm_f32_bf16.sm_90.cubin",
+                gpu: 90,
+                sha256: "5a857f2929a429d23a6a77cad858120f95f0da0c4168c0a6eb6938e5f827d7f5",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_bf16", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_f32_f16",
+        file: "gated_rmsnorm_f32_f16.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F32), io: Some(F16), k: 0 },
+        sha256: "b720d726c75325ccc07b158936846d1a110073cc95b4b9e378f62965b0d00b27",
+        binaries: &[
+            EmbeddedBinary {
+                file: "gated_rmsnorm_f32_f16.sm_90.cubin",
+                gpu: 90,
+                sha256: "3260e626b51b5f5f3a651d349add0cd87d1cc19c1a6d5994118c3b40ac6ee920",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f32_f16", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_bf16_bf16",
+        file: "gated_rmsnorm_bf16_bf16.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 0 },
+        sha256: "a2e2e6c099a42608c96da37fc303c3182ddace226ced2cb0019ce57c5c509df4",
+        binaries: &[
+            EmbeddedBinary {
+                file: "gated_rmsnorm_bf16_bf16.sm_90.cubin",
+                gpu: 90,
+                sha256: "afc200f6d78d175ff0f87d4170c2b4545f2b2e27f7097f61dc79a3f3f14c6062",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_bf16_bf16", rows: 0, params_size: 80, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "gated_rmsnorm_f16_f16",
+        file: "gated_rmsnorm_f16_f16.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: GatedRmsNorm, family: None, layout: None, state: Some(F16), io: Some(F16), k: 0 },
+        sha256: "a666cd499f69a6130a281108e0790f8442814afac287c2bb842a18bdb0fbdfee",
+        binaries: &[
+            EmbeddedBinary {
+                file: "gated_rmsnorm_f16_f16.sm_90.cubin",
+                gpu: 90,
+                sha256: "973d980839d7dbf275305ba7727bebe9ee5c8d18cceed6130b0b085c762dc376",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_gated_rmsnorm_f16_f16", rows: 0, params_size: 80, max_threads: 256 },
         ],
     },
 ];

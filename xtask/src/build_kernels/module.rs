@@ -140,7 +140,7 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
         ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
         ("RecurrentParams", k) if is_kv && is_f32 && (is_kda || k == 64) => return None,
         ("RecurrentParams", 256) if is_f32 => 104,
-        ("RecurrentParams", 128) if is_f32 && !(is_kv || is_kda) && module.io == Some(DType::F32) => 104,
+        ("RecurrentParams", 128) if is_f32 && !(is_kv || is_kda) && module.io == Some(DType::F32) => 95,
         ("RecurrentParams", 96..) if is_f32 => 96,
         ("RecurrentParams", _) if is_kv || held > 32 => 128,
         ("RecurrentParams", _) => 120,
