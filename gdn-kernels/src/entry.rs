@@ -49,12 +49,23 @@ impl Index {
     /// If the condition is true, the table has such an entry.
     #[inline(always)]
     pub(crate) unsafe fn load_if(condition: bool, table: &Table, row: u32, column: u32) -> Index {
+        // SAFETY: the caller's promise.
+        unsafe { Index::load_or(0, condition, table, row, column) }
+    }
+
+    /// Asks for entry `column` of row `row`, if the condition holds; else it is `other`, for which nothing has to be chosen
+    /// behind the load.
+    ///
+    /// # Safety
+    /// If the condition is true, the table has such an entry.
+    #[inline(always)]
+    pub(crate) unsafe fn load_or(other: u32, condition: bool, table: &Table, row: u32, column: u32) -> Index {
         let is_wide = entry(table) == Kind::I64 as u32;
         let at = row_at(table, row) + ((column as u64) << (2 + is_wide as u32));
         // SAFETY: the caller's promise.
         unsafe {
             Index {
-                low: memory::load_u32_if(condition, at),
+                low: memory::load_u32_or(other, condition, at),
                 high: memory::load_u32_if(condition & is_wide, at + 4),
             }
         }
@@ -79,6 +90,13 @@ impl Index {
     #[inline(always)]
     pub(crate) fn behind(self, bits: u32) -> Index {
         Index { low: self.low | bits, ..self }
+    }
+
+    /// The index and whether it is one: for addresses that must not wait for a choice behind the load. Where it is none, the
+    /// number means nothing.
+    #[inline(always)]
+    pub(crate) fn parts(self) -> (i32, bool) {
+        (self.low as i32, self.high == 0)
     }
 
     /// The index. One that does not fit 32 bits is -1, which names nothing.

@@ -25,10 +25,9 @@ impl<'a> Drafts<'a> {
         let buffer = &p.intermediate;
         let listed = buffer.state != 0 && buffer.row.is_there();
         // SAFETY: the caller's promise.
-        let row = unsafe { Index::load_if(listed, &buffer.row, n, 0) };
-        let row = if listed { row.get() as u32 } else { n };
-        let keeps = buffer.state != 0 && row < buffer.rows;
-        let row = if keeps { row } else { 0 };
+        let (row, is_one) = unsafe { Index::load_or(n, listed, &buffer.row, n, 0) }.parts();
+        let keeps = buffer.state != 0 && is_one && (row as u32) < buffer.rows;
+        let row = if keeps { row as u32 } else { 0 };
         let narrow = S::SIZE != T::SIZE && buffer.dtype != DType::F32 as u32;
         let size = if narrow { T::SIZE } else { S::SIZE };
         let at = buffer.state + (wide(row, buffer.pitch) + wide(channel, p.width - 1)) * size;

@@ -36,7 +36,7 @@ use crate::token::{sequence, take_turn, tokens_end, tokens_of, wide};
 use core::marker::PhantomData;
 use drafts::Drafts;
 use filter::{Filter, Weights};
-use state::{Entries, Shift, State, is_slot};
+use state::{Entries, Shift, Source, State, is_slot};
 use strip::{
     Access, ByChannel, ByTap, CHANNELS, Recent, Single, Strip, TAPS, Vectors, WindowLayout, ZEROS, widened,
 };
@@ -173,8 +173,9 @@ unsafe fn update<S: Element, T: Element, L: WindowLayout>(p: &Conv1dParams, n: u
             tokens.clear(begin..begin + len, 1);
             return;
         }
-        let state = State::<S, L>::new(p, n, &entries, channel, shift);
-        let before = state.load();
+        let source = Source::<S, L>::new(p, &entries, channel, shift);
+        let before = source.load();
+        let state = State::new(p, n, &entries, channel, source);
         state.keep(len, &before);
         let filter = Filter::new::<L::Access>(p, channel, weights, missing);
         let drafts = Drafts::new::<S, T>(p, n, channel);

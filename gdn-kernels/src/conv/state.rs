@@ -31,21 +31,21 @@ impl Entries {
         let (by_table, counts) = (pool.slot.is_there(), p.accepted.is_there());
         // SAFETY: the caller's promise; a column is used only where the table has it.
         unsafe {
-            let (slot, accepted) = if p.flags & flags::ACCEPTED_SLOT != 0 {
+            // Behind the branch no loaded word is looked at: all other loads would wait for it.
+            let by_count = p.flags & flags::ACCEPTED_SLOT != 0;
+            let (column, is_there, unlisted) = if by_count {
                 let column = (Index::load_if(true, &p.accepted, n, 0).get() as u32).wrapping_sub(1);
                 let is_there = column < p.slot_columns;
-                let slot = Index::load_if(is_there, &pool.slot, n, if is_there { column } else { 0 });
-                (if is_there { slot } else { Index::NONE }, Index::of(0))
+                (if is_there { column } else { 0 }, is_there, u32::MAX)
             } else {
-                let slot = Index::load_if(by_table, &pool.slot, n, 0);
-                let accepted = Index::load_if(counts, &p.accepted, n, 0);
-                (if by_table { slot } else { Index::of(n) }, accepted)
+                (0, by_table, n)
             };
+            let slot = Index::load_or(unlisted, is_there, &pool.slot, n, column);
             let has_target = pool.write_slot.is_there() && p.flags & flags::WRITE_PER_TOKEN == 0;
             Entries {
                 slot,
+                accepted: Index::load_if(counts && !by_count, &p.accepted, n, 0),
                 write_slot: Index::load_if(has_target, &pool.write_slot, n, 0),
-                accepted,
                 reset: Flag::load(&pool.reset, n),
             }
         }
@@ -53,8 +53,8 @@ impl Entries {
 
     /// The slot that the sequence starts from.
     #[inline(always)]
-    pub(super) fn slot(&self) -> i32 {
-        self.slot.get()
+    pub(super) fn slot(&self) -> Index {
+        self.slot
     }
 
     /// Tokens of the last draft that the window begins behind.
@@ -66,8 +66,10 @@ impl Entries {
 
 /// Whether an index of a sequence's slot names one. Without a table no index marks padding.
 #[inline(always)]
-pub(super) fn is_slot(p: &Conv1dParams, index: i32, by_table: bool) -> bool {
-    names_slot(index, p.pool.slots, if by_table { p.pool.null_slot } else { -1 })
+pub(super) fn is_slot(p: &Conv1dParams, index: Index, by_table: bool) -> bool {
+    let null_slot = if by_table { p.pool.null_slot } else { -1 };
+    let (slot, is_one) = index.parts();
+    is_one & names_slot(slot, p.pool.slots, null_slot)
 }
 
 /// How the entries of a sequence's state become its new ones: entry `i` is entry `i + shift` of the old ones for
@@ -112,46 +114,35 @@ fn takes_back(p: &Conv1dParams) -> bool {
     p.accepted.is_there() && p.flags & flags::ACCEPTED_SLOT == 0
 }
 
-/// A strip of a sequence's state: where it is read and where it is written.
-pub(super) struct State<'a, S, L> {
-    p: &'a Conv1dParams,
-    n: u32,
-    channel: u32,
-    from: u64,
-    to: u64,
+/// The byte of the pool at which a strip of a slot begins.
+#[inline(always)]
+fn strip_at<S: Element>(p: &Conv1dParams, channel: u32, slot: Index) -> u64 {
+    let (slot, _) = slot.parts();
+    p.pool.state + (wide(channel, p.channel_stride) + wide(slot as u32, p.pool.pitch)) * S::SIZE
+}
+
+/// Where a strip of a sequence's state is read.
+///
+/// It is apart from [`State`], so that the window is asked for before anything of where the state goes is worked out.
+#[derive(Clone, Copy)]
+pub(super) struct Source<S, L> {
+    at: u64,
     tap: u64,
     shift: Shift,
     fresh: bool,
-    writes: bool,
-    /// Whether a slot has entries that are not in registers: each new one is stored on its own then.
-    longer: bool,
     types: PhantomData<(S, L)>,
 }
 
-impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
-    /// The state of sequence `n`, whose slot was checked.
+impl<S: Element, L: WindowLayout> Source<S, L> {
+    /// The state that a sequence starts from, whose slot was checked.
     #[inline(always)]
-    pub(super) fn new(p: &'a Conv1dParams, n: u32, entries: &Entries, channel: u32, shift: Shift) -> Self {
-        let has = |flag: u32| p.flags & flag != 0;
-        let strip = p.pool.state + wide(channel, p.channel_stride) * S::SIZE;
-        let at = |slot: i32| strip + wide(slot as u32, p.pool.pitch) * S::SIZE;
-        let separate = p.pool.write_slot.is_there();
-        let (to, by_table) = match separate {
-            true => (entries.write_slot.get(), true),
-            false => (entries.slot(), p.pool.slot.is_there()),
-        };
-        let writes = !has(flags::READ_ONLY) && !has(flags::WRITE_PER_TOKEN) && is_slot(p, to, by_table);
-        State {
-            p,
-            n,
-            channel,
-            from: at(entries.slot()),
-            to: at(if writes { to } else { entries.slot() }),
+    pub(super) fn new(p: &Conv1dParams, entries: &Entries, channel: u32, shift: Shift) -> Self {
+        let inverted = p.flags & flags::RESET_INVERTED != 0;
+        Source {
+            at: strip_at::<S>(p, channel, entries.slot),
             tap: p.tap_stride as u64 * S::SIZE,
             shift,
-            fresh: p.pool.reset.is_there() && (entries.reset.bits() != 0) != has(flags::RESET_INVERTED),
-            writes,
-            longer: L::LONGER && (p.len > TAPS as u32 || takes_back(p)),
+            fresh: p.pool.reset.is_there() && (entries.reset.bits() != 0) != inverted,
             types: PhantomData,
         }
     }
@@ -167,10 +158,49 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
         }
         let first = if L::LONGER { self.shift.first as u64 * self.tap } else { 0 };
         // SAFETY: the caller's promise.
-        unsafe { L::load::<S>(self.from + first, &Steps { tap: self.tap, count: self.shift.count }) }
+        unsafe { L::load::<S>(self.at + first, &Steps { tap: self.tap, count: self.shift.count }) }
+    }
+}
+
+/// A strip of a sequence's state: where it is read and where it is written.
+pub(super) struct State<'a, S, L> {
+    p: &'a Conv1dParams,
+    n: u32,
+    channel: u32,
+    source: Source<S, L>,
+    to: u64,
+    writes: bool,
+    /// Whether a slot has entries that are not in registers: each new one is stored on its own then.
+    longer: bool,
+}
+
+impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
+    /// The state of sequence `n`, which comes from `source`.
+    #[inline(always)]
+    pub(super) fn new(
+        p: &'a Conv1dParams,
+        n: u32,
+        entries: &Entries,
+        channel: u32,
+        source: Source<S, L>,
+    ) -> Self {
+        let has = |flag: u32| p.flags & flag != 0;
+        let separate = p.pool.write_slot.is_there();
+        let to = if separate { entries.write_slot } else { entries.slot };
+        let by_table = separate | p.pool.slot.is_there();
+        let writes = !has(flags::READ_ONLY) && !has(flags::WRITE_PER_TOKEN) && is_slot(p, to, by_table);
+        State {
+            p,
+            n,
+            channel,
+            source,
+            to: strip_at::<S>(p, channel, if writes { to } else { entries.slot }),
+            writes,
+            longer: L::LONGER && (p.len > TAPS as u32 || takes_back(p)),
+        }
     }
 
-    /// Moves the entries that stay, the oldest first: a slot may be read and written. What [`Self::load`] read is not read
+    /// Moves the entries that stay, the oldest first: a slot may be read and written. What [`Source::load`] read is not read
     /// again.
     ///
     /// # Safety
@@ -180,7 +210,8 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
         if !(self.writes && self.longer) {
             return;
         }
-        let Shift { first, count, shift, .. } = self.shift;
+        let source = &self.source;
+        let Shift { first, count, shift, .. } = source.shift;
         let (kept, _) = kept_and_skipped(self.p, tokens);
         let in_memory = first.saturating_sub(shift);
         let in_memory = if in_memory < kept { in_memory } else { kept };
@@ -188,8 +219,8 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
         while i < in_memory {
             // SAFETY: the caller's promise.
             unsafe {
-                let from = self.from + (i + shift) as u64 * self.tap;
-                let entry = if self.fresh { ZEROS } else { L::Access::load::<S>(from) };
+                let from = source.at + (i + shift) as u64 * source.tap;
+                let entry = if source.fresh { ZEROS } else { L::Access::load::<S>(from) };
                 self.store_entry(i, entry);
             }
             i += 1;
@@ -217,13 +248,12 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
         if p.flags & flags::WRITE_PER_TOKEN != 0 && t < p.write_columns {
             let [n, channel, t] = [self.n, self.channel, t].map(compiler::opaque);
             // SAFETY: the column is one of the table's.
-            let slot = unsafe { Index::load_if(true, &p.pool.write_slot, n, t) }.get();
+            let slot = unsafe { Index::load_if(true, &p.pool.write_slot, n, t) };
             if is_slot(p, slot, true) {
-                let at = wide(channel, p.channel_stride) + wide(slot as u32, p.pool.pitch);
                 let tap = compiler::opaque(p.tap_stride) as u64 * S::SIZE;
                 let steps = Steps { tap, count: compiler::opaque(p.len) };
                 // SAFETY: the caller's promise.
-                unsafe { L::store::<S>(p.pool.state + at * S::SIZE, &steps, recent) }
+                unsafe { L::store::<S>(strip_at::<S>(p, channel, slot), &steps, recent) }
             }
         }
     }
@@ -236,7 +266,7 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
     pub(super) unsafe fn store(&self, recent: &Recent) {
         if self.writes && !self.longer {
             // SAFETY: the caller's promise.
-            unsafe { L::store::<S>(self.to, &Steps { tap: self.tap, count: self.p.len }, recent) }
+            unsafe { L::store::<S>(self.to, &Steps { tap: self.source.tap, count: self.p.len }, recent) }
         }
     }
 
@@ -260,6 +290,6 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
     #[inline(always)]
     unsafe fn store_entry(&self, entry: u32, strip: Strip) {
         // SAFETY: the caller's promise.
-        unsafe { L::Access::store::<S>(self.to + entry as u64 * self.tap, strip) }
+        unsafe { L::Access::store::<S>(self.to + entry as u64 * self.source.tap, strip) }
     }
 }

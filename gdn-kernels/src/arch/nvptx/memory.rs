@@ -22,8 +22,26 @@ load_if!(/// One byte, zero-extended; 0 without a load when the condition is fal
     load_u8_if, "ld.global.u8");
 load_if!(/// Two bytes, zero-extended; 0 without a load when the condition is false.
     load_u16_if, "ld.global.u16");
-load_if!(/// Four bytes; 0 without a load when the condition is false.
-    load_u32_if, "ld.global.u32");
+
+/// Four bytes; 0 without a load when the condition is false.
+#[inline(always)]
+pub(crate) unsafe fn load_u32_if(condition: bool, address: u64) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { load_u32_or(0, condition, address) }
+}
+
+/// Four bytes; `other` without a load when the condition is false.
+#[inline(always)]
+pub(crate) unsafe fn load_u32_or(other: u32, condition: bool, address: u64) -> u32 {
+    let mut value = other;
+    // SAFETY: the caller passes a readable, aligned global address, or a false condition.
+    unsafe {
+        asm!("{{ .reg .pred p; setp.ne.u32 p, {c}, 0; @p ld.global.u32 {v}, [{a}]; }}",
+             v = inout(reg32) value, a = in(reg64) address,
+             c = in(reg32) condition as u32, options(readonly, nostack));
+    }
+    value
+}
 
 /// Asks for the line of an address into the L2, if the condition is true.
 #[inline(always)]

@@ -169,7 +169,13 @@ pub(crate) mod memory {
 
     /// Four bytes; 0 without a load when the condition is false.
     pub(crate) unsafe fn load_u32_if(condition: bool, address: u64) -> u32 {
-        if condition { load::<1>(address, 4)[0] } else { 0 }
+        // SAFETY: the caller's promise.
+        unsafe { load_u32_or(0, condition, address) }
+    }
+
+    /// Four bytes; `other` without a load when the condition is false.
+    pub(crate) unsafe fn load_u32_or(other: u32, condition: bool, address: u64) -> u32 {
+        if condition { load::<1>(address, 4)[0] } else { other }
     }
 
     /// Four bytes, by a load of its own.

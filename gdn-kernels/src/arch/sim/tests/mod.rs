@@ -41,6 +41,7 @@ mod gpu {
         memory::load_u8_if(condition: bool, address: u64) -> u32;
         memory::load_u16_if(condition: bool, address: u64) -> u32;
         memory::load_u32_if(condition: bool, address: u64) -> u32;
+        memory::load_u32_or(other: u32, condition: bool, address: u64) -> u32;
         memory::load_u32(address: u64) -> u32;
         memory::load_u32x2(address: u64) -> [u32; 2];
         memory::load_u32x4(address: u64) -> [u32; 4];
