@@ -174,11 +174,12 @@ unsafe fn update<S: Element, T: Element, L: WindowLayout>(p: &Conv1dParams, n: u
             return;
         }
         let source = Source::<S, L>::new(p, &entries, channel, shift);
-        let before = source.load();
+        let loaded = source.load();
         let state = State::new(p, n, &entries, channel, source);
-        state.keep(len, &before);
         let filter = Filter::new::<L::Access>(p, channel, weights, missing);
         let drafts = Drafts::new::<S, T>(p, n, channel);
+        let before = L::entries::<S>(loaded);
+        state.keep(len, &before);
         let sequence = Sequence { tokens, n, len, filter, state, drafts };
         let last = match p.intermediate.parent.is_there() {
             false => sequence.chain(first, before),

@@ -147,7 +147,7 @@ impl<S: Element, L: WindowLayout> Source<S, L> {
         }
     }
 
-    /// Issues the loads of the entries that the first token sees.
+    /// Issues the loads of the entries that the first token sees; [`WindowLayout::entries`] tells them apart.
     ///
     /// # Safety
     /// The slot is readable.

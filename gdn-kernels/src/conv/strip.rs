@@ -155,11 +155,14 @@ pub(crate) trait WindowLayout: 'static {
     /// Whether a channel may have more entries than [`TAPS`]: they are accessed one by one then.
     const LONGER: bool;
 
-    /// Issues the loads of entries, the oldest of which is at `at`: the last of [`Recent`], behind zeros.
+    /// Issues the loads of entries, the oldest of which is at `at`. They are vectors as they lie in memory, not yet looked at.
     ///
     /// # Safety
     /// The entries are readable, and aligned as the access demands.
     unsafe fn load<S: Element>(at: u64, steps: &Steps) -> Recent;
+
+    /// What [`Self::load`] asked for, entry by entry: the last of [`Recent`], behind zeros.
+    fn entries<S: Element>(loaded: Recent) -> Recent;
 
     /// Stores the last entries of `recent`, the oldest of them at `at`.
     ///
@@ -197,6 +200,11 @@ impl<A: Access> WindowLayout for ByTap<A> {
             i += 1;
         }
         recent
+    }
+
+    #[inline(always)]
+    fn entries<S: Element>(loaded: Recent) -> Recent {
+        loaded
     }
 
     #[inline(always)]
@@ -257,6 +265,11 @@ impl<const L: usize> WindowLayout for ByChannel<L> {
             };
             i += 1;
         }
+        raw
+    }
+
+    #[inline(always)]
+    fn entries<S: Element>(raw: Recent) -> Recent {
         core::array::from_fn(|tap| {
             packed::<S>(|channel| {
                 if tap < Self::FRONT {

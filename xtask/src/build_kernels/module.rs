@@ -146,7 +146,7 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
         ("RecurrentParams", _) => 120,
         ("Conv1dParams", _) if is_f32 && module.io == Some(DType::F16) => 100,
         ("Conv1dParams", _) if is_f32 => 96,
-        ("Conv1dParams", _) if target == "sm_80" => 84,
+        ("Conv1dParams", _) if target == "sm_80" => 88,
         ("Conv1dParams", _) => 80,
         _ => return None,
     })

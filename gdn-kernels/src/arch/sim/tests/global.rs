@@ -40,9 +40,9 @@ fn every_width_round_trips() {
 fn false_condition_loads_nothing() {
     let out = Case::new().output("out", 128).good(|p| {
         let sum = load_u8_if(false, 1) + load_u16_if(false, 3) + load_u32_if(false, u64::MAX);
-        put(p, sum as f32);
+        put(p, (sum + load_u32_or(7, false, u64::MAX)) as f32);
     });
-    assert_eq!(out, [0.0; 32]);
+    assert_eq!(out, [7.0; 32]);
 }
 
 #[test]
