@@ -104,6 +104,8 @@ pub(crate) unsafe fn decode<
         let at = if own { n } else { n + zero };
         let (listed, separate) = (is_there(&p.pool.slot), is_there(&p.pool.write_slot));
         let slot = Index::load_if(listed, &p.pool.slot, at, 0);
+        // Without a table the sequence's own number; what is loaded is 0 then.
+        let (unlisted, null_slot) = if listed { (0, p.pool.null_slot) } else { (n, -1) };
         let reset = Flag::load(&p.pool.reset, at);
         if p.layer.flags & flags::EARLY != 0 {
             // The predecessor may still write the inputs; meanwhile the state comes as far as the L2.
@@ -124,9 +126,7 @@ pub(crate) unsafe fn decode<
             Asked::Own(_) => u32::MAX,
             Asked::Shared(loads) => loads.last(),
         };
-        let slot = slot.behind(last & zero).get();
-        let slot = if listed { slot } else { n as i32 };
-        let null_slot = if listed { p.pool.null_slot } else { -1 };
+        let slot = slot.behind(last & zero | unlisted).get();
         let is_real = names_slot(slot, p.pool.slots, null_slot);
         if !(own || is_real) {
             out.store::<T>(n, work.row, 0.0);
@@ -149,7 +149,11 @@ pub(crate) unsafe fn decode<
         let later_at = later.unwrap_or(n) + zero;
         let later_slot = Index::load_if(listed & later.is_some(), &p.pool.slot, later_at, 0);
         let token = match asked {
-            Asked::Own(loads) => block.own(loads),
+            // ptxas would work the norms out before it asks for the state.
+            Asked::Own(loads) => {
+                warp::sync_warp();
+                block.own(loads)
+            }
             Asked::Shared(loads) => {
                 tokens.prepare(loads, n, 1);
                 thread::sync_threads();

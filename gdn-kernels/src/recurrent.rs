@@ -44,9 +44,10 @@ use crate::element::Element;
 use crate::entry::{Flag, Index};
 use crate::gate::Gate;
 use crate::layout::Layout;
-use crate::prepare::{CHUNK, Tokens, VALUE_BYTES, token_bytes};
+use crate::prepare::{CHUNK, Loads, Tokens, VALUE_BYTES, token_bytes};
 use crate::tile::{self, CORRECTIONS_BYTES, Exchange, Shared, Tile, buffer_at};
 use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, tokens_of, wide};
+use core::marker::PhantomData;
 
 /// Bytes of prepared tokens and their values.
 const fn prepared_bytes(k: u32) -> usize {
@@ -194,21 +195,8 @@ unsafe fn sequence<
         let row = Index::load_if(lists_rows, &draft.row, at, 0);
 
         let shared = shared::block::<Shared<L, S, Front, K, R, THREADS>>();
-        let chunk = |t: u32| if len - t < CHUNK { len - t } else { CHUNK };
-        // All that follows from the thread is worked out anew.
-        let new_thread = || compiler::opaque(thread::thread_idx_x());
-        let ask = |work: &Work, t: u32| {
-            let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, work);
-            let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, new_thread(), true);
-            (tokens.load(begin + t, chunk(t)), tokens.load_values(begin + t, chunk(t)))
-        };
-        let prepare = |work: &Work, (loads, values), t: u32| {
-            let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, work);
-            let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, new_thread(), true);
-            tokens.prepare_values(values);
-            tokens.prepare(loads, begin + t, chunk(t));
-        };
-        let asked = ask(work, 0);
+        let chunks = Chunks::<L, G, S, T, K, R> { p, shared, begin, len, types: PhantomData };
+        let asked = chunks.ask(work, 0);
         let later = later_slot(p, n);
         // What was loaded is the block's again, now that all is asked for.
         let [slot, reset, row] =
@@ -231,27 +219,114 @@ unsafe fn sequence<
 
         // A sequence without tokens has no inputs to load.
         if len > 0 {
-            let draft_row = if draft.row.is_there() { row } else { n };
-            let keeps = draft.state != 0 && draft_row < draft.rows;
-            let each = has(flags::WRITE_PER_TOKEN);
-            let is_plain = !(keeps || each || has(flags::ROUND_STATE));
+            let row = if draft.row.is_there() { row } else { n };
+            let keeps = draft.state != 0 && row < draft.rows;
+            let start = Start { slot, fresh, row, keeps };
 
-            prepare(work, asked, 0);
+            chunks.prepare(work, asked, 0);
             prefetch::<L, S, K, R>(&p.pool, &p.layer, work, later.get());
             thread::sync_threads();
-            let mut tile = Tile::<S, L, K, R>::unpack(state);
-            let mut t = 0;
-            while t < len {
-                t = compiler::opaque(t);
-                let work = work.anew::<S, L, K, R>();
-                let in_slot = || work.state_offset::<S, L, K>(&p.layer);
-                let step_at = |t: u32| {
-                    let step = p.layer.hv * v * K;
-                    let offset = (wide(compiler::opaque(draft_row), draft.pitch) + wide(t, step)) * S::SIZE;
-                    buffer_at::<S>(draft.state, draft.dtype, offset + in_slot())
-                };
-                let state_at = |slot: i32| slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + in_slot();
-                if keeps && draft.parent.is_there() && t > 0 && t < draft.steps {
+            let tile = Tile::<S, L, K, R>::unpack(state);
+            let is_plain = !(keeps || has(flags::WRITE_PER_TOKEN) || has(flags::ROUND_STATE)) && len <= CHUNK;
+            let tile = match is_plain {
+                true => chunks.run::<true>(work, &start, out, tile),
+                false => chunks.run::<false>(work, &start, out, tile),
+            };
+            finish(p, &work.anew::<S, L, K, R>(), slot, &tile);
+        } else if p.target.state != 0 {
+            // The final state of a sequence without tokens is its initial state; a pool is not touched.
+            finish(p, work, slot, &Tile::<S, L, K, R>::unpack(state));
+        }
+    }
+}
+
+/// Where a sequence starts, and which row of the buffer it has.
+struct Start {
+    slot: i32,
+    /// From zeros, whatever the slot holds.
+    fresh: bool,
+    row: u32,
+    /// Whether there is such a row.
+    keeps: bool,
+}
+
+/// A sequence's tokens, prepared a chunk at a time.
+struct Chunks<'a, L, G, S, T, const K: u32, const R: usize> {
+    p: &'a RecurrentParams,
+    /// The block's shared memory.
+    shared: u32,
+    /// The sequence's first token, and how many it has.
+    begin: u32,
+    len: u32,
+    types: PhantomData<(L, G, S, T)>,
+}
+
+impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> Chunks<'_, L, G, S, T, K, R> {
+    /// Tokens of the chunk that starts with token `t`.
+    #[inline(always)]
+    fn count(&self, t: u32) -> u32 {
+        if self.len - t < CHUNK { self.len - t } else { CHUNK }
+    }
+
+    /// Asks for the inputs of the chunk that starts with token `t`. All that follows from the thread is worked out anew.
+    ///
+    /// # Safety
+    /// The tokens lie in the inputs.
+    #[inline(always)]
+    unsafe fn ask(&self, work: &Work, t: u32) -> (Loads, [u32; CHUNK as usize]) {
+        let (p, thread) = (self.p, compiler::opaque(thread::thread_idx_x()));
+        let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, work);
+        let tokens = Tokens::<S, L, T, G, K, R>::new(&block, self.shared, thread, true);
+        let (first, count) = (self.begin + t, self.count(t));
+        // SAFETY: the caller's promise.
+        unsafe { (tokens.load(first, count), tokens.load_values(first, count)) }
+    }
+
+    /// Prepares the chunk that was asked for.
+    ///
+    /// # Safety
+    /// As for [`Self::ask`], and nobody reads the chunk before any more.
+    #[inline(always)]
+    unsafe fn prepare(&self, work: &Work, (loads, values): (Loads, [u32; CHUNK as usize]), t: u32) {
+        let (p, thread) = (self.p, compiler::opaque(thread::thread_idx_x()));
+        let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, work);
+        let tokens = Tokens::<S, L, T, G, K, R>::new(&block, self.shared, thread, true);
+        // SAFETY: the caller's promise.
+        unsafe {
+            tokens.prepare_values(values);
+            tokens.prepare(loads, self.begin + t, self.count(t));
+        }
+    }
+
+    /// Takes a tile through all tokens, the first chunk of which is prepared. A `PLAIN` sequence has no other chunk and stores no
+    /// state on the way: the usual case has a loop of its own, in which registers are kept for nothing else.
+    ///
+    /// # Safety
+    /// As for [`sequence`].
+    #[inline(always)]
+    unsafe fn run<const PLAIN: bool>(
+        &self,
+        work: &Work,
+        start: &Start,
+        out: Output,
+        mut tile: Tile<S, L, K, R>,
+    ) -> Tile<S, L, K, R> {
+        let (p, draft, v) = (self.p, &self.p.intermediate, self.p.layer.v);
+        let has = |flag: u32| p.layer.flags & flag != 0;
+        let mut t = 0;
+        while t < self.len {
+            t = compiler::opaque(t);
+            let work = work.anew::<S, L, K, R>();
+            let in_slot = || work.state_offset::<S, L, K>(&p.layer);
+            let step_at = |t: u32| {
+                let step = p.layer.hv * v * K;
+                let offset = (wide(compiler::opaque(start.row), draft.pitch) + wide(t, step)) * S::SIZE;
+                buffer_at::<S>(draft.state, draft.dtype, offset + in_slot())
+            };
+            let state_at = |slot: i32| slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + in_slot();
+            // SAFETY: the caller's promise; parents and slots are used only after they were checked.
+            unsafe {
+                if !PLAIN && start.keeps && draft.parent.is_there() && t > 0 && t < draft.steps {
                     // A parent that is none is a large u32.
                     let parent = Index::load_if(true, &draft.parent, work.n, t).get() as u32;
                     if parent < t {
@@ -261,28 +336,28 @@ unsafe fn sequence<
                             tile.round_as(draft.dtype);
                         }
                     } else {
-                        tile = Tile::unpack(match fresh {
+                        tile = Tile::unpack(match start.fresh {
                             true => Tile::<S, L, K, R>::ZEROS,
-                            false => Tile::<S, L, K, R>::load(state_at(slot), v, work.place),
+                            false => Tile::<S, L, K, R>::load(state_at(start.slot), v, work.place),
                         });
                     }
                 }
                 let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
-                let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread::thread_idx_x(), true);
-                let token = tokens.get(begin + t, t % CHUNK);
+                let tokens = Tokens::<S, L, T, G, K, R>::new(&block, self.shared, thread::thread_idx_x(), true);
+                let token = tokens.get(self.begin + t, t % CHUNK);
                 // Made once, in front of the loop, it takes registers: up to 2 % more time for KDA with a 16-bit state.
-                let corrections = shared + prepared_bytes(K) as u32;
+                let corrections = self.shared + prepared_bytes(K) as u32;
                 let exchange = Exchange { sums: corrections + CORRECTIONS_BYTES as u32, corrections };
                 let value = tile.step(&token, tokens.value(t % CHUNK), work.place, exchange);
-                out.store::<T>(begin + t, work.row, value);
-                if !is_plain {
+                out.store::<T>(self.begin + t, work.row, value);
+                if !PLAIN {
                     if has(flags::ROUND_STATE) {
                         tile.round();
                     }
-                    if keeps && t < draft.steps {
+                    if start.keeps && t < draft.steps {
                         tile.store_as(draft.dtype, step_at(t), v, work.place);
                     }
-                    if each {
+                    if has(flags::WRITE_PER_TOKEN) {
                         let there = t < p.write_columns;
                         let to = Index::load_if(there, &p.pool.write_slot, work.n, t).get();
                         if there && names_slot(to, p.pool.slots, p.pool.null_slot) {
@@ -291,18 +366,15 @@ unsafe fn sequence<
                     }
                 }
                 t += 1;
-                if t % CHUNK == 0 && t < len {
+                if !PLAIN && t % CHUNK == 0 && t < self.len {
                     // Everyone is through with the tokens of the last time.
                     thread::sync_threads();
-                    prepare(&work, ask(&work, t), t);
+                    self.prepare(&work, self.ask(&work, t), t);
                     thread::sync_threads();
                 }
             }
-            finish(p, &work.anew::<S, L, K, R>(), slot, &tile);
-        } else if p.target.state != 0 {
-            // The final state of a sequence without tokens is its initial state; a pool is not touched.
-            finish(p, work, slot, &Tile::<S, L, K, R>::unpack(state));
         }
+        tile
     }
 }
 
