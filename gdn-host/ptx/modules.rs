@@ -11,7 +11,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "64a258c3761957d4eaa1a0698f09681ba4351a417e872f537c9a6499f922e596",
+        sha256: "64988655965785569332810672b28cc8df6263674d351bfd9f8b1b3c8b6a0918",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -23,7 +23,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "15a2d59dccc704af07015aef5a0131d9d3b06afa5836ab835c17cae0207c05e1",
+        sha256: "c8ba5b7235d01aa897302c1a6c36df14ee68a7d82f84753a9ce90ef4900da46b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -35,7 +35,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "3e1198706290a90c08266f01963862e7aa3fa8c2d222d677d9dbf27f4f7999bf",
+        sha256: "ce2963b99fca01c7ded7b9fdf350a1b0a670e7e4d9299326e96ffdb6ea0a0add",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -47,7 +47,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "6ba435075b841c3fd56cce82cd6acfefb2cf7f8c750602937276224d54b7d830",
+        sha256: "19bcfcf405dac9c7c2e53a8b143ad0c5282849d20941871cb9ce13bc7af68b0e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -59,7 +59,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "16b8036b4e7f56ac9d44b22b9bc3ad9e1bd5ca8bc25c172cf9ef4fdacf955a06",
+        sha256: "1b3002f7795e4a61b94f26bf8c934f2ce64f0e0b45dbed37112574f2f343baf3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -71,7 +71,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "c08a76f36e6fa6798b22fb24fbec90ae622048a783f796ac7a535d10ffea3de6",
+        sha256: "a790d70203d9252fcf53333e2cfcc848b7d45dcff8cbfd5f923099b5dde0a170",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -83,7 +83,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "47d963cdb0e36001eeadae621c5508237abbf9f376e269bdcc2a538133bbedb7",
+        sha256: "839452a55bcc7462430a111020be0350a7c766c7d437b70b598277a367f747e8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -95,7 +95,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "4c679f151953019bad3979f8f92ab946eb24e3f738c6dd78202bb4fdb38c1d30",
+        sha256: "2615b91c9728761cf3452181974a563d7bcb6b820d5f78a820e99f4cf4fe6202",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -107,7 +107,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "078bb6478af32e380ca1a5d582d1c7b0b7d8a5c22d6659c2e3e6fef4de057866",
+        sha256: "1cb9a9d125879c24c9cb7ffc9020ebf956e9a88b049a648278c13415a9c039af",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -119,7 +119,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "8de428d85bd086676a0f7ebfdc85943be1304d41c970fead58925c58c7cf3867",
+        sha256: "a8af92002ffbb9ff93f3d617bd9177bc02c8f8404983eabaf3aabc52e00fb491",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -131,7 +131,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "57a3db4bcf65abb07afc49aa069bc8f93eb97a90ed787a64541cbd7ee323ec8e",
+        sha256: "7611ab40ab57c1ab9b34f1aaeb5ab90cb57510d87eafbff3937b215f1ffa247c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -143,7 +143,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "6a9a458c4cf1398b10b4deb47b606c59bcfd04badfd5df34f9e438d56023627a",
+        sha256: "f315f7e3a9bb42839832e03c837c77a6bfaa7ec858af963b55b1016d50ce329f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -155,7 +155,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "b332cf1a3a7030f3f076e596bfc690533adce50a53bcad3cee5a003e33b7aaa6",
+        sha256: "4be1a71a1b8066cb14366aaf60204a27c6e747733c8111964bfd704c569e1a27",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -167,7 +167,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "57a2202c784f598a3c63e91f984da4781f1496a169907401bc0cb638da03b84f",
+        sha256: "3811c4a922c8101dafc1cc676c3476efd2abea3b84ad725cf1303706e8c014d5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -179,7 +179,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "46574c33535d29564ccfeb70f9b1a35a2634ce2b2f30363a6880793f1cf667e5",
+        sha256: "f5e92632a5d156e7695d4369219226e6330498e041988f5f676cce605a221992",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -191,7 +191,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "ba8670823ba0c82b27959b389892150c08b8d2ac8412b0b9f976b68328ca8884",
+        sha256: "a3c0ef96c8b7176b83ade7a90a4080a7d73df76f95da5821a1918fdb5b04b43c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -203,7 +203,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "4c4c95a2e7a35be80f5d8070ab3476b810e2a1324de64e0e94c6769e5087d4ed",
+        sha256: "613f07635edd2a62e08d1ede4541f88ed57286f25d6d229b517718496a9faa3b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -215,7 +215,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "67682ba5991da2f4a0f750bb2a3f00e69aef085654214a4bb91455452f5cefad",
+        sha256: "d19f06201ec18c4a0b79ba655260bd768b240a582f73f44a59739d0635260101",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -227,7 +227,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "dca6530e616621317dfb2094e71005316230935050482dd251d335e20862d436",
+        sha256: "63e138e6dfb919b115eb9aa96300a13051f836f3b56d39c718b575e25e31eb70",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -239,7 +239,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "18226809ccd847ceda9064b0b2ac4f46cf7de11275e452cfb222e25e9ead3305",
+        sha256: "1a0e0a369b79e4a536f4d6e0290f137a8519400837bd96bd5570f0eb9b5566b5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -251,7 +251,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "0a3d14bb357024aaa16d8030fac7a305773c235fc990fd8d9982eb14947321f1",
+        sha256: "840b5488f04b94205416fd2d8c2ad7691f95749244d8b4f6b1a91f35b2159031",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -263,7 +263,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "4c14dfb922182b4f0735614d34b3d80839e732cac185d71495bdd0b31b5dc5e1",
+        sha256: "c3dc4dc294625a20c448d333572c1f20596f72cfbb41b79dad5696b2f334cfb4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -274,7 +274,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "749558747b8329b26d7130abc1a1142bc475ef033a52ee79b7ed666b99ca8ad2",
+        sha256: "4139a584f1c4fb6180d971e88e25726afb1a96a790caffd1f3853e5b0ee5756c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -285,7 +285,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "45da3d8f829731b23aee11bbeaab11c01b95ab2fc89e2fc5d5a63efc9dc8f195",
+        sha256: "bbb268bbd2db8c59a12cd36eacb08591b4ffacfb2eafb51b2c27d1cde2c1bf79",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -296,7 +296,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "01d4dd2340f35ebf7fcf5f8711ee3b27a858b915ff97983296682089578548a1",
+        sha256: "42e6501246677f67fefccfd7324124a2dce4b987f533dcadbdb246ece939b966",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -308,7 +308,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "91ec994fe18ac8e77d37419d947eb058cc79bdede63bac769ae76e60bfb7784e",
+        sha256: "aeeb313b46e2267a2020b534c7f7a39745c7e8935be1dc21e3084da7c06b5d6f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -320,7 +320,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "104111562e16df7388705a61edca1ce44c174d5630b32e3c6836f99e3b235929",
+        sha256: "eae63b5d2915be4e7027ac0a8ea370f4f6d7700419d6bfc1d3b30d4c05862aec",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -332,7 +332,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "4afff3a924f344425772a4eb790e6cf9b16b933c7b23883e4d32907b3a92f1e3",
+        sha256: "4af23898fc8233d5f4e6d7ffe2165ac40f4871d5eb1c5196fd9509a9e1bcf7e9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
@@ -345,7 +345,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "cc0bf5cc84e92d79ab1a2f57ae093e115f47daaca723a0ad02146d916b48b4dc",
+        sha256: "269c62456f8798a836d6f7e56aacd0fb948f192821f27946e591db6e320fa4f2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
@@ -358,7 +358,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "5da59b7a9dd7c74ba63be2804d1bc38234c472158762f8e80681f5442c809559",
+        sha256: "837653f777d905f72b866919663a48e6078569593dcd9b842034a2e461e9b430",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -370,7 +370,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "caf09043d6e970e8cea3171deebf96bdbc7c36690004eed6657c870cd6b5737c",
+        sha256: "47e8fb0dc6dfeb8eb58e5615e9ea2d0eca171b9ea4b7ab62a55913a9b2ee9c8b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -382,7 +382,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "a56e9d32e1e54a30da54bb82f9480404715846068f51503d9ea786c711e3daa1",
+        sha256: "5ccf6ad72a71ae72567a7df726f95d0421979d7fb3c5a4a3cb98a98493bb96e2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -394,7 +394,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "74cf2e6bcf4646b3b80892fac4ad62098fcf88f9e1253ebbabb3d408d5f4808c",
+        sha256: "6fd2f8da48c1069e64fe32af9b008323020aa17fdf51107a3994ae9565987b08",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -406,7 +406,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "91cadaf9d522c3fe5c57dc04c194edbe34bed89d2e056b7d50d9069294212262",
+        sha256: "eb575f3d384ff35a3e10cf53712602fe342abcfa5fa87cbbdbf08030e9445578",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -418,7 +418,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "80c200537594e06bad4905ab362cf9fd5105d0d798e84cd298ee706cc389fcd6",
+        sha256: "d9f41e6f84938a17c2430944a50497fc4e170e70cc30e8d0194abf2bcbb01dd4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -429,7 +429,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "eb39515e253027314bd953a4f05ce9102dd2e6a15f6f3650b67d67b75d93bf86",
+        sha256: "323e27724c51086d3ac473b38a48b57b24b9bd22cb343932675a1a4f096b7aef",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -440,7 +440,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "144c2315f9628ec183f8965ef4327ac61112b4c75c8ee81700f4318d26898dd0",
+        sha256: "47dcf815045873acf609083f4669ebb31eaa7e1a5ce39ed3092e10db800c4614",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -452,7 +452,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "7227892f4f2035ba4c6cac46a57791fef69bc1fc5ec1f3843f5139129d6f01be",
+        sha256: "c12096f0ba5a4d6c41c81f26e00fc57d1f35c692c48a6ad18583eb795872302e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -464,7 +464,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "4e91e52707c2d0be39d2ce85f24274b1e2c5f95de6a417700017db16af85c23e",
+        sha256: "86a09ceaee1ce27ea0105fd3b556db0a126dc5e21b4c860fcf5db0eb47228aa6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -476,7 +476,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "355787a2d2a3198c414ee9fba74aa8050b893ba03af505fbed35fc3a48a47264",
+        sha256: "88a83630f053338ac5e4828bdb5f8546076ec5349297683d02ec6c07e7280085",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -487,7 +487,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "390e3ef4383583f7f807576ced352f492427e8ea69ec761ec706080eb1c24ad6",
+        sha256: "81ccc50e64024a9906c1664709299f52cb4bcf731982caa1365f8483dad1c879",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -498,7 +498,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "98e357338b659848bcd708f49350f52f61f5f7f3f2be6506026e7adf32d02e2c",
+        sha256: "5afb9a1c78412460162f666bdd3cd7a57745bffe6b20931940f8d6669bb73eed",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -510,7 +510,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "b407ff812658f02616264b498b1cc252601d6a0af0e3c482447c498a1753dd31",
+        sha256: "88c67b7e914ea3c6a8bc60221d3a0d6bd2cbcdc43f746f325646af851a6ccff8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -522,7 +522,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "cc12669049fce443ee441c479aedbacec7bf1a92dedec03c24ec3167bbe11398",
+        sha256: "a5db7d48d9a708b047e0cf7b20f87c00273fbbc31296e528663a3ef7e3eff60c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -534,7 +534,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "38295d43aea0066bc86a11e73458211ff333ef14cf4eaf9f86ef94a704dc828b",
+        sha256: "e6ba015baac138d698f442f267fd05967c882f1eaa766988819586f0ba3f624a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -546,7 +546,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "8a105b2997a3ae7b16abe2f66b59bbd5785fe44d8e6ae4205c7146859340f9f5",
+        sha256: "1baff8731d6a4447ae8cc23c19d1143d96efe561f0ce7e6aa224db0125ce2548",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -558,7 +558,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d9eccfec392a7601d0fcbfe715b9dbea69f5e26d0d3e20aa1bad8176fdda6a9e",
+        sha256: "50ae28d1cde08bdf9d27c4bd3c4e7578cbbfbdf45d51a011de73f10972c27bb2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -570,7 +570,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "05013292bb4bbcef7df7d51fc752c62686c0493a685d5da96e7d98dd6318a6cf",
+        sha256: "6460cf3991745c368632c5d51f0be8be6d5f7e976e6db5f9f9356a6dc5e9249e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -582,7 +582,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "e8f2dc0d1b94acd69c7e9fdcec096333cd6ab5a3799d460c96b911f08cd5dffa",
+        sha256: "bd49a320724c5f681c70fa5573a4bb730dbb0763ee28615619fe433a80554cb8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -594,7 +594,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "99fe8624aec4257e09497c5225b079fcfa6e49e3c4fdd69bb6d4f96d8209781e",
+        sha256: "3862a0fda2ff37407c79410752574e5d95b25ff3d03ac54b3280f5fa34b0ccea",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -606,7 +606,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "460f8d4dea2bf7491588cff26a063fc08f7522acc884ed69cc03a28e8fc30ede",
+        sha256: "2d65dccf665ea5ba5412ce9f86918d3e629465e99896fa3b2e9a966f05500398",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -618,7 +618,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "401f278e1b8c9e842f9aa61d1cd2bf581683b0cfeb9cf98639e703fa5b15ea51",
+        sha256: "5cc5bd713b45d31df9e4d15686bc9a013549b7413fd15627a791e76534fee31d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -630,7 +630,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "927378c9b61ef8ed563417034670235b1f17a0e79e73caea3e7b57162777f3a5",
+        sha256: "eafeae637d663c0e1d72fccf13b1aa716a60dbf8c6031665596906c341d9cf70",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -641,7 +641,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "4a810cd48ed8243e381f8b207da9c9624254a35055aa8192c59a1be6af3a287f",
+        sha256: "41906d1e2d877c7a767a233e21c7404c412ba2b88599a8d37f24ec76b23bfe43",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -652,7 +652,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "fcc4a741cb5d3a6dd48aeac1673f9ed71f12e48e53bdac9d03936bb5e5922e1c",
+        sha256: "0419db8646ef6354f678088ce1161fc9c4609772e5da27080afb2092fe9d65c7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -663,7 +663,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "f0a3a064ba2a7114b83936903962d21f49d1c423c99f590e0db234fa8beb2086",
+        sha256: "b0b85b89ef8419b99acbe77963825dd54b2c642dc2e2a6d992ea2febd8371418",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -674,7 +674,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "fe8c19bbefd1784c5844c1e73010a035e87f6741616c109293656f82247aed01",
+        sha256: "919c7cb21faa38a358a8db49ce2bbd6d552c13ea14b9b49616268fa3cfd2a39c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -685,7 +685,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "4e42bdc2350be95763197e621cfae178287e402b9c1be7f57a23cb85c137532c",
+        sha256: "98bd19d35ca591f82c94918beaba8f955119cdf518d7663ef9ace6b9697697cf",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -697,7 +697,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "03a131b9794de3a5ca1b72dfcedd5afd67279fcef0c3f904570a4f06ec1aaa80",
+        sha256: "3e7fb3560072d63de5f0f3a8f020d806f88b0dab2138bfbf70dc97420ca8c493",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -709,7 +709,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "586b80826f8e6eda30e1d23a8c8c6b3d9423ad193f5d48158793ed0248685010",
+        sha256: "cd6d80b5f0962f37af0ec9c0d4ba7e2f2a3f08418da096d76fff2ebbe1afa6e6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -721,7 +721,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "1499156f79243131763d2e249d1e195702c262b48b0874c919b1cd6f31132bf6",
+        sha256: "bf13ebf129a76c8088c8e08752b87cd5128039c2cd01ed78af27d64d8e71720d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
@@ -734,7 +734,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "cde4e68423fab72b54f6e87386601cb0fec6bcefd948f93f473345089fcce1ae",
+        sha256: "91d24633f359d0ca61a23de1fd46be2d3e9f327d8110020f091aaccf92ad39f8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
@@ -747,7 +747,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "08bfc04ebd14397bc47ba038f66aba5031179b82735cfaa843045f08f8693490",
+        sha256: "37a622241a0d2e066be1ecda689ced383fd505059752b02084f5610b260f2658",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -759,7 +759,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "7b6377bf6098419d9cd3b87bbce51fce49f842f07dcf6ca6285970a36dea54c9",
+        sha256: "aaa9e4eadbb8c2b35d7a2c24d8b2b58146b41b21cb65b8b94eeaaf4e0c96886e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -771,7 +771,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "8722ebd665b71d77b315e6a9d49907ec7daf9a39fe585be70549b31930ea752b",
+        sha256: "b3b89edf112cf2187c06e3fc48211ec75d3e0c1fef5a64f0b6e21de7655dbf13",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -783,7 +783,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "03c9720f5d5e202bb5096b8ebed050d8f82a6f6452a89d21acc8397b4c76b352",
+        sha256: "4c4ed1b41190efb0965ab6e60d5566d78fed3ccf4ab7cc1f4d49d70e4d1c1a43",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -795,7 +795,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "245a7343777421ac9ac76f6634e4e77fbf19ad8d7e303ed271025a021651b518",
+        sha256: "93f907614549cb63b7bfdb9017c3a88b9f6cde09c3e066a9fba72d621de06cbb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -807,7 +807,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "ddac392cc5fc6774a0aa02ef02cd8c3b07ce716cee460881cfbe75362c92c14a",
+        sha256: "0927d569450765a4499c514f49efc199fa43cca82f86cee096427897aaba695f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -818,7 +818,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "6bd9dd297720cec8c9889a73f5bf496c643502b1d458cfaea00969a97e7b258b",
+        sha256: "65a7bc69a77923deecace090bd104c0df92758f92654c3bf419fb7290d923ccb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -829,7 +829,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "a51c6e7b6c8061185cd50e1767c74f26da7e871c1507a962b5846a995fa9c6d1",
+        sha256: "1ea0d8b81d3717459e4d5f7a9bfb1916ab15ceee8b21ccb76ff065720fdcfcac",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -840,7 +840,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "87489a607d4f1e6603154f2ae4598bac7a814cbdccddd3315fbe2be7ddacccb0",
+        sha256: "7299ee955fe7f616b36b92091b2e1c6129b16658838a4c5c7dfab67a921c4b4d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -851,7 +851,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "4d984f48e5225db0bca8696d965b002daab323a7a5272733c3202c2aa3f6e3ec",
+        sha256: "cc91be8dc5b2c393991c26d199128b8fc2e55ec99a42994700360e3e60b04fd2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -862,7 +862,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "c186038aa692e4efd14322a9570a55702f22672f5fd6d537edd80f32c4b74c5f",
+        sha256: "f907b354d00fa71685da45789827800238cbeafe1ce52251e9bd2a550b7eb72b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -874,7 +874,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "5120ea84647d8c10ad58e167e55fa810d09a8ff2f382fe7c08a13e2e089f9040",
+        sha256: "42ff5f59c9a624f3620d8271b1590499f2e68de525c9cf017858a450c89db753",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -886,7 +886,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "e83eb6dbceb6098bd7e97d8fb56745bb54837d6860b27a38a6d594d69f6a39a6",
+        sha256: "19218d64b39000d7f85358f2f96ba1e8796d419b9c9f3c5b4236f184dcb0d976",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -897,7 +897,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "3858062d22b396c31a24f7e32bd8323cb5f454527ce50b6ca9ddb341ad98cf4c",
+        sha256: "6c590ac63f73a1c69d8c0c209af458854c65afaaa59d49a9872cb0c9474fec44",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -908,7 +908,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "c68e5cc54f0d76b94fbd8e7b79647011c31ac4a77b4454685b44a6bfee0c8ac4",
+        sha256: "caf01b12a9ff2dd3b32e3c74a1929e2a3c84f26f9de97722946d4739cb12d032",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -919,7 +919,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "2c1afdc3dbb84251f29cd0acbc37bd7f6122f619da3256e45097088f380337cd",
+        sha256: "6c32d4dd522fee75945a045c6bd17ebd1e2bf4e425a33dea359b4d2e7c6d0838",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -931,7 +931,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "f8d9aaaf9fc0de31ab9327d4a73d8e3d31f77a08c43277dfea132f5ad8afb61c",
+        sha256: "001c376da728d19d4ec7fa7d4d24743b28fb9172da2959025fec9da4cbdeafcd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -943,7 +943,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "c8e76fac55628a7914a294b0cdb18004853db454f0eb95371b7150419772bd7f",
+        sha256: "0413d7602ba2de6553e882748c6b1bea9c1e198ddd1eafef363074b452bf3035",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -954,7 +954,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "7edea3a87a6d4c8d643e74d4085f906ad9924ec0989280783d68ad0ed40c5897",
+        sha256: "862e6521aa168b5651cb236ae9dfd2bc44df43104d63557f22d3663552d84a53",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -965,7 +965,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "44ff49b4f0f996edf4bf424ad62e2395ca570061ec4cc96372164edd97a795af",
+        sha256: "f5e2034f017263aced2e791f801f8d319c718f8630d8080db447f9ddbfae08e2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -976,7 +976,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "75df6bc402702243e3c988721c7bb318726923c5f88dd7d281fc78350a8d3d52",
+        sha256: "915dd061749f3f069f6251e9bae734d554b90a5e086a0ca41c03a4166331c841",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -987,7 +987,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "9a01c437d4a84242b5e62b3731e89dc119c55adfbeab71bfd8f8bf68e86bb3b3",
+        sha256: "30805a173864c82da2a502cc7da3e866ec45c90ec5b841f3befe5841f4cc5d91",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -998,7 +998,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "72b397b718c9e78e6e755c5b0b2a9e41fafa4343e8597fa01b3c64ba3577e21d",
+        sha256: "0d3d431fb00f9382558f1745352263f33ff3ebada2cdcdf6c3e3be67dfb86d74",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1009,7 +1009,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "b8916667acc84ec9a25898944e16ce296d94399ff633be626e8a957774aa5de7",
+        sha256: "279d6043107a193c0922150d6e1db4e0d12acdbe1eff650f2f421e621af75d42",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1020,7 +1020,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "8af48126c1c34cc910df99f85dec657e4b56d5c11fe2559fad4e6b6f1f31db41",
+        sha256: "ae31637455d0473cbe2c5a688dfa15d6857f3692794ce126213e1694e8d8f715",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k96_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1031,7 +1031,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "8aa925c2ed72b06e0443836b5f2dfd078505f8d57b491ff68c9814b7e5236625",
+        sha256: "8c0a54834fe080765e113f0f22ca0ffeaf97180f33c98fe49432c5196786585c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1042,7 +1042,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "44fb680fcc1f1f8444a522104c18ff0dcff7148246fe0426e3f9a5484b3e4ff5",
+        sha256: "668d72235f305bdcdc2d92db76a0e11fdda92a9b5c26d6669b1f4ad349cef72b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1053,7 +1053,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "501e4e0e812b967e147c38352258c37a1dcb6013b649a7c09765a19a02e53317",
+        sha256: "a6ece762110f51de003ad6c4d98ffa0a947287c37653c400d3bb5c5d6086a1f2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k256_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1064,7 +1064,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "ab67c32d66723845468aa978c5923f4d45bfb521bffdad2498c1996aa2203f96",
+        sha256: "fe73d13dee971decacd40dd393baca92d5fd2a34041c9bb8a65a1329fe1b73b0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1075,7 +1075,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "033b2626ad149b3a697f7e5286dbf58ed73de3d3eaeb2b806a71028414bb2615",
+        sha256: "5817bb847b05df0cfadd29239674d7679ad1143cdd36db43398f3d7bbc6da95d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1087,7 +1087,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "598ec04ec09afd9e8ec9ccde62aec43ca5a2864bdd0da5e894f577bd35c1ed17",
+        sha256: "26ba35f6a0e721da069de37061d4cdf951b46a89ad9f263f9c85dc607a8ec089",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1099,7 +1099,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "c725ec5dad2a9f65cc23ba2a55af03e9e2844b68cf7029a11c1b21e5630b517f",
+        sha256: "0185e981a4c6e3729fceb116cf1f647dc05570f1b426b86e617cfb11ae03343e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1111,7 +1111,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "7b2b20308aa1d07bc7904bd2d5ca6dfc06ca46958253e6247ee2e2172b03451f",
+        sha256: "a595b8cc8ab19a422b81d7748d7f356a8f78ca130dceb39aa5755413abdfa984",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1123,7 +1123,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "1671f22f78a2a46d9c74cdf10e7d3c1632ca261e36ef6e54006b213f976828f5",
+        sha256: "1a1e11d99a0a965517e6548b672da5f3bca380ef90409c0e7d8ce616d6e59145",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1134,7 +1134,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "6ec794355d48d621ab20f815d01a94535bfddbc9f351853e83d566959f89336c",
+        sha256: "90c85146fcabbfc61e1e89050254cf5045614ec4511bed1ade1eff952eec596f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1145,7 +1145,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "7113194a54293b5a6a7d8cfd322c70db4c6523f51648085c924a9e454828ceaf",
+        sha256: "7d16227f3e974f5383b396da6459fb74e8a52af391b838bcc92ed6fec7d204a3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1156,7 +1156,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "70923d3d35213acf05b586f884016f46bd44526bf22eac01116947b6c526a6cb",
+        sha256: "9f680091c0d862b0d3ee768a82084d1a444732abefb02801f64147a64629f74c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1168,7 +1168,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "6b388e77420efc13d5e4696bc5c7ff64a76b865d7260bdd1e3779c9802d5ca77",
+        sha256: "8c042b595cea32595bb6d18d239d24e491fc6462d2afea698ca284e99b49f940",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1180,7 +1180,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "5d695e6eea592a188f5e02dcd7332975d2fd36db4c4cb6cdb870d1ba10308ad7",
+        sha256: "15e8c8e00956c64b99151159534e29d902ee9a85f9dfae6ad4b724b95ff2f549",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1191,7 +1191,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "a2877a02d6879d7e57b26219d58db92489aefaaba69595df44f3feaf074c6a52",
+        sha256: "f0fce34651325a80ca0d51e3795c8ef3d57c74d1d658a4745efc5c26d70cf675",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1202,7 +1202,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "f2eddebb1d2a5fedc3e7a90877b01645232d6f73c52d811f2f0236c4bbe39cc9",
+        sha256: "edf4ac9212ef56612ebf260bd197789ca1578aa583114b5c372a0430d13d7b33",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1213,7 +1213,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "9718af3585d32d86b0948cdfd71fa9952f9379ebd7bc7f31bee208353afaf0d6",
+        sha256: "81eb8a5426ad3fe88f51187fcc019f2f54838f0f8c4b781a23c5504863b9d106",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1224,7 +1224,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "114125b01bed0e85a0e269a457d3290be8407f1ef487b2e19675f7b53f392d9e",
+        sha256: "ea246f4d89e167eb8e16fb085fecdc5b7650a5feef3b1e9c1074fbfc0a73812e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1235,7 +1235,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "8e7781c3ee4b4f456cfbd2f0a2427b075725b2a4aed9d701d12f0353ab027add",
+        sha256: "3a2937b08d8f447d21e8d12cf9064b233bfe8782efa44080cae53282d3e247ae",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1246,7 +1246,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "6849f2dfa2a7dc63ee696eaae5345cf2e654fe8d954402ed7bd545ad02f29e42",
+        sha256: "9dc0f281e76c64a4efa3de5867851313e1b5f862eb75e78c3f1ecf947196914d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1257,7 +1257,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "b3c79e2d333b56b46afe4083a32e495713f98185bc5bd2b81a7bad2449458ec5",
+        sha256: "bb224fd99642cc8fe72fef784634074b1f9379ff92727d8a44fe4dae5427a294",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1268,7 +1268,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "22b32e9fa7e61cba3a983f1e8c8aa60090075ca8ec0541ff7a22d77af05a510a",
+        sha256: "13fa9c66e3681b71aaeb831567d8aab4d0b1031bebcadc80de78d20647addd5b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1279,7 +1279,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "485fa97d55236aa1ece920e491dcc9ab58424729460c8980baccf38c65073b1a",
+        sha256: "c835aa5cc34591aaf6ba49fa45a56a841dcbd165f47caa58c0f35c4dd493f25d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1290,7 +1290,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "457bc48543cb6fe70dfe9d667218690b232836f3f37411cd10a3157081f8b27b",
+        sha256: "3a147922392e7bf43ba4a0a44badda988e1336bc5809b1ec18fe5d03a492d28a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1301,7 +1301,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "d84aa7c1db29289b694df7a1daa3aedf97870b47dd199a6933c021665da3cd27",
+        sha256: "2e111f77f28cc2c3894294b4a2ec7e8908df1293f1d64596d7c5f87f2c9ec5a3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1313,7 +1313,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "b211d18d6caaecc507e00439655ffebe5b5fad33814cf7339a9c7a1b2ec44483",
+        sha256: "108afa6550b1e7e901b43393159e45084fe79cea15712a63b0f2ecd21ab77d2f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1325,7 +1325,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "cc5df741d6b663db05048e6f339ea4c8bb71e65682ac56b8786ce2bb84c23760",
+        sha256: "2355db7d0978cdddcf390808b3a27e24f5e6d95c98f0c0f1db6d54285ca230ce",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1336,7 +1336,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "22d6b4e0745e4af2ca5bb529eadc28fbcc03a7bc5b747f51da3ec4e936953089",
+        sha256: "db1ce3f22fdef5a460859015053dd93ed49627622cf90215ab54ba6fa3abfa00",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1347,7 +1347,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "66a5d38c770ad3392df85a1ba028b705ec7f39785c9c8da6169363b9189bbdf1",
+        sha256: "f3a0483fb16cc77e15d6ae580e345bf2e5eff55607d3a985968d7a8d100f51fe",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1358,7 +1358,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "f1ca7a5d058c8f8af356535574faba791837d20a2327faba7faa7f2ec4deb428",
+        sha256: "77348d2478a664129341ece4b28f525d0d6979efc0e38756519bd68cf274ec44",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -1370,7 +1370,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "09ed8e9d02f4bd1a34cae5ee5cade610119062f86e0a7910e01a4339b78f66a3",
+        sha256: "d87b69e552de6afe86f1d586172e6e527ac812d497b8a9f3eeb24c663e9900fe",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -1382,7 +1382,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "763454e37dcc127bf87356324727d8dc9474b281185d79f71f19320a0612a19f",
+        sha256: "af0017f3ea510443c8c843732c873f4a80bb69733ec17f188c7d28beb412f395",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1393,7 +1393,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "b2f66748ecd5ba3fd44f6be170e65b100faa31d2ccebeff4a90fb79459193d99",
+        sha256: "c6d14ae3d7794202e273455b2d7467b2ff6260569b9e3b61e2ba05b41bd705ff",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1404,7 +1404,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "27f7ae15762e4bd9c456b3142cde227f35140ebed532b7d9d245c7993d2b76f4",
+        sha256: "1c8359a767af0e71b95577dcc1667695e6786c219ff2493f47ce5a82bcce945d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1415,7 +1415,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "c61b3f9250df80c37ec21c33647a6bb2fb8c73533832f5b4a4f4300904986476",
+        sha256: "e70d6eaa76ea1df841fda67b965f3e36ab67ab6aaedfd4b6d3bb5b973d76499c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1426,7 +1426,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "5bff00463933526392ea66ea1c7346a7823aa3bec5959fec70dd345eab95b594",
+        sha256: "9c014e87121b8e493c59896a5d990ea984465a5b143323592579356cce1c966a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1437,7 +1437,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "2b3c9eef1bd6ca6869b655f1ddec6a7699240bb9c7ef68149bd5474c6cb3f314",
+        sha256: "79f6bb93baf11fd304aa3c318ff0a105531da003076348af2574ccbf6432ebf5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1448,7 +1448,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "3d2bb8bff5d50554fc4eee7de0d1e90deda26b41f43be3c9e48fe60afdaf2e84",
+        sha256: "525ac27d31bdebdf1691bb1b72078fb12ec560aef2325dc7dad356ab7c1e94e3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1460,7 +1460,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "264eefc01e101b565949bcd2fd552d9427602ac1d1b650351036e273db592de9",
+        sha256: "f88589ea91b20ce66ebdc3d8160f2d1b9d73f8023df15bd21e31b25e84424f05",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1472,7 +1472,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "90092dad04d438dfe7e5ce49f16381cccc96c920e080e6b3a09949564bf4a8f0",
+        sha256: "57dd3d9747231b7ed73b2bb521613fcc08572bac8c8d1f67a63068699421062f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1484,7 +1484,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d9dbc088e888f319d0286b895d46218ee5230f1ea1c5d94663d2f22200af1276",
+        sha256: "88b60c60ca0ba3bec12f0e44edd7ab9b4cfe2fb8ed0fae6000e6bf15953cae2b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1496,7 +1496,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "1f8663d032749078b8bb5e25f65f7aacb4f9b3714e5d824fd2e1aecc9ca3c9ef",
+        sha256: "378ec17fb4e0dda34549677d75c48a8f0db04a7b70b2b518ccd1a3ba49acc411",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1507,7 +1507,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "f62b878e2aa6c8bb16dec07e42a0d2ed4dbc7d49d2f2a83873221fc32f30a6da",
+        sha256: "e2d8fee43cc035f9938a4b11a011a3437c64daac52cef70289ecb66a7833c683",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1518,7 +1518,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "966172973d49dd6e2b2e6c2710ebf9e34dc621fe97149a30bffce55a03ad7896",
+        sha256: "bef4eaa2fd1ae4adcf24c66a97fd84beea2d17b82f2d7389c81e31e2078ed9b3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1529,7 +1529,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "153657ad0bba3ab616a42df104fb0dd748fea8312ee6a4c876d32137874f5a26",
+        sha256: "1b83bf1e06e39e12947553322d8b33b0184b2601a8b8c6826188cb57540e8589",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1541,7 +1541,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "67597c17200bf30e3254bc06c164527a491d4041e2987c274873a1669ced9857",
+        sha256: "574f49fd32ef52840ca3216abd42a47da3f996e6e9a1afdedc95ea7d55a9cbda",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1553,7 +1553,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "b82146318e3bf414ecb6514b401cb17884f815d02bc4af5d6a0a3fa964bfac7e",
+        sha256: "58b5ca3abc900e7d828ecb88c1f2434956ff828afbb9390cbe96a18a5ba7e520",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1564,7 +1564,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "169203c2f112ce04c6edb63c1d90dcd2f86749182bf9449292db669535f61481",
+        sha256: "8ab975e136103ad0f8d5c2dd242743973e5e3eb766dcaa82c95cfbf15e1ede8a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1630,7 +1630,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F32), k: 0 },
-        sha256: "51519f58b03b71797e7511dcea3bf25ad2ba264b388e7be34008ccf14fcaa591",
+        sha256: "8eec123ca518b372104f015341a3ccbb6eaa1faafeb6d990489b82e0e41641cd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f32_f32", rows: 0, params_size: 248, max_threads: 256 },
@@ -1641,7 +1641,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 0 },
-        sha256: "57c9e2c2ce22d6efa753f9a53fc8b94f01739e378f2b5e11de16ca732484ca78",
+        sha256: "b4f280af171e85f34fee9afbef379c1a4083cf73f7bc560d6df2454790ba7b8a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f32_bf16", rows: 0, params_size: 248, max_threads: 256 },
@@ -1652,7 +1652,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F16), k: 0 },
-        sha256: "20129af6f17f820d008e99445f439286660ca4d2be181d90dd55e3f635d5da8e",
+        sha256: "a38a2a8e012c30c6c8260683a6f417d1da7a29f54582f0dd9284ed65d8e3618e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f32_f16", rows: 0, params_size: 248, max_threads: 256 },
@@ -1663,7 +1663,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 0 },
-        sha256: "73327cfd42bedd8aee9fa513b8dd7c162c71ac415b684cfcdcb7e9ee02a826c2",
+        sha256: "eb0f00f1d8ad953107df1cd00c4e4781aad5a62d7fa5b660502de64e9c429b50",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_bf16_bf16", rows: 0, params_size: 248, max_threads: 256 },
@@ -1674,7 +1674,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F16), io: Some(F16), k: 0 },
-        sha256: "ade376035460341bc538b238a50c867097e85a69e21760a373268f3d4d6e313e",
+        sha256: "0cd2afa85a376d859b6d4a2ef7b77dd340a9289f41863d048bc6e84e0d22eed1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f16_f16", rows: 0, params_size: 248, max_threads: 256 },
@@ -1850,12 +1850,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "517d1dc2f39da43d3eff1e59bf9c5fa2268144a62c9d1d7a140b25705cd6f895",
+        sha256: "857668c9baa2ce6a6b57a9b549af82fb733016502380b9f6098cc79eb7e87ed8",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9c60b512c01c0bf3a2311ba7cbeedeacaf63c6b01e2311da88ebea7fbe028e59",
+                sha256: "b39945f2bcf87667fc0b2203b847a4f3a99640a744085084adddf50a9a70a8b2",
                 },
         ],
         entries: &[
@@ -1868,12 +1868,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "d47f2b76c16ee2726b1f865fa5e810786ba31e04545672ccc5d2241595dc31f8",
+        sha256: "e52257b7439c94a0e8a6b3db382e79b4ea9eddd8663a18005609759b6e8742a8",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1051b4d7f94fe03cf18ad9e13ba738ef99d689511a265898cbe80767cafcc0fa",
+                sha256: "8e3e79cc67576df74d7520821f3bae03abd8789b479dce2835858425db25e111",
                 },
         ],
         entries: &[
@@ -1886,12 +1886,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "5242c3a47b6f1859002ea1f10e0f540e72267b8843b4b8add55ada774b6b2df9",
+        sha256: "7fdb6651e589d412e1d1fb46647e943e3c88a50f23e97d8f3c4b21936176deca",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "089cd0d531cd74e93260df5a4d5194e094545eef19fd0ace3b0273082f69142a",
+                sha256: "1044431425784f3a6cdc19046a1b4aa01c81808079a0c260aeebc97ae0ebb7ef",
                 },
         ],
         entries: &[
@@ -1904,12 +1904,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "55e2a60869a575fe16aa08de3cd9e789275345bbdc7dcac9c17aed949d53cbfe",
+        sha256: "82cedae226bf64dd8b2bbefb643c721b7be7179abaf060fd1b52e41f0eca08f3",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "94019ff566b9250b4cbb72c15513ec62f7a1572f472f5d16f17b110fada184e5",
+                sha256: "fe360b388702bc74e69e87960f1f76e2a2b0a6b5d72cac2ba2d3ebc91eeb57b7",
                 },
         ],
         entries: &[
@@ -1922,12 +1922,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "78c11d106b1ec66929cf0f30ccb2fb208e5c05c8773000c59e6dc60c9288c34c",
+        sha256: "592e535a6e11c3c0a887af3a7987509cd5957ace44a26e403035a543e1298eb4",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6451c6997a444cc0849ab65464669d66b54fc80071019109081cca3598748bcc",
+                sha256: "c8cb56905543dca698e98ed0ef4d5f8b711e3719934f3fdd7cfb5f84b90c1f7d",
                 },
         ],
         entries: &[
@@ -1940,12 +1940,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "9c26708d581c376a4d0a75641baa8dfde1cc7a80a2e07a20eeeda73a1116aa87",
+        sha256: "cacef3b6a04fa9b282e8efd52094c1514849c4b1fbbcfd7d2b67789dbbe4f20b",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9283a7eb41867203ff15e7751f7b72de4dc3088de2fc9efaf08abf7b79791f66",
+                sha256: "1724298003ae0673f1490664e7fa2624e63191ac0f6e21fa0d00e63ca1e07e72",
                 },
         ],
         entries: &[
@@ -1958,12 +1958,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "ab49cc7fc9763a6f0efa1717b8616602a9a14e37c409b2f03ac7a8200d6eb49a",
+        sha256: "840b887ab659e2c8a725607c0b82c1f861dd12d724b1179bec3e909e66621abc",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c3c5202af39ef4ed0fe02c00d98ef57ec623dd80719c76f80bec62c185ecd3d6",
+                sha256: "e6d68bcfad675beccddd402fdcb211bd09d26f71f929d7f29277ee52066e36e6",
                 },
         ],
         entries: &[
@@ -1976,12 +1976,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "cf018f4d47e0b6303c2844bffb6c832bae9a026a3987dba87abf6805fdb607a8",
+        sha256: "f74cf465df4b90af944a24c639772b2d46ebdc08c0577c8b7d9658030051a8d0",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d4a1d65c177cc8fab715b9194728c937550733bb233bc82a098e838de14826e2",
+                sha256: "0fe37a256fbb4d83e284607773a2e19eafb002e2834cf958428b27a400e68094",
                 },
         ],
         entries: &[
@@ -1994,12 +1994,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "efca022d72315a4142f0ddbb6e3705b364876a60cf9de4e9c057c303e54ae41f",
+        sha256: "c0dd0927e0c3bcc504e4c9d5e5b097fd9e6657d036d8c61e88fa5719796b2d14",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "beacc2f6cb3ddb26c22a1df0b4e143b52d7d894fcadacc9b29e24c9865e6d408",
+                sha256: "bd84b321459d3a30b80c6860bae07c06faaea4307c3b0758c8bdd08daa892136",
                 },
         ],
         entries: &[
@@ -2012,12 +2012,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "d8e67c0b661a8e99dc6da149c89cdcf532d68ae8b206f7a8e3a078bacae78bd8",
+        sha256: "d348fa54419130a95f9c87ef5dbfa355eeb0d00d87ea04d90feb238881c21bcc",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "54e8d3d3974d2c3796038f61b390b4939cb5f5612046280373705b282c6bed16",
+                sha256: "7e9fc83958bdcc5b726bcb546ffa2c38946903e140f86a263897987684830518",
                 },
         ],
         entries: &[
@@ -2030,12 +2030,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "9262ec53324e417548455c9f76d4e2c6493e13737fdaef77f0bdf26e7db64a41",
+        sha256: "e2ea9253aab543ec1a5945730fc53bd344259cf786c5c7ce37391ab4145d9f6c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "55a8b0e278855a2385c5bf46091a7a6a5447ac4650c4aee3d37ba6ab6382b281",
+                sha256: "53ebff408db73f0b06d83ff08468fb67f47b80b165bd55c264c5da9f2ba9ca12",
                 },
         ],
         entries: &[
@@ -2048,12 +2048,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "f4cc1f00305e393f1bb9cee2d58b942fe4bfe47865ee0c13fe3a78089b009ca9",
+        sha256: "a47865b96bc1020ffc98f8ad0581a73aa6f09f3f00fcf92ad16d06695e4e7fad",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "91f32fa22c79d07271baca21677e66f75e3c3469bbdabfc34904f220d1d65ffb",
+                sha256: "81bab484d96a035f07e37ce67c5579a6119d46fba79bb290604437204fcc60af",
                 },
         ],
         entries: &[
@@ -2066,12 +2066,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "022162529e7a4f32ab03242f3c6859d9015bd99b1e14275a974756437afa870d",
+        sha256: "8b0eed6ac1a793a54aafa586e2142d5a3dbdd368268555b576d1688c1aa96b4c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "4db4d4de8ac2c8b6418a90454059bb7714bc95640f6848c456d2f8d59ec1ac5f",
+                sha256: "26ffadde3e9ef5ac0ad09fd7e4ee36f09b96378f30789a4d9dba37d8bc068549",
                 },
         ],
         entries: &[
@@ -2084,12 +2084,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "2ddc475d0233eb7de727ba9568b2bcc9f3c51b58d2724614d8290d289b89f832",
+        sha256: "41359bc5f6828daacb24fd99e9dc4b6946e86193ef35dbb03c6a28709917ec4f",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a03c029a16cc39eb92278d8a363c421398fc33d4fccbeb10a63b7b36585e489e",
+                sha256: "281a9c2b3b651d53896e6a69bb6176d7455cc1706e151d553e77e2188babb3bd",
                 },
         ],
         entries: &[
@@ -2102,12 +2102,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "5f298e98da04c5dbb0cd67f41e9216516ca325617f60636ad85a094a97612abd",
+        sha256: "71f10e6bfdd107b6093738706a1265f43ed3597a39e7eed9e75fa4fabcab4065",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0643b8f69edc90c3532fa5eb6cea007a5ea5bccbda0c7c4c3672f61eae8640e1",
+                sha256: "808d3ad6fd44fb66c71b535585c45f4574ae7d3d0cdc60fb0c30ae2f9884a5fa",
                 },
         ],
         entries: &[
@@ -2120,12 +2120,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "366829094e915e13a999d4c5f2d7e8eac5360230e6e4630bfb61700e264bde0a",
+        sha256: "2e876148ded7c416eb35b7e9a0abe4a647190c409fea31d361155d75328fb1e1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2320436d36f98bc98351bca763a5eb63d0606aef59d1a14e3df897416ac91022",
+                sha256: "74179bae093f012723b5eb93b3d61bcdeb47fef95f1c66f1f676948460400d4a",
                 },
         ],
         entries: &[
@@ -2138,12 +2138,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "f818218b919fe3241b0d0909c6bad2939de8ec5f4c7327b4f1044b7a311e9e50",
+        sha256: "4c1536be79a0be80eeede075af2391f01252d1b0288a2e0232fa5d6213169ffc",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cead5f98c976d13db34c0d6462dcd987077005fc64681e7e3ccf2a18c3c303df",
+                sha256: "36707d6495a88a35cf04bc0ea58b3be0f2c5fdd0e6232b86b0192a3063cf3b5a",
                 },
         ],
         entries: &[
@@ -2156,12 +2156,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "a9abbff28eea1f705c494dbc8a54b89811e814cf0e0e28062873c2a9dac3b6c6",
+        sha256: "8d97e7d7c4632bee81c287a7f0b3569270441ab9b83e2645e9e25215ac36d0e4",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "48d18fca88085294480fe87ee70a24e8d8b3a0e70e533b2ebf269d8e873aa7f2",
+                sha256: "9a5bc901101e413f52718b649dfb68c7738bbe02d9ffe0f27ea0cfa03706e193",
                 },
         ],
         entries: &[
@@ -2174,12 +2174,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "f2df075c4208873cb1a167fef442e266b106cc714f6ce6139e89f41e1316f7be",
+        sha256: "23aff0050c9af55fb94c1ef835c975885e84596b3319fbb0fbace088c3ea44c2",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "b7c737ff75acd65c75ae25ff172cd0669202de7eb84a89b3838be4b949452ebb",
+                sha256: "8f523bb8a9162b3952e786ddad078384a0fe2e2397303a2bc5818e144dbd7056",
                 },
         ],
         entries: &[
@@ -2192,12 +2192,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "478d935f5599a805e5cd6107d94eba26d5261c6f595be618cd8b316af3a8ab2c",
+        sha256: "31ffcebe5ca760a24391cdcff6db62fee55b65c9a5e68515b838d9f5711ab2f9",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "75321d23fd1ccd5e73fec88c18893523a1427a002f794986201c6cb5a4285f71",
+                sha256: "34572f8dfffb0f3dd8cb5d02945ed0bd826781271ced1a950a1ce231fce50d54",
                 },
         ],
         entries: &[
@@ -2210,12 +2210,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "89f00b0e32edbc0030c159c3d65accda15af5fbccd103707d7c2c5fefbe3ee8c",
+        sha256: "2a45d6bad1761c540bd39f0e1f787934ac7ed83f3255799f92bc63ea8dc4ff59",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "0d2dd2a9d89ee77c3360cb829b043af102c0d32282f7f19c1480b99942ab20ad",
+                sha256: "0da030f012ff9eb346e35938eafbffd091c6046d5a3787712bda518b8ea9afa6",
                 },
         ],
         entries: &[
@@ -2228,12 +2228,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "016b92604f0666a0ddb9a1d39fff4b3ff8c1cd4c674809b48f7269bc953eae77",
+        sha256: "5a0fc44482255e2a4bc15062faf620eee514d6e78216ac967d8ea6f9e6abe9bd",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "40ee13c07edd3b39e4a690d5e7b21e82d92a3de2029119be4c3fa346af45bc3b",
+                sha256: "6a9603b3ca6d9e51c30f852f89655fca35ac5ddcb9a0b8d5ae651aa16c47dd54",
                 },
         ],
         entries: &[
@@ -2245,12 +2245,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "3864fb006fda3b953ef2b9c286d1b0a809af59a17a54fb3a6960267b804ce681",
+        sha256: "fbbfe87049141a7738285fd49e11dcc1aef59e097248fa7752f748d5e134850b",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "41b4963c0d58c7e171064f032b35849085769bcabff56055a7ff5f970895324f",
+                sha256: "00165ad3935298f8e842ce747f15588719343a52100894f238939f803d59f901",
                 },
         ],
         entries: &[
@@ -2262,12 +2262,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "238f3f6f53f52b01da3126f034efb7f6c7f004819c562addca61c05391e0ab3a",
+        sha256: "f41dd1372fe870479a33f417eee7eaa6183351b9b0892e967ac16d203df42495",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "b6fe7c45e2364d7527b5c99db12a68b71599f0a4c6098e6677e9117ea718290b",
+                sha256: "b6c3fc97ffbd864ade2322c8e37c97cc07dcc9a5246108dcbf99a37ebd290067",
                 },
         ],
         entries: &[
@@ -2279,12 +2279,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "48a058cdf0655b66fee9b6c2a90a5b3a9fa57506ee0fbd5b569164aeb69c003b",
+        sha256: "e98fbc62e296686048d6a5ae44f56497be2b33002020627b1de6ea26141b9d03",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f122ec53460513cfac92e3465e2da89832d40c90ea78b82257636a5bf0f3ba1d",
+                sha256: "c29b100bf49169097cb7feb79833ccb29104c2202281d75e83772f1bb17e8ed7",
                 },
         ],
         entries: &[
@@ -2297,12 +2297,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "f0703d1684a00ac694b2c5cfb859f2c4fc035fc357ccf9c092e46338f27ad5da",
+        sha256: "47c3f80f1d33e16c8aee79946dd4ca8d9b6afed2fb2ca56be15df74e609f74d1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "69ce6ee2027f311fa12986834eeff176034238cdeba22855da4a4218ea8db2d3",
+                sha256: "c21c9905cdb942b7dec873ea69319b0d56fbf7050ba16028d17bb33aa72b31df",
                 },
         ],
         entries: &[
@@ -2315,12 +2315,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "5354ffcf4d7221ae3e6a3e38b7715e86a8fb2ba33620bfc9134115d0beeeaad9",
+        sha256: "1ea3a5cc28c8cca147c9af75b55bdc09d989a4d6ec6af904d4b2af8779a1d1c4",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d91ba0f1e1dc980cf22d68b77d8f0da7658943400d4f982fa5bc6c82048b73a1",
+                sha256: "22426655f6c1ecd288a9a7422895a7d20a64dbe967fe2c1726e8f4389a0e9d76",
                 },
         ],
         entries: &[
@@ -2333,12 +2333,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "2da84538fd100c7bd67c51a9b43ed5a4c8d70f59643d564fa5671aa3daad5d92",
+        sha256: "04de45754378e2de62504127cc97b18b283ec3c004de6f51f018c11eae2e4632",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "dc45de6e49880918194b86cc3bbe1de71b88541807caea0fb9e11a02f26b5511",
+                sha256: "bf3e55c5ef64d0778b17b04ededb3dc1874ca091f6cbc50730554c089373b459",
                 },
         ],
         entries: &[
@@ -2352,12 +2352,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "85461a7c508d3af1b8e2c867aca280fc64c415903d15cce728250323faf0389e",
+        sha256: "e203a1161177a61ac59132c056ff292f28e34b10faf665d38265a0a0fc92540e",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "510f14e6119cb1f709794ad169579c8e747bb7a8e44e9111e9e749f1cdd86b8f",
+                sha256: "6456a5bd87c168eae77bb49ffee3a3425a8e3b77b80f706490f8ed40c2c9b061",
                 },
         ],
         entries: &[
@@ -2371,12 +2371,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "f950916426a976b4d0db4acbfc1fcb560a0c81fc96f8067dc56df4ac8d1e6611",
+        sha256: "729099807962323061b86047373c60a7e439283b1b8262258b6250416ae863c5",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5f93153f7633d7ada363855deef3aa9768140ed007438b2f434d483473726987",
+                sha256: "5eae415a03e25922ade4edfce192b0542a2f26c33e3ff6edd2560409dc2f838a",
                 },
         ],
         entries: &[
@@ -2389,12 +2389,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "46b07c798645f01e803a17483a17ecdf0c4232c5d40dcb42cc4753f106cbe0b1",
+        sha256: "9b0061bcf39a05243b1e0226754cb52fe79a13ccf97ab2ad15866f081e42275b",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6b28b800c77b7afe4d68b0e3fc02d530a0cdb5d4f1de6ae8d0c41a0364c8e05a",
+                sha256: "f619f14e97c9850186d16c2a8b260c4fb54c564f135c48f8b76a47168d053e4a",
                 },
         ],
         entries: &[
@@ -2407,12 +2407,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "ebf008315c04250019874f27dcd641c903f1b4609f3d6487c2fe2816671ae074",
+        sha256: "808a0f092ed5f72e3f4e86fa637049fabae11252c381048bceccb35d527a73f5",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "3080ed03905ae3d683690e61bd843c69b67d2b2d8903ab364a328fc605bdda4e",
+                sha256: "91ba3f3317a08123e57606087e355457c14f7f961743ddf03066333d37ab2efc",
                 },
         ],
         entries: &[
@@ -2425,12 +2425,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "b8da40fe7ddfd8463088c0f81881fb7ec93d874bb760a7bf61527b4a8f17b58c",
+        sha256: "5ba0d17be1727a9545ce6eeb146743bf8122dd146cceb0690a0f5bde46ef9c5f",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9cb1e29915a29957348e8923f253c757d45105eed47bfa5f37c2c81155227671",
+                sha256: "89906c059ab17a9b5ea6bc44a2158f2b272ebfe526f1d9772d1874b0cb237c58",
                 },
         ],
         entries: &[
@@ -2443,12 +2443,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "0d03b542d50b80f297946df412ebbfe47af447e19483b2f9f2e818a523b96700",
+        sha256: "09a47c25f6163763515dd0b0c859df448a1f580a200f8581ede0d6a42b6cc08c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c26fbd6f2ed472a1da1705ad2a5850afa7102ff26976045e339b4e5d34ca128f",
+                sha256: "2f8297d0b1482a84d848a6cad847213d7521488f500a941c1ddc38fc03ca93a9",
                 },
         ],
         entries: &[
@@ -2461,12 +2461,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "aa0c1177cf0a3f8a5695f9ce6c80b03e00226d89fc5e9ac6acabf02fa83230ee",
+        sha256: "c262de954952938e07896cd348bdd0f1a74604077ecc304e4cdfa5d65b60ddb1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "104c3b635e42162e1b417c6d39abc5da069b1bb8b1490d6ddb825d60fb564cd4",
+                sha256: "6b9bfc102a31c9e24980b0b24a69813382d11c8a25a931e6e43e4dcafffba9c2",
                 },
         ],
         entries: &[
@@ -2478,12 +2478,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "ed9ecba9d0ab0b098e3a8bac5b41b7fc5e4a8cbc92df5c044ce6f53cbc9d28cd",
+        sha256: "b98f2d1b19f96d8cda5a291cc63a7b547d13b36f5449331ee2efefafc21372c1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e6924e497e5ebc5263ad5392a61c7392df90edaa43ef67168755bb47b1c1a4cb",
+                sha256: "a6b7a76f7a64a2b550a4acac4c6185ccb8282a67eb92f1b17f478240d43c0dce",
                 },
         ],
         entries: &[
@@ -2495,12 +2495,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "2d0022b80fd96f990a20b318b9bd9e7732d38cc3cc4c7e395b47b9dfeaa89275",
+        sha256: "a161c9bc43b77e1e29523390dfde4040441da7de8f438da521e618b047951a75",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "9b63475cbe7a6e2ca715bb7b552be59c09be4bbf25566d8afedffbfc50b643cb",
+                sha256: "85b81cb463e9ef95bcbb348c3fb2c82533f1e1362b1381a58e67cb7e05231a79",
                 },
         ],
         entries: &[
@@ -2513,12 +2513,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "4ff7d9e438384f43b42e11854322bfc34e9828c5dbf67fb56251774e01fdfa99",
+        sha256: "a5b6f0c9afe3ce4f993d6730891316e5de3ae494d4b591dfc755962f3a333f63",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "9eef51560c64e60ffabd979dd86f888c5be195ed373d676c4b0da38994aaf83f",
+                sha256: "30fe8492b682469075b2607b8d81f60bb3ad657af27da0ec6a0595f6d36682aa",
                 },
         ],
         entries: &[
@@ -2531,12 +2531,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "fe11aaa4d692ef9a4982e152a595bbe95b50d0234c3d387496de6fb67e4139ca",
+        sha256: "f417583b7559133333c093ad0c49a4451cf51b812c7cf69cd7501514fed809b7",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "af16b928b0879ae836f8c76502ef34ed492823294fc85154ef4d9fe4c07e2c7e",
+                sha256: "bb1ef0a1bef0f4b046f77dd2c85fb9727846eed64ee192c44f85d0fca3dedc69",
                 },
         ],
         entries: &[
@@ -2549,12 +2549,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "f4e0f3e90cd5125007f817426c171458ad2a518e704bce3fea7445be54c365c6",
+        sha256: "c214713f379d7d9a93a14fc5cb0fbf45f4757e117e5b5b5e0e777b8e20bd1c7d",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "09943b8fcfbe3c6f6485f99e79d26205a8cd2a2acf524f42ccf41344cd65b7f8",
+                sha256: "4430f02343c9236e8e3a78789c0e317bcf4242c2de6c9d3e21e0a7b058a2c07e",
                 },
         ],
         entries: &[
@@ -2566,12 +2566,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "49480007f68e656214f233682c9735e7369b76c8d3d0988d34be5760d3b620fa",
+        sha256: "0047d29bc3ec85144138fd29571b399266638b96ca83ad83a27f8f43629422ca",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "0575eaa3e8619cb2c236978a1c51c7cf99d2049a11ce3d666fdc96b2e1cdba2f",
+                sha256: "89ecbf306b2dba4ada37dd0dc9e47066033f460ffe326ede26012514679bc487",
                 },
         ],
         entries: &[
@@ -2583,12 +2583,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "e0a074e3e41aa5c443df785fc3c724a938b549da807a542bb93fc57d66c1ff5c",
+        sha256: "839f5d0044b9b935c3136e590a915270696aa811dad3f8d6cea3593eb9dafdd3",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "3d6973c8079d9c90fd687d1a203c4a1f95530d505c2e802885a0511a15281ec5",
+                sha256: "0693109e749a885d2db3d42f54b46182a8f8a1a83e772a1c378ac29399faba8c",
                 },
         ],
         entries: &[
@@ -2601,12 +2601,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "4c59353e24cd3e2aba32872a27cd3bb228c0744b1d19a87bf474da01c05e0938",
+        sha256: "e549fdc813a076d2f13ea90392a4cf0cad3d430903a6d116fb74c503b2a6facc",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e6ff49abbc89f8d5ca83b472bd583e90accb2def20a4c1d805f716546affbca4",
+                sha256: "239126addc6d261c408bb49c647e7c6f5a42bddfb62d6bdcf865acc802a20202",
                 },
         ],
         entries: &[
@@ -2619,12 +2619,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "9c018767d0cafb1618e43e8277650e4f9026ad884968734d715a6e6d689c1ec4",
+        sha256: "e68e6ee69df04f77b860e9aa7e811422a4b1bfec718c7546e0f1919716b97f39",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2c07d4845c76521239d9411b2b8aec36811dedee57b4537981c1325deb7cc08d",
+                sha256: "aa2baec071865bf5665197c79e363fa31ec34fa1e98eb5926d48bf8e93cb7f25",
                 },
         ],
         entries: &[
@@ -2637,12 +2637,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "460c83a7f586574286bde61e492b674e1f8cb4182c8c5d3e61bf5861d59f3379",
+        sha256: "a6a9ca907499e13d2c2939d346c86ecee115f6b1b11d600787b8e8bb475ac0f4",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "25c711e3a694cc8c90e7b8ce933f764eebe4113d0ea80a52f94b9ee573e6fb8f",
+                sha256: "dc57b3a5a87fcd24876684cd4c7eb89d463bf4afdf4d921a85f497fba02da016",
                 },
         ],
         entries: &[
@@ -2655,12 +2655,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "b5a61936c71bfa477624ac4dba17dcd4f5b0e7ab82ea8d0a0a77795cfb1cd0ae",
+        sha256: "0e37d101986ef898d682a6f50ca2b28550401174dc45859b85e811e047508fbd",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d70741aced5b5ec98d3c26c10eae247cf8439dbe5097014f97e6878d53b80c96",
+                sha256: "7cbb3e46b38070c42aeb80d82b7ab988664159b5c20b0d1dad6fd1c24a046968",
                 },
         ],
         entries: &[
@@ -2673,12 +2673,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "70209308e3d89001e0205303966d2060a1ad09ef425163c7121cece22126ce03",
+        sha256: "3a5d4b3d6c7a5d1a3d7aaed5a8d46d23c12d27b9c1734cb4d4a049e961c5785f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b930f96524a0ae86059a682b8f122e192072fa6e10e4f913efadbffbe3337da8",
+                sha256: "1766dc186a05d3a62b1c83b2b144630029bc7fdcc9aa9ede017093455fb6f205",
                 },
         ],
         entries: &[
@@ -2691,12 +2691,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "4f459e22ce23c36e2a8bda0fe415b4d436972a8fe1a4072dd6e3b3d0cd239c54",
+        sha256: "d12967fe82c7c95c51b66e4344adbb84fb8e1c1a8435ad14425ae9abbb87ec64",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ffaf2d4ffe3efa43f46f55ae495ac0d2fafe18dde59e777113af3de9515645fb",
+                sha256: "5e9f3e9d58ad276fa2e42d8328caf2fb437409ccec2cd3130daca83a766e92d1",
                 },
         ],
         entries: &[
@@ -2709,12 +2709,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "e03d0ce2831d512dfc585f6419fc0fbb3fc7434c9ac41696cf89e62744e6a7d3",
+        sha256: "8db14ef6ec0c23d6de92fff0fcf06b2b07016fd01b9fa2a4b5eddff075bf81a8",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d2f50eca02b04250ee503a5e4ad6879c2e52563c736578e64a8aa19c79fcfe09",
+                sha256: "6332189a51d1e96f849247bcbbecaa4e8fa41d45d99e2af0c0a39d60e7eac5f9",
                 },
         ],
         entries: &[
@@ -2727,12 +2727,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "6e190dcf15910ef6a03077554e436a4df8f6b49e269a39cce0ff0a46cc485cae",
+        sha256: "ab7a279d9a45d45e0af70900ad8c7d908133720264af8d2749f5c69c8cda2629",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0e47ce29a50a157408d50e2f5ece6382bbb1d014e2ec9887132d9bd16f211593",
+                sha256: "42fae4974e4f1bfe48a7ddf42e4a196066aa8dc2eb9b6c0c3c13fad30c48e3ae",
                 },
         ],
         entries: &[
@@ -2745,12 +2745,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "7b34ee777e9f57bfbcf7cb45ac5897ebe3c8fd3e58981497250ed9435b4e6af1",
+        sha256: "09dda1c99b1f656aed91c73c484b9072d25cd7f41b02aa6099274ff08f08810a",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6478e7754965eab6e1614c68cf3f46cfb7dd6ee0dd4676b2ee205688a8235912",
+                sha256: "e95211b486432e3282fb3a3f38bf9887d441d71a352835a043422b5931adeb61",
                 },
         ],
         entries: &[
@@ -2763,12 +2763,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "e63fe565924a2a1c4c689cca09c36cb1996cabbfbdc56f502f1eeb214ce68be9",
+        sha256: "2b44186ae3ea654edd4c3c8027f5ccb4129a73319eb072946791992016dbcc9c",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d094334a2d0a004b9fcb1d53b448896528abbb72a408cf7749ffc78c256f7ecd",
+                sha256: "5608b6216dfad7a001124cd99600a4ec2cc62bfb08918c1d84d8679af065bb6c",
                 },
         ],
         entries: &[
@@ -2781,12 +2781,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "45384373e5531f5a479c2bfa74ca400d455cb6a1e73529f62cc70bad1569a531",
+        sha256: "9f12e3e2c3a718cd2473767b4e8506468a6d4ad26dee2220fddcd46b067f891b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "94d85600a7336993e2a1e5b59a4a91a5af5d74c6132b60ec90b2138d3b39e180",
+                sha256: "ff259ca3978d31cca8e3d9b3a5e88d305c04cca0b02b16905a6337e20c3096f0",
                 },
         ],
         entries: &[
@@ -2798,12 +2798,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "abe6337131f92b5033822694c1e2592383bac6ad5818452230ee5cc5cda9f989",
+        sha256: "57e104a652073bf3fe73ac12d3100341f3bbc9be412f5a8f3656b57f2c5c68c7",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "14a11e3ae886a5dd566ac9d5114c2d5cc6c1829cd1b8f7aefa9322ef7ee3a203",
+                sha256: "c174f0bd18ca24277a6033bb1168dda721ab9a3f5d189245f8a9e042fe349225",
                 },
         ],
         entries: &[
@@ -2815,12 +2815,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "1dbfaf853aa0217bdf424460d61c85ae56ec327f9f13e19744518a8f5fbdf6ec",
+        sha256: "9077d49a3e78b809eb8e51f50a4db42d36a0e394f84ce4bf6dd36ca636d3b5c5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "cc875b2cc984fa3e7ee8169af833af1d6ab0daa709beb0ca9d67f4243b5865e2",
+                sha256: "52bf48f6428b9b687122992700bca62c20c206eac31ea90e2a3d187aa84abbb8",
                 },
         ],
         entries: &[
@@ -2832,12 +2832,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "99310e18a299e2082bc45b950d40d9bc3ec3b613a5fa6c8fd3429e2e650fdefd",
+        sha256: "d8ab7d0a1d1aaed059aaf972ed58d4254727fb2c0511c90efaee2a87b3931ad6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "212759b72d89613cf979ce7bc113b77fb2812744ec69e3dfdb5f57d5c6671b10",
+                sha256: "a2af25d43afa5a2170048e0119ce4d42c11f418a68509d318f8336dcc74f6baa",
                 },
         ],
         entries: &[
@@ -2849,12 +2849,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "3ecee29eaf81051358392a0e57a3ce3ab19a6e3cb2fe58d9d52a831f5c0f6bee",
+        sha256: "6a96041eafc1847e5ab3d77412f2d7e9aa335bc6ba07814469e3b91d1d9f29cd",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2f705ce9be7497a922cb4d127a356e84ef020747cbd6ce91dae211aa231d95a7",
+                sha256: "0763161b51cea13c3392c819b74083d77f325b1e12a6b57fb9af18b5942a675d",
                 },
         ],
         entries: &[
@@ -2866,12 +2866,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "784ff8605e5078dc553b5c8bb1ab2892ea20ce0f90c023bb577a3196b78bf9ab",
+        sha256: "f5442f157de6aaa8b8055762ba15ab844d565e069d953d7a5aebbbf978e91b82",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f6bdf2cf1f88bb873d16875bf057f0e26dda77e96a576396b869e3c8325f90e3",
+                sha256: "9dbff78f5a11460f4c9d39cf322f81231c2518deccf0d047c209ee8bd6ddbcce",
                 },
         ],
         entries: &[
@@ -2884,12 +2884,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "faf910d837a1429a63511b435a085c02658a9f5322f696e0098762bc184c200a",
+        sha256: "164d16428c17adeec0626cf77aaf03c080de2fffae839c0c228996745a03074f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "403c6fcc544f34e2a9aa64024cec913dcead7ab95e57df431bd731336ded307a",
+                sha256: "d7e0c517471d48cdf3af9a3eeffd634acf7bfc5efe504eec1a3ca873e06b1836",
                 },
         ],
         entries: &[
@@ -2902,12 +2902,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "b42aa63375da77d48ea8f478da3b46ac52bf260a22c459ee7db0922dac8110a3",
+        sha256: "ade03dd250f7b7592c13274ab7b2df7de5531cf280b0104ab08df247f3576856",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "684e5f3357463df48626246c5eaeb9b624a1d798e007e3b00d59c0e10149890a",
+                sha256: "093986f1135e65ca4c492bb7ab116923e3aad6fd6056f46a83216b420a218f22",
                 },
         ],
         entries: &[
@@ -2920,12 +2920,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "4c72a8ab0b975662a3194938818ccf5d41034bcb71e3ec16286c193f678e09af",
+        sha256: "844d72ea72c043fde503107a667dcdfcf8e5dd3aee8107fe7c6a4e0a514c661f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5815528c6e5612a78800a7ca43cb1bcfd27200dedfed7f791d1d7143b2f6483e",
+                sha256: "a26020b2be1f88def6486930c5a861b62802c650d182a6a9116a1b2da2fed3bf",
                 },
         ],
         entries: &[
@@ -2939,12 +2939,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "2a8add6062a24c5519fb81cc127c6e321cf3303088b65649f196a954bed47166",
+        sha256: "026229b90d5a0b1b4a0aac1d43d9f768707e11b7fe1576e920d8c4888f9dec01",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6147280b3a067e0f09c62beac1c8b6db708e7e6ed42ae9027436463625016bb3",
+                sha256: "922857cb940aabe736feac1c79d2ab5fd0648c5bb8aec11547e8aae6a3a9ee43",
                 },
         ],
         entries: &[
@@ -2958,12 +2958,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "6143235d43a3b2eb0a2b136429ca00e7156e7989162c21569790ad7c5f5049b1",
+        sha256: "df44d857f7d4d90c72d9adecb50b4b8ae6b0bed1fa6e674c01e838b185060254",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cbfec7a04be546b3fcbc093190dda028d65c159176f6c4f60a8461f467035947",
+                sha256: "c2c9df21380b89ecfe6a592926ae002581e50655a4faa6d2fd0d0af5918540be",
                 },
         ],
         entries: &[
@@ -2976,12 +2976,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "9951cdbd8049e74bc7486dfec5998ecdd79928c0685a514b396dc723ac1bf275",
+        sha256: "af014d97412d366bd92f0d1c9fe7484ca295e492f2f3db63a02cdc4538d381a8",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a781282aed122d6d8369bab95c9009c0c8e0c7569f9aaa377c532d97fb7c6c04",
+                sha256: "514e371f097b8be963a1cd607ca9c022f4d83cf24e0641628dbe006b2b3aaf8c",
                 },
         ],
         entries: &[
@@ -2994,12 +2994,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "688eb7f4bf2e85243b4278d7ea97a84fd540c99a9434d04f50cf404a012a4769",
+        sha256: "2145247491e4df8af8a360d6196ab50e5c6231dfc17ca5a1c84adf610d09ab34",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "04ca210b32ac10cc734182c402e9a96ea04dda4b5cc95959c12d13f3095fdc68",
+                sha256: "37ed872fca08b450cc1881172a49f9f804710b01c0574e413f32add3e5399057",
                 },
         ],
         entries: &[
@@ -3012,12 +3012,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "4086b2616fb270643f4041cb5e5e4d9e67aa195cc238c8c403b4054f6aab5ae5",
+        sha256: "0ebc66452c1cda55af7577a4cfc93958cbbd05e0ada318829c15771866e5d7c2",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ef48176dc3dbe96350d21ecf76095e439822019829d4b6e74d9922d5eb0b2875",
+                sha256: "a175b43eed5c2337249f5d0eeafa46c67cf0ca6e804e3456840f2b76ef52c390",
                 },
         ],
         entries: &[
@@ -3030,12 +3030,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "f67622abf327c890f7a08f98c35198af9030c00eafbd8648ae0bedca31aaa8b9",
+        sha256: "af9599c8878220dda4e3c68e58f213bbb1d3518c7b32cedde3b55c4f297b29b5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f2f39d5b6209e45ddb6177e054f2a3dee0a75a7de7f39077437ee56de87802ab",
+                sha256: "e03527a35b1e7a7183076d934661f4e1acfa67349e72c8974ecbc2237a5074a3",
                 },
         ],
         entries: &[
@@ -3048,12 +3048,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "d7ea620df6365e2832ae121d6948a3f8a84833b0ac950143df0d401869298b17",
+        sha256: "d34bf6db1a26cd1c755aaee27435d41502a8cf8adbbcf6cc3f287583aa27f863",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6e007898032bf4518fa1ee6d2b47204ab1ca94f004d0fdcfadc8c03f9beb49af",
+                sha256: "cecc82b7d88cbecc891c68f05617ff3dfa1e902d2e3058af2a419162bcd0aa88",
                 },
         ],
         entries: &[
@@ -3065,12 +3065,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "d512ed8b8ac5d2d51714f3f37b66681ea9e9b4f44101d2243f15c80484b665af",
+        sha256: "80d772ea07b76b1b399513c6fbdc92a657e9ca6ba97136ab973dbaa987fb2bcb",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9d9d86a0f0f2a0200ed4ee4527ac9e87d9565bbc731713817d476fddb51e13f6",
+                sha256: "76631debb9ef7c451b19dc2beb042c527109095574b8eca49d78d96ead164544",
                 },
         ],
         entries: &[
@@ -3082,12 +3082,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "7db96db0b32888532b370f7df0e15b018ff698a40ea8780e1ade9644ce2cf839",
+        sha256: "63e3baee3d84520d1791a4611bf827a55aaee0c70f8e08db0199b1f28aaf73ef",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "163fd2c08d9b1792331792181f121251d87a49fff171ad70b602c2e2e48dfcc0",
+                sha256: "aa26556139295d6466ebd9e6c729044c1457601bed948d3c3b2d15dec924958d",
                 },
         ],
         entries: &[
@@ -3099,12 +3099,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "bd47b0c49adb7664131873a092cf6449d35fbeb3780e80c0b23e7477280d5f72",
+        sha256: "94b4965c472f22d00c89ffdf1eb9359a964ad8832a4b41a69b7e0a3c21234858",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d8db48d19309275d133a4ded65bccd9fe4c2345a810fbfb2fe0c525b51961fd2",
+                sha256: "fc1119932162574e6f1716d9cb4322dff56f63547feab01704108f97d13a6e77",
                 },
         ],
         entries: &[
@@ -3116,12 +3116,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "41f74f4d153f777194c8e16b38238e6f673339b079df39c064f1363334a73b24",
+        sha256: "dbe4b130cc644410bb2ef2d6ba592dda02c50efa25ff8216be06c70666d23e0b",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "95038dc02cb397decd3361544ba2496aaa923d326946efecf37a043ac8693bf4",
+                sha256: "eed2ec28fdd93c70bfa5cbddb53ccf6b0476d83dce3098aa19e7bb9a6d93bd97",
                 },
         ],
         entries: &[
@@ -3133,12 +3133,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "06eeb168324e85574249f5a7c452aa631ef503908f63fb75850db757abf7c9c6",
+        sha256: "35145562a4be4e4e979c94e61f20551a5fe8d2bb6c46702413496f3c8f517f0b",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "09362dc6a5a86f392d073a5f5535e0de95988c6ffbf7006054332363c6d022de",
+                sha256: "edf226ea0ecaa12fa8adc44db9ecd9b71a4654fa15532a223fb104a50996fb97",
                 },
         ],
         entries: &[
@@ -3151,12 +3151,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d125d8ae7e7f79202bc980e9aa488d3d4b87ca4b5dcdbef6a8d5d580aab640cc",
+        sha256: "d5fc03dbc152034f65c452fc3054074ad2abc7667c47fc72f562bf98b3b00221",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bd5e4136ce7fc5a5ea888142d800ddd1b8ed3c719381129b86519f1db22f22fd",
+                sha256: "c9b66b11ff1d60d3a1e94e845f7a9b21a6afacabfd25fcc257ed0b36dff10c92",
                 },
         ],
         entries: &[
@@ -3169,12 +3169,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "943bf60bce78ed30874dd31f246043e7dcbe0d2b0f4dcd7d8458521fef246937",
+        sha256: "d41a523366a16baf83e777ba72a50299cb913c02e66552d32f418a95c3584aae",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "17647f974b2c8cb7512a29039c9fc20ad60fdab5bc42c52a37dce50c1398745f",
+                sha256: "8e95727c0cd22bcb76c08c48fc70a56a8a8c467bc86a38ee6633ab52fa33766b",
                 },
         ],
         entries: &[
@@ -3186,12 +3186,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "2d3829fb030ef1c29bbd6c3ae2be8eff4bc65d20225ed90e5ce355259eb0ab75",
+        sha256: "ed5c04f600cafe075bfc527acc96211b537761c62c58afc7dc0b3ff3aa4f072c",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "fea06e5f6ccaf3537d96b437eb908e74c502b5ea5c8ee6ed6928a2507be70e72",
+                sha256: "d8fc92c20b9984342dc2f687742d7042bf7cf88cb5b1a29dc31d65e7a652b751",
                 },
         ],
         entries: &[
@@ -3203,12 +3203,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "cb69d86757f52bb531ecfcdbdcacd21ec80382a1f71905e0245960e19430d261",
+        sha256: "8dd3f02e3d43e4d22227bd7ec7fcc07a215b278b3549294f9a911abafc636e58",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6477f7bd39f1860bd1e419bd1a47c5999255bedf525ca84214746a857d0086e9",
+                sha256: "75935a73b6b91ba0f1a4ac14225f2860a6ffbe060e80722c6513c14847cb921a",
                 },
         ],
         entries: &[
@@ -3220,12 +3220,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "9b61caf7c5d1e1b407dcff5582ae58b5c93b64dfd7415a624f1d11d3e56e7907",
+        sha256: "bfaac370c6ece4fd9affe023e9435fb743c1492b1fd3191ca0c5172340f64c1f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f358ebfdceb9957e1d6bedbf9897be8a17ee54c9730bafb9f707e0d478d5ef0c",
+                sha256: "2733dcaecb2aa96ec601a410b956f738df02a7eed9b1bff4fcd5091c01d0722a",
                 },
         ],
         entries: &[
@@ -3238,12 +3238,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "6d7a27a2e9e25a415ec33e784421330116bc49b69e4e49736edd73958911d855",
+        sha256: "d6fb6ab404ae65ec8d65b5606eeccaf822c86428fafcbf759d8488a324bc8aeb",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "420e29060b4dcea0c2e029ce3ddd7818d3f9089d7d9dce4dbdef8f46f804a9e8",
+                sha256: "fa5d71396df85699fe6b4262eb0b54cdde477e942065b2a04534de68671e14b6",
                 },
         ],
         entries: &[
@@ -3256,12 +3256,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "4d7da8f6fbea9c42d8f8e2642b051bb4596e2e6823f629c78acedae489e4667a",
+        sha256: "d072b1930e58f32844cd5b2afb7e56561a5e2e4de2b5bc5404ebc6a1ff437374",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8e2e7987cdb4d5ae55cb602f5d9de6de96fa884c1270a1ef884732cd46a0540a",
+                sha256: "44ce5e43814afbce842d1dd2a5d6b52a8301eeded1ff59538a4dbc9ba9fd97af",
                 },
         ],
         entries: &[
@@ -3273,12 +3273,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "4b193cdbbcc72fd196795350f23208c5b1ae9f7a70d57d0415d415d5ff8beedd",
+        sha256: "b62bc4c78be21796d9bf7cef7b5b48ffea1b57528342fc677b38d92b25d6cd91",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4767c1a02ab4968f8988382f44f17143f65ebd2ab64fa7828b7da06808ea8ada",
+                sha256: "780e7d46a2e44c1b0948306ada84b52eb6525fb83093c936f09e491f9178544f",
                 },
         ],
         entries: &[
@@ -3290,12 +3290,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "73b5be615b838ec27ff4b62cfb45aedadc878e460098614c1eb41fb9010f6fcb",
+        sha256: "2980955ec543e0452dc88afffecf3a029a60e811688d3b2b06b3b80d754bf102",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "3086ef6af5dd2bed295b1a9b55ee0a9cf00d66becc6633a6900cbcc57cd70f84",
+                sha256: "d39c27638747b6376529197ba1c7243d3158fd7c3c30a35c39ed089274b9dcac",
                 },
         ],
         entries: &[
@@ -3307,12 +3307,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "40622a00faf3e4f9241a40d11b0c9a598104026dee15ed7f0aa8908e6bc730e6",
+        sha256: "9aa2ab177ecc9e46f08ac246a879ace50ac52cc008df4138de610c49a959c222",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "3bb17c24a50d43507e1f4684b93bee58ade21c4a0a3cd7082cdacbf71366301f",
+                sha256: "efe32a4051fbf5c21cb075f15de02245e2e29458f1cbda759f72394ffea9ab35",
                 },
         ],
         entries: &[
@@ -3324,12 +3324,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "c9a6d170ba221ee7f8be6405f8774d06c73dce4ac059958b536e2b7c74fc29aa",
+        sha256: "993ccec6525828ce570808cf72d0a2c9d336be840fab211a8748d1609f124121",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0f316e04d542cedf8bc14e19116bbc6268d02a6299090830f0594f1940b0157c",
+                sha256: "0aa1ff062fd72d40b985e910a34c32f8697537ef3447620469c194d3e7f3b6b9",
                 },
         ],
         entries: &[
@@ -3341,12 +3341,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "30245c902af4e5392e46ce7858f501e80227c632a4fd42b986367ea521cbe066",
+        sha256: "5ea23b2f21f4272d4636eb61463163db322836b99ab378ca9b7c51691a0a752f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "2f0a364cb2ec13136550893cb41cc04a785cee9cb71a04f048143387a9cfaf19",
+                sha256: "1c89803a3abbe0a5b89ace75880e46042009f79509a1b4b8b5d25edeaff5e715",
                 },
         ],
         entries: &[
@@ -3358,12 +3358,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "4b391c42f0e76a6c144fb17cdd98a46ee631a1d64e5b144e9caf71d596b674eb",
+        sha256: "819ae129ead5e541d8cadffce0a6e7ce85090ab84aa9cfc214f1fd6419cc1ec7",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "6563d18b7862a53ae577df45dd72050075ee2fe007980b0124826cd4e739b24c",
+                sha256: "e0379788f859a7d3cf67b53804a4f40d1e486f520dd63d21c03503228549fa6f",
                 },
         ],
         entries: &[
@@ -3375,12 +3375,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "ab82440b8f108f3f90cc71dc7935937ebc4aa46b2dd49cf62c7bcc6b00202eec",
+        sha256: "aae4d8773f2e434adb7b42d2c2b608cd4573736a5f1a0687b62faf114ce59925",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "1f590f0265c976b9fba2600419b87867a7197cd00b535c0dae4da4450197d6d1",
+                sha256: "4e4bc5fb90537c9493f13ef1e7529d5002996298bfa3a0f5dab40f7ba9e9dbd4",
                 },
         ],
         entries: &[
@@ -3392,12 +3392,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "68b0a08e5c95dde85312277010dd4ce084890cf41cc09d1082ff05f69028f3e0",
+        sha256: "4e48e30fc1f71c4ad51d6fb3b563a347e3b98687a8a82c13112fd7cdab2f881c",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "59d11980e2a9fd2c42ac72749c1f231e8fdeee95c543702917c720e029e29fd1",
+                sha256: "fe43541a2e707d238e90fa9ca78ce2cbaf3f516ee5829add0496b01c68e6ef63",
                 },
         ],
         entries: &[
@@ -3409,12 +3409,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "7af627d7c6bcc99a1c433c1bfb56d1ba50312093343d4d16beead7378cc6cbc3",
+        sha256: "94f78d299be7361d6e1dbc33db2ceab91d3f565da9a671edbc0bdb2188f0ff93",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "7b91357da2edc427e82f6624fb00f7de32d0ee966f761cf674bd418457c45328",
+                sha256: "0f006c171bd47b4c6a9791040c52419ac25854f5eee19dbb72c2546a257cc9ff",
                 },
         ],
         entries: &[
@@ -3426,12 +3426,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "cedbaea5b249b85d5b8c691cd60ebab83d77b1730e7c84dee767b68ce8eba554",
+        sha256: "e1ad7efbb4dcaaef8693c4ec7a2d1267b6f56e84bc74cbcbfa1fca91c8b03e54",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "24032ae62becbbdb22c641e96863a17fa6ced0702339363af19564bd408dfb17",
+                sha256: "f503d9594af00ba38d573d4bd2e363462b6f5273297e10dedbeb5798b1bbdee9",
                 },
         ],
         entries: &[
@@ -3443,12 +3443,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "9608cb90d1d1e6a51c84f9e5b1143cbabeb79e3df26ede4a27303f75d723628e",
+        sha256: "ada6503d9fc40b218383ca03971da3fabbe14fd774175754f4e13077e5313d4d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f809b5e275f85ed8b85dfb3ff09534f2530378b067144d06db0c643f54863623",
+                sha256: "416b2e14b28a8edd1c518bb220e8670273f9cd654dffd11648eb24054fcff7eb",
                 },
         ],
         entries: &[
@@ -3460,12 +3460,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "8cf7c04aa4b47c2bb02406aa05ea2645a42e029d928ad0ded09d08147d0659c6",
+        sha256: "ffd2b358219df81ec0dc4c18dbf7b2d3f0f32f3ffc4a23f75faf474f3d166f79",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "616918f1c5f0ad4e167ae690aae78698dab589c3b5f7791a822febca01b3feb2",
+                sha256: "00259677a9b3572e52822b935331bef77d985605fc3a2e8f221c9efd79edb6b1",
                 },
         ],
         entries: &[
@@ -3478,12 +3478,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "eb5846c50977df0649b67352dd6cb1966a62e697c8197b59e2117d8855c4a800",
+        sha256: "79c209a5db433898fc1eea1d03e5945df5eedb21e8296d24bcaba0f9ff3aee84",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "960495ea863a9c2ecf1695d545737db9ea66f64f2453cbe748e763c2ca0b18f0",
+                sha256: "3a778d84e68c5685443f57b48a77e9b5d6dcb940f9f59786138556f667f68c2e",
                 },
         ],
         entries: &[
@@ -3496,12 +3496,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "850cffebec5c21d9a7db4bc78aba2f6f26cec6032d0dcd5ea9ad05305bad36c8",
+        sha256: "a685f3fa641967d80229e0ce3f8a338e5249915d64f2ffdcb245e087c246b680",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1d0f55acb9f7c1136f5333002ce2d8ff9921a9fff9b4988d0558b2749d000602",
+                sha256: "868cb3bd21caeb6792450a2b8b7bac5af277d4117eca4e2fb1f17fe134d2a8b3",
                 },
         ],
         entries: &[
@@ -3514,12 +3514,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "cb9a90cf4e7c7b421cc1d6a838cb6baac4f550b57a64f9cf74a206d6c10bd71f",
+        sha256: "2b318871d81486d367186b6013121c4d0a0865d22b1d7410ee323f67864e0bce",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "83ff7e5137470ed9d2089205746469576404df1025ab0b72fe1d489605a15517",
+                sha256: "9fcdb6e3277dce3796f7b430844c58e37d716a380ceceb2575f1c3afaf42767a",
                 },
         ],
         entries: &[
@@ -3532,12 +3532,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "ee916c2fcf7e5fac41892ae2a94182908118331285a3bd047bd111021352ca43",
+        sha256: "190accb597a4f010327acc69dc88465594afd0d1da85eef2b2a3d14611292e0a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "63feea5eaafab239dc30d2fea8d7f6a905959c1fc4774b23a5e5f4c7818a7f97",
+                sha256: "6f63291cebff285e21bb506e8823c1a24496a08bdc29a1580f6d009048362891",
                 },
         ],
         entries: &[
@@ -3549,12 +3549,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "90c363df0750bd6c6977a115083146090ecc03b8939488405287de73ae4565bc",
+        sha256: "1977c96db6d2ce58cb5632170f4c3857be4655c8748451a4e5d3c2648b209049",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "47ccf93d0ebd82fcd6fc008b517f37ec0f50cfb3f78cb55fa6b2eeb9ccdb0b64",
+                sha256: "2d2912b53c746a253d90e81a6029586c1eab162b229be1b320fd9fb612e88a2e",
                 },
         ],
         entries: &[
@@ -3566,12 +3566,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "0b78ccf24943d47b34fea2189acf442af2f36ea21b92df0b1267676f57ece6e8",
+        sha256: "4217f289b1ffd5fbefbdec3af989308553335b385eac76cbe1bca91962d4f563",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "3ac0f98bd7af72313162755b08bb2308f44611f4264595358db7db4daffb4a30",
+                sha256: "ffafdc00fdc9744ee80c19b19871e5e0df1adb25eb8bdc0828d782046152d3f8",
                 },
         ],
         entries: &[
@@ -3583,12 +3583,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "b541bb38a72aef72cee4fd14bc82817ed42e0eba111ec01d9d1e6ad91b21dc62",
+        sha256: "d8f63bca7c5670a9ec412e6176932b9be95970f589a6a596f11930a4003b77a5",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "da3adc84b02d42bc435a580d3c7b4dc3a4b5ac9c0b32bb313a116b412a121f90",
+                sha256: "6a37aae4c6431b70f967291c22db56975abd8c322eaad88d7b4483ff57ed6e67",
                 },
         ],
         entries: &[
@@ -3601,12 +3601,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "76c250e6ff29b988b44028151b322590f902922dc120ddf19e1964beefb11c30",
+        sha256: "656b3791e06d8670867457143f51681dce0a17365ec9c35b55c685acdc6d4ef5",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d6d6034c23c1eae185f8071e252216792c24310279683760bcb6dbb8999902f3",
+                sha256: "4d6f9fc79911c9387e0b286e1ab8288422b4042dec3d99fca541f9bb026b3698",
                 },
         ],
         entries: &[
@@ -3619,12 +3619,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "38e38606431125312656b34448568417c49fedf91d236b7cc3ab5b19466b1e45",
+        sha256: "1dbdc8c64d7ebe28ee911b974a331adeecc4a8132d8c9c41f980781e375db105",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d7f5a2ce6df764fa3ae11ee3d2b83b10e7b67df9aaac5f96aeb6c21d26fc07c1",
+                sha256: "106d1423b8c2cbd25783733bcad379e7d923f1c65762e451b13169829a191c66",
                 },
         ],
         entries: &[
@@ -3636,12 +3636,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "17cfa29fed43d4746eb3811f30004816f258eff2f0323595ea2914cc562b2400",
+        sha256: "247404093f3518d3cb5904f49a68d22a6d3e616d2ef6698c29bfb23a5888d61d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0bfed68a9e5ac1ded3e6a36e0750140ac0ecfa0c8654c23f2c44afbe97be77f3",
+                sha256: "69401f4bf20de8f5c9e1adcd7845bff5de86b90cba0f6201a44c67c92dc9117b",
                 },
         ],
         entries: &[
@@ -3653,12 +3653,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "3ba4eabcdadcd0cd08a2233a02eed57e63ad35de3b681e17aaff3c61e2977a02",
+        sha256: "e3dda3bdc1ece14ca8f47c0f875228cb417da6d1edb47d3ba1d4229844ea577c",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "87e68689ec5ca2101cb1a4ca320683affb1f980e784d1e973468f4f43f966539",
+                sha256: "72fb3fd21512a821b759003bbf714432e45aaef60ba7a49faa5e4381e4da99b5",
                 },
         ],
         entries: &[
@@ -3670,12 +3670,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "df68cca9db7c5793c7a776f1abc18f2210379f1d142658077b846dcbf9f50c7b",
+        sha256: "e0dd31ddf978660ad188ddbc3b034c7ba797d9b1c87cd9a41ce2932486285ec9",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "40ecfe2fcb5fb1a300be50bc2a48f38ff6bf6bfabd0a103fe032039edfc0ff2f",
+                sha256: "6f520df404c5efa5e46926aab58f8fb2137de312a3c26a01bb9a9c953b0352bd",
                 },
         ],
         entries: &[
@@ -3687,12 +3687,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "c84df2f05dcb20a78a49dbc43b6b01131a032dd3a863c793d9eccd14befee5ae",
+        sha256: "b10305dbd4503cad90ee6ab2e1f2880f4b8a456d49287ea67a645053d04d6629",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "bc343aecde9416e8da3134934c7fe5b563add0168f533caef4c3345c3d35bc87",
+                sha256: "4788104cdd1eeedfa5bdca77a779418784d2e8eb6971b2e5c06463b7e5d3371e",
                 },
         ],
         entries: &[
@@ -3704,12 +3704,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "9fc91461debc1e5192175bf933db98b662974e1e6b4c63a248fa08aedaf24323",
+        sha256: "fad045ac6786e488df0a2b09c5f7d24e41b5991450d36ffa7a20753e1b79f388",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "ee739c413b32dc17b0e98e73d4ead4466667b95ade003c8f4727aee8827aafa4",
+                sha256: "7173784a451e1c606b8f81963589eab23f0f47083eecd9964a74e070f576752e",
                 },
         ],
         entries: &[
@@ -3721,12 +3721,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "71cba4cc8cc786fdb1ff21327702a3a2501efa4f2e9a57b174d0f615c9521dad",
+        sha256: "0a0f1e0d6846485d0007ff56d2f0363d999411da8ea31fda346bbdff1f771fc1",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "8854c32da78352a168520f0ccc226e398bbe7df9f22d430f5e681ca5ed7d2f5b",
+                sha256: "44a52e19130a378cbb0d775f7472d24f7231b54be8b52d3d9eac69784523ffe3",
                 },
         ],
         entries: &[
@@ -3738,12 +3738,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "8e9e42ae1aef6b695a4b0fee8a20cc2601530d86dd9a234db42a4cf1f400733f",
+        sha256: "0c7e70f3a7c83fce744dcdd4683c2df3442ddd779e2c9ce6e3a248fd5c3410f6",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "a5fd3118072043fd49b84a9e34d2dff6f1cbcae053a0e2575b93283c3204763b",
+                sha256: "1c39ae94861af6e9b958973875961a9cc9611f16ed5c44f6b9ece2d884fc9a36",
                 },
         ],
         entries: &[
@@ -3755,12 +3755,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "198efc86592f60c50cb9abd61ca14d989be5b7d620c04b0a5459976efbb31473",
+        sha256: "78bc757664fd15429a71afe047472454e9b3208dcf340f6a98f1cd1ddf2286b9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "17b195436455679f32599acbc36c21d021b9c30407528f95ee1241e3cebc3423",
+                sha256: "a571f1b18b229b9d466548477c1f2014f86e1a0b925fe7d2d338c84c950ff05e",
                 },
         ],
         entries: &[
@@ -3772,12 +3772,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "e30a5bada71bb8c97aae441a11eadc57a3cd4698f00c354374209a2ff8915f00",
+        sha256: "89043e670ccb85ccd28838581294bf255916e6573de34af6cd1ecdee2b05ceb6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d2f0880df17b32eae35ec8f9ae6460df8418d719c75f5b2531f265851ad49e35",
+                sha256: "69d7456cc9976f03ef6db230263c0dae33fc3d494a67644525b19e0c462da59c",
                 },
         ],
         entries: &[
@@ -3789,12 +3789,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "1b38be98b27ed0ae2380cfaa5fa0c74b82064a23cbc695638fe5fc8919c5e5db",
+        sha256: "ff51c76e69b62ff0dc1964493875f000ac66fc099a4e517866b49d0b2dd07d34",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b42e3094504edf285566b8aa160d265265e64f9f3dae6aed18d9a1c93d69c076",
+                sha256: "e2e8d6d16b887016283eb2e6799b7fc90de5fd48be4814169cbe8771b73a0fbd",
                 },
         ],
         entries: &[
@@ -3806,12 +3806,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "5d65659ae814a8e5ef483874e7d877479e0fb22040e04625dbb9c392770bd2ae",
+        sha256: "f91ceb46deffe5ff785600c174ef9d3ba92071a315c4d495fa3d6402afa6a8b0",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "af4289fda30b6c31d3d78dabb3a6813496770205817b441b3bb3aecb73439319",
+                sha256: "ecdafe5abb44db69edad050aceb71320b05eb3f96e426da3915047f9b5df71f1",
                 },
         ],
         entries: &[
@@ -3824,12 +3824,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "98ec9dda781ff503745a8f00d89769d4e5aa0dd3c301388909fd8749e7e6e80e",
+        sha256: "d46f7ed53199e83e07ad9d82b79e0bb99c71c7507aa9dfeb193c3558aa9e41ae",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "23efea7a1eed55f4d6f8083c849bf20e8ac4799609d1d78985775c4a47c7a8ca",
+                sha256: "918d0116527417f5653f55016260541f7d19e2d82c2ca24519b36873a3b00ad8",
                 },
         ],
         entries: &[
@@ -3842,12 +3842,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "bc9a737a67963c5974faaea2d4ad0a8cb9e6ffdc454bd6e0a189813a4d590623",
+        sha256: "6454ddc6415d9642af4bab912c08f2afe7eaaf9704221953e16e4e731314aa9b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c2d100942043a6af62debbd29449224f79df45b2df641a471b0bdbf059177054",
+                sha256: "7fe5e3a0d5533075b550c8e430263f47470428687f2031f040738fcdf47a5482",
                 },
         ],
         entries: &[
@@ -3859,12 +3859,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "b8e9ba7197b58c8c98145296d621e29461daac1db4dc4dad70362a8d8bdae953",
+        sha256: "5ba219c4c7f40e52b6598d1b347c259149114fe2c4897397204e623021d42593",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "84e06f06f14daa75d41e95f2c0e90f1230afa8a88cd1a56f7bd4045e504adec3",
+                sha256: "36220f229313eb1f022f06a6afbeb43c76e8a2b56bdce9f99ab06762f2bce211",
                 },
         ],
         entries: &[
@@ -3876,12 +3876,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "7c32c2709cf0b98dba2033ebd376557e2148e09be219a4ac454907874954ed98",
+        sha256: "fc85fdf58e3d4b59b168a2f386daa3985bbff1c99df6f544064fb108af4595d3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "90ca60be20ad104dd279c219e0214fd4ef6227a1c8227eeb4110986180bbf958",
+                sha256: "9fce4015292ee2e9b38f4bb450fe8c551676396c8475421aa1c85c507d496e12",
                 },
         ],
         entries: &[
@@ -3893,12 +3893,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "ee792826e62242a242d7630efde0f0dff7cdbedc44b30d544b0675f78a8fa30e",
+        sha256: "74c180df0f9cb0d4cdb04649578536a0b7e6c221ed2edc931c8483a290e1a57f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "55b8f81f0a8fe81cd486a70715b1c9ba804a225f0a1ee39b7999edb6fc3afaac",
+                sha256: "f08808a85e2c5828127b98da89207152bdadb23c1759bf29a01576e54920c294",
                 },
         ],
         entries: &[
@@ -3911,12 +3911,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "4075fb4bf2bc33b7354e81337c0926c2f8c275c9e1c6b7e023ef80a98627577d",
+        sha256: "aa02dfb464cca84cd6d5248dd65879514296ce2953428228986b34ca8812a3da",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "fb20d7e330477d63d3f1875615720d3680ceb109f99415f701e4e1b784fcfdbc",
+                sha256: "a46ea13f074ac7f30f56bd27daf61cd8b081b896202f076957585128bd67e634",
                 },
         ],
         entries: &[
@@ -3929,12 +3929,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "a50ee4bdb511beceb91238171c9b417f0d95585b00b5e5a72e747aae9b5a9699",
+        sha256: "b4e9b23b9bdff460ce6bba22fe65ec3d38989dd3ac20f285cb33c84ca011b16d",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d718a5bc6716463835e9706291613b4fddacfa154b04b21bd9d41c6c67ded094",
+                sha256: "b4a1f207e7db864f3351d07f2b170d3bd8d93f1a502bd992dc49b39bfc517f77",
                 },
         ],
         entries: &[
@@ -3946,12 +3946,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "5215b2ab61b1bc534cca437ca4fb104edf3b5c9b0e09aa5b935f2e525b53411d",
+        sha256: "e4c42ebb073b6a2e2af9ee5fc698027fe57ed323fdbd4e4fbe3ae3466553d2d9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ceeb16a1a1af69b10320ce9733b2c97b658a5fb503539b00c3a8d35c99cd6d61",
+                sha256: "00730320e957dd52a5d75e3a3a57c5e0c398df213de7dccc9f61af255984ec32",
                 },
         ],
         entries: &[
@@ -3963,12 +3963,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "b81626f9da091f5b10bbc5ed81ccde342177648e79df95e8be4815aa00825d69",
+        sha256: "9b7839458c4ca7fb76a77c0998522397dc8b6d65d244d0020e1e05722e06aa1e",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1959fd936d24c227162908933b53001325ca6c273662d61ef6caf271cc892cbf",
+                sha256: "4a2d08ad34871253f5e2518e280cbba6ae74123f7d535cec00071dcddbf7c639",
                 },
         ],
         entries: &[
@@ -3980,12 +3980,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "3072febfd715f512fd62d6b09701547af84ce8105b40a6c328b97ac625a83a2d",
+        sha256: "bf45d79a49728b5f529755c198338b248cc51027c053300796314b91ec4e9460",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1286cfc5fbe95622fb855567178ff91511645316c63719a3018ef054171a04f2",
+                sha256: "26bf0ce5e23aff131e325f79444bd6f306eef111585875da4098e6addea5dcd4",
                 },
         ],
         entries: &[
@@ -3997,12 +3997,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "501f0ea521d1b3b2ca9455074c8e2ede938b8a5dbb43712a1ddfe3f8cc91d0c1",
+        sha256: "82dbf19bcbe07d803c96619ca1fab23aecf686010aa8bcc85fa827c5146a1082",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c434efd4aa8344cffb6e3b7b991709ef2ba9f72ecd2c6d24c622b52a7b4e13e1",
+                sha256: "036e0d4b793766e0a73de94501dba4988ce7992626b8d8692dc07d07d979aafa",
                 },
         ],
         entries: &[
@@ -4014,12 +4014,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "d4d9aa4973d13559c637ae99ce99cfbbefcc4591cf5b8a667fdbfae8eb5fbd9f",
+        sha256: "9f6f21e0aef87ca9568dcdf21d4d23b0694a25429a955c75e4bc987df4002192",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2e5d9d7c1ef8691a791b0633184712bae248377d21439e10f85d5f7daf915e85",
+                sha256: "0a93dc8155fd5efd2a6160464bea226a3c5da08eee2904a67d150a707253ee6a",
                 },
         ],
         entries: &[
@@ -4031,12 +4031,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "482423204f4b5097f351fcaef1df3d535be02df3b179cae670874c010134bbe7",
+        sha256: "747ba2b2916a61594785b9835390ba033f441d5e6834d677fea8a7d758dffe6f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "26ac5d1953db2bc98054ee04a7ba91e5acde28466cc365f8496108a63c587e69",
+                sha256: "ff8313c82398e6cf48728f2979f898bec7a5c1d704568cf1d31daccf76dad078",
                 },
         ],
         entries: &[
@@ -4049,12 +4049,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "573eee6bcefd294b319fda07bf0c956be6960fdb16779fd3cb3dcc3098d151d6",
+        sha256: "1f430ec5b60ac0c4f5262cd83647560ed82df06ba3ee1da8cefb5ba28c88f108",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "73eefe4c7515eab9ba6172fc40f41fd207cd81e672727bb554a37cb1c7748432",
+                sha256: "354ecbc1660724facd316565a62a51084b99706f719f27f7ea826e118e339922",
                 },
         ],
         entries: &[
@@ -4067,12 +4067,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "52ca85a1bdec7eb5f4a3c33fe361d3dc0c71fa65e8d703f1b4050309d646857b",
+        sha256: "77b2b17e5e060bee605294613a92e47eb723ec4de087c39b4a821d20fee86804",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "affc10eb24934bad1339e853038335633e4809375f0243df9eb284f26ebff229",
+                sha256: "1266ef27716be44e6432b3f3342224c25b463ceeecd53b54eb3267807494ee85",
                 },
         ],
         entries: &[
@@ -4085,12 +4085,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "4953f012a2923013a568d3298469aa74fdcbb121535388c9c8a24162f13437a0",
+        sha256: "76953af78000a4ee4b8c677fdcdbe5b0f781a50e3f608dfa066a923236801d0f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "58cd46f60092408b28cad9d9ab57a35798dbce774fabb3204b73a2243aa7b9a6",
+                sha256: "522c84ebac3a37c0f0566f923a272b35df7d2ad94358636f20a80219081ca384",
                 },
         ],
         entries: &[
@@ -4103,12 +4103,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "c1b6c32bb3be475e4a476926e2bf3c8347e3fd0e0fa55cdbb12248eda7839826",
+        sha256: "204c0bdbff2d7e491172796a98b9d3cb6373e8e542621dd86d149141501d33c0",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f6718012aa886d46da320d7075d29299d45a5129e81c915cea836f2aedd4c017",
+                sha256: "94058fa2e512e580ff2edb12af96419551442c5d6367797bcec1131099f9186d",
                 },
         ],
         entries: &[
@@ -4120,12 +4120,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "3e2515ca2c3292721ed887c247f2cb0fae8068513ceba85cfa570e28c895a7af",
+        sha256: "9badb3c6b1e8b714cd1ee99acf070c0cdcad429cad3e3cc9d5a4e5bdbc08c986",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "639cf389323b408178750cee41eae58ead591191ce25896c6a547eaffda66e67",
+                sha256: "6fac5a43ce127e3b087fdd7e08af06ccac6ac489fe4efe8a770debaf02f0079a",
                 },
         ],
         entries: &[
@@ -4137,12 +4137,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "8bac83ea7b782704107c7f172a30241e3b7d508c2a75f5ec95e8a8bf9ac40fd9",
+        sha256: "3f1f869a6ddf4ab1db7d3703231db7eda34885825f670094aeba6e5b527ba8c5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "139b46898ab8ccb3d22fa06ee5f927fd67f0f09c6607f418f80230db122539bd",
+                sha256: "34b440c5e0ba06f1bf1b36a8e229ab93ef2a98928ace6b4ef3e1ebd8fdecd93a",
                 },
         ],
         entries: &[
@@ -4154,12 +4154,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "4f7059d67fcfffe7e9410b22c723810a77adbb987f855337bffc2769718f1a28",
+        sha256: "25a8b9c82c05f666280b1ee02258dea97291932bcfd22e6faafcefce2b1af57d",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "66be3bd98efeccfdca2cd2841cc6483ec8cb8e468ae79e7c21d687c9e2a2ec13",
+                sha256: "e9d129d7ddaefbf7aa5ba63d6a9718706295e346c25155b6d202713e2b6a1d37",
                 },
         ],
         entries: &[
@@ -4172,12 +4172,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "c9df6a24a7818fc8b7c199c915fc4e54820699adaf66201c86b5c423f45f17ed",
+        sha256: "cccb516c0ad7d024310778b12870849306c237dbeb5c208d317ca2adff9580d6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a0a3de13f2bcfd31c1abac82edcf388a515cc9cd98f2dab96927dabaa9ea3368",
+                sha256: "1080b0d3c5dd7e03dae10dcc79758592ec8196d73a474af70be4d374366b5ee1",
                 },
         ],
         entries: &[
@@ -4190,12 +4190,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "734ccb94941e7556b525b38ab40324508395faeb87403189b1fa5463fea97dbe",
+        sha256: "a61ea89d10ed835a520e5cfd469d8f76d2f7f6ba4b74dd8f88d0445d216558e0",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2c7ee4d00e4884b76c929a2218ee5e40305c137ee21e957b5a6ca985c13eab9d",
+                sha256: "06ce5189d6bfee29e998602a5fd22b2d108e64657488d0c8f7eae6ee588d8c6b",
                 },
         ],
         entries: &[
@@ -4207,12 +4207,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "abc97e634ccb04cbb2f0cc703dfb64acb08635ebaa89c021d838726af690016e",
+        sha256: "31318fb0e629a2a1d094237fda7945722f93ecbc29a3e1cf6cede6a0c9bb2eb4",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7b187f50c67a30f6ea2236bc1cbafa06481d670200086a6380828f350b36b19f",
+                sha256: "23a20514c00b5d1ed0bd831ccf84df850915f5b0067254853fa2a06fa4bd28c8",
                 },
         ],
         entries: &[
@@ -4309,12 +4309,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F32), k: 0 },
-        sha256: "51efaf8bd98b507e3095d2020859fa9a70f5f93620cfab88725617b5872bae2d",
+        sha256: "76a43db778f4ffe1f8edb90477f98a551e433cfb8c47c7d98c08fdf0d4aa2b9e",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f32_f32.sm_90.cubin",
                 gpu: 90,
-                sha256: "dd5f7b16a1cee857c35af42ceda6b1c98e80a4268ce7aba8d94e8282aae8199b",
+                sha256: "10f1d87d814bc885bc08a2c6197462bc493b2782db2a5aea4bf710e1d863b448",
                 },
         ],
         entries: &[
@@ -4326,12 +4326,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 0 },
-        sha256: "dd563ead3cdad948a071847d2b08ebc2993c6557ae83b213fddac57429ac0faf",
+        sha256: "01352d6003911c66a17c35d2c464c5a62e292e447defaaf83175e2f1f37496b9",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f32_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "89ba0fc8a46fc1f90a1cac94f2b837fe1c709b27048cff181eb1f87bcb860c33",
+                sha256: "0cd74c4c596042ec5e98298440403388c68a62a4329973203b6e7a7abfcf439b",
                 },
         ],
         entries: &[
@@ -4343,12 +4343,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F16), k: 0 },
-        sha256: "d02a9cef2b8efae64cbd4d6abf5386ec5fecb06cbfea1112cde0111e55634b95",
+        sha256: "2de62bb497b5a74b54b382a806134b86ea73c9c7c47db6c722e7812b24c44c60",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f32_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "637d004634ab628d9f0fd841ce0fd927979fd26515baaa3adec8e8adf1457d60",
+                sha256: "29d46a6bb32963a444020fdbb0c3726e16a276776d5d85a5e72748d15b2a75a7",
                 },
         ],
         entries: &[
@@ -4360,12 +4360,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 0 },
-        sha256: "15b2054522ab77918b0cbc24b4047a938b7dff0ca575e6c5c0787e469a3bb426",
+        sha256: "84192e49ecb99f860f0df066a6864a8de2a6d9ee8bfee038188a6f82e01c83ce",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_bf16_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "3d480a94d7595b4ac508d5743bc0bed3ea141e2557f38ded7b2442a84172ab4b",
+                sha256: "55c84855c6720fd1648fc9f871c86b93edafb17c3698195889318f423bbc2094",
                 },
         ],
         entries: &[
@@ -4377,12 +4377,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F16), io: Some(F16), k: 0 },
-        sha256: "b6e35e46939961852470220d59dd8ca2111efa3ade4a7b33411c421222328e05",
+        sha256: "7ad4df7bc143e585188096f3fa2e2e66f4f9b66c249e63bf59d3c92207de50e8",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f16_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "b15e3a643a0589aba39db81e3a87c252adaf79ac25ef62f4978d2dde3587a175",
+                sha256: "685e4444fbffc9fa6a3fe1516912d894769445102bc4c516f4f2de512460643c",
                 },
         ],
         entries: &[

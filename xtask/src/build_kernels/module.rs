@@ -127,21 +127,68 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
     // Elements of the state that a lane holds.
     let (held, is_kv) = (rows * 8, module.is_kv());
     let (is_f32, is_kda) = (module.state == Some(DType::F32), module.is_kda());
+    let (is_80, is_wide) = (target == "sm_80", module.io == Some(DType::F32));
     Some(match (*params, module.k) {
+        ("DecodeParams", 64) if is_kda && held == 8 && is_f32 && !is_wide => 65,
         ("DecodeParams", 64) if is_kda && held == 8 => 64,
         ("DecodeParams", 96..) if is_kda && held == 16 && is_f32 => 76,
         ("DecodeParams", 96..) if is_kda && held == 16 => 64,
         ("DecodeParams", 96..) if is_kda && is_kv && is_f32 && held == 64 => 104,
         ("DecodeParams", 96..) if *rows == 64 || is_kda && !is_kv && held == 64 => 128,
-        ("DecodeParams", 96..) if is_kv && !is_kda && *rows == 16 => 97,
-        ("DecodeParams", 96 | 256) if is_kv && !is_f32 => 104,
+        ("DecodeParams", 96..) if is_kv && !is_kda && *rows == 16 => {
+            if is_80 {
+                113
+            } else {
+                97
+            }
+        }
+        ("DecodeParams", 96 | 256) if is_kv && !is_f32 => {
+            if is_80 {
+                110
+            } else {
+                104
+            }
+        }
+        ("DecodeParams", 128) if is_80 && is_kv && !(is_f32 || is_kda) => 112,
         ("DecodeParams", 96..) if !(is_f32 || is_kda) => 96,
         ("DecodeParams", 96..) if !(is_kv || is_kda) => 128,
         ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
         ("RecurrentParams", k) if is_kv && is_f32 && (is_kda || k == 64) => return None,
-        ("RecurrentParams", 256) if is_f32 => 104,
-        ("RecurrentParams", 128) if is_f32 && !(is_kv || is_kda) && module.io == Some(DType::F32) => 95,
+        ("RecurrentParams", 96) if is_kv && is_f32 => {
+            if is_wide {
+                return None;
+            } else {
+                98
+            }
+        }
+        ("RecurrentParams", 96) if is_f32 => match (is_wide, is_80) {
+            (true, true) => 103,
+            (true, false) => 100,
+            (false, _) => 94,
+        },
+        ("RecurrentParams", 128) if is_f32 && !is_kv && is_kda && !is_wide => 94,
+        ("RecurrentParams", 128) if is_f32 && !(is_kv || is_kda) => 95,
+        ("RecurrentParams", 256) if is_f32 => {
+            if is_wide || is_kv {
+                104
+            } else {
+                107
+            }
+        }
         ("RecurrentParams", 96..) if is_f32 => 96,
+        ("RecurrentParams", 256) if !is_kv => return None,
+        ("RecurrentParams", 256) => 127,
+        ("RecurrentParams", 64) if is_kv && !is_kda && *rows == 8 => return None,
+        ("RecurrentParams", 128) if is_kv && !is_kda && module.state == Some(DType::F16) => {
+            if is_80 {
+                return None;
+            } else {
+                129
+            }
+        }
+        ("RecurrentParams", 128) if is_kv && !is_kda => 126,
+        ("RecurrentParams", 96 | 128) if is_80 && !(is_kv || is_kda || is_wide) && held > 32 => 125,
+        ("RecurrentParams", 96) if !is_kv => 126,
         ("RecurrentParams", _) if is_kv || held > 32 => 128,
         ("RecurrentParams", _) => 120,
         ("Conv1dParams", _) if is_f32 && module.io == Some(DType::F16) => 100,
