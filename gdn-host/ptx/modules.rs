@@ -11,7 +11,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "64988655965785569332810672b28cc8df6263674d351bfd9f8b1b3c8b6a0918",
+        sha256: "5d00997817e03fdf7eb5e6a0be0caf827358ada94252e8064a950c4b3e444fa2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -23,7 +23,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "c8ba5b7235d01aa897302c1a6c36df14ee68a7d82f84753a9ce90ef4900da46b",
+        sha256: "21392a5c1d450ff9f76c230a4b91067cf7eba6377578a405ed74cfa2be09e8a5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -35,7 +35,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "ce2963b99fca01c7ded7b9fdf350a1b0a670e7e4d9299326e96ffdb6ea0a0add",
+        sha256: "ad6084f773a1602a71df9f7108b88e478a1d9cfa44453f59457e4c767ccd0e05",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -47,7 +47,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "19bcfcf405dac9c7c2e53a8b143ad0c5282849d20941871cb9ce13bc7af68b0e",
+        sha256: "98534ee271486dbd4535b7a6339a622b7aac00bbb3dbe81d5eddf0f31a6302a4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -59,7 +59,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "1b3002f7795e4a61b94f26bf8c934f2ce64f0e0b45dbed37112574f2f343baf3",
+        sha256: "898a21bd8dcf5858801652822a59c8bd0fa1a1c801db3343fd4b148fedd293ba",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -71,7 +71,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "a790d70203d9252fcf53333e2cfcc848b7d45dcff8cbfd5f923099b5dde0a170",
+        sha256: "6cf6c0a34f2593f6a61fb6fad33c35d1ed831b89f9bbbe5540d91ac68d0806f7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -83,7 +83,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "839452a55bcc7462430a111020be0350a7c766c7d437b70b598277a367f747e8",
+        sha256: "c44aa9d93cba934bb0a234be48e4d0c002eb9a88378ae1e7a4bcfb6641c2b288",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -95,7 +95,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "2615b91c9728761cf3452181974a563d7bcb6b820d5f78a820e99f4cf4fe6202",
+        sha256: "81aee0a3faf874f3c4250bb23fba230df9cb860652781d0bb2be894af04fe2e9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -107,7 +107,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "1cb9a9d125879c24c9cb7ffc9020ebf956e9a88b049a648278c13415a9c039af",
+        sha256: "768d476e519211c1563b12def2569b23c4957cdd05ef91ae09a052e1edd20921",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -119,7 +119,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "a8af92002ffbb9ff93f3d617bd9177bc02c8f8404983eabaf3aabc52e00fb491",
+        sha256: "5ed7017932a2304ef4965bab13af0678c60d1373435caeb87c1f610b1dabc993",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -131,7 +131,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "7611ab40ab57c1ab9b34f1aaeb5ab90cb57510d87eafbff3937b215f1ffa247c",
+        sha256: "b98340a28833bd31baa23f1ac326e03243c7293c90474b3f6b2676013905dce2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -143,7 +143,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "f315f7e3a9bb42839832e03c837c77a6bfaa7ec858af963b55b1016d50ce329f",
+        sha256: "4b7db3bb3012e1327f900c56e6d90d1900b0ec1a67a9d9e61e36b93e8a89e4eb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -155,7 +155,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "4be1a71a1b8066cb14366aaf60204a27c6e747733c8111964bfd704c569e1a27",
+        sha256: "577aa86175082595931eb184f4fd97cadd3182e71499df75356d9f5a040a4d5d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -167,7 +167,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "3811c4a922c8101dafc1cc676c3476efd2abea3b84ad725cf1303706e8c014d5",
+        sha256: "c4890c9bbc7232820e3caf097c516842b00835c2ebc77d748bb8706ca6479a64",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -179,7 +179,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "f5e92632a5d156e7695d4369219226e6330498e041988f5f676cce605a221992",
+        sha256: "d883dae57f00eb42b897e33860debfbeb5b520da9ebb014dc7aee31729b27611",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -191,7 +191,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "a3c0ef96c8b7176b83ade7a90a4080a7d73df76f95da5821a1918fdb5b04b43c",
+        sha256: "87de5b503628fd8b09d7141f3768c3415a9045f1192e46e30c62779d68bb3bc8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -203,7 +203,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "613f07635edd2a62e08d1ede4541f88ed57286f25d6d229b517718496a9faa3b",
+        sha256: "ccbd10f513457eabd1eaaaed55d19f2400ee915eb1b2634582a08af016bdf049",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -215,7 +215,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "d19f06201ec18c4a0b79ba655260bd768b240a582f73f44a59739d0635260101",
+        sha256: "7daa2251a2a386970b6f8a1506e281bfc7ace49d80e5f63747568213431f10a6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -227,7 +227,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "63e138e6dfb919b115eb9aa96300a13051f836f3b56d39c718b575e25e31eb70",
+        sha256: "be1c441af9af39d1781d6e207b63a72bbbbfe554182967b86e305539a605fd08",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -239,7 +239,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "1a0e0a369b79e4a536f4d6e0290f137a8519400837bd96bd5570f0eb9b5566b5",
+        sha256: "2888c1cd0d43c52b9272b730b2dd282e604ab39491e0626a7039fbe136a4d97b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -251,7 +251,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "840b5488f04b94205416fd2d8c2ad7691f95749244d8b4f6b1a91f35b2159031",
+        sha256: "f9d95105e80ba41ebb3266de97867f6aa04085f18413bfc7324a2390ad180e7a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -263,7 +263,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "c3dc4dc294625a20c448d333572c1f20596f72cfbb41b79dad5696b2f334cfb4",
+        sha256: "a8c4de2e2462850ef8c146fb95bd08ef454ee74b0abefdeaf7166276d1517989",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -274,7 +274,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "4139a584f1c4fb6180d971e88e25726afb1a96a790caffd1f3853e5b0ee5756c",
+        sha256: "2f77560d6a5174d86d0e3a1ae2b4d53eb16d467320f5dccb93ff504af26f9fae",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -285,7 +285,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "bbb268bbd2db8c59a12cd36eacb08591b4ffacfb2eafb51b2c27d1cde2c1bf79",
+        sha256: "73081fee090b879d3683cb4ec4b54469bc737c7d8a171c9bce7ae3e5636eee0a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -296,7 +296,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "42e6501246677f67fefccfd7324124a2dce4b987f533dcadbdb246ece939b966",
+        sha256: "c25199a26f668c6bf893d7595b9a5ec2ed9f1a2aa853fcbfdb9dc8864704c6e8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -308,7 +308,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "aeeb313b46e2267a2020b534c7f7a39745c7e8935be1dc21e3084da7c06b5d6f",
+        sha256: "67535f443f8f0abe5fb3a452e5e5038fe04bf87c4834b83bc1567d919e5edb32",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -320,7 +320,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "eae63b5d2915be4e7027ac0a8ea370f4f6d7700419d6bfc1d3b30d4c05862aec",
+        sha256: "839472658fdcc57b53672aded0d95c856e132c959c21ad72f4dbbc63f7ff5136",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -332,7 +332,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "4af23898fc8233d5f4e6d7ffe2165ac40f4871d5eb1c5196fd9509a9e1bcf7e9",
+        sha256: "4f6db94f3081cedb87175e320311fd3881bf4e7cd6b6c2590f562d787f5e3bba",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
@@ -345,7 +345,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "269c62456f8798a836d6f7e56aacd0fb948f192821f27946e591db6e320fa4f2",
+        sha256: "3565a8411e05fed8ccf1dac283e72ff686f7429975a588130ab0355187f8f56c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
@@ -358,7 +358,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "837653f777d905f72b866919663a48e6078569593dcd9b842034a2e461e9b430",
+        sha256: "f7adaf749cc72bcd7e4e073344bdbd5c5b91d8cc88415cf83dfece1bbbcb6250",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -370,7 +370,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "47e8fb0dc6dfeb8eb58e5615e9ea2d0eca171b9ea4b7ab62a55913a9b2ee9c8b",
+        sha256: "56027c539d2003c6d6470c40a17cc11afee1276c06d633e1f5022efae82d7a19",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -382,7 +382,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "5ccf6ad72a71ae72567a7df726f95d0421979d7fb3c5a4a3cb98a98493bb96e2",
+        sha256: "5b79ba5e4602db013e6a32df96da28b3bfd3001e40f6e6d6e74fd74cd8c64c7a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -394,7 +394,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "6fd2f8da48c1069e64fe32af9b008323020aa17fdf51107a3994ae9565987b08",
+        sha256: "3f6823fc12eabc0cf6bc4b7cc7c279b31b680abf05506a8cbe0278ae1b20035f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -406,7 +406,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "eb575f3d384ff35a3e10cf53712602fe342abcfa5fa87cbbdbf08030e9445578",
+        sha256: "f2cab6800de47be9874d1f0b35c5e2dc96f88b4dd545aeda1ca220625f9a6165",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -418,7 +418,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "d9f41e6f84938a17c2430944a50497fc4e170e70cc30e8d0194abf2bcbb01dd4",
+        sha256: "3718c4c70cc1071240defd8411c213e72bab3febe1f40de7d47523c76d95b993",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -429,7 +429,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "323e27724c51086d3ac473b38a48b57b24b9bd22cb343932675a1a4f096b7aef",
+        sha256: "c9f489274daba0ac9ebed10142ef70c7b2bfc6cba25b6dbde2eedbf535c25696",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -440,7 +440,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "47dcf815045873acf609083f4669ebb31eaa7e1a5ce39ed3092e10db800c4614",
+        sha256: "490e38d563f3b052c0a6d62e0f4a3c2384c12179f9c771acd6958a0a94fac07f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -452,7 +452,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "c12096f0ba5a4d6c41c81f26e00fc57d1f35c692c48a6ad18583eb795872302e",
+        sha256: "1e6018d8f570dc80301913981c76e88ecd4d487f9c70178dfa729bbc50611e64",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -464,7 +464,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "86a09ceaee1ce27ea0105fd3b556db0a126dc5e21b4c860fcf5db0eb47228aa6",
+        sha256: "358d24b9c524133fa4743f70bee198e36fe0166e8fb0ea33469c6591ec8e12f0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -476,7 +476,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "88a83630f053338ac5e4828bdb5f8546076ec5349297683d02ec6c07e7280085",
+        sha256: "87da7aa233081f3c25d21c40fbe97e6d1ebcf2e63f679d4cdae6392c607feb6d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -487,7 +487,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "81ccc50e64024a9906c1664709299f52cb4bcf731982caa1365f8483dad1c879",
+        sha256: "c7e938c017fb05cd86d003ea240cf4939fca0e69e0b9d6d054bccb89ce5b0552",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -498,7 +498,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "5afb9a1c78412460162f666bdd3cd7a57745bffe6b20931940f8d6669bb73eed",
+        sha256: "433fd823d39591195648e4176abc33820117538c61ffb59f77acf62224356b21",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -510,7 +510,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "88c67b7e914ea3c6a8bc60221d3a0d6bd2cbcdc43f746f325646af851a6ccff8",
+        sha256: "71a1afd4aacfaa5e320761892d49e365b33560f524464e239c9fa8bc8a5216bc",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -522,7 +522,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "a5db7d48d9a708b047e0cf7b20f87c00273fbbc31296e528663a3ef7e3eff60c",
+        sha256: "837fb90fa7c6b2165aa230768052f0b5e67ddb68ead64b26269a7c4e3de78a1a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -534,7 +534,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "e6ba015baac138d698f442f267fd05967c882f1eaa766988819586f0ba3f624a",
+        sha256: "910ea7139757da5a4095967484d4275dd4c9a56c90437fd6beac9dac8d13ab9c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -546,7 +546,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "1baff8731d6a4447ae8cc23c19d1143d96efe561f0ce7e6aa224db0125ce2548",
+        sha256: "105d3bd7b67f0b6a4476e84986d7eaa560a1da79f85d386e71e5b1bb7796d2c5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -558,7 +558,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "50ae28d1cde08bdf9d27c4bd3c4e7578cbbfbdf45d51a011de73f10972c27bb2",
+        sha256: "0f0138e542f819d24c983b54ae998920c35f0826e1b28ceec0626f9b965216bd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -570,7 +570,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "6460cf3991745c368632c5d51f0be8be6d5f7e976e6db5f9f9356a6dc5e9249e",
+        sha256: "33dab8ddb5d52aa1f0d2f67b3912511ead8bf54fa8397a8bd578719f0987bcfe",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -582,7 +582,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "bd49a320724c5f681c70fa5573a4bb730dbb0763ee28615619fe433a80554cb8",
+        sha256: "bbc6be6ccbab478918f04fdb8cecf0a473bed202f01181101d948e8e11a3ca92",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -594,7 +594,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "3862a0fda2ff37407c79410752574e5d95b25ff3d03ac54b3280f5fa34b0ccea",
+        sha256: "200b6f9ec66f7707a7ffbc87840142aeeba94205bfb68b29c63bc68c42f00e46",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -606,7 +606,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "2d65dccf665ea5ba5412ce9f86918d3e629465e99896fa3b2e9a966f05500398",
+        sha256: "6b1b4e3ab446d0111f8f7b45e9a174c9ae1d886e133f917287d41b5b90fdd729",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -618,7 +618,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "5cc5bd713b45d31df9e4d15686bc9a013549b7413fd15627a791e76534fee31d",
+        sha256: "a207368f9c996914ab964e78a25c5d654a66341000b2cd3f4eef18ad76f5dc78",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -630,7 +630,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "eafeae637d663c0e1d72fccf13b1aa716a60dbf8c6031665596906c341d9cf70",
+        sha256: "99881d3e2595abbc4c13a6002a0a874f0fa9b45ec9d3b78214541064e5db0dd8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -641,7 +641,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "41906d1e2d877c7a767a233e21c7404c412ba2b88599a8d37f24ec76b23bfe43",
+        sha256: "407cb464910841c42aa28f71f57a519a85f03dd274a2efd9ca4ccb4fde4548e8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -652,7 +652,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "0419db8646ef6354f678088ce1161fc9c4609772e5da27080afb2092fe9d65c7",
+        sha256: "40cab0408be34e6ec7f43d1e6694a71bd8eebc6a4fe88d46983fccdc91babb96",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -663,7 +663,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "b0b85b89ef8419b99acbe77963825dd54b2c642dc2e2a6d992ea2febd8371418",
+        sha256: "28cc7e091bb8bc3121188a7bb8ca01e5f72d0b12885e4fb013a821176b50d940",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -674,7 +674,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "919c7cb21faa38a358a8db49ce2bbd6d552c13ea14b9b49616268fa3cfd2a39c",
+        sha256: "46ca25c0bd3944ea441ebff3e49b7517507452cb1332866163f744f7913e152b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -685,7 +685,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "98bd19d35ca591f82c94918beaba8f955119cdf518d7663ef9ace6b9697697cf",
+        sha256: "3126e525b83020bd37b0f5d2a8866d5de76b56b6febfd7bf835926def4dcfad8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -697,7 +697,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "3e7fb3560072d63de5f0f3a8f020d806f88b0dab2138bfbf70dc97420ca8c493",
+        sha256: "882d886902221e1c3ca77f70f9df56e09c3406aea0ce544bdc6921826e563578",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -709,7 +709,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "cd6d80b5f0962f37af0ec9c0d4ba7e2f2a3f08418da096d76fff2ebbe1afa6e6",
+        sha256: "b68cbe78b89c8ff6b77b9c1b84a5b06d5fa883bec85d01c79c2147221ffa9042",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -721,7 +721,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "bf13ebf129a76c8088c8e08752b87cd5128039c2cd01ed78af27d64d8e71720d",
+        sha256: "ab65f4f870a10849c50e09c67242210813d305304c0f28d8d6865f4c90c04a8f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
@@ -734,7 +734,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "91d24633f359d0ca61a23de1fd46be2d3e9f327d8110020f091aaccf92ad39f8",
+        sha256: "a8206fc67dc8caead2d6e317194835afc8b361ffc002aeb525526c1fed762f53",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
@@ -747,7 +747,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "37a622241a0d2e066be1ecda689ced383fd505059752b02084f5610b260f2658",
+        sha256: "b9d14fcf1feedf44a6c5e6fff3c3678ca8b5b496353617ae509f3cc0c047ea57",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -759,7 +759,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "aaa9e4eadbb8c2b35d7a2c24d8b2b58146b41b21cb65b8b94eeaaf4e0c96886e",
+        sha256: "0f62e4df7381a41397ff60036076e97c36105e386aff5066d14e32a99aabc23d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -771,7 +771,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "b3b89edf112cf2187c06e3fc48211ec75d3e0c1fef5a64f0b6e21de7655dbf13",
+        sha256: "54c8e40cdfb6589cf882a518fdad0b91cba69ad1db4b3b06fbbbc10243ef2297",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -783,7 +783,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "4c4ed1b41190efb0965ab6e60d5566d78fed3ccf4ab7cc1f4d49d70e4d1c1a43",
+        sha256: "20a6b3fbac3f584a83238fe7df481b8a5a2eac09c2dac0adef6f84dbda3bf1e6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -795,7 +795,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "93f907614549cb63b7bfdb9017c3a88b9f6cde09c3e066a9fba72d621de06cbb",
+        sha256: "f581a7bccaebc3514221248b9eff8fda94c7a5d550fbbc608d531e4175876a09",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -807,7 +807,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "0927d569450765a4499c514f49efc199fa43cca82f86cee096427897aaba695f",
+        sha256: "99bab5c17996f0e66988b435d291ea779be34095a5e6e9ab08c40fa08c58f526",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -818,7 +818,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "65a7bc69a77923deecace090bd104c0df92758f92654c3bf419fb7290d923ccb",
+        sha256: "67c4f82e7442241df3a8189d6cb1de2ebf9ceb5a58cfb4785ae3befffb118a04",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -829,7 +829,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "1ea0d8b81d3717459e4d5f7a9bfb1916ab15ceee8b21ccb76ff065720fdcfcac",
+        sha256: "fe7d64cadbad70bf812ea7ce1527b3dc2aaef7473a80f39a925364e1330acc3d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -840,7 +840,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "7299ee955fe7f616b36b92091b2e1c6129b16658838a4c5c7dfab67a921c4b4d",
+        sha256: "39c8461e989a8f21a77a9e6eba0c7b160372b38847a54ed5b951d8addffd7c21",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -851,7 +851,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "cc91be8dc5b2c393991c26d199128b8fc2e55ec99a42994700360e3e60b04fd2",
+        sha256: "25c0bc2e1daf306011b429d724806286f1f8c7b5fc895c7061ed225ae06ca641",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -862,7 +862,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "f907b354d00fa71685da45789827800238cbeafe1ce52251e9bd2a550b7eb72b",
+        sha256: "2e34a1af557da171b84eb188617fc181c7ef1b15058933e4bf8f2734a7e093c4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -874,7 +874,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "42ff5f59c9a624f3620d8271b1590499f2e68de525c9cf017858a450c89db753",
+        sha256: "6c7ed33568bf10e7dc58e2b1885987ceb35abbfa54a8ca6c4ba721c86de36dc1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -886,7 +886,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "19218d64b39000d7f85358f2f96ba1e8796d419b9c9f3c5b4236f184dcb0d976",
+        sha256: "021c65432381f37ce6500bfe13eb47d3fbde6f78fbc85553a8584d7edf345f5d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -897,7 +897,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "6c590ac63f73a1c69d8c0c209af458854c65afaaa59d49a9872cb0c9474fec44",
+        sha256: "8f32f8fc6b72dae96672e155f6af13ab83816669b8137cad24e6d044e420a4f0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -908,7 +908,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "caf01b12a9ff2dd3b32e3c74a1929e2a3c84f26f9de97722946d4739cb12d032",
+        sha256: "d15f3971f2d888c6894c162b7478460a766fb7939a38e17863c07660cbf5c78e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -919,7 +919,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "6c32d4dd522fee75945a045c6bd17ebd1e2bf4e425a33dea359b4d2e7c6d0838",
+        sha256: "cb9e30e78a34cd47b7ebed2d1cd0118b5084ff44914499ac330311ab1769bc6c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -931,7 +931,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "001c376da728d19d4ec7fa7d4d24743b28fb9172da2959025fec9da4cbdeafcd",
+        sha256: "c12fe13cc9ed9615ec1f81639f9ca10aa41a6e6efef129ca100bd0644fc98b9a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -943,7 +943,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "0413d7602ba2de6553e882748c6b1bea9c1e198ddd1eafef363074b452bf3035",
+        sha256: "bc3316b3c9c198f7714e615357bef452fbaf7aef3023a14d00b04fd62c5158a0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -954,7 +954,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "862e6521aa168b5651cb236ae9dfd2bc44df43104d63557f22d3663552d84a53",
+        sha256: "7d1c4b9f502d193d83c686ce1ce23070bb0f7e49cdc379ffd5f7372775f43f79",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -965,7 +965,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "f5e2034f017263aced2e791f801f8d319c718f8630d8080db447f9ddbfae08e2",
+        sha256: "32442464b4919d91e4b0b121d875a8eaaea0e0e9126e5d141780ed6eb6bfb60c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -976,7 +976,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "915dd061749f3f069f6251e9bae734d554b90a5e086a0ca41c03a4166331c841",
+        sha256: "45bb44f415d16ec102973d5a104f4acfe3629f9c3bc546d03ad31045c96969cc",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -987,7 +987,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "30805a173864c82da2a502cc7da3e866ec45c90ec5b841f3befe5841f4cc5d91",
+        sha256: "1bccde8fe98a8f2bb53247d50be21f80b49cb85ecd958f206406393dcf639423",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -998,7 +998,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "0d3d431fb00f9382558f1745352263f33ff3ebada2cdcdf6c3e3be67dfb86d74",
+        sha256: "c85e2e0c2274a1935aa3dadacbbeb29b3a8a0511e46b4d452ee685499f60fc72",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1009,7 +1009,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "279d6043107a193c0922150d6e1db4e0d12acdbe1eff650f2f421e621af75d42",
+        sha256: "ae5b725b5a7636bed9198973b6afcf62f62e7a2595f69b5151e68c86303c88a5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1020,7 +1020,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "ae31637455d0473cbe2c5a688dfa15d6857f3692794ce126213e1694e8d8f715",
+        sha256: "16e3e9cd79ec9f7054b08bbe10391fe7de600000f2295193e9978c7cc9cbfddb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k96_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1031,7 +1031,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "8c0a54834fe080765e113f0f22ca0ffeaf97180f33c98fe49432c5196786585c",
+        sha256: "70afe97f9b997ff639e518227ad4bf1c409c00d20952b4e5892c8edb9e55d6bc",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1042,7 +1042,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "668d72235f305bdcdc2d92db76a0e11fdda92a9b5c26d6669b1f4ad349cef72b",
+        sha256: "bc9a0623a6d2d04c55eadfc1f2d49bcb7a4343ffddcec62f229cf34fb94202fd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1053,7 +1053,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "a6ece762110f51de003ad6c4d98ffa0a947287c37653c400d3bb5c5d6086a1f2",
+        sha256: "90162e6f2541a1357f2c316d8dd15d22762ccc6747b1728a4c5ea3b6cb5cb407",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k256_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1064,7 +1064,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "fe73d13dee971decacd40dd393baca92d5fd2a34041c9bb8a65a1329fe1b73b0",
+        sha256: "9680f0432e4d6d6ad07bd6417dc3c4ffdaf0d40c123bebdc54fac038fb02c546",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1075,7 +1075,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "5817bb847b05df0cfadd29239674d7679ad1143cdd36db43398f3d7bbc6da95d",
+        sha256: "b01c81d616fed6355bcb90a461096fcb885d5ca5a7d4bb3e505a61cce2acb0fd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1087,7 +1087,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "26ba35f6a0e721da069de37061d4cdf951b46a89ad9f263f9c85dc607a8ec089",
+        sha256: "4cf6744425253eff0e32fc6c9f6adda771d8573e2fe4832946bdbfb87a69bc63",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1099,7 +1099,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "0185e981a4c6e3729fceb116cf1f647dc05570f1b426b86e617cfb11ae03343e",
+        sha256: "1598f2a1ad21d89a8fdb7c3c61d22ef654221913f3d976aee90693773c40fd13",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1111,7 +1111,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "a595b8cc8ab19a422b81d7748d7f356a8f78ca130dceb39aa5755413abdfa984",
+        sha256: "d61c4184823f935371d58cadc2c9d3c4657f19d70b24c768acd124ae2b58eff2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1123,7 +1123,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "1a1e11d99a0a965517e6548b672da5f3bca380ef90409c0e7d8ce616d6e59145",
+        sha256: "d490d543f48d0bae5fb24c1384391c0da8469ee5191182bcf2ba72d181be8e15",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1134,7 +1134,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "90c85146fcabbfc61e1e89050254cf5045614ec4511bed1ade1eff952eec596f",
+        sha256: "55d8a6914cc737830bec7fa55e7b4f0f0cc72c39e6d4631820088f0a36fea826",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1145,7 +1145,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "7d16227f3e974f5383b396da6459fb74e8a52af391b838bcc92ed6fec7d204a3",
+        sha256: "570dcc3b77b695a9f2d2ddd896ab4580128d276954299bab2d51de24a847657c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1156,7 +1156,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "9f680091c0d862b0d3ee768a82084d1a444732abefb02801f64147a64629f74c",
+        sha256: "76242b69c28798ee7526b481412f37bfe756d00ef64e04654dc27414604e8696",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1168,7 +1168,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "8c042b595cea32595bb6d18d239d24e491fc6462d2afea698ca284e99b49f940",
+        sha256: "a01c0b82416e3d501984b37d7e6060c50583827b67271ba3358503c4826fa8b7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1180,7 +1180,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "15e8c8e00956c64b99151159534e29d902ee9a85f9dfae6ad4b724b95ff2f549",
+        sha256: "4c5ccdf86a25c13003acd66d2613b8a444c6b4c2be7f4405657a7151a6c9de4a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1191,7 +1191,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "f0fce34651325a80ca0d51e3795c8ef3d57c74d1d658a4745efc5c26d70cf675",
+        sha256: "d6e8e2825d80a6e91ca97a4941b5ec55b034d318ef3971b00dee615b7e799f53",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1202,7 +1202,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "edf4ac9212ef56612ebf260bd197789ca1578aa583114b5c372a0430d13d7b33",
+        sha256: "8fb45bc7622cf8740d7107538cc2a83aa87ca99430a5b8f3a818d461e94ac239",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1213,7 +1213,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "81eb8a5426ad3fe88f51187fcc019f2f54838f0f8c4b781a23c5504863b9d106",
+        sha256: "a86d18e583da254fe9b845129a695d1aff8bedea3b75ce5f4e6759c538743d04",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1224,7 +1224,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "ea246f4d89e167eb8e16fb085fecdc5b7650a5feef3b1e9c1074fbfc0a73812e",
+        sha256: "508ab164193fa36e1d2ac645493a556a437c2d9b2d51b41d8d290fdbcbf8c967",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1235,7 +1235,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "3a2937b08d8f447d21e8d12cf9064b233bfe8782efa44080cae53282d3e247ae",
+        sha256: "e0ec217b5f223c9dec4eb85e4473f741e8f8ec6c669b313790dd1b7325ba7b5d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1246,7 +1246,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "9dc0f281e76c64a4efa3de5867851313e1b5f862eb75e78c3f1ecf947196914d",
+        sha256: "550a036ab064765726f83bca3c02b510503359f778800256aa727a372353fd8b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1257,7 +1257,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "bb224fd99642cc8fe72fef784634074b1f9379ff92727d8a44fe4dae5427a294",
+        sha256: "6c5cb8c79566d87e336804df50541b67a6364c8f9f9ad0874e95f02c89cb7340",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1268,7 +1268,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "13fa9c66e3681b71aaeb831567d8aab4d0b1031bebcadc80de78d20647addd5b",
+        sha256: "2ad00b2ba78dbd1f965e74c6cc7055cce64b65992e69225d181d89543e045139",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1279,7 +1279,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "c835aa5cc34591aaf6ba49fa45a56a841dcbd165f47caa58c0f35c4dd493f25d",
+        sha256: "7dfd0f0daa64f0f14bba43dcb1c03862d834fb6e751da9e4b0cd7615f3d19233",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1290,7 +1290,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "3a147922392e7bf43ba4a0a44badda988e1336bc5809b1ec18fe5d03a492d28a",
+        sha256: "33431b62cfd4369c67d7e2f490ca2c5fcb80d2aa982bd2d43f982afd2f7dbaed",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1301,7 +1301,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "2e111f77f28cc2c3894294b4a2ec7e8908df1293f1d64596d7c5f87f2c9ec5a3",
+        sha256: "5270fdd2c1cee09fbc52721c4b0c3a1693188311c54970e03646028fc3bfe489",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1313,7 +1313,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "108afa6550b1e7e901b43393159e45084fe79cea15712a63b0f2ecd21ab77d2f",
+        sha256: "c7cbb103fc456a1585ad759394b5802243a7557ed9c7c90af7252ff2d668c3a5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1325,7 +1325,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "2355db7d0978cdddcf390808b3a27e24f5e6d95c98f0c0f1db6d54285ca230ce",
+        sha256: "418e2fe7f66396f7e968268c487aec8689212ff9118f88e3afeee9efc7f7dc6f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1336,7 +1336,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "db1ce3f22fdef5a460859015053dd93ed49627622cf90215ab54ba6fa3abfa00",
+        sha256: "5e96689f30124c9a71982c640767cce5695011c0db15f38b83ee7b6df8ead657",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1347,7 +1347,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "f3a0483fb16cc77e15d6ae580e345bf2e5eff55607d3a985968d7a8d100f51fe",
+        sha256: "d2f8b96aab879ccd387dfb789e4e9d7f8b20bd65d1f78dc02c3e9906c78d7fe2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1358,7 +1358,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "77348d2478a664129341ece4b28f525d0d6979efc0e38756519bd68cf274ec44",
+        sha256: "8f69772c9113f38476581446fecdc7f95e90c627e75143711ea977a3d9c55902",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -1370,7 +1370,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "d87b69e552de6afe86f1d586172e6e527ac812d497b8a9f3eeb24c663e9900fe",
+        sha256: "91d3f3fedb7674df1fdd357f2b13c7f7ee7a98d08bfa1e732fde54ba1a905182",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -1382,7 +1382,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "af0017f3ea510443c8c843732c873f4a80bb69733ec17f188c7d28beb412f395",
+        sha256: "bc14ec02640463ce3ddeb329e1f48b8ee2516ed838ecd3b1f044f0ddbaa32a72",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1393,7 +1393,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "c6d14ae3d7794202e273455b2d7467b2ff6260569b9e3b61e2ba05b41bd705ff",
+        sha256: "dfff8c3ae727599b1c02172b19cbbc4123ae5c9270fc5c2ff1c2cb78afb35fe3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1404,7 +1404,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "1c8359a767af0e71b95577dcc1667695e6786c219ff2493f47ce5a82bcce945d",
+        sha256: "ba11493c8434f5f4464ae025cef6590958f741065987d22e7695ee0cf5d64b57",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1415,7 +1415,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "e70d6eaa76ea1df841fda67b965f3e36ab67ab6aaedfd4b6d3bb5b973d76499c",
+        sha256: "664ba0eb9f65549e191b44b742d861c1dfc2d073b60b3f86012f5c9b4c681672",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1426,7 +1426,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "9c014e87121b8e493c59896a5d990ea984465a5b143323592579356cce1c966a",
+        sha256: "5fc3925b6d11de9b66b2f2912348ba0f296425f8a17ad1fa309f6c1e3edc1c2f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1437,7 +1437,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "79f6bb93baf11fd304aa3c318ff0a105531da003076348af2574ccbf6432ebf5",
+        sha256: "31c1bcf1447f0024645843ab6dcfec5cd02628e7e003cc4661f7e2f399d74326",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1448,7 +1448,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "525ac27d31bdebdf1691bb1b72078fb12ec560aef2325dc7dad356ab7c1e94e3",
+        sha256: "bc1f3ba43d76b77834025ab81585f81ec4e9059f9c8a4c6f1640c307a753abb8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1460,7 +1460,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "f88589ea91b20ce66ebdc3d8160f2d1b9d73f8023df15bd21e31b25e84424f05",
+        sha256: "9ac2f03450450fa801e6e368eb67a78b1579c935249e6d37b9c44e7848e1c1f4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1472,7 +1472,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "57dd3d9747231b7ed73b2bb521613fcc08572bac8c8d1f67a63068699421062f",
+        sha256: "42a7c26fedabd3d62471885fd9376dd358b84d8f8895cc0e9f23557996d52cc9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1484,7 +1484,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "88b60c60ca0ba3bec12f0e44edd7ab9b4cfe2fb8ed0fae6000e6bf15953cae2b",
+        sha256: "eff57d1fd34e4a59e2ccc45caf10c45c4217292cda29050c4fdb02818a5a968e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1496,7 +1496,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "378ec17fb4e0dda34549677d75c48a8f0db04a7b70b2b518ccd1a3ba49acc411",
+        sha256: "1110f4d28323eed1d8a7fec53003bc132b3da8b964226b624f4854c018e1847d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1507,7 +1507,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "e2d8fee43cc035f9938a4b11a011a3437c64daac52cef70289ecb66a7833c683",
+        sha256: "76e381da1b8c6a963cb55f421f216b541aa1c09224b9622096476c3ff92a0a68",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1518,7 +1518,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "bef4eaa2fd1ae4adcf24c66a97fd84beea2d17b82f2d7389c81e31e2078ed9b3",
+        sha256: "99a728647ff98c92fd703c7e0e14bac9f37857c67a4ebb3d026aa66a1043603f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1529,7 +1529,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "1b83bf1e06e39e12947553322d8b33b0184b2601a8b8c6826188cb57540e8589",
+        sha256: "0ed18f594d17b6bf132d8c1423a51fc1a704fb307a06328df9793595eaf24f7b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1541,7 +1541,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "574f49fd32ef52840ca3216abd42a47da3f996e6e9a1afdedc95ea7d55a9cbda",
+        sha256: "47e1f2146794df078294d0e15ef03931b54f161822928d8212d6efeebb832f51",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1553,7 +1553,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "58b5ca3abc900e7d828ecb88c1f2434956ff828afbb9390cbe96a18a5ba7e520",
+        sha256: "a8be1bde2efd5723b8a569da05bb601fac58c550e1bf345e2be6014fb578ca6f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1564,7 +1564,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "8ab975e136103ad0f8d5c2dd242743973e5e3eb766dcaa82c95cfbf15e1ede8a",
+        sha256: "be5523ec95488e92fff9e4b746199745c735a367a6efe71a7d22b2bdb48c2258",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1586,7 +1586,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(F32), k: 0 },
-        sha256: "265e8acc7f541cbb4ed6ff64ce8d2495cdbc01c107a26053aee9a4686b051ff7",
+        sha256: "da9504f81c5f7fa8eeb3064563fd7a851583b750438a9466533ff3b1814b69b4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_f32", rows: 0, params_size: 104, max_threads: 256 },
@@ -1597,7 +1597,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(Bf16), k: 0 },
-        sha256: "520f1e2c4a8cf27ea584333dd369f21f12787c76c1a00e674be14022542422fa",
+        sha256: "cb4520a4fca9c59d675e2be69b44efe0eda900e5f6433d92234983fa4a9fe487",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_bf16", rows: 0, params_size: 104, max_threads: 256 },
@@ -1608,7 +1608,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(F16), k: 0 },
-        sha256: "0c5992207b5e41536f4b9afa6d8b4fe6240a587c2608ac652cdb8ea1993ce927",
+        sha256: "9592910a6106ce85a4c4d5bc974532c2ae2ba317334a2df9b6ceff07062749b4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_convert_layout_f16", rows: 0, params_size: 104, max_threads: 256 },
@@ -1619,7 +1619,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: UnpackQkvz, family: None, layout: None, state: None, io: None, k: 0 },
-        sha256: "eccb8a774c8b04eefc23482c3f94e59818dc5c58a57624eb921fd0c99eba1def",
+        sha256: "48f74aa665d5acfed48286b0582947cc5c82078a1b733173594815d91000e60e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_unpack_qkvz", rows: 0, params_size: 112, max_threads: 256 },
@@ -1850,12 +1850,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "857668c9baa2ce6a6b57a9b549af82fb733016502380b9f6098cc79eb7e87ed8",
+        sha256: "0131fa2fe5975699471eb23903ee3ded03b4db61d9fe76f976c497eae8ad0b77",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b39945f2bcf87667fc0b2203b847a4f3a99640a744085084adddf50a9a70a8b2",
+                sha256: "a80e21c03e8a3fb807311360cb1d034fee661dfeba9c8c635831c299f1894ff0",
                 },
         ],
         entries: &[
@@ -1868,12 +1868,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "e52257b7439c94a0e8a6b3db382e79b4ea9eddd8663a18005609759b6e8742a8",
+        sha256: "d59c705aecc1d4692a965c457e2f8c1505363817c938022fbf819912d7daf95f",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8e3e79cc67576df74d7520821f3bae03abd8789b479dce2835858425db25e111",
+                sha256: "435518663486daec656aba986921f751785e91ca19ac8a115b7d2b292fff37cf",
                 },
         ],
         entries: &[
@@ -1886,12 +1886,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "7fdb6651e589d412e1d1fb46647e943e3c88a50f23e97d8f3c4b21936176deca",
+        sha256: "40769736735f391914acb6277eb9605e1f19dc8f0a51605fd726fbccad4b533d",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1044431425784f3a6cdc19046a1b4aa01c81808079a0c260aeebc97ae0ebb7ef",
+                sha256: "98eb419c3ae4d7ae78f71728708c1ab04878ad47f31b69ff2fc7deffa12725fd",
                 },
         ],
         entries: &[
@@ -1904,12 +1904,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "82cedae226bf64dd8b2bbefb643c721b7be7179abaf060fd1b52e41f0eca08f3",
+        sha256: "6d00a1cea7d9dbcad398db8e24b489ff436615c9c7344043f3866760b90f13a1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fe360b388702bc74e69e87960f1f76e2a2b0a6b5d72cac2ba2d3ebc91eeb57b7",
+                sha256: "079e2f8762d99c989fdc0c20ea8d15f4d8d72971846669b7bd9c3c32af68f3ca",
                 },
         ],
         entries: &[
@@ -1922,12 +1922,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "592e535a6e11c3c0a887af3a7987509cd5957ace44a26e403035a543e1298eb4",
+        sha256: "1373d6da8002e49c8001421774306cf3fdcd5793fcacbc23c383b8e285c803f5",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c8cb56905543dca698e98ed0ef4d5f8b711e3719934f3fdd7cfb5f84b90c1f7d",
+                sha256: "13840e8de1288c6db72bcfcd81387b5b16a4e31ec40f733e37e1e936de325cbc",
                 },
         ],
         entries: &[
@@ -1940,12 +1940,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "cacef3b6a04fa9b282e8efd52094c1514849c4b1fbbcfd7d2b67789dbbe4f20b",
+        sha256: "4e368cbd6ad01c18f35f37996e4d28678d65c4341bfb7fd3aeedc0da7793ef64",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1724298003ae0673f1490664e7fa2624e63191ac0f6e21fa0d00e63ca1e07e72",
+                sha256: "ae960f387a96b3075054a53039a8b6e14495275289ab2282d87282549a5f9171",
                 },
         ],
         entries: &[
@@ -1958,12 +1958,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "840b887ab659e2c8a725607c0b82c1f861dd12d724b1179bec3e909e66621abc",
+        sha256: "f2bff28aba3bca57cb5fd67fd49d3faed8aa31fcd9930de3f05d91a5b733dbf9",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e6d68bcfad675beccddd402fdcb211bd09d26f71f929d7f29277ee52066e36e6",
+                sha256: "62791218b42a1322ce8f0089d5b4a3049b144ebf10df824f0c4931f2c2866614",
                 },
         ],
         entries: &[
@@ -1976,12 +1976,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "f74cf465df4b90af944a24c639772b2d46ebdc08c0577c8b7d9658030051a8d0",
+        sha256: "97c05d43f4d6e63bed9c3171adbd7837695af4b70919c9b5374d0a0f7af19eef",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0fe37a256fbb4d83e284607773a2e19eafb002e2834cf958428b27a400e68094",
+                sha256: "5c2befb847a9eafa10bd2cc0d44b5fc5831caf2a1aaa9889301e8c62c5582aee",
                 },
         ],
         entries: &[
@@ -1994,12 +1994,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "c0dd0927e0c3bcc504e4c9d5e5b097fd9e6657d036d8c61e88fa5719796b2d14",
+        sha256: "6d94e6ad1d11897315636cae7dc94d4756c94e81008fb8846f6daddf115236dd",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bd84b321459d3a30b80c6860bae07c06faaea4307c3b0758c8bdd08daa892136",
+                sha256: "847447d977c162417cba78a32798b0665adfbe295b179dd92173c7b6ed22149d",
                 },
         ],
         entries: &[
@@ -2012,12 +2012,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "d348fa54419130a95f9c87ef5dbfa355eeb0d00d87ea04d90feb238881c21bcc",
+        sha256: "97985ff019e8705a1781f552244202c0c0e9a5d425e6c2e76cd031332f399918",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7e9fc83958bdcc5b726bcb546ffa2c38946903e140f86a263897987684830518",
+                sha256: "01169f78b65f12aee70c82f2e88d817ba707e41c70fbaa3a81860dc6ca5d4f90",
                 },
         ],
         entries: &[
@@ -2030,12 +2030,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "e2ea9253aab543ec1a5945730fc53bd344259cf786c5c7ce37391ab4145d9f6c",
+        sha256: "3ce3f6a38f21ac3e66c8df8e5ffc843de07aef5e985329e966470a0525d41684",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "53ebff408db73f0b06d83ff08468fb67f47b80b165bd55c264c5da9f2ba9ca12",
+                sha256: "98b5f97d4a87f31151a28d9d89edf31c463561b745b18b5f9935d4f8569ac138",
                 },
         ],
         entries: &[
@@ -2048,12 +2048,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "a47865b96bc1020ffc98f8ad0581a73aa6f09f3f00fcf92ad16d06695e4e7fad",
+        sha256: "1029a676d6b0e2f04bc370d514a3ab3fc820cf5050a1cbb634fa48915b95f7fa",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "81bab484d96a035f07e37ce67c5579a6119d46fba79bb290604437204fcc60af",
+                sha256: "339fd465f93773c420d6208508f5e54139a95303fadc4ec1951f478b482bf4d7",
                 },
         ],
         entries: &[
@@ -2066,12 +2066,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "8b0eed6ac1a793a54aafa586e2142d5a3dbdd368268555b576d1688c1aa96b4c",
+        sha256: "cbe727d4bd79b1ef13c796d82579768cf0674bc60ce7ba23d0f56916a44ee54e",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "26ffadde3e9ef5ac0ad09fd7e4ee36f09b96378f30789a4d9dba37d8bc068549",
+                sha256: "2c61a86c309b0277530a34d926e85e41d2b458a34b89316579e00ece6d450a11",
                 },
         ],
         entries: &[
@@ -2084,12 +2084,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "41359bc5f6828daacb24fd99e9dc4b6946e86193ef35dbb03c6a28709917ec4f",
+        sha256: "b315067520fcd8b84d1f98572d66b7970045afe8611b863514fb5aab965a7044",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "281a9c2b3b651d53896e6a69bb6176d7455cc1706e151d553e77e2188babb3bd",
+                sha256: "48cccd830c732783ef05d08cbb75d377112e0b044de80bfeaa907ae9155c5e63",
                 },
         ],
         entries: &[
@@ -2102,12 +2102,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "71f10e6bfdd107b6093738706a1265f43ed3597a39e7eed9e75fa4fabcab4065",
+        sha256: "e33fce7e5feff9eb474d94302ca96dd65366e29e99cc001240d35557ae931115",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "808d3ad6fd44fb66c71b535585c45f4574ae7d3d0cdc60fb0c30ae2f9884a5fa",
+                sha256: "0456d3411ab0aa62f74e100f55dcd78b8a1ad24817a23ae64cf9d236fe3a9ace",
                 },
         ],
         entries: &[
@@ -2120,12 +2120,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "2e876148ded7c416eb35b7e9a0abe4a647190c409fea31d361155d75328fb1e1",
+        sha256: "3aa0a651ea0c2d8af63522b5af5af9e5686a918f3769462c1c14365b2beae029",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "74179bae093f012723b5eb93b3d61bcdeb47fef95f1c66f1f676948460400d4a",
+                sha256: "bf8da3d50a8408807b7ffb18422c64e02d9c1630cd99823b4f1679b3e2c50fd7",
                 },
         ],
         entries: &[
@@ -2138,12 +2138,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "4c1536be79a0be80eeede075af2391f01252d1b0288a2e0232fa5d6213169ffc",
+        sha256: "a15eec900f89957c841e3b2a32743554204609fa44a699cdc1df6f9d6336bd02",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "36707d6495a88a35cf04bc0ea58b3be0f2c5fdd0e6232b86b0192a3063cf3b5a",
+                sha256: "4fbe505b400d6f57274ef0717f70bf74094afae0729f1908e7d18b123212c1c1",
                 },
         ],
         entries: &[
@@ -2156,12 +2156,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "8d97e7d7c4632bee81c287a7f0b3569270441ab9b83e2645e9e25215ac36d0e4",
+        sha256: "d7856a0d886f1c23b8a1d8a48d004d49e6c38c81bbb1858328bb9b01a489141c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9a5bc901101e413f52718b649dfb68c7738bbe02d9ffe0f27ea0cfa03706e193",
+                sha256: "c479084a150ca771bcabe2b4c622555eb39ecccf09797550182c454c05d1d858",
                 },
         ],
         entries: &[
@@ -2174,12 +2174,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "23aff0050c9af55fb94c1ef835c975885e84596b3319fbb0fbace088c3ea44c2",
+        sha256: "4ae8b20c0ec62b7d5718b71ce579460a1c704e1af90c1a542eb3248e922ed958",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "8f523bb8a9162b3952e786ddad078384a0fe2e2397303a2bc5818e144dbd7056",
+                sha256: "b29cc44626e0050946e5e1bf4e1f7d42d20e3020cacbe00be264f67716ee3a33",
                 },
         ],
         entries: &[
@@ -2192,12 +2192,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "31ffcebe5ca760a24391cdcff6db62fee55b65c9a5e68515b838d9f5711ab2f9",
+        sha256: "4dc034779691f3a023fb59c11213881d1a1edea9e10bb77e88912297fa7a9b48",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "34572f8dfffb0f3dd8cb5d02945ed0bd826781271ced1a950a1ce231fce50d54",
+                sha256: "5d9adbfb73bf6c20c42d2d7876f5d2f762cb69b17e0a48800309c8a3dcc1b9d8",
                 },
         ],
         entries: &[
@@ -2210,12 +2210,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "2a45d6bad1761c540bd39f0e1f787934ac7ed83f3255799f92bc63ea8dc4ff59",
+        sha256: "b0732614599488e471f71033f99ee58b8c5a401f907c7f0983758357ca293a09",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "0da030f012ff9eb346e35938eafbffd091c6046d5a3787712bda518b8ea9afa6",
+                sha256: "a3e523d182c3aa33c8776bddc1ff348ec437b9314e1d95efd1870cece3395df4",
                 },
         ],
         entries: &[
@@ -2228,12 +2228,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "5a0fc44482255e2a4bc15062faf620eee514d6e78216ac967d8ea6f9e6abe9bd",
+        sha256: "b9331ce0f7714202f4d592ea11e3c73f73d27a4cfce68ca42daeac4699820fa6",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "6a9603b3ca6d9e51c30f852f89655fca35ac5ddcb9a0b8d5ae651aa16c47dd54",
+                sha256: "1099e893b49dd577932d47f3d9247427390a6e5cbdfae2ec609295019069c49f",
                 },
         ],
         entries: &[
@@ -2245,12 +2245,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "fbbfe87049141a7738285fd49e11dcc1aef59e097248fa7752f748d5e134850b",
+        sha256: "3bba087237a4478190c1a842541c01f6424413851a84f602fca0d33b86639830",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "00165ad3935298f8e842ce747f15588719343a52100894f238939f803d59f901",
+                sha256: "bc96627b0242c024c7324da03cc78bb29a88b7ea733d05e0e95db43dcc8b284c",
                 },
         ],
         entries: &[
@@ -2262,12 +2262,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "f41dd1372fe870479a33f417eee7eaa6183351b9b0892e967ac16d203df42495",
+        sha256: "1f2a8b307c91d7b0b75faef56f4367e533fa4bf386d2dcb9e9e9f003202774e8",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "b6c3fc97ffbd864ade2322c8e37c97cc07dcc9a5246108dcbf99a37ebd290067",
+                sha256: "8e892531da8e91b5eab741780fa6cfde04e639b8d360b64f09bb966f9ba9fa4d",
                 },
         ],
         entries: &[
@@ -2279,12 +2279,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "e98fbc62e296686048d6a5ae44f56497be2b33002020627b1de6ea26141b9d03",
+        sha256: "8b31eff484013d46bf3a8480037ed56352ffe732009f194e83b6adaecd3bc2eb",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c29b100bf49169097cb7feb79833ccb29104c2202281d75e83772f1bb17e8ed7",
+                sha256: "a6eb65bb54db69017ba76f0d38122a6a5bbaef6e38145ffe707f2e5b46cc8e80",
                 },
         ],
         entries: &[
@@ -2297,12 +2297,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "47c3f80f1d33e16c8aee79946dd4ca8d9b6afed2fb2ca56be15df74e609f74d1",
+        sha256: "b5a188d9a6413750d6ce35cf2e8712cb006ee42366147d460ef68eaa098eeaa0",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c21c9905cdb942b7dec873ea69319b0d56fbf7050ba16028d17bb33aa72b31df",
+                sha256: "c3ed5d227020cf2768d2edf1910bb760677c6895f8efe52496f2ce4f7465142e",
                 },
         ],
         entries: &[
@@ -2315,12 +2315,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "1ea3a5cc28c8cca147c9af75b55bdc09d989a4d6ec6af904d4b2af8779a1d1c4",
+        sha256: "9b2e0ea5f6be7bc0517ada7e1c9d5c822e147be0ac79bbab813423118d5b5348",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "22426655f6c1ecd288a9a7422895a7d20a64dbe967fe2c1726e8f4389a0e9d76",
+                sha256: "bab1fc4df2b09d370c65b14917953d8ea0dcc9996024cd57686141a43e4fdef7",
                 },
         ],
         entries: &[
@@ -2333,12 +2333,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "04de45754378e2de62504127cc97b18b283ec3c004de6f51f018c11eae2e4632",
+        sha256: "bb071cdaa51fa0ab4ce9e3fc197e257e3291880071e1a86f10be1a5e97189699",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bf3e55c5ef64d0778b17b04ededb3dc1874ca091f6cbc50730554c089373b459",
+                sha256: "4cfeddcbef1d927b559f06781479ebad042c18d29cb19ad502124b3064df10a4",
                 },
         ],
         entries: &[
@@ -2352,12 +2352,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "e203a1161177a61ac59132c056ff292f28e34b10faf665d38265a0a0fc92540e",
+        sha256: "6080b0605d5f838bcf50334cff9fc154565fda1a214fabedfb6de0f7b3bae205",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6456a5bd87c168eae77bb49ffee3a3425a8e3b77b80f706490f8ed40c2c9b061",
+                sha256: "526c51f661cd9e08484d88e65452c1bfb22529f7c9742506a41a6969cfdde9fd",
                 },
         ],
         entries: &[
@@ -2371,12 +2371,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "729099807962323061b86047373c60a7e439283b1b8262258b6250416ae863c5",
+        sha256: "0e1e5c60858493cd99cbb6835309a9d4fcf8119610257c7d4b39c8586a43a290",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5eae415a03e25922ade4edfce192b0542a2f26c33e3ff6edd2560409dc2f838a",
+                sha256: "a02372cdaa967f35bc0ddacdfa1d521b51e9df0a1ffa8e9ee69236f49cdcb45b",
                 },
         ],
         entries: &[
@@ -2389,12 +2389,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "9b0061bcf39a05243b1e0226754cb52fe79a13ccf97ab2ad15866f081e42275b",
+        sha256: "1b4d8863a03451b4f2250fc217ba0236f90b05b99461279f559e9befc23f2104",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f619f14e97c9850186d16c2a8b260c4fb54c564f135c48f8b76a47168d053e4a",
+                sha256: "97b42046d4d8e2f9b8346bef53a0fceb6b54c1a5a45180523d45b41d58327bc5",
                 },
         ],
         entries: &[
@@ -2407,12 +2407,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "808a0f092ed5f72e3f4e86fa637049fabae11252c381048bceccb35d527a73f5",
+        sha256: "debf01f8e704909cb507883b4575e479e6ecc7bf427dd81c227e874e62aaf1c4",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "91ba3f3317a08123e57606087e355457c14f7f961743ddf03066333d37ab2efc",
+                sha256: "0dfeb297361381460c7e8a5c0f9471a2d20f7dd07445d78588ce8ff23ff73659",
                 },
         ],
         entries: &[
@@ -2425,12 +2425,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "5ba0d17be1727a9545ce6eeb146743bf8122dd146cceb0690a0f5bde46ef9c5f",
+        sha256: "feb10113c8cecd6d7c19876f79c8659ed336723c2bf7c3f34d755fe86898aa68",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "89906c059ab17a9b5ea6bc44a2158f2b272ebfe526f1d9772d1874b0cb237c58",
+                sha256: "66076fdc26104dfb25473157f0d8e810c5fab0df2efea3bc2df9850c1a8f740b",
                 },
         ],
         entries: &[
@@ -2443,12 +2443,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "09a47c25f6163763515dd0b0c859df448a1f580a200f8581ede0d6a42b6cc08c",
+        sha256: "44375274fe5bf1c7c93477110bdccb693a2d53b918f2ba7a5e2da3fac5e172cb",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2f8297d0b1482a84d848a6cad847213d7521488f500a941c1ddc38fc03ca93a9",
+                sha256: "a5927540fb6e100994aa2aa4b45c983d157e7a29a6b3537a3702c6b67ae6f519",
                 },
         ],
         entries: &[
@@ -2461,12 +2461,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "c262de954952938e07896cd348bdd0f1a74604077ecc304e4cdfa5d65b60ddb1",
+        sha256: "7b8a82abde4d2c9b7d9323e30d95687d87bf8e69482c87a8bfbd7fa57a5c3142",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6b9bfc102a31c9e24980b0b24a69813382d11c8a25a931e6e43e4dcafffba9c2",
+                sha256: "8fdb2a7842494b856a1cd4ed53f1c32907f763b5286128e6582afc22e2627e51",
                 },
         ],
         entries: &[
@@ -2478,12 +2478,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "b98f2d1b19f96d8cda5a291cc63a7b547d13b36f5449331ee2efefafc21372c1",
+        sha256: "af1799ec2b522a9d4487febd9c48dcff0d2fc1f8adc9b0f278f1567efaabbac5",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a6b7a76f7a64a2b550a4acac4c6185ccb8282a67eb92f1b17f478240d43c0dce",
+                sha256: "2d6b057d149ada256a0ee1dd140ea4f3a3f09614312ef617f7a26d1e867fbacc",
                 },
         ],
         entries: &[
@@ -2495,12 +2495,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "a161c9bc43b77e1e29523390dfde4040441da7de8f438da521e618b047951a75",
+        sha256: "cdaf160ceae75b72a08d200fa2d5d7671b15b90e8ee3300d4d12c33852c1b349",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "85b81cb463e9ef95bcbb348c3fb2c82533f1e1362b1381a58e67cb7e05231a79",
+                sha256: "a2725d74efceb8c2a9cd2ee3b9a6db41d045a317cc0d93edddd642112853c736",
                 },
         ],
         entries: &[
@@ -2513,12 +2513,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "a5b6f0c9afe3ce4f993d6730891316e5de3ae494d4b591dfc755962f3a333f63",
+        sha256: "dd9bb4be61e7843118ce4ead0f289d3e32e1a5a8846ba50b7dd5b7f615c7f3b1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "30fe8492b682469075b2607b8d81f60bb3ad657af27da0ec6a0595f6d36682aa",
+                sha256: "0f84d83aded6a99326b59f51f6d5c79bd123f7afe6a02af3c34a41e89a2adc5d",
                 },
         ],
         entries: &[
@@ -2531,12 +2531,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "f417583b7559133333c093ad0c49a4451cf51b812c7cf69cd7501514fed809b7",
+        sha256: "4bd741ef8b6ab601a198881d362b9606a4de6777bc91cac5ef5ec59aa1075d69",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "bb1ef0a1bef0f4b046f77dd2c85fb9727846eed64ee192c44f85d0fca3dedc69",
+                sha256: "959a6d03461175758984d1925fe02ba1bd71657d62ab41a9dc5f22d0abe4536b",
                 },
         ],
         entries: &[
@@ -2549,12 +2549,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "c214713f379d7d9a93a14fc5cb0fbf45f4757e117e5b5b5e0e777b8e20bd1c7d",
+        sha256: "2982bf1b6594d053dfc12e32960ec48a4f7b573163db7b0449841bbab5d8be48",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "4430f02343c9236e8e3a78789c0e317bcf4242c2de6c9d3e21e0a7b058a2c07e",
+                sha256: "0ab91e99827dce29c16866ce9608f9a74364685b28c688ca7445b7d1a35162b0",
                 },
         ],
         entries: &[
@@ -2566,12 +2566,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "0047d29bc3ec85144138fd29571b399266638b96ca83ad83a27f8f43629422ca",
+        sha256: "90b3ce9df626c087d0f95de22a995098aae81afd01627cc91e1dad59ba6da7b8",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "89ecbf306b2dba4ada37dd0dc9e47066033f460ffe326ede26012514679bc487",
+                sha256: "32782deb6b39feadc025d02c5d6bac722b1135149afce9341b6fb877d7d5547e",
                 },
         ],
         entries: &[
@@ -2583,12 +2583,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "839f5d0044b9b935c3136e590a915270696aa811dad3f8d6cea3593eb9dafdd3",
+        sha256: "d0f754ec7f56395ef310dc5601647d0ec588c475bc33f812c12b7fbd32b3d477",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "0693109e749a885d2db3d42f54b46182a8f8a1a83e772a1c378ac29399faba8c",
+                sha256: "0c28d2b91fee71b72d99bb8e959d331583fc2fb74aee1a20d7913a61dbf30f7a",
                 },
         ],
         entries: &[
@@ -2601,12 +2601,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "e549fdc813a076d2f13ea90392a4cf0cad3d430903a6d116fb74c503b2a6facc",
+        sha256: "5953f599ce48f76b855d51c2d40002dce6aee6d967077a9f7bb74f4aed9bb422",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "239126addc6d261c408bb49c647e7c6f5a42bddfb62d6bdcf865acc802a20202",
+                sha256: "b0fb7782f2639f603aee3fddf7a6cdd87dc2d9779826588142241a9d2416a045",
                 },
         ],
         entries: &[
@@ -2619,12 +2619,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "e68e6ee69df04f77b860e9aa7e811422a4b1bfec718c7546e0f1919716b97f39",
+        sha256: "76b743d6ddc8838c1dd5ec2e6bffd512bf8aec1cefc6a870246764872b14a1c4",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "aa2baec071865bf5665197c79e363fa31ec34fa1e98eb5926d48bf8e93cb7f25",
+                sha256: "21185d7c02a07b8fdd2e9038598c5b5bdf06361717ccce9ff3468614024b0b7e",
                 },
         ],
         entries: &[
@@ -2637,12 +2637,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "a6a9ca907499e13d2c2939d346c86ecee115f6b1b11d600787b8e8bb475ac0f4",
+        sha256: "366aa1a99859552e8901bd231732a0a74e5ead692f564f3778180774f2e49b09",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "dc57b3a5a87fcd24876684cd4c7eb89d463bf4afdf4d921a85f497fba02da016",
+                sha256: "4690f967f1e2eb53fa28bf5940c95c8d9ca3a06c71ca74e8b787cfaae5d72865",
                 },
         ],
         entries: &[
@@ -2655,12 +2655,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "0e37d101986ef898d682a6f50ca2b28550401174dc45859b85e811e047508fbd",
+        sha256: "a36fbceb477f41f0624213524eb126d13cfc916248d11a009111db836d3bc6f5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7cbb3e46b38070c42aeb80d82b7ab988664159b5c20b0d1dad6fd1c24a046968",
+                sha256: "f2941b545d1cb5bfc3d9806a74b748604e41af54240bd38107e86aea10eaff3d",
                 },
         ],
         entries: &[
@@ -2673,12 +2673,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "3a5d4b3d6c7a5d1a3d7aaed5a8d46d23c12d27b9c1734cb4d4a049e961c5785f",
+        sha256: "6cbe858079982100e78899f8b4ea4d91293e35db2e8cf23583c944156a9289d1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1766dc186a05d3a62b1c83b2b144630029bc7fdcc9aa9ede017093455fb6f205",
+                sha256: "0d9d67a91ca4df9380bec8e4b117b55e422a00550de9ad6f491a439f0f4583b6",
                 },
         ],
         entries: &[
@@ -2691,12 +2691,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "d12967fe82c7c95c51b66e4344adbb84fb8e1c1a8435ad14425ae9abbb87ec64",
+        sha256: "03e79955e3b11548805066b6bdc14c1317132a29df72da01d206e8ab20978ac6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5e9f3e9d58ad276fa2e42d8328caf2fb437409ccec2cd3130daca83a766e92d1",
+                sha256: "81d9e0ee85eb1e6b640f8b43d2c86ac95800e3965930b32de5342326c837ae9a",
                 },
         ],
         entries: &[
@@ -2709,12 +2709,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "8db14ef6ec0c23d6de92fff0fcf06b2b07016fd01b9fa2a4b5eddff075bf81a8",
+        sha256: "0ca9a0186a9314077458134f66e8435ae8837f712486d0a48679b3024cdbbc49",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6332189a51d1e96f849247bcbbecaa4e8fa41d45d99e2af0c0a39d60e7eac5f9",
+                sha256: "1500517323708fcfa85ba46a30d0b7619bdc2fb090b11b4a09878b23642705ee",
                 },
         ],
         entries: &[
@@ -2727,12 +2727,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "ab7a279d9a45d45e0af70900ad8c7d908133720264af8d2749f5c69c8cda2629",
+        sha256: "c67a4a2b09ed9ab57026af286e068c840be84ec78daf451d7c7cdd89bf8e1682",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "42fae4974e4f1bfe48a7ddf42e4a196066aa8dc2eb9b6c0c3c13fad30c48e3ae",
+                sha256: "c153053a23f0275605b419643f948a024bfb4dda98eff45b1bd4897273ce7ca7",
                 },
         ],
         entries: &[
@@ -2745,12 +2745,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "09dda1c99b1f656aed91c73c484b9072d25cd7f41b02aa6099274ff08f08810a",
+        sha256: "f53d5833ecfa68df624eeba9b0db73e070f94502f366ded0178475c356bb5bd5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e95211b486432e3282fb3a3f38bf9887d441d71a352835a043422b5931adeb61",
+                sha256: "fcad7f1c1858c23f7b3bc71d7cb91fac2c91c4cc3fac1e7519eea9e581e9d118",
                 },
         ],
         entries: &[
@@ -2763,12 +2763,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "2b44186ae3ea654edd4c3c8027f5ccb4129a73319eb072946791992016dbcc9c",
+        sha256: "32010b9002d89a8f5927b4a43a841ef67250e41376228f826804463d231925ad",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "5608b6216dfad7a001124cd99600a4ec2cc62bfb08918c1d84d8679af065bb6c",
+                sha256: "43c96eadcf67a73bffcd681f889f56f618b1325af24d08449e5bf816d135aa5d",
                 },
         ],
         entries: &[
@@ -2781,12 +2781,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "9f12e3e2c3a718cd2473767b4e8506468a6d4ad26dee2220fddcd46b067f891b",
+        sha256: "8116c7ad5497aa1f6442f2a377da5f49ec9a23a1c74361a839eaf7d1932eea1d",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ff259ca3978d31cca8e3d9b3a5e88d305c04cca0b02b16905a6337e20c3096f0",
+                sha256: "069d2194489b5d03b313b240cf8cfa2bf21915ff516e5e1892c00a16959a8971",
                 },
         ],
         entries: &[
@@ -2798,12 +2798,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "57e104a652073bf3fe73ac12d3100341f3bbc9be412f5a8f3656b57f2c5c68c7",
+        sha256: "bc32436e0f12b61c01d8492bb571705c8f7430fc67a8d88bd63a699ee5c880fc",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c174f0bd18ca24277a6033bb1168dda721ab9a3f5d189245f8a9e042fe349225",
+                sha256: "51ed28343715000e3e669194b2506aa6b9666e154fdc3ac7b364e3234dfe325f",
                 },
         ],
         entries: &[
@@ -2815,12 +2815,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "9077d49a3e78b809eb8e51f50a4db42d36a0e394f84ce4bf6dd36ca636d3b5c5",
+        sha256: "7f8ba0c740c55111ee871d6af62f67a0f8834370f7e1a888c98cc20ff8be4818",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "52bf48f6428b9b687122992700bca62c20c206eac31ea90e2a3d187aa84abbb8",
+                sha256: "dba75d111e3b7317a10e7672aac68af9a13319a15bc1939b354201efc83d52d9",
                 },
         ],
         entries: &[
@@ -2832,12 +2832,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "d8ab7d0a1d1aaed059aaf972ed58d4254727fb2c0511c90efaee2a87b3931ad6",
+        sha256: "35d256051151c9dc96852e84279f77268081f0b32b0b78426ecb5af6e6bf6514",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a2af25d43afa5a2170048e0119ce4d42c11f418a68509d318f8336dcc74f6baa",
+                sha256: "4bef358506622e77b3138009b0c37d0a0981c8f434f94943a4f79af87fe986d0",
                 },
         ],
         entries: &[
@@ -2849,12 +2849,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "6a96041eafc1847e5ab3d77412f2d7e9aa335bc6ba07814469e3b91d1d9f29cd",
+        sha256: "6de441444cc8fb6e5dba6fc25e4912a43c48b8a5937155c7b9381f73002465f3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0763161b51cea13c3392c819b74083d77f325b1e12a6b57fb9af18b5942a675d",
+                sha256: "b3b34a756867f618c93822070ef69d5a0689762f698ba6a4f3898ec07570758c",
                 },
         ],
         entries: &[
@@ -2866,12 +2866,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "f5442f157de6aaa8b8055762ba15ab844d565e069d953d7a5aebbbf978e91b82",
+        sha256: "49d986a249bf634731acae5bab74cecd2630f041caa8334895de977ed51c14a7",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9dbff78f5a11460f4c9d39cf322f81231c2518deccf0d047c209ee8bd6ddbcce",
+                sha256: "87431370e1c8064f8efe43bb115e86dcda526fcf265a2b53ee44c6beee5a583f",
                 },
         ],
         entries: &[
@@ -2884,12 +2884,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "164d16428c17adeec0626cf77aaf03c080de2fffae839c0c228996745a03074f",
+        sha256: "e02676ca2c3c6054d837b9360c3a849237b9e0e1284499045d61451a7b3cec18",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d7e0c517471d48cdf3af9a3eeffd634acf7bfc5efe504eec1a3ca873e06b1836",
+                sha256: "72a8ecfa9b98bdbda5edfd68924dd56082f6ead35955c04a16d47fc07a8a0f25",
                 },
         ],
         entries: &[
@@ -2902,12 +2902,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "ade03dd250f7b7592c13274ab7b2df7de5531cf280b0104ab08df247f3576856",
+        sha256: "c4d136e61b13ff1322e985bdb846d7558e395bc129773d79e53cc4b4ea8c1bcb",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "093986f1135e65ca4c492bb7ab116923e3aad6fd6056f46a83216b420a218f22",
+                sha256: "29d9ceffeff3b1a53cc08acff2cae3025aab56f4e67f80a8725bf148a0b8f5eb",
                 },
         ],
         entries: &[
@@ -2920,12 +2920,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "844d72ea72c043fde503107a667dcdfcf8e5dd3aee8107fe7c6a4e0a514c661f",
+        sha256: "b3793d8fd227e0723ff1dc6fe550e06dcbaa3d28f97c37e5874ecd3a306a6545",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a26020b2be1f88def6486930c5a861b62802c650d182a6a9116a1b2da2fed3bf",
+                sha256: "40034a21cb3b60a2790c15012e80421791555bf3ec26c24a0460563eda048da1",
                 },
         ],
         entries: &[
@@ -2939,12 +2939,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "026229b90d5a0b1b4a0aac1d43d9f768707e11b7fe1576e920d8c4888f9dec01",
+        sha256: "9da52f2c2a2babfa1191f2b8f0469855a124e2713bd8cf253c0635d6d80bbaa8",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "922857cb940aabe736feac1c79d2ab5fd0648c5bb8aec11547e8aae6a3a9ee43",
+                sha256: "fa87f97df88d96ffb0eb35d0a5659aa84b3fc5d14858140188c8b263d67b5c19",
                 },
         ],
         entries: &[
@@ -2958,12 +2958,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "df44d857f7d4d90c72d9adecb50b4b8ae6b0bed1fa6e674c01e838b185060254",
+        sha256: "75853a3f315bbc162dc1ad4eeb1fa7b997dc7458488a56736ac0526d537a1106",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c2c9df21380b89ecfe6a592926ae002581e50655a4faa6d2fd0d0af5918540be",
+                sha256: "81a75eff4a6e2a13edac7ba32dc22c25464efe7f2fb2760f6d10d6a52331c408",
                 },
         ],
         entries: &[
@@ -2976,12 +2976,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "af014d97412d366bd92f0d1c9fe7484ca295e492f2f3db63a02cdc4538d381a8",
+        sha256: "0a88ad633f9b09b74fce05caa0c55b073d8ca3bad052cbd31a4fddfed4aff175",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "514e371f097b8be963a1cd607ca9c022f4d83cf24e0641628dbe006b2b3aaf8c",
+                sha256: "c9339f9deae84849fc9c20b2b81070095922a4396c84d2250f01a826a687ad46",
                 },
         ],
         entries: &[
@@ -2994,12 +2994,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "2145247491e4df8af8a360d6196ab50e5c6231dfc17ca5a1c84adf610d09ab34",
+        sha256: "39d880b1436fec52f4199a171b83e59ca788485b15e8e4dcfb919413abf56e16",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "37ed872fca08b450cc1881172a49f9f804710b01c0574e413f32add3e5399057",
+                sha256: "194495f021138033995217767d210e4d0078914fbc6df7a223803ef39e35d2ad",
                 },
         ],
         entries: &[
@@ -3012,12 +3012,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "0ebc66452c1cda55af7577a4cfc93958cbbd05e0ada318829c15771866e5d7c2",
+        sha256: "056c82fe20fbaa342ffe638188433b85ff428c14a45f6e580d27481066bc9f19",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a175b43eed5c2337249f5d0eeafa46c67cf0ca6e804e3456840f2b76ef52c390",
+                sha256: "8cca8dc68d5a3969b0f70e2b2f3ea5f136082ef25e88bc01f8314731335c0861",
                 },
         ],
         entries: &[
@@ -3030,12 +3030,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "af9599c8878220dda4e3c68e58f213bbb1d3518c7b32cedde3b55c4f297b29b5",
+        sha256: "30721bab3a327291d93d074b1ce20834675748440696b13fad83f8cc8013dfce",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e03527a35b1e7a7183076d934661f4e1acfa67349e72c8974ecbc2237a5074a3",
+                sha256: "873761bcca1974e4bd485416d2bbe78c0394499e5d5ae5db8ce15bd8f6d3dc25",
                 },
         ],
         entries: &[
@@ -3048,12 +3048,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "d34bf6db1a26cd1c755aaee27435d41502a8cf8adbbcf6cc3f287583aa27f863",
+        sha256: "87ae0bcc5f4f16dc33582b6854f87a432a40289cd60cc3213d8b712226a196ad",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "cecc82b7d88cbecc891c68f05617ff3dfa1e902d2e3058af2a419162bcd0aa88",
+                sha256: "9c89ea126aede43bec3981dbd59036ccb3e9a61ea6a1250b6f1050a3ea7b2d10",
                 },
         ],
         entries: &[
@@ -3065,12 +3065,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "80d772ea07b76b1b399513c6fbdc92a657e9ca6ba97136ab973dbaa987fb2bcb",
+        sha256: "1df3b074ee91fbe10878ed0257c9b2982c0725e88ab452c8e47bbde66b23d9db",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "76631debb9ef7c451b19dc2beb042c527109095574b8eca49d78d96ead164544",
+                sha256: "ffb697a3b0d0493b8ca25a25a97a06247e9902d0a2a5bccde5c536535b833a9c",
                 },
         ],
         entries: &[
@@ -3082,12 +3082,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "63e3baee3d84520d1791a4611bf827a55aaee0c70f8e08db0199b1f28aaf73ef",
+        sha256: "d852b6bc1be419b79fca90047068959bab364992d00f1f4416c18c6e7d784158",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "aa26556139295d6466ebd9e6c729044c1457601bed948d3c3b2d15dec924958d",
+                sha256: "eb5755b81385cc2bc41754a9ced4beb2403923ef6c6525e65c443212db1b68f0",
                 },
         ],
         entries: &[
@@ -3099,12 +3099,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "94b4965c472f22d00c89ffdf1eb9359a964ad8832a4b41a69b7e0a3c21234858",
+        sha256: "508063d1fdbc9f6ab77d53ee1a7376339b530678e1abe89b2899bdda5b8f391f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fc1119932162574e6f1716d9cb4322dff56f63547feab01704108f97d13a6e77",
+                sha256: "9be8c34320506fec3d810e98892ade02c38f6325bce2cef4cf8d66621596b084",
                 },
         ],
         entries: &[
@@ -3116,12 +3116,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "dbe4b130cc644410bb2ef2d6ba592dda02c50efa25ff8216be06c70666d23e0b",
+        sha256: "a337c014ef6d033c2cb997c09c04ec6fa3e0d1f7f5ec0417e55204956bd990d9",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "eed2ec28fdd93c70bfa5cbddb53ccf6b0476d83dce3098aa19e7bb9a6d93bd97",
+                sha256: "029b98a71fc15888aaf5c60d2137b71f21ae4a66d2eca745afd8049dae3f2e71",
                 },
         ],
         entries: &[
@@ -3133,12 +3133,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "35145562a4be4e4e979c94e61f20551a5fe8d2bb6c46702413496f3c8f517f0b",
+        sha256: "3b4ceae60d7669e6f8fc6d013fda357e291c7698cb63ec8418c1117c49bbbef6",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "edf226ea0ecaa12fa8adc44db9ecd9b71a4654fa15532a223fb104a50996fb97",
+                sha256: "7fc19316f607643366922d14d3ee3cd3ae9d91113c53d8ec8b014c8373983823",
                 },
         ],
         entries: &[
@@ -3151,12 +3151,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d5fc03dbc152034f65c452fc3054074ad2abc7667c47fc72f562bf98b3b00221",
+        sha256: "cf7becbf178750c9854c25029f4592177edb99115d75820228b28ff20dbfbcd2",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c9b66b11ff1d60d3a1e94e845f7a9b21a6afacabfd25fcc257ed0b36dff10c92",
+                sha256: "487b20285b67b4bb5add876a857a082dbe93fe40676127fb7d9d058f5839c543",
                 },
         ],
         entries: &[
@@ -3169,12 +3169,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "d41a523366a16baf83e777ba72a50299cb913c02e66552d32f418a95c3584aae",
+        sha256: "f664c2b93899332178f53474520fab6b1c7288ff166277bd3b33f2e20faa3368",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8e95727c0cd22bcb76c08c48fc70a56a8a8c467bc86a38ee6633ab52fa33766b",
+                sha256: "2ca359204682cec910341528e702f1abda50fb0346fc5794dcaeda4cfd23da91",
                 },
         ],
         entries: &[
@@ -3186,12 +3186,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "ed5c04f600cafe075bfc527acc96211b537761c62c58afc7dc0b3ff3aa4f072c",
+        sha256: "98a71a0fbca059283bd05acd53031b85c26b0363cd9d27bcfaefbc5e0d1e301f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d8fc92c20b9984342dc2f687742d7042bf7cf88cb5b1a29dc31d65e7a652b751",
+                sha256: "ee63507d78977931b4cb639f00f65dac6831db41a7a209429202ec5e9b896c9c",
                 },
         ],
         entries: &[
@@ -3203,12 +3203,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "8dd3f02e3d43e4d22227bd7ec7fcc07a215b278b3549294f9a911abafc636e58",
+        sha256: "28eb8ef8243b3c5762ef4252a510541438ee4ad7672c506fca2808d342607fad",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "75935a73b6b91ba0f1a4ac14225f2860a6ffbe060e80722c6513c14847cb921a",
+                sha256: "85b201effa4a21539bf6f0325859d1ffe0b6890410d99f632502a3667c582230",
                 },
         ],
         entries: &[
@@ -3220,12 +3220,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "bfaac370c6ece4fd9affe023e9435fb743c1492b1fd3191ca0c5172340f64c1f",
+        sha256: "c44a975a8c850c16cbd8b8db9dbaa760923ba55fc4f6a193d18a5cc209a77eb9",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2733dcaecb2aa96ec601a410b956f738df02a7eed9b1bff4fcd5091c01d0722a",
+                sha256: "563046d1e7c937bfa3133920ebac20d51ca629c112a99f97050cc3743a8bd0f9",
                 },
         ],
         entries: &[
@@ -3238,12 +3238,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "d6fb6ab404ae65ec8d65b5606eeccaf822c86428fafcbf759d8488a324bc8aeb",
+        sha256: "0714b8f76ce6d4addac4347670e03d54ca5142e4af19c6c3492af89f7a6b1240",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "fa5d71396df85699fe6b4262eb0b54cdde477e942065b2a04534de68671e14b6",
+                sha256: "588dff2fe03a87fbc7ead21802ff1a2b0e7fb2f856775b97274f85bcf666e2a0",
                 },
         ],
         entries: &[
@@ -3256,12 +3256,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "d072b1930e58f32844cd5b2afb7e56561a5e2e4de2b5bc5404ebc6a1ff437374",
+        sha256: "fe31b38ab9eba89006d4a6de86460e643e241d9c4e993167a0004590490d3b1a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "44ce5e43814afbce842d1dd2a5d6b52a8301eeded1ff59538a4dbc9ba9fd97af",
+                sha256: "c462256123a78eb72ba300453d0b6e799b443b957e316b6c30acaccdd7171c19",
                 },
         ],
         entries: &[
@@ -3273,12 +3273,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "b62bc4c78be21796d9bf7cef7b5b48ffea1b57528342fc677b38d92b25d6cd91",
+        sha256: "538b39054a61a34f0c836020649d07039e912fc2285c1fe0bb18a4fd975af4f8",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "780e7d46a2e44c1b0948306ada84b52eb6525fb83093c936f09e491f9178544f",
+                sha256: "76f11ec65b9b487ffe4bd084c0b3c7c96b62a21ddb6b6c4074f64f1630501d46",
                 },
         ],
         entries: &[
@@ -3290,12 +3290,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "2980955ec543e0452dc88afffecf3a029a60e811688d3b2b06b3b80d754bf102",
+        sha256: "a0959d02dbe1c15b626e2ddfc181fd059bb6cd022e8a48de324ff8b9572de930",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d39c27638747b6376529197ba1c7243d3158fd7c3c30a35c39ed089274b9dcac",
+                sha256: "9ddf630e860573e7d49792b2c17de3d5f7a1a0eadedbc68166e7aadbc8fb2fd9",
                 },
         ],
         entries: &[
@@ -3307,12 +3307,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "9aa2ab177ecc9e46f08ac246a879ace50ac52cc008df4138de610c49a959c222",
+        sha256: "6c59670eb0740822c048665cd1e5ca86e24dac219a09b6ea8f39cde9f55ae3e6",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "efe32a4051fbf5c21cb075f15de02245e2e29458f1cbda759f72394ffea9ab35",
+                sha256: "0b21e00064d0d90f2b153764e7cc4c9f9a366bf0f1a9f85b94a3d3ee2fce88ed",
                 },
         ],
         entries: &[
@@ -3324,12 +3324,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "993ccec6525828ce570808cf72d0a2c9d336be840fab211a8748d1609f124121",
+        sha256: "26f238696d35c972c7e6876f17746a8524d8528ede1548803dd12bd7bcdc01ee",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0aa1ff062fd72d40b985e910a34c32f8697537ef3447620469c194d3e7f3b6b9",
+                sha256: "597a75e2c8e1b984f7c58a4741150b90e8cff7edf81606cdbaed7aa9e40fe560",
                 },
         ],
         entries: &[
@@ -3341,12 +3341,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "5ea23b2f21f4272d4636eb61463163db322836b99ab378ca9b7c51691a0a752f",
+        sha256: "751fd9020be6c20c9afb913ce88cd7dd761c7c5cce653596508b1f4936500acf",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "1c89803a3abbe0a5b89ace75880e46042009f79509a1b4b8b5d25edeaff5e715",
+                sha256: "5c6309013094a348d8863dcc7a1dcb98abf8f1c56e4933574a8f0c9028ae092f",
                 },
         ],
         entries: &[
@@ -3358,12 +3358,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "819ae129ead5e541d8cadffce0a6e7ce85090ab84aa9cfc214f1fd6419cc1ec7",
+        sha256: "309244cbf369b2d67ec5a3b75589528b687b2cdbaa3ac00ec281a288956c3efa",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "e0379788f859a7d3cf67b53804a4f40d1e486f520dd63d21c03503228549fa6f",
+                sha256: "b9dcdacba82a684bda0f17de42462dabc915c204dac074d0f55002e9eab28f82",
                 },
         ],
         entries: &[
@@ -3375,12 +3375,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "aae4d8773f2e434adb7b42d2c2b608cd4573736a5f1a0687b62faf114ce59925",
+        sha256: "87431b24c36962ef598b643583b2be797f2d7e1419024ae54aeab2968d0d2b47",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "4e4bc5fb90537c9493f13ef1e7529d5002996298bfa3a0f5dab40f7ba9e9dbd4",
+                sha256: "a4b3bdb6f6f045918b6e499fa9a8a5da7c05bec191d4bc13160d91a729ca60d5",
                 },
         ],
         entries: &[
@@ -3392,12 +3392,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "4e48e30fc1f71c4ad51d6fb3b563a347e3b98687a8a82c13112fd7cdab2f881c",
+        sha256: "adaee85c849d4d2d797cbff934bbdb19719d7f3373424e817247eba8c233f147",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "fe43541a2e707d238e90fa9ca78ce2cbaf3f516ee5829add0496b01c68e6ef63",
+                sha256: "d7e1c1ae7d4166531e0ad5283be30d605698e5991e43f58d162b39a445dabf88",
                 },
         ],
         entries: &[
@@ -3409,12 +3409,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "94f78d299be7361d6e1dbc33db2ceab91d3f565da9a671edbc0bdb2188f0ff93",
+        sha256: "eb58628e406bd0e0d565a321a10ae730e07726ada70596755b5c97ec8018099a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "0f006c171bd47b4c6a9791040c52419ac25854f5eee19dbb72c2546a257cc9ff",
+                sha256: "0f192230d66328240cbc8c44f0076e3234878fa75cc3c84bd74dcd9b7c62e9dc",
                 },
         ],
         entries: &[
@@ -3426,12 +3426,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "e1ad7efbb4dcaaef8693c4ec7a2d1267b6f56e84bc74cbcbfa1fca91c8b03e54",
+        sha256: "fa0f5bcfc4fb04bc5bab0bf60cf56a31be0fe6a765a5b6d8b42e279e739c1c56",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "f503d9594af00ba38d573d4bd2e363462b6f5273297e10dedbeb5798b1bbdee9",
+                sha256: "d11f89c34f5a4b50fb0bcbe9cc890dff491a2353c3c15452fca3c71c2692470f",
                 },
         ],
         entries: &[
@@ -3443,12 +3443,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "ada6503d9fc40b218383ca03971da3fabbe14fd774175754f4e13077e5313d4d",
+        sha256: "d880452a8cec852a4123fcbef69601042e4f09d22f411829c6a1ee67d876845b",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "416b2e14b28a8edd1c518bb220e8670273f9cd654dffd11648eb24054fcff7eb",
+                sha256: "d5c26730092387be307523a98ef04a681cf56817c736ce321a07a7d0c3cdd4d0",
                 },
         ],
         entries: &[
@@ -3460,12 +3460,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "ffd2b358219df81ec0dc4c18dbf7b2d3f0f32f3ffc4a23f75faf474f3d166f79",
+        sha256: "fb051f897427a782696635908f9ba49df1d847f730c5e84d062f135303762caa",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "00259677a9b3572e52822b935331bef77d985605fc3a2e8f221c9efd79edb6b1",
+                sha256: "30cffdb1c2bc6b5b125e0f6ac447127b337e44b1c7c7d75b7e3406aa196d8bab",
                 },
         ],
         entries: &[
@@ -3478,12 +3478,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "79c209a5db433898fc1eea1d03e5945df5eedb21e8296d24bcaba0f9ff3aee84",
+        sha256: "fc4b7d9feecc1a771b1406e39c9e448a767c61e30ebdd590be235a53a9382f8c",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "3a778d84e68c5685443f57b48a77e9b5d6dcb940f9f59786138556f667f68c2e",
+                sha256: "163c98468f731a9a51380f29d55d41a1f3943f22bdb76610e4968bc561df1d32",
                 },
         ],
         entries: &[
@@ -3496,12 +3496,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "a685f3fa641967d80229e0ce3f8a338e5249915d64f2ffdcb245e087c246b680",
+        sha256: "260291113d30fbc44b3b3cded7c84e2934c380a029294d2b3b07a39c3aea370b",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "868cb3bd21caeb6792450a2b8b7bac5af277d4117eca4e2fb1f17fe134d2a8b3",
+                sha256: "8284cd2475dd8c600e8943e2b5e03f2cfd0d6da32786bd5ff3a15840e519d566",
                 },
         ],
         entries: &[
@@ -3514,12 +3514,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "2b318871d81486d367186b6013121c4d0a0865d22b1d7410ee323f67864e0bce",
+        sha256: "0c5414ce53d58959d2d71ad246f1ea7d01b5c439d18f9863eb2c70f27b3f1a65",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9fcdb6e3277dce3796f7b430844c58e37d716a380ceceb2575f1c3afaf42767a",
+                sha256: "4a57737b3bad9539d6b1420f0d1a0b56906ec9be811fb3367d06b651e248806f",
                 },
         ],
         entries: &[
@@ -3532,12 +3532,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "190accb597a4f010327acc69dc88465594afd0d1da85eef2b2a3d14611292e0a",
+        sha256: "5a1021a0b7a5e880e6047c5735a64ecd3e4b849dbfe8e2cef47d897f48167caf",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6f63291cebff285e21bb506e8823c1a24496a08bdc29a1580f6d009048362891",
+                sha256: "02691e8b17f08400ab93d24f4c1487b200113e019bc841d8b96b3b89e0ebd03a",
                 },
         ],
         entries: &[
@@ -3549,12 +3549,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "1977c96db6d2ce58cb5632170f4c3857be4655c8748451a4e5d3c2648b209049",
+        sha256: "88fcbb0f1887c282ef30e86faceb0c17b85442666a6aeefc0f8c80723ac637ba",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2d2912b53c746a253d90e81a6029586c1eab162b229be1b320fd9fb612e88a2e",
+                sha256: "016ba2e11f9dab665778d0283ad615a4e2f687263886a1f4ab7f3e0cba9895cd",
                 },
         ],
         entries: &[
@@ -3566,12 +3566,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "4217f289b1ffd5fbefbdec3af989308553335b385eac76cbe1bca91962d4f563",
+        sha256: "e7e28fecbf54471bc35a58df0ce89a4f20f2c120746454ca0d62679c5e62ff24",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ffafdc00fdc9744ee80c19b19871e5e0df1adb25eb8bdc0828d782046152d3f8",
+                sha256: "8b26cd02a79b217facd587180ecc4966a3b201a8afa473836235bda3956c809b",
                 },
         ],
         entries: &[
@@ -3583,12 +3583,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "d8f63bca7c5670a9ec412e6176932b9be95970f589a6a596f11930a4003b77a5",
+        sha256: "5e0e4424c2a3150903e56e22bb51626a5e8d27c052d5dcfa0f6f2f58337e3f7a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6a37aae4c6431b70f967291c22db56975abd8c322eaad88d7b4483ff57ed6e67",
+                sha256: "beb0213f01c5de606539187803781a5e81b771644643114eeaba6f2bf0eed28a",
                 },
         ],
         entries: &[
@@ -3601,12 +3601,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "656b3791e06d8670867457143f51681dce0a17365ec9c35b55c685acdc6d4ef5",
+        sha256: "c2a087ad9dd7308b8118ff706b87fbdb81fdccc2e597a9909d3075f93f5cc793",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "4d6f9fc79911c9387e0b286e1ab8288422b4042dec3d99fca541f9bb026b3698",
+                sha256: "296a134d0450c77274d7aafe19f5f095f8006d3c062b1e545cb89f7ff1d019e3",
                 },
         ],
         entries: &[
@@ -3619,12 +3619,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "1dbdc8c64d7ebe28ee911b974a331adeecc4a8132d8c9c41f980781e375db105",
+        sha256: "76d966a59dc205ea1a38ab5a23f973204fb96f452a4a2c6f93669c9f14a346b2",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "106d1423b8c2cbd25783733bcad379e7d923f1c65762e451b13169829a191c66",
+                sha256: "4dd1a89c582c159b0ca29e362f9b56a27e43380e5d0e242c8b97d39c94755944",
                 },
         ],
         entries: &[
@@ -3636,12 +3636,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "247404093f3518d3cb5904f49a68d22a6d3e616d2ef6698c29bfb23a5888d61d",
+        sha256: "71bf391cfc92fb2cf59ecc758caa598261647392678e10296af0cd0dafde1de1",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "69401f4bf20de8f5c9e1adcd7845bff5de86b90cba0f6201a44c67c92dc9117b",
+                sha256: "2aaec9da4d2a5ba800c428365c5c5275ea9172f6ed5291dd0c723972e643af22",
                 },
         ],
         entries: &[
@@ -3653,12 +3653,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "e3dda3bdc1ece14ca8f47c0f875228cb417da6d1edb47d3ba1d4229844ea577c",
+        sha256: "001981cdf010c7bf377d82e533e962eeda4311014debc60f0cb7384790d3ce05",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "72fb3fd21512a821b759003bbf714432e45aaef60ba7a49faa5e4381e4da99b5",
+                sha256: "87544eba210103254537666f4df8b02d38e81d1bcf200483e30eb818340363db",
                 },
         ],
         entries: &[
@@ -3670,12 +3670,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "e0dd31ddf978660ad188ddbc3b034c7ba797d9b1c87cd9a41ce2932486285ec9",
+        sha256: "12fae8258c5358ffd2a0e80eb1a439355b6425a258607c51ea619eeb0d96d21a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "6f520df404c5efa5e46926aab58f8fb2137de312a3c26a01bb9a9c953b0352bd",
+                sha256: "239d675aa4dcc97af5bc4b0ab85fdc489728d749fa6588ed2cf3fc426ac45107",
                 },
         ],
         entries: &[
@@ -3687,12 +3687,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "b10305dbd4503cad90ee6ab2e1f2880f4b8a456d49287ea67a645053d04d6629",
+        sha256: "4e6c7208022ce752d6f54d5c3e177fd8ff57ff1d3b2f68ebdd08203e807d5529",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "4788104cdd1eeedfa5bdca77a779418784d2e8eb6971b2e5c06463b7e5d3371e",
+                sha256: "28000369d77103425f66f5b338a81a29ad38bf67e4c338fab266f0bdb71556b5",
                 },
         ],
         entries: &[
@@ -3704,12 +3704,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "fad045ac6786e488df0a2b09c5f7d24e41b5991450d36ffa7a20753e1b79f388",
+        sha256: "3101950b98546ee6f39d3abaee892195d7e417a785edd3786b155f3a8f9e94d6",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "7173784a451e1c606b8f81963589eab23f0f47083eecd9964a74e070f576752e",
+                sha256: "3bc0e7383a6a2eac26a18446175e6df4e5e239f4c5ce1a0e048f3546eb888ec3",
                 },
         ],
         entries: &[
@@ -3721,12 +3721,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "0a0f1e0d6846485d0007ff56d2f0363d999411da8ea31fda346bbdff1f771fc1",
+        sha256: "2ae7186b5e65a64713b8ea5bb49b0b021b587c6c87e8bc11462b1922aac0f799",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "44a52e19130a378cbb0d775f7472d24f7231b54be8b52d3d9eac69784523ffe3",
+                sha256: "9ba88e4d6c3653bd3a8970524a9e4ce202bd4ac8e7ad396a04b7ef8e7530466a",
                 },
         ],
         entries: &[
@@ -3738,12 +3738,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "0c7e70f3a7c83fce744dcdd4683c2df3442ddd779e2c9ce6e3a248fd5c3410f6",
+        sha256: "b1a5bd0c662ca48cf895b0b45c605ae300b16b20895238c98af11a051d06a6cb",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "1c39ae94861af6e9b958973875961a9cc9611f16ed5c44f6b9ece2d884fc9a36",
+                sha256: "1f875ce6163aa588d11c348a5ea86ac8efc9f4b11dae359c8eef3ae6accd0c7a",
                 },
         ],
         entries: &[
@@ -3755,12 +3755,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "78bc757664fd15429a71afe047472454e9b3208dcf340f6a98f1cd1ddf2286b9",
+        sha256: "0c2a5881297d58419932ee0f0755f750986bc9e28e663219598330329a4a218f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a571f1b18b229b9d466548477c1f2014f86e1a0b925fe7d2d338c84c950ff05e",
+                sha256: "c501f43d81fa6c86e40878877540232081a9e64147e4ae78e6dc6b0df8a5b709",
                 },
         ],
         entries: &[
@@ -3772,12 +3772,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "89043e670ccb85ccd28838581294bf255916e6573de34af6cd1ecdee2b05ceb6",
+        sha256: "c6312f37db904350878b32df4c5567b80f5d19c7061e18dbdb2ecf854b451e60",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "69d7456cc9976f03ef6db230263c0dae33fc3d494a67644525b19e0c462da59c",
+                sha256: "9f848bc620fcd737362567f748bda6b63b67a777da7a09f3ef6f9400605fcb27",
                 },
         ],
         entries: &[
@@ -3789,12 +3789,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "ff51c76e69b62ff0dc1964493875f000ac66fc099a4e517866b49d0b2dd07d34",
+        sha256: "f86a3df939c156419fce6058f003cd7da3da0ce48d4d626b91964c1cd68438f3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e2e8d6d16b887016283eb2e6799b7fc90de5fd48be4814169cbe8771b73a0fbd",
+                sha256: "01336d15dd62a25425f52be32b39ffe08f08f7dc965c08b6e69a9741b66412de",
                 },
         ],
         entries: &[
@@ -3806,12 +3806,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "f91ceb46deffe5ff785600c174ef9d3ba92071a315c4d495fa3d6402afa6a8b0",
+        sha256: "ee30cf87349c938e948d63113306d40cf6da286e10cc868ccf047ec69d8c42ff",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ecdafe5abb44db69edad050aceb71320b05eb3f96e426da3915047f9b5df71f1",
+                sha256: "1eba61adaf2b89c99d0238cccd92e543d27bb0739f950fc10416586f282dc8d7",
                 },
         ],
         entries: &[
@@ -3824,12 +3824,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d46f7ed53199e83e07ad9d82b79e0bb99c71c7507aa9dfeb193c3558aa9e41ae",
+        sha256: "30d862ea6b5fbf82c1c037a5cf887e4031edd27386f49b7a823675ea2167e6ae",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "918d0116527417f5653f55016260541f7d19e2d82c2ca24519b36873a3b00ad8",
+                sha256: "9008d56ba02baab5aa18c567f9199331f07122339f24515619145a5ea074bb7d",
                 },
         ],
         entries: &[
@@ -3842,12 +3842,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "6454ddc6415d9642af4bab912c08f2afe7eaaf9704221953e16e4e731314aa9b",
+        sha256: "fb49a740398674da3ba7ffd6b6a07ac35193a1f832550c9cdb9214dc8038d238",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "7fe5e3a0d5533075b550c8e430263f47470428687f2031f040738fcdf47a5482",
+                sha256: "e4ed4e74662bc142b10cab8af70408fb5f0dbeae3c99f8b0497025df605a129f",
                 },
         ],
         entries: &[
@@ -3859,12 +3859,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "5ba219c4c7f40e52b6598d1b347c259149114fe2c4897397204e623021d42593",
+        sha256: "7127e154f9d45c37ed3dcf8830f2da1eddd3724ab97a5a6ee3dc672eafc7d0c9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "36220f229313eb1f022f06a6afbeb43c76e8a2b56bdce9f99ab06762f2bce211",
+                sha256: "e38604502f987af8636f7ab4101732bb9e4117aae7d09b378a9d87e1daddc714",
                 },
         ],
         entries: &[
@@ -3876,12 +3876,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "fc85fdf58e3d4b59b168a2f386daa3985bbff1c99df6f544064fb108af4595d3",
+        sha256: "e1b5a3e2f27d5b08a8641477402311afb05ca667b0b7ae17b102e1c7916ee131",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9fce4015292ee2e9b38f4bb450fe8c551676396c8475421aa1c85c507d496e12",
+                sha256: "77bb8f8e39e10e64f3f791480077265190c2b34e1234cd47ed6029a2f986afd8",
                 },
         ],
         entries: &[
@@ -3893,12 +3893,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "74c180df0f9cb0d4cdb04649578536a0b7e6c221ed2edc931c8483a290e1a57f",
+        sha256: "f0e97093134314453ee8791113db87fd0d982f984abd754d3395161cd463a1d9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f08808a85e2c5828127b98da89207152bdadb23c1759bf29a01576e54920c294",
+                sha256: "82dc6a654ece39c0677979196091eec071ba7f728b21667ea9196b1c9a9e9422",
                 },
         ],
         entries: &[
@@ -3911,12 +3911,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "aa02dfb464cca84cd6d5248dd65879514296ce2953428228986b34ca8812a3da",
+        sha256: "96890c9d4e6d7d772915ee89d6917b3c8b6fc2a34d3a8d2f30e1c8c8552f1192",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a46ea13f074ac7f30f56bd27daf61cd8b081b896202f076957585128bd67e634",
+                sha256: "152e723122d5531721945ce0910e7cd800f155f3e0152a944b481fde9980146c",
                 },
         ],
         entries: &[
@@ -3929,12 +3929,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "b4e9b23b9bdff460ce6bba22fe65ec3d38989dd3ac20f285cb33c84ca011b16d",
+        sha256: "5bce24098c41ece97c5370676fe22095928a87222b33f21fa28f542aa59b6678",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b4a1f207e7db864f3351d07f2b170d3bd8d93f1a502bd992dc49b39bfc517f77",
+                sha256: "2a89c58ad6958f8a878a91c6e2de3e5ee192162dc49b5f96c738980382007e54",
                 },
         ],
         entries: &[
@@ -3946,12 +3946,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "e4c42ebb073b6a2e2af9ee5fc698027fe57ed323fdbd4e4fbe3ae3466553d2d9",
+        sha256: "0c275f901c46408449d34e94f14daf030404cdb29ce5d3da2d31015e96f3be5b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "00730320e957dd52a5d75e3a3a57c5e0c398df213de7dccc9f61af255984ec32",
+                sha256: "38ea78bac6aea7c591f1d50357f0c03bcda51c7bc2d602dacfc33eff1457bdcf",
                 },
         ],
         entries: &[
@@ -3963,12 +3963,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "9b7839458c4ca7fb76a77c0998522397dc8b6d65d244d0020e1e05722e06aa1e",
+        sha256: "79a5b79f388e6f5dcf23991de8ba2da270f4e04910f9cfd63cc5bd4a98021610",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4a2d08ad34871253f5e2518e280cbba6ae74123f7d535cec00071dcddbf7c639",
+                sha256: "38f6418c15fc0f6ef42b4581621bae4c907c62d11cf2f1c15322c43c72aa077d",
                 },
         ],
         entries: &[
@@ -3980,12 +3980,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "bf45d79a49728b5f529755c198338b248cc51027c053300796314b91ec4e9460",
+        sha256: "8636cba69f49c702923a52ae14013e9b9feed0f891b20700259d516622e46ef4",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "26bf0ce5e23aff131e325f79444bd6f306eef111585875da4098e6addea5dcd4",
+                sha256: "5afc73b651d34e4ea623f4dcc25830351ae099dc5e7353bd17ee9f5cf5bade1e",
                 },
         ],
         entries: &[
@@ -3997,12 +3997,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "82dbf19bcbe07d803c96619ca1fab23aecf686010aa8bcc85fa827c5146a1082",
+        sha256: "d6af2c2993db90552104f73b4ad3fbcd3e328e22c7ae138c3183a8b411eeaa67",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "036e0d4b793766e0a73de94501dba4988ce7992626b8d8692dc07d07d979aafa",
+                sha256: "58674fa7b2c8403e1ff65177cc19b0c1965aac1ef65924ddb890b311d6a5810b",
                 },
         ],
         entries: &[
@@ -4014,12 +4014,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "9f6f21e0aef87ca9568dcdf21d4d23b0694a25429a955c75e4bc987df4002192",
+        sha256: "1ad6337e941485f18b921ce42b4ef6752b9a6463a2599333c58a6d1046c70574",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0a93dc8155fd5efd2a6160464bea226a3c5da08eee2904a67d150a707253ee6a",
+                sha256: "2c6a927b5be87d229c689c87bdaa260ed325b12b6e9b9cadbc4a75526f7fb821",
                 },
         ],
         entries: &[
@@ -4031,12 +4031,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "747ba2b2916a61594785b9835390ba033f441d5e6834d677fea8a7d758dffe6f",
+        sha256: "e8aa0b8a051bd8b90eef960fb8e2618f9e24ee8ba5b43f00e8d2b9a0d905304f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ff8313c82398e6cf48728f2979f898bec7a5c1d704568cf1d31daccf76dad078",
+                sha256: "1c97b857fe2a0f479635e752c0b70a909735a411fb9c49fc200c501b98ffb560",
                 },
         ],
         entries: &[
@@ -4049,12 +4049,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "1f430ec5b60ac0c4f5262cd83647560ed82df06ba3ee1da8cefb5ba28c88f108",
+        sha256: "e04f7fe0067138bfb562ef005e65a766f9e72596c83f3960cb0efd06490ef566",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "354ecbc1660724facd316565a62a51084b99706f719f27f7ea826e118e339922",
+                sha256: "fd1784bfa7c84a9ec860aebf186970211b3909242f29be019b27a7003818331d",
                 },
         ],
         entries: &[
@@ -4067,12 +4067,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "77b2b17e5e060bee605294613a92e47eb723ec4de087c39b4a821d20fee86804",
+        sha256: "68a023af411461b70e5c4641c847f37d9df4e412487e8553766512a34c2f5192",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1266ef27716be44e6432b3f3342224c25b463ceeecd53b54eb3267807494ee85",
+                sha256: "4c57eeb70d63dc7f8ee6d8dd384de4e713d01d6775ac787ba673fecc2cea6558",
                 },
         ],
         entries: &[
@@ -4085,12 +4085,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "76953af78000a4ee4b8c677fdcdbe5b0f781a50e3f608dfa066a923236801d0f",
+        sha256: "9a8cd6e60fe4a61092ab93e854aa520b1cf4e8c9d47e276cc2fc646a65aead58",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "522c84ebac3a37c0f0566f923a272b35df7d2ad94358636f20a80219081ca384",
+                sha256: "7c4a2b14843c2fd38511a7cce5672c5b0cbc7bbb93c37b85280b5e128cfddd88",
                 },
         ],
         entries: &[
@@ -4103,12 +4103,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "204c0bdbff2d7e491172796a98b9d3cb6373e8e542621dd86d149141501d33c0",
+        sha256: "6aa8590cd6efa504be723414b603809ce5578c9aae76292097b540802fd14a15",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "94058fa2e512e580ff2edb12af96419551442c5d6367797bcec1131099f9186d",
+                sha256: "0b1a8bb877a12ed985c6d26f7bb15d4715f5de46bba4fcdc5df335549e32b6b8",
                 },
         ],
         entries: &[
@@ -4120,12 +4120,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "9badb3c6b1e8b714cd1ee99acf070c0cdcad429cad3e3cc9d5a4e5bdbc08c986",
+        sha256: "fa7226a232bf2a1c03e11eedfb750c6942dda2ff27f0f3603ed378746aea17f5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "6fac5a43ce127e3b087fdd7e08af06ccac6ac489fe4efe8a770debaf02f0079a",
+                sha256: "1e60f77f317be934e91371166e2c09f2d034c5bade65748ebf432ab3770e4682",
                 },
         ],
         entries: &[
@@ -4137,12 +4137,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "3f1f869a6ddf4ab1db7d3703231db7eda34885825f670094aeba6e5b527ba8c5",
+        sha256: "4e2b3f0f3bbaed3167d5279cd295dc59fc97f8baba8050b75b047d6c2973a344",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "34b440c5e0ba06f1bf1b36a8e229ab93ef2a98928ace6b4ef3e1ebd8fdecd93a",
+                sha256: "2155a4a08c2f96b420a99e6029b53e57839200c05cc145ad30c4d9949c14e6d8",
                 },
         ],
         entries: &[
@@ -4154,12 +4154,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "25a8b9c82c05f666280b1ee02258dea97291932bcfd22e6faafcefce2b1af57d",
+        sha256: "840befaaddcc1246960e81c83ce349e699e81e7fbdec83dc9e8e9b0a58be49c9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e9d129d7ddaefbf7aa5ba63d6a9718706295e346c25155b6d202713e2b6a1d37",
+                sha256: "79fa299f69f80f24334b07837db3fe7a1ac7025eb253f2e0728f4c56f8a3c558",
                 },
         ],
         entries: &[
@@ -4172,12 +4172,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "cccb516c0ad7d024310778b12870849306c237dbeb5c208d317ca2adff9580d6",
+        sha256: "10aaf3393a7d9a39874ca7c0633c55f7ba5c377318c7a285cad4a7cb18f0f030",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "1080b0d3c5dd7e03dae10dcc79758592ec8196d73a474af70be4d374366b5ee1",
+                sha256: "3cb7c3a1e49fcc8e50e1adc8af340bda49cb808617d54d3ba5eadc74823e6c5c",
                 },
         ],
         entries: &[
@@ -4190,12 +4190,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "a61ea89d10ed835a520e5cfd469d8f76d2f7f6ba4b74dd8f88d0445d216558e0",
+        sha256: "0beb738138bb2a7876b18d28c726d2d70b4af671b2ce9981f116947ac23794d3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "06ce5189d6bfee29e998602a5fd22b2d108e64657488d0c8f7eae6ee588d8c6b",
+                sha256: "9915ea28ad655c59a73bfeb19a313891794704438e22605830d7890456715868",
                 },
         ],
         entries: &[
@@ -4207,12 +4207,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "31318fb0e629a2a1d094237fda7945722f93ecbc29a3e1cf6cede6a0c9bb2eb4",
+        sha256: "9d2385f13f0ba3b5cb96d6e70c8e3ab060f9cb827078a00e041979e1b44633a9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "23a20514c00b5d1ed0bd831ccf84df850915f5b0067254853fa2a06fa4bd28c8",
+                sha256: "bc46e7b07df278fbb470b147bf672b79fc5bcdf6cf8b6bbd365ea1e32a151813",
                 },
         ],
         entries: &[
@@ -4241,12 +4241,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(F32), k: 0 },
-        sha256: "0fcd0dd15edb5a555bfa7c7247f1868208b4899e8f8b4309cf1e963d843deaad",
+        sha256: "32321d419ebe2107900e11d9412e3d48fe7a1441f7a840b177196344efd1e6c8",
         binaries: &[
             EmbeddedBinary {
                 file: "convert_layout_f32.sm_90.cubin",
                 gpu: 90,
-                sha256: "91099652304a2fbd575a83056ce06689b2fac24d59a41157ae89d775341abdef",
+                sha256: "942908325afa300ee2af40017f6c5ec2aaf28f75b83db6a711e28c24ee384e67",
                 },
         ],
         entries: &[
@@ -4258,12 +4258,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(Bf16), k: 0 },
-        sha256: "5bee8d7ef8967ab2e3f0366bfe0eaa4edc7ad6695220d5a471f359d9cd94bd22",
+        sha256: "c53861262408ab16e9f40a7e37c03bbf1cabee9876af6f5e22c50556137d69c7",
         binaries: &[
             EmbeddedBinary {
                 file: "convert_layout_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "9e6418bd70d5d433624417f868515d504baf6b1ce3445269ecc41915a7ccfdbe",
+                sha256: "02888ea5cf0e88c02492884a5629c1e9377b04e98c1a543bdea586e18d45de94",
                 },
         ],
         entries: &[
@@ -4275,12 +4275,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "convert_layout_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ConvertLayout, family: None, layout: None, state: None, io: Some(F16), k: 0 },
-        sha256: "d2d4bf489f49e238cfca42b98cd9e364bb7d124f9eaa39d1294e5a6b4bcd2ad0",
+        sha256: "0616505bfefb3b3110405379834849eaca1c6b02b51f3befef27f0d70249e885",
         binaries: &[
             EmbeddedBinary {
                 file: "convert_layout_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "e52b10f6199c26e7b41c4752abfe37e06a052b1114cb189798ca43817638d49b",
+                sha256: "cbde71a2054da1fb77a2a7c741d0da7b449f30ce8dea4770e44f2f7c5974532f",
                 },
         ],
         entries: &[
@@ -4292,12 +4292,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "unpack_qkvz.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: UnpackQkvz, family: None, layout: None, state: None, io: None, k: 0 },
-        sha256: "eba04f902dacdf74c7faf449842c9984df80b8b7e0ca55ae7c40b6bdfbd53117",
+        sha256: "f83b240f4eb2caba73ebca794aa4da8982be6406754a6ef3eadba12ec555d499",
         binaries: &[
             EmbeddedBinary {
                 file: "unpack_qkvz.sm_90.cubin",
                 gpu: 90,
-                sha256: "ca7bd06d0254ee796869852a112935702f7a89d254c78b29ebb9d5a2c2d819a1",
+                sha256: "8daa1473b5e1630bf09e7b7e8536821d77a8b52f8639545f4c257399fe4aa1d8",
                 },
         ],
         entries: &[

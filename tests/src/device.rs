@@ -160,9 +160,7 @@ impl Gpu {
     }
 
     fn buffer(&self, address: u64) -> Result<(&DeviceBuffer, usize)> {
-        let holds = |b: &&DeviceBuffer| {
-            (b.address()..=b.address() + b.len() as u64).contains(&address) && !b.is_empty()
-        };
+        let holds = |b: &&DeviceBuffer| (b.address()..b.address() + b.len() as u64).contains(&address);
         let buffer = self.buffers.iter().rev().find(holds).context("address of no buffer")?;
         Ok((buffer, (address - buffer.address()) as usize))
     }
