@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gdn.h"
+#include "gdn_kernels.h"
 
 #define MODULE "decode_f32_f32_k128"
 enum { N = 2, H = 1, HV = 2, K = 128, V = 128, SLOTS = 3, WARPS = 4 };
@@ -161,7 +161,7 @@ int main(int argc, char **argv) {
   check(cuda.set_current(context), "cuCtxSetCurrent");
 
   Kernel kernel = choose(manifest, major, minor);
-  if (kernel.params_size != sizeof(GdnDecodeParams)) fail("gdn.h", "it is not the one beside this manifest");
+  if (kernel.params_size != sizeof(GdnDecodeParams)) fail("gdn_kernels.h", "it is not the one beside this manifest");
   const char *loaded = kernel.binary;
   /* A driver older than the machine code refuses it, and compiles the PTX instead. */
   if (!*kernel.binary || cuda.load(&module, read_file(argv[1], kernel.binary)) != 0) {

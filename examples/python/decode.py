@@ -5,7 +5,7 @@
   python3 examples/decode.py                 in the folder that `cargo xtask dist` lays out
 
 The manifest says which file, entry and geometry there are. Machine code for this GPU is taken where there is some, else
-PTX, which the driver compiles. The struct below is gdn.h's GdnDecodeParams. With PyTorch, `tensor.data_ptr()` and
+PTX, which the driver compiles. The struct below is gdn_kernels.h's GdnDecodeParams. With PyTorch, `tensor.data_ptr()` and
 `torch.cuda.current_stream().cuda_stream` take the place of upload() and 0.
 """
 import ctypes as C

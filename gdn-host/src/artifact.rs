@@ -3,7 +3,7 @@
 //!
 //! The files, their manifest and the table of modules are written by `cargo xtask build-kernels`; users need no kernel
 //! toolchain. Those that the features of this crate choose are embedded, compressed. Other hosts load the same files:
-//! `ptx/manifest.json` says what is in them, and `ptx/gdn.h` what their arguments look like.
+//! `ptx/manifest.json` says what is in them, and `ptx/gdn_kernels.h` what their arguments look like.
 
 use crate::key::{ModuleKey, OpKind};
 use crate::table;

@@ -9,14 +9,14 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Lay out PTX, machine code, manifest, gdn.h and examples in dist/gdn-VERSION, with checksums
+/// Lay out PTX, machine code, manifest, gdn_kernels.h and examples in dist/gdn-VERSION, with checksums
 #[derive(ClapArgs)]
 pub struct Args {}
 
 /// Files besides PTX and binaries, from the repository's root, and where they go.
 const FILES: [(&str, &str); 8] = [
     ("gdn-host/ptx/manifest.json", "manifest.json"),
-    ("gdn-host/ptx/gdn.h", "gdn.h"),
+    ("gdn-host/ptx/gdn_kernels.h", "gdn_kernels.h"),
     ("examples/c/decode.c", "examples/decode.c"),
     ("examples/python/decode.py", "examples/decode.py"),
     ("docs/HOSTS.md", "HOSTS.md"),

@@ -72,10 +72,10 @@ fn pieces(root: &Path) -> Vec<Piece> {
         piece(
             "gcc",
             version_line("gcc"),
-            "no Rust program links, this one included; gdn.h is not tried as C",
+            "no Rust program links, this one included; gdn_kernels.h is not tried as C",
             "apt install gcc (or another C compiler as cc)",
         ),
-        piece("g++", version_line("g++"), "gdn.h is not tried as C++", "apt install g++"),
+        piece("g++", version_line("g++"), "gdn_kernels.h is not tried as C++", "apt install g++"),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! Parameter structs and enumerations that the kernels share with every host.
 //!
 //! Each kernel takes exactly one argument: a `#[repr(C)]` struct by value. `xtask build-kernels` turns the files
-//! of this folder into `gdn.h`, so that C, C++ and Python hosts fill the same bytes; sizes and offsets are
+//! of this folder into `gdn_kernels.h`, so that C, C++ and Python hosts fill the same bytes; sizes and offsets are
 //! asserted at the end of each file. Here stands what all of them use: the types of elements and the options of
 //! a launch.
 //!

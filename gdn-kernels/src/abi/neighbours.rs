@@ -129,7 +129,7 @@ pub struct GatedRmsNormParams {
     pub flags: u32,
 }
 
-// Every host relies on these numbers; `gdn.h` repeats them as static assertions.
+// Every host relies on these numbers; `gdn_kernels.h` repeats them as static assertions.
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<Conv1dParams>() == 248);

@@ -114,7 +114,7 @@ pub struct Layer {
     pub eps: f32,
 }
 
-// Every host relies on these numbers; `gdn.h` repeats them as static assertions.
+// Every host relies on these numbers; `gdn_kernels.h` repeats them as static assertions.
 const _: () = {
     use core::mem::size_of;
     assert!(size_of::<Inputs>() == 40);

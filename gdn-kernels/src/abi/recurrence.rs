@@ -119,7 +119,7 @@ pub struct RecurrentParams {
     pub layer: Layer,
 }
 
-// Every host relies on these numbers; `gdn.h` repeats them as static assertions.
+// Every host relies on these numbers; `gdn_kernels.h` repeats them as static assertions.
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<DecodeParams>() == 232);

@@ -61,5 +61,5 @@ impl Table {
     }
 }
 
-// Every host relies on these numbers; `gdn.h` repeats them as static assertions.
+// Every host relies on these numbers; `gdn_kernels.h` repeats them as static assertions.
 const _: () = assert!(core::mem::size_of::<Table>() == 16);

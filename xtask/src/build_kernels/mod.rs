@@ -5,7 +5,7 @@
 //! split     by operation and types                    a module a file, with launch bounds and header
 //! lint      what must and must not be in an entry
 //! assemble  ptxas, for every GPU that runs the module registers, spills, shared memory; machine code
-//! write     *.ptx, *.cubin, manifest.json, modules.rs, gdn.h    or compare with what is committed (`--check`)
+//! write     *.ptx, *.cubin, manifest.json, modules.rs, gdn_kernels.h    or compare with what is committed (`--check`)
 //! ```
 //!
 //! `--seam cuda_std` builds the same kernels over Rust-CUDA's crate, into another folder, and compares.
@@ -49,7 +49,7 @@ use std::{fmt, fs};
 /// Where everything is written, from the repository's root.
 const DIRECTORY: &str = "gdn-host/ptx";
 
-/// Build the PTX, machine code, their manifest and gdn.h from gdn-kernels
+/// Build the PTX, machine code, their manifest and gdn_kernels.h from gdn-kernels
 ///
 /// Writes gdn-host/ptx. Needs a rustc with the source of `core`, and once the network, for the crates that
 /// the standard library pins; `cargo xtask doctor` says what is there.
@@ -426,8 +426,8 @@ mod tests {
         let changes = Changes { written, removed: names(&["b.sm_90.cubin"]) };
         assert_eq!(changes.to_string(), "written: 2 of PTX, manifest.json; removed: 1 of machine code");
         assert_eq!(Changes::default().to_string(), "nothing changed");
-        let changes = Changes { written: names(&["gdn.h"]), removed: Vec::new() };
-        assert_eq!(changes.to_string(), "written: gdn.h; removed: nothing");
+        let changes = Changes { written: names(&["gdn_kernels.h"]), removed: Vec::new() };
+        assert_eq!(changes.to_string(), "written: gdn_kernels.h; removed: nothing");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `gdn.h`: the parameter structs for C and C++, from `gdn-kernels/src/abi/`.
+//! `gdn_kernels.h`: the parameter structs for C and C++, from `gdn-kernels/src/abi/`.
 //!
 //! cbindgen writes the types with their documentation; what it has no word for is added here: static
 //! assertions on every size and offset, and the reciprocal that `head_reciprocal` wants.
@@ -12,7 +12,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Name of the file.
-pub(crate) const FILE_NAME: &str = "gdn.h";
+pub(crate) const FILE_NAME: &str = "gdn_kernels.h";
 
 const SOURCE: &str = "gdn-kernels/src/abi";
 
@@ -75,7 +75,7 @@ fn introduction(abi: &Abi) -> String {
         let _ = write!(text, "\n//{}", abi.in_c(line));
     }
     // Not cbindgen's guard: it would end before the trailer.
-    text + "\n\n#ifndef GDN_H\n#define GDN_H"
+    text + "\n\n#ifndef GDN_KERNELS_H\n#define GDN_KERNELS_H"
 }
 
 fn trailer(abi: &Abi) -> String {
@@ -100,7 +100,7 @@ fn trailer(abi: &Abi) -> String {
             let _ = writeln!(text, "GDN_ASSERT_LAYOUT(offsetof({name}, {field}) == {offset});");
         }
     }
-    text + "#undef GDN_ASSERT_LAYOUT\n\n#endif // GDN_H"
+    text + "#undef GDN_ASSERT_LAYOUT\n\n#endif // GDN_KERNELS_H"
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
     fn names_are_prefixed_and_documented() {
         let text = header();
         for expected in [
-            "#ifndef GDN_H",
+            "#ifndef GDN_KERNELS_H",
             "GDN_DTYPE_BF16 = 1",
             "#define GDN_FLAG_L2NORM (1u << 0)",
             "struct GdnTable slot;",
@@ -133,6 +133,13 @@ mod tests {
             assert!(text.contains(expected), "`{expected}` is missing in\n{text}");
         }
         assert!(!text.contains("[`"), "a link of rustdoc in\n{text}");
+    }
+
+    #[test]
+    fn committed_header_is_the_one_that_the_sources_give() {
+        let folder = crate::tools::workspace_root().unwrap().join("gdn-host/ptx");
+        let committed = std::fs::read_to_string(folder.join(FILE_NAME)).unwrap();
+        assert!(committed == header(), "{FILE_NAME} is of other sources: `cargo xtask build-kernels` writes it");
     }
 
     #[test]
@@ -163,7 +170,7 @@ mod tests {
         let example = crate::tools::workspace_root().unwrap().join("examples/c/decode.c");
         let folder = std::env::temp_dir().join(format!("gdn-header-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("gdn.h"), header()).unwrap();
+        std::fs::write(folder.join(FILE_NAME), header()).unwrap();
         let mut gcc = Command::new("gcc");
         gcc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"])
             .args([&folder, &example]);

@@ -11,8 +11,8 @@
 // With the target sm_90 a launch of `GdnUnpackQkvzParams`, `GdnConv1dParams` or `GdnGatedRmsNormParams` may have programmatic stream
 // serialization: these kernels wait for their predecessor before they read anything. A decode's has a flag of its own.
 
-#ifndef GDN_H
-#define GDN_H
+#ifndef GDN_KERNELS_H
+#define GDN_KERNELS_H
 
 #include <stddef.h>
 #include <stdint.h>
@@ -761,4 +761,4 @@ GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, eps) == 72);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, flags) == 76);
 #undef GDN_ASSERT_LAYOUT
 
-#endif // GDN_H
+#endif // GDN_KERNELS_H
