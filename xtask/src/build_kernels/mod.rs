@@ -264,7 +264,7 @@ fn build(
     let mut binaries = Files::new();
     let assembly = match &ptxas {
         Some(ptxas) => {
-            let (found, unknown) = assemble_all(ptxas, &modules, &staging, &progress)?;
+            let (found, unknown) = assemble_all(ptxas, args.seam, &modules, &staging, &progress)?;
             manifest.record(&ptxas.version, &found);
             // Another version's numbers are no difference.
             if let Some(earlier) = earlier.filter(|m| args.check && m.ptxas != manifest.ptxas) {
@@ -314,9 +314,10 @@ fn stage_and_lint(modules: &[Module], staging: &Path) -> Result<()> {
 }
 
 /// Assembles every module for every GPU that runs it, two at a time. Also names the GPUs that this ptxas
-/// does not know.
+/// does not know. What may be committed has no stack but where it is expected.
 fn assemble_all(
     ptxas: &Ptxas,
+    seam: Seam,
     modules: &[Module],
     staging: &Path,
     progress: &Progress,
@@ -331,6 +332,9 @@ fn assemble_all(
         let assemble = |&(module, gpu): &(&Module, Arch)| {
             let file = module.file_name();
             let (entries, binary) = assemble::assemble(ptxas, module, &staging.join(&file), gpu)?;
+            if seam == Seam::Nvptx {
+                assemble::check_stack(&entries, gpu)?;
+            }
             progress.step();
             let binary = module.arch.gives_binary(gpu, &targets).then_some(binary);
             Ok(Assembled { name: module.group.name.clone(), file, gpu, entries, binary })
