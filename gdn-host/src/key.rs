@@ -5,7 +5,7 @@ use std::fmt;
 pub use gdn_kernels::abi::DType;
 
 /// How many decays a value head has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Family {
     /// One: gated delta net (Qwen3-Next, Qwen3.5).
     #[default]
@@ -19,7 +19,7 @@ impl Family {
 }
 
 /// The layout of a head's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Layout {
     /// `[V, K]`, K contiguous: SGLang, vLLM, FlashInfer.
     #[default]

@@ -92,11 +92,23 @@ impl Document {
         document
     }
 
+    /// Its commands of xtask without the two words in front; `\` at the end of a line joins the next one.
+    fn commands(&self) -> Vec<String> {
+        let joined = self.code.join("\n").replace("\\\n", " ");
+        let commands = joined.lines().filter_map(|line| line.trim().strip_prefix("cargo xtask "));
+        commands.map(|line| line.split(" #").next().unwrap_or(line).trim().to_owned()).collect()
+    }
+
     fn all() -> Vec<Document> {
         let (root, mut paths) = (root(), Vec::new());
         files(&root, "md", &mut paths);
         paths.iter().map(|path| Document::read(&root, path)).collect()
     }
+}
+
+/// The commands of xtask in a document, as typed behind `cargo xtask`.
+pub fn commands(name: &str) -> Vec<String> {
+    Document::read(&root(), &root().join(name)).commands()
 }
 
 /// The fragment by which forges link to a heading.
@@ -148,8 +160,7 @@ fn rust_blocks_of_documents_are_compiled() {
 fn commands_of_documents_are_understood() {
     let (mut seen, mut refused) = (0, Vec::new());
     for document in Document::all() {
-        for line in document.code.iter().filter_map(|line| line.trim().strip_prefix("cargo xtask ")) {
-            let line = line.split(" #").next().unwrap_or(line).trim();
+        for line in document.commands() {
             seen += 1;
             let words = ["xtask"].into_iter().chain(line.split_whitespace());
             let help = [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion];

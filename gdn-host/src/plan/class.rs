@@ -4,7 +4,7 @@ use super::Job;
 use crate::key::{DType, Family, Layout, OpKind};
 
 /// What a call of the recurrence does with a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Work {
     /// One token: read, changed, written.
     Decode,
@@ -27,8 +27,8 @@ impl Work {
     }
 }
 
-/// Calls that want the same tile if they have as many states a multiprocessor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Calls that want the same tile if they have as many states a multiprocessor. Classes are ordered, and written, as in tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Class {
     /// What is done with a state.
     pub work: Work,
@@ -57,7 +57,7 @@ impl Class {
         }
     }
 
-    /// Every class.
+    /// Every class, in order.
     pub fn all() -> impl Iterator<Item = Class> {
         let of_work = |work| Layout::ALL.into_iter().map(move |layout| (work, layout));
         let of_gate = |(work, layout)| Family::ALL.into_iter().map(move |gate| (work, layout, gate));

@@ -36,7 +36,7 @@ fn auto(shape: &HeadShape, batch: u32, state: DType, caps: &Caps) -> Plan {
 fn a_plan_is_printed_with_the_table_that_it_follows() {
     let shape = HeadShape { h: 16, hv: 32, k: 128, v: 128 };
     let plan = auto(&shape, 8, DType::F32, &H100);
-    let text = "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128, tuned for NVIDIA H100";
+    let text = "gdn_decode_f32_bf16_k128_r8 BV 64 grid 64x8x1 block 128, tuned for NVIDIA H100 80GB HBM3";
     assert_eq!(plan.to_string(), text);
 }
 

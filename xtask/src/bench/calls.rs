@@ -16,6 +16,8 @@ use gdn_tests::strided::encode_values;
 struct Memory<'a> {
     gpu: &'a Gpu,
     noise: Noise,
+    /// Normal values. Large inputs repeat them: making new ones takes longer than timing the kernels.
+    normals: Vec<f32>,
     /// The states that calls start from, and the slots of their sequences.
     pools: Vec<Tensor>,
     slots: Option<Table>,
@@ -31,7 +33,9 @@ impl Memory<'_> {
     }
 
     fn normal(&mut self, rows: u64, width: u64, dtype: DType) -> Result<Rows> {
-        let values = self.noise.normals((rows * width) as usize, 1.0);
+        let len = (rows * width) as usize;
+        let start = self.noise.below(self.normals.len());
+        let values: Vec<f32> = self.normals.iter().copied().cycle().skip(start).take(len).collect();
         self.rows(&values, dtype, width)
     }
 
@@ -48,10 +52,9 @@ impl Memory<'_> {
 
     /// `count` tensors of random states: one block of values, copied as often as it takes.
     fn states(&mut self, dtype: DType, bytes: u64, count: usize) -> Result<Vec<Tensor>> {
-        const BLOCK: usize = 4 << 20;
         let bytes = bytes as usize;
-        let values = self.noise.normals(BLOCK.min(bytes) / dtype.size(), 1.0);
-        let block = DeviceBuffer::from_slice(&self.gpu.context, &encode_values(&values, dtype))?;
+        let values = &self.normals[..self.normals.len().min(bytes / dtype.size())];
+        let block = DeviceBuffer::from_slice(&self.gpu.context, &encode_values(values, dtype))?;
         let stream = OwnedStream::new(&self.gpu.context)?;
         let mut tensors = Vec::new();
         for _ in 0..count {
@@ -88,6 +91,9 @@ impl Memory<'_> {
     }
 }
 
+/// Different values that inputs have, of each kind: a megabyte of f32.
+const NORMALS: usize = 1 << 18;
+
 /// Calls of one operation.
 type Calls = Vec<Box<dyn Operation>>;
 
@@ -105,8 +111,9 @@ pub(super) struct Work {
 
 /// A call for each of `launches` sets of states.
 pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<Work> {
-    let mut memory =
-        Memory { gpu, noise: Noise::new(7), pools: Vec::new(), slots: None, buffers: Vec::new() };
+    let mut noise = Noise::new(7);
+    let normals = noise.normals(NORMALS, 1.0);
+    let mut memory = Memory { gpu, noise, normals, pools: Vec::new(), slots: None, buffers: Vec::new() };
     let calls = match spec.op {
         Op::Decode | Op::Verify | Op::Update | Op::KdaDecode | Op::KdaVerify | Op::KdaUpdate => {
             recurrence(&mut memory, spec, launches)?

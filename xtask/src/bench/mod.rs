@@ -22,22 +22,24 @@ mod roofs;
 mod row;
 mod saved;
 mod sweep;
+mod swept;
 mod table;
 
 use crate::other_build::OtherBuild;
 use crate::report::{self, say};
 use anyhow::{Context as _, Result};
-pub use args::{Args, Shapes, parse_spec};
+pub use args::{Args, Shapes};
 use case::Case;
 pub use chained::Producers;
 use gdn_host::driver::Context;
 use gdn_host::{Code, Files, Gdn, Launch, ModuleKey, Tile};
 pub use ops::{Op, Spec};
-pub use row::{Row, Shape};
+pub use row::Row;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
+pub use swept::Swept;
 
 /// An early launch, of the tile that dispatch chooses.
 const EARLY: Launch = Launch { tile: Tile::Auto, early: true };
@@ -87,6 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.json {
         let mut result = json!({
             "device": device,
+            "caps": swept::Card::from(gpu.gdn.caps()),
             "driver": report::driver_version(),
             "date": report::today(),
             "load_ms": gpu.load_ms,

@@ -134,6 +134,11 @@ impl Spec {
         format!("{} {}:{} {layout} {state:4} batch {batch:4}", op.name(), shape.h, shape.hv)
     }
 
+    /// As `--layouts` calls that of the state.
+    pub fn layout_name(&self) -> &'static str {
+        layout_name(self.layout)
+    }
+
     /// Whether each sequence has one token.
     pub fn is_one_token(&self) -> bool {
         !self.op.has_several_tokens()

@@ -1,14 +1,13 @@
 //! The measurements of `tune`: every tile of a shape, then distances ahead and early launches with the tile that won.
 
 use super::fit::{self, Point};
-use super::recorded::class_name;
-use super::table::{Measured, Tile};
-use super::{Args, Classes, specs};
+use super::table::Tile;
+use super::{Args, Classes, Measurement, specs};
 use crate::bench::{self, Gpu, Spec};
 use crate::report;
 use anyhow::{Context as _, Result};
+use gdn_host::Launch;
 use gdn_host::plan::{Class, Load, Step, height_and_teams};
-use gdn_host::{Caps, Launch};
 use std::collections::BTreeMap;
 
 /// KiB of states a multiprocessor that are tried ahead.
@@ -18,20 +17,20 @@ const AHEAD_KIB: [u32; 6] = [0, 64, 72, 82, 96, 128];
 const EARLY_LOAD: Load = Load(8 * 8);
 
 /// Measures what was asked for on GPU 0.
-pub fn measure(args: &Args) -> Result<(String, Caps, Classes)> {
+pub fn measure(args: &Args) -> Result<Measurement> {
     let specs = specs(args)?;
     let gpu = bench::open(&specs)?;
     let caps = *gpu.gdn.caps();
     let bar = report::progress(if args.tiles_only { 1 } else { 2 } * specs.len(), "tune");
     let mut classes = Classes::new();
     let mut kept = Vec::new();
+    let source = format!("{} shapes on {}", specs.len(), report::today());
     for spec in specs {
         bar.set_message(spec.name());
         let job = spec.job();
         let (class, load) = (Class::of(&job), Load::of(&job, caps.sms));
         let point = Point { load, us: tiles(&gpu, spec)? };
-        let (_, measured) = classes.entry(class_name(class)).or_insert_with(|| (class, Measured::default()));
-        measured.tiles.push((spec.name(), point));
+        classes.entry(class).or_default().tiles.push((spec.name(), point));
         kept.push((spec, class, load));
         bar.inc(1);
     }
@@ -39,7 +38,7 @@ pub fn measure(args: &Args) -> Result<(String, Caps, Classes)> {
         let behind = bench::Producers::new(&gpu)?;
         for (spec, class, load) in kept {
             bar.set_message(spec.name());
-            let Some((_, measured)) = classes.get_mut(&class_name(class)) else { continue };
+            let Some(measured) = classes.get_mut(&class) else { continue };
             let points: Vec<_> = measured.tiles.iter().map(|(_, point)| point.clone()).collect();
             let steps = fit::steps(&points);
             let &(tile, teams) = fit::look_up(&steps, load).context("a class without a step")?;
@@ -54,11 +53,11 @@ pub fn measure(args: &Args) -> Result<(String, Caps, Classes)> {
     }
     bar.finish_and_clear();
     // Beyond the loads that were tried early launches do not pay.
-    for (_, measured) in classes.values_mut().filter(|(_, measured)| !measured.early.is_empty()) {
+    for measured in classes.values_mut().filter(|measured| !measured.early.is_empty()) {
         let beyond = Load(EARLY_LOAD.0 + 1);
         measured.early.push(Point { load: beyond, us: BTreeMap::from([(false, 1.0), (true, 2.0)]) });
     }
-    Ok((gpu.device()?, caps, classes))
+    Ok(Measurement { device: gpu.device()?, caps, classes, source })
 }
 
 /// Microseconds of every tile of a shape; their replays alternate.

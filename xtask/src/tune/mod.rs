@@ -2,7 +2,8 @@
 //!
 //! For each shape every tile is timed; the steps over the load that lose least are found ([`fit`]). With those tiles it is
 //! measured how far ahead blocks should ask for states, and, of decode, whether an early launch pays. The table goes into a
-//! file that `Gdn::with_tuning` and `GDN_TUNING` take, and it is compared, shape by shape, with the embedded one.
+//! file that `Gdn::with_tuning` and `GDN_TUNING` take, and it is compared, shape by shape, with the embedded one. Comments at
+//! its head say which lines are measured.
 
 mod fit;
 mod measure;
@@ -46,21 +47,15 @@ pub struct Args {
         default_value = "1,2,3,4,5,6,7,8,9,10,12,13,16,17,20,24,32,48,64,96,128,160,256"
     )]
     batches: Vec<u32>,
-    /// Leave out how far ahead and whether early: those columns stay the embedded table's
+    /// Leave out how far ahead and whether early
     #[arg(long)]
     tiles_only: bool,
-    /// Make the table of a file that `bench --sweep --json` wrote, repeatable; needs no GPU
-    #[arg(long, value_name = "FILE")]
+    /// Take the shapes of --ops and --layouts from a file that `bench --sweep --json` wrote, repeatable; needs no GPU
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["heads", "states", "batches", "tiles_only"])]
     from: Vec<PathBuf>,
-    /// With --from: multiprocessors of the device
-    #[arg(long, default_value_t = 132, requires = "from")]
-    sms: u32,
-    /// With --from: its compute capability, as 90
-    #[arg(long, default_value_t = 90, requires = "from")]
-    compute: u32,
-    /// With --from: GB/s of its memory
-    #[arg(long, requires = "from")]
-    gbps: Option<u32>,
+    /// A table that gives whatever is not measured, other classes too [default: the embedded one, and no other classes]
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
     /// The file to write
     #[arg(long, value_name = "FILE", default_value = "tuning.txt")]
     out: PathBuf,
@@ -76,64 +71,93 @@ impl Args {
     }
 }
 
-/// What was measured of each class, in the order of tables.
-type Classes = BTreeMap<String, (Class, Measured)>;
+/// What was measured of each class.
+type Classes = BTreeMap<Class, Measured>;
+
+/// What a table is made of.
+struct Measurement {
+    device: String,
+    caps: Caps,
+    classes: Classes,
+    /// What was timed, in words.
+    source: String,
+}
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let (device, caps, classes) = match args.from.is_empty() {
-        true => measure::measure(args)?,
-        false => from_files(args)?,
-    };
-    let embedded = Tuning::nearest(&caps);
-    let tuning = make(device, &caps, &classes, embedded);
-    write(&args.out, &tuning)?;
-    Comparison::of(&classes, &tuning, embedded).print(args.all);
-    say!(
-        "{}: {} classes, the others go by the table of {}",
-        args.out.display(),
-        classes.len(),
-        embedded.device
-    );
-    say!("Use it: GDN_TUNING={}, or Gdn::with_tuning", args.out.display());
+    let measurement = args.measurement()?;
+    let embedded = Tuning::nearest(&measurement.caps);
+    let tuning = args.table(&measurement, embedded)?;
+    let text = tuning.to_string();
+    // What is written is what a host will read.
+    Tuning::parse(&text).context("the table does not hold together")?;
+    let out = args.out.display();
+    std::fs::write(&args.out, text).with_context(|| format!("cannot write {out}"))?;
+    Comparison::of(&measurement.classes, &tuning, embedded).print(args.all);
+    tuning.notes.iter().for_each(|note| say!("{note}"));
+    for class in Class::all().filter(|class| tuning.steps(*class).is_empty()) {
+        say!("{class}: no line, so that it goes by the table of {}", embedded.device);
+    }
+    say!("Use it: GDN_TUNING={out}, or Gdn::with_tuning");
     Ok(ExitCode::SUCCESS)
 }
 
-/// The table of what was measured.
-fn make(device: String, caps: &Caps, classes: &Classes, embedded: &Tuning) -> Tuning {
-    let mut tuning = Tuning::new(device, caps);
-    for (class, measured) in classes.values() {
-        let base = embedded.classes.iter().find(|(of, _)| of == class).map_or(&[][..], |(_, steps)| steps);
-        tuning.classes.push((*class, table::steps(measured, base)));
-    }
-    tuning
-}
-
-fn write(path: &Path, tuning: &Tuning) -> Result<()> {
-    let text = tuning.to_string();
-    // What is written is what a host will read.
-    Tuning::parse(&text).with_context(|| format!("{}: the table does not hold together", path.display()))?;
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Recorded sweeps of one device.
-fn from_files(args: &Args) -> Result<(String, Caps, Classes)> {
-    let gbps =
-        args.gbps.context("--gbps: the bandwidth of the device's memory is not in a file of sweeps")?;
-    let caps = Caps { sms: args.sms, compute: args.compute, memory_gbps: gbps };
-    let (mut device, mut classes) = (None, Classes::new());
-    for path in &args.from {
-        let (of_file, more) = recorded::read(path, &caps)?;
-        let of = device.get_or_insert_with(|| of_file.clone());
-        ensure!(*of == of_file, "--from {}: its card is {of_file}, the first file's {of}", path.display());
-        for (name, (class, measured)) in more {
-            let (_, known) = classes.entry(name).or_insert_with(|| (class, Measured::default()));
-            known.tiles.extend(measured.tiles);
+impl Args {
+    /// Measures, or reads what was measured.
+    fn measurement(&self) -> Result<Measurement> {
+        if self.from.is_empty() {
+            return measure::measure(self);
         }
+        recorded::read(&self.from, |spec| {
+            self.ops.contains(&spec.op) && self.layouts.iter().any(|name| name == spec.layout_name())
+        })
     }
-    let device = device.context("--from: no file")?;
-    ensure!(!classes.is_empty(), "--from: no sweep");
-    Ok((device, caps, classes))
+
+    /// The table of what was measured. `embedded` gives how far ahead and whether early where nothing else does.
+    fn table(&self, measurement: &Measurement, embedded: &Tuning) -> Result<Tuning> {
+        let Measurement { device, caps, classes, source } = measurement;
+        let base = self.base.as_deref().map(read_table).transpose()?;
+        let rest = base.as_ref().unwrap_or(embedded);
+        let mut tuning = Tuning::new(device.clone(), caps);
+        for class in Class::all() {
+            let steps = match (classes.get(&class), &base) {
+                (Some(measured), _) => table::steps(measured, rest.steps(class)),
+                (None, Some(base)) => base.steps(class).to_vec(),
+                (None, None) => continue,
+            };
+            if !steps.is_empty() {
+                tuning.classes.push((class, steps));
+            }
+        }
+        let has_every_class = classes.len() == Class::all().count();
+        let which = match has_every_class {
+            true => "every class".to_owned(),
+            false => classes.keys().map(Class::to_string).collect::<Vec<_>>().join(", "),
+        };
+        let has_every_column = self.from.is_empty() && !self.tiles_only;
+        let columns = if has_every_column { "every column" } else { "tile and teams" };
+        tuning.notes.push(format!("{which}: {columns} fitted to {source}"));
+        let from_base = match (has_every_column, has_every_class || base.is_none()) {
+            (false, true) => Some("ahead and early"),
+            (false, false) => Some("ahead, early and every other class"),
+            (true, false) => Some("every other class"),
+            (true, true) => None,
+        };
+        if let Some(what) = from_base {
+            let name = self.base.as_deref().and_then(Path::file_name);
+            let of = name.map_or(format!("in the embedded table of {}", rest.device), |name| {
+                format!("in {} before", name.display())
+            });
+            tuning.notes.push(format!("{what}: as {of}"));
+        }
+        Ok(tuning)
+    }
+}
+
+fn read_table(path: &Path) -> Result<Tuning> {
+    let what = || format!("--base {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(what)?;
+    Tuning::parse(&text).with_context(what)
 }
 
 /// The specs that were asked for, in the order of classes.
@@ -157,31 +181,79 @@ fn specs(args: &Args) -> Result<Vec<bench::Spec>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
 
-    fn committed(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks").join(name)
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
     }
 
-    /// The embedded tables are what `tune --from` makes of the committed sweeps; see [`crate::bench`]'s test of how near they
-    /// are to the best tiles.
+    /// As typed in the repository's root.
+    fn parse(line: &str) -> Result<Args, String> {
+        let words = std::iter::once("tune").chain(line.split_whitespace());
+        let mut args = Cli::try_parse_from(words).map_err(|error| error.to_string())?.args;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let paths = args.from.iter_mut().chain(&mut args.base).chain([&mut args.out]);
+        paths.for_each(|path| *path = root.join(&*path));
+        Ok(args)
+    }
+
+    fn table(args: &Args) -> Result<Tuning> {
+        let measurement = args.measurement()?;
+        args.table(&measurement, Tuning::nearest(&measurement.caps))
+    }
+
+    /// How near they are to the best tiles is a test of [`crate::bench`].
     #[test]
-    fn embedded_tables_are_made_of_the_committed_sweeps() {
-        let h200 = Caps { sms: 132, compute: 90, memory_gbps: 4814 };
-        let (_, classes) = recorded::read(&committed("h200-sweep.json"), &h200).unwrap();
-        let embedded = Tuning::nearest(&h200);
-        let made = make(embedded.device.clone(), &h200, &classes, embedded);
-        assert_eq!(made.to_string(), embedded.to_string());
+    fn embedded_tables_are_what_the_documented_commands_make() {
+        let page = crate::documents::commands("docs/KERNELS.md");
+        let commands = page.iter().filter_map(|command| command.strip_prefix("tune "));
+        let mut made = 0;
+        for command in commands.filter(|command| command.contains("--out gdn-host/src/plan/tuning/")) {
+            let args = parse(command).unwrap();
+            let lies_there = std::fs::read_to_string(&args.out).unwrap();
+            assert_eq!(table(&args).unwrap().to_string(), lies_there, "run: cargo xtask tune {command}");
+            made += 1;
+        }
+        assert_eq!(made, Tuning::embedded().len());
     }
 
     #[test]
-    fn a_table_is_read_again_and_a_bad_file_is_named() {
-        let h100 = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
-        let (device, mut classes) = recorded::read(&committed("h100-sweep.json"), &h100).unwrap();
-        classes.retain(|_, (class, _)| *class == Class::all().next().unwrap());
-        let made = make(device, &h100, &classes, Tuning::nearest(&h100));
-        assert_eq!(Tuning::parse(&made.to_string()).unwrap().classes, made.classes);
-        assert_eq!(made.classes.len(), 1);
-        let error = recorded::read(&committed("h100.json"), &h100).err().unwrap();
-        assert!(error.to_string().contains("h100.json holds no sweeps"), "{error:#}");
+    fn classes_that_were_not_measured_come_from_the_base_alone() {
+        let sweep = "--from docs/benchmarks/h100-sweep.json --ops decode --layouts vk";
+        let alone = table(&parse(sweep).unwrap()).unwrap();
+        let names: Vec<_> = alone.classes.iter().map(|(class, _)| class.to_string()).collect();
+        assert_eq!(names, ["decode vk gdn f32", "decode vk gdn 16bit"]);
+        let base = "gdn-host/src/plan/tuning/h200.txt";
+        let whole = table(&parse(&format!("{sweep} --base {base}")).unwrap()).unwrap();
+        let h200 = &Tuning::embedded()[0];
+        for class in Class::all().skip(2) {
+            assert_eq!(whole.steps(class), h200.steps(class), "{class}");
+        }
+        let tiles = |table: &Tuning| -> Vec<_> {
+            let steps = table.classes.iter().take(2).flat_map(|(_, steps)| steps);
+            let mut tiles: Vec<_> = steps.map(|step| (step.tile, step.teams)).collect();
+            tiles.dedup();
+            tiles
+        };
+        assert_eq!(tiles(&whole), tiles(&alone));
+        assert_eq!(alone.notes[1], "ahead and early: as in the embedded table of NVIDIA H100 80GB HBM3");
+        assert_eq!(whole.notes[1], "ahead, early and every other class: as in h200.txt before");
+        assert_eq!(Tuning::parse(&whole.to_string()).unwrap().classes, whole.classes);
+    }
+
+    #[test]
+    fn bad_files_are_named() {
+        let error = |line: &str| format!("{:#}", table(&parse(line).unwrap()).unwrap_err());
+        let text = error("--from docs/benchmarks/h100.json");
+        assert!(text.contains("h100.json holds no sweeps"), "{text}");
+        let text = error("--from docs/benchmarks/h200-sweep.json --from docs/benchmarks/h100-sweep.json");
+        assert!(text.ends_with("its card is NVIDIA H100 80GB HBM3, the first file's NVIDIA H200"), "{text}");
+        let text = error("--from docs/benchmarks/h100-sweep.json --base README.md");
+        assert!(text.contains("README.md: line 3: columns: "), "{text}");
+        let text = error("--from docs/benchmarks/h100-sweep.json --ops copy_state");
+        assert_eq!(text, "--from: no sweep of --ops and --layouts");
+        assert!(parse("--from docs/benchmarks/h100-sweep.json --heads 16:32").is_err());
     }
 }

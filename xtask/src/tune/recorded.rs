@@ -1,73 +1,48 @@
 //! Sweeps that `xtask bench --sweep --json` wrote, as points to fit.
 
-use super::Classes;
 use super::fit::Point;
-use super::table::{Measured, Tile};
-use crate::bench::{Shape, parse_spec};
+use super::table::Tile;
+use super::{Classes, Measurement};
+use crate::bench::{Spec, Swept};
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::Caps;
 use gdn_host::plan::{Class, Load, height_and_teams};
-use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
-#[derive(Deserialize)]
-struct File {
-    device: String,
-    sweeps: Vec<Sweep>,
-}
-
-#[derive(Deserialize)]
-struct Sweep {
-    chosen: Timed,
-    /// Microseconds by the tile's name.
-    tiles: BTreeMap<String, f64>,
-}
-
-#[derive(Deserialize)]
-struct Timed {
-    #[serde(flatten)]
-    shape: Shape,
-    tokens: u32,
-}
-
-/// The device of a file and what was measured of each class.
+/// What files of one card say of the shapes that count.
 ///
 /// # Errors
-/// A file that cannot be read or holds something else; it is named.
-pub fn read(path: &Path, caps: &Caps) -> Result<(String, Classes)> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let file: File = serde_json::from_str(&text).with_context(|| {
-        format!("{} holds no sweeps: `xtask bench --sweep --json` writes some", path.display())
-    })?;
-    let mut classes = BTreeMap::new();
-    for Sweep { chosen: Timed { shape, tokens }, tiles } in file.sweeps {
-        let spec = parse_spec(&shape, tokens)?;
-        let job = spec.job();
-        let class = Class::of(&job);
-        let us = tiles.into_iter().map(|(name, us)| {
-            let (rows, warps) = rows_and_warps(&name)?;
-            let tile = height_and_teams(job.module, rows, warps);
-            Ok((tile.with_context(|| format!("there is no tile {name} any more"))?, us))
-        });
-        let us = us.collect::<Result<BTreeMap<Tile, f64>>>().with_context(|| path.display().to_string())?;
-        ensure!(
-            us.values().all(|us| us.is_finite() && *us > 0.0),
-            "{}: a time is not positive",
-            path.display()
-        );
-        let point = Point { load: Load::of(&job, caps.sms), us };
-        let (_, measured): &mut (Class, Measured) =
-            classes.entry(class_name(class)).or_insert_with(|| (class, Measured::default()));
-        measured.tiles.push((spec.name(), point));
+/// A file that cannot be read, holds something else, or is of another card; it is named.
+pub fn read(paths: &[PathBuf], counts: impl Fn(&Spec) -> bool) -> Result<Measurement> {
+    let mut card: Option<(String, Caps)> = None;
+    let (mut classes, mut names) = (Classes::new(), Vec::new());
+    for path in paths {
+        let what = || format!("--from {}", path.display());
+        let Swept { device, caps, shapes } = Swept::read(path)?;
+        let (of, _) = card.get_or_insert_with(|| (device.clone(), caps));
+        ensure!(*of == device, "{}: its card is {device}, the first file's {of}", what());
+        for (spec, tiles) in shapes.iter().filter(|(spec, _)| counts(spec)) {
+            let point =
+                Point { load: Load::of(&spec.job(), caps.sms), us: by_tile(spec, tiles).with_context(what)? };
+            classes.entry(Class::of(&spec.job())).or_default().tiles.push((spec.name(), point));
+        }
+        names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
     }
-    Ok((file.device, classes))
+    let (device, caps) = card.context("--from: no file")?;
+    ensure!(!classes.is_empty(), "--from: no sweep of --ops and --layouts");
+    let shapes: usize = classes.values().map(|measured| measured.tiles.len()).sum();
+    Ok(Measurement { device, caps, classes, source: format!("{shapes} shapes of {}", names.join(", ")) })
 }
 
-/// In the order in which classes stand in tables.
-pub fn class_name(class: Class) -> String {
-    let place = Class::all().position(|of| of == class).unwrap_or(usize::MAX);
-    format!("{place:02}")
+/// Microseconds by tile, as steps name them.
+fn by_tile(spec: &Spec, tiles: &BTreeMap<String, f64>) -> Result<BTreeMap<Tile, f64>> {
+    let us = tiles.iter().map(|(name, us)| {
+        let (rows, warps) = rows_and_warps(name)?;
+        let tile = height_and_teams(spec.module(), rows, warps);
+        Ok((tile.with_context(|| format!("there is no tile {name} any more"))?, *us))
+    });
+    us.collect()
 }
 
 /// Of `BV 64 (8x4)`.

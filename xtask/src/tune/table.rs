@@ -70,8 +70,8 @@ pub struct Comparison {
 
 impl Comparison {
     /// By the measured times of tiles.
-    pub fn of(measured: &BTreeMap<String, (Class, Measured)>, new: &Tuning, old: &Tuning) -> Comparison {
-        let shapes = measured.values().flat_map(|(class, measured)| {
+    pub fn of(measured: &BTreeMap<Class, Measured>, new: &Tuning, old: &Tuning) -> Comparison {
+        let shapes = measured.iter().flat_map(|(class, measured)| {
             measured.tiles.iter().map(|(name, point)| {
                 let over = |table: &Tuning| {
                     let step = table.look_up(*class, point.load);

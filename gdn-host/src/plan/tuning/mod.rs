@@ -87,26 +87,35 @@ pub struct Tuning {
     pub gbps_per_sm: f64,
     /// The steps of each class, by load.
     pub classes: Vec<(Class, Vec<Step>)>,
+    /// Comments at the head: where the lines come from.
+    pub notes: Vec<String>,
     /// What a plan says that follows it.
     tuned: Tuned,
 }
 
-/// Embedded tables: the name that plans give, and the text.
-const EMBEDDED: [(&str, &str); 2] =
-    [("NVIDIA H200", include_str!("h200.txt")), ("NVIDIA H100", include_str!("h100.txt"))];
+/// The embedded tables.
+const EMBEDDED: [&str; 2] = [include_str!("h200.txt"), include_str!("h100.txt")];
 
 static TABLES: LazyLock<Vec<Tuning>> = LazyLock::new(|| {
-    // A test reads every one of them.
-    let table =
-        |(name, text)| Tuning::parse(text).ok().map(|table| Tuning { tuned: Tuned::For(name), ..table });
+    let table = |text: &'static str| {
+        let device = text.lines().find_map(|line| line.strip_prefix("device "))?;
+        // A test reads every one of them.
+        Tuning::parse(text).ok().map(|table| Tuning { tuned: Tuned::For(device), ..table })
+    };
     EMBEDDED.into_iter().filter_map(table).collect()
 });
 
 impl Tuning {
     /// A table without a class, for a device.
     pub fn new(device: String, caps: &Caps) -> Tuning {
-        let gbps_per_sm = caps.gbps_per_sm();
-        Tuning { device, compute: caps.compute, gbps_per_sm, classes: Vec::new(), tuned: Tuned::ByCaller }
+        Tuning {
+            device,
+            compute: caps.compute,
+            gbps_per_sm: caps.gbps_per_sm(),
+            classes: Vec::new(),
+            notes: Vec::new(),
+            tuned: Tuned::ByCaller,
+        }
     }
 
     /// The embedded tables.
@@ -127,9 +136,14 @@ impl Tuning {
         TABLES.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(&NONE)
     }
 
+    /// The steps of a class, by load; none where the table does not have it.
+    pub fn steps(&self, class: Class) -> &[Step] {
+        self.classes.iter().find(|(of, _)| *of == class).map_or(&[], |(_, steps)| steps)
+    }
+
     /// What is chosen for a class and load; `None` where the table does not have the class.
     pub fn look_up(&self, class: Class, load: Load) -> Option<Step> {
-        let (_, steps) = self.classes.iter().find(|(of, _)| *of == class)?;
+        let steps = self.steps(class);
         steps.iter().find(|step| step.up_to.is_none_or(|up_to| load <= up_to)).or(steps.last()).copied()
     }
 

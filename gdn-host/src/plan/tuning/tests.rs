@@ -15,7 +15,8 @@ fn parse(lines: &str) -> Result<Tuning, TuningError> {
 #[test]
 fn embedded_tables_have_every_class_and_are_written_as_they_lie_here() {
     assert_eq!(Tuning::embedded().len(), EMBEDDED.len());
-    for (table, (name, text)) in Tuning::embedded().iter().zip(EMBEDDED) {
+    for (table, text) in Tuning::embedded().iter().zip(EMBEDDED) {
+        let name = &table.device;
         for class in Class::all() {
             assert!(table.look_up(class, Load(1)).is_some(), "{name} lacks {class:?}");
         }
@@ -113,16 +114,21 @@ fn a_device_takes_the_table_of_the_nearest_memory() {
     let nearest =
         |sms, compute, memory_gbps| Tuning::nearest(&Caps { sms, compute, memory_gbps }).device.clone();
     assert_eq!(nearest(132, 90, 4814), "NVIDIA H200");
-    assert_eq!(nearest(132, 90, 3352), "NVIDIA H100");
+    assert!(nearest(132, 90, 3352).starts_with("NVIDIA H100"));
     // L4, A100, RTX PRO 6000, B200; a device that does not tell its bandwidth.
     let slow = [(58, 89, 300), (108, 80, 2039), (188, 120, 1792), (132, 90, 0)];
-    assert!(slow.into_iter().all(|(sms, compute, gbps)| nearest(sms, compute, gbps) == "NVIDIA H100"));
+    assert!(
+        slow.into_iter().all(|(sms, compute, gbps)| nearest(sms, compute, gbps).starts_with("NVIDIA H100"))
+    );
     assert_eq!(nearest(148, 100, 8000), "NVIDIA H200");
 }
 
 #[test]
 fn what_is_written_is_read_again() {
-    let table = Tuning::embedded()[0].clone();
-    let again = Tuning::parse(&table.to_string()).unwrap();
-    assert_eq!((again.classes, again.device), (table.classes, table.device));
+    let mut table = Tuning { tuned: Tuned::ByCaller, ..Tuning::embedded()[0].clone() };
+    table.notes = vec!["measured by hand".into(), "on two days".into()];
+    // It is written with one decimal place.
+    table.gbps_per_sm = 36.5;
+    assert_eq!(Tuning::parse(&table.to_string()).unwrap(), table);
+    assert_eq!(Tuning::parse(&format!("{HEAD}# no note\n")).unwrap().notes, [""; 0]);
 }

@@ -1,7 +1,7 @@
 //! Tables as text.
 //!
 //! ```text
-//! # NVIDIA H200
+//! # tile, teams: measured on 2026-11-29
 //! device NVIDIA H200
 //! compute 90
 //! gbps_per_sm 36.5
@@ -11,7 +11,7 @@
 //! decode      vk     gdn  f32    *      large 4      96     plain
 //! ```
 //!
-//! `#` begins a comment. A line of a class is a step: the lines of a class follow each other, with larger loads, and the last
+//! `#` begins a comment; those in front of the device are kept. A line of a class is a step: the lines of a class follow each other, with larger loads, and the last
 //! one is for any (`*`).
 
 use super::{Height, Step, Tuned, Tuning};
@@ -173,6 +173,7 @@ impl Tuning {
             compute: 0,
             gbps_per_sm: 0.0,
             classes: Vec::new(),
+            notes: Vec::new(),
             tuned: Tuned::ByCaller,
         };
         let mut last = 0;
@@ -181,6 +182,9 @@ impl Tuning {
             last = i + 1;
             let content = raw.split('#').next().unwrap_or("");
             let words: Vec<&str> = content.split_whitespace().collect();
+            if let Some(note) = raw.strip_prefix('#').filter(|_| device.is_none()) {
+                table.notes.push(note.trim().to_owned());
+            }
             match words[..] {
                 [] => {}
                 ["device", ..] if words.len() > 1 => device = Some(words[1..].join(" ")),
@@ -217,21 +221,36 @@ impl Tuning {
     }
 }
 
+/// The word for a value.
+fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, of)| *of == value).map_or("", |(word, _)| word)
+}
+
+impl Class {
+    /// Its columns.
+    fn words(self) -> [&'static str; 4] {
+        let Class { work, layout, gate, is_narrow } = self;
+        [work.name(), word(&LAYOUTS, layout), word(&GATES, gate), word(&STATES, is_narrow)]
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.words().join(" "))
+    }
+}
+
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |pairs: &[(&'static str, bool)], value: bool| {
-            pairs.iter().find(|(_, v)| *v == value).map_or("", |(name, _)| name)
-        };
+        self.notes.iter().try_for_each(|note| writeln!(f, "# {note}"))?;
         writeln!(f, "device {}\ncompute {}\ngbps_per_sm {:.1}", self.device, self.compute, self.gbps_per_sm)?;
         let [a, b, c, d, e, g, h, i, j] = COLUMNS;
         writeln!(f, "\n# {a:<9} {b:<6} {c:<4} {d:<5}  {e:<7} {g:<5} {h:<5} {i:<5} {j}")?;
         for (class, steps) in &self.classes {
-            let layout = LAYOUTS.iter().find(|(_, l)| *l == class.layout).map_or("", |(name, _)| name);
-            let gate = GATES.iter().find(|(_, g)| *g == class.gate).map_or("", |(name, _)| name);
-            let (work, state) = (class.work.name(), name(&STATES, class.is_narrow));
+            let [work, layout, gate, state] = class.words();
             for step in steps {
                 let up_to = step.up_to.map_or("*".into(), |load| (load.0 as f64 / 8.0).to_string());
-                let (tile, early) = (step.tile.name(), name(&EARLY, step.early));
+                let (tile, early) = (step.tile.name(), word(&EARLY, step.early));
                 let (teams, ahead) = (step.teams, step.ahead_kib);
                 writeln!(
                     f,
