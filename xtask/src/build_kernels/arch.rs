@@ -23,16 +23,17 @@ impl Arch {
         self.0
     }
 
-    /// The GPUs that run PTX for this target: PTX is compatible upwards.
-    pub(crate) fn runs_on(self) -> impl Iterator<Item = Arch> {
-        Self::GPUS.into_iter().filter(move |gpu| *gpu >= self)
+    /// The GPUs that load PTX for this target, where PTX for `built` can be had: PTX is compatible upwards, and a GPU loads that
+    /// of the highest target.
+    pub(crate) fn loaded_by(self, built: &[Arch]) -> impl Iterator<Item = Arch> {
+        Self::GPUS
+            .into_iter()
+            .filter(move |gpu| built.iter().filter(|target| *target <= gpu).max() == Some(&self))
     }
 
-    /// Whether the machine code that is kept for `gpu` is made from PTX for this target: of those built it is the
-    /// highest that the GPU runs.
-    pub(crate) fn gives_binary(self, gpu: Arch, built: &[Arch]) -> bool {
-        let highest = built.iter().filter(|target| **target <= gpu).max();
-        Self::BINARIES.contains(&gpu) && highest == Some(&self)
+    /// Whether the machine code for this GPU is kept.
+    pub(crate) fn keeps_binary(self) -> bool {
+        Self::BINARIES.contains(&self)
     }
 }
 
@@ -73,23 +74,19 @@ mod tests {
     use super::Arch;
 
     #[test]
-    fn ptx_runs_on_its_target_and_every_later_gpu() {
-        let names = |arch: &str| -> Vec<String> {
-            let arch: Arch = arch.parse().unwrap();
-            arch.runs_on().map(|gpu| gpu.to_string()).collect()
-        };
-        assert_eq!(names("sm_80"), ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]);
-        assert_eq!(names("sm_90"), ["sm_90", "sm_100", "sm_120"]);
+    fn gpu_loads_the_highest_target_that_it_runs() {
+        let loaded =
+            |arch: Arch, built: &[Arch]| -> Vec<u32> { arch.loaded_by(built).map(Arch::number).collect() };
+        let [sm_80, sm_90, sm_100] = [80, 90, 100].map(Arch);
+        assert_eq!(loaded(sm_80, &[sm_80, sm_90]), [80, 86, 89]);
+        assert_eq!(loaded(sm_90, &[sm_80, sm_90]), [90, 100, 120]);
+        assert_eq!(loaded(sm_80, &[sm_80, sm_100]), [80, 86, 89, 90]);
+        assert_eq!(loaded(sm_90, &[sm_90]), [90, 100, 120]);
     }
 
     #[test]
-    fn binaries_are_made_from_the_highest_target_that_the_gpu_runs() {
-        let [sm_80, sm_90, sm_100] = [80, 90, 100].map(Arch);
-        assert!(sm_90.gives_binary(sm_90, &[sm_80, sm_90, sm_100]));
-        assert!(!sm_80.gives_binary(sm_90, &[sm_80, sm_90, sm_100]));
-        assert!(sm_80.gives_binary(sm_90, &[sm_80, sm_100]));
-        // A GPU on which nothing was proven.
-        assert!(!sm_90.gives_binary(sm_100, &[sm_80, sm_90]) && !sm_80.gives_binary(sm_80, &[sm_80]));
+    fn machine_code_is_kept_of_what_was_proven() {
+        assert!(Arch(90).keeps_binary() && !Arch(100).keeps_binary());
     }
 
     #[test]

@@ -313,7 +313,7 @@ fn stage_and_lint(modules: &[Module], staging: &Path) -> Result<()> {
     bail!("the kernels break the rules of PTX that is fast and safe:{}{rest}", failures.concat());
 }
 
-/// Assembles every module for every GPU that runs it, two at a time. Also names the GPUs that this ptxas
+/// Assembles every module for every GPU that loads it, two at a time. Also names the GPUs that this ptxas
 /// does not know. What may be committed has no stack but where it is expected.
 fn assemble_all(
     ptxas: &Ptxas,
@@ -323,7 +323,8 @@ fn assemble_all(
     progress: &Progress,
 ) -> Result<(Vec<Assembled>, String)> {
     let targets: Vec<Arch> = modules.iter().map(|module| module.arch).collect();
-    let pairs = modules.iter().flat_map(|module| module.arch.runs_on().map(move |gpu| (module, gpu)));
+    let pairs =
+        modules.iter().flat_map(|module| module.arch.loaded_by(&targets).map(move |gpu| (module, gpu)));
     let (known, unknown): (Vec<_>, Vec<_>) = pairs.partition(|(_, gpu)| ptxas.knows(&gpu.to_string()));
     ensure!(!known.is_empty(), "{} knows none of the GPUs", ptxas.path.display());
     progress.stage(format!("assembling with ptxas {}", ptxas.version), known.len());
@@ -336,7 +337,7 @@ fn assemble_all(
                 assemble::check_stack(&entries, gpu)?;
             }
             progress.step();
-            let binary = module.arch.gives_binary(gpu, &targets).then_some(binary);
+            let binary = gpu.keeps_binary().then_some(binary);
             Ok(Assembled { name: module.group.name.clone(), file, gpu, entries, binary })
         };
         known.par_iter().map(assemble).collect()

@@ -56,13 +56,11 @@ pub(crate) fn table(manifest: &Manifest) -> String {
         modules.flat_map(|module| &module.entries)
     };
     let targets: BTreeSet<Arch> = manifest.modules.iter().map(|module| module.arch).collect();
-    let columns: Vec<(Arch, Arch)> = targets
-        .into_iter()
-        .flat_map(|target| target.runs_on().map(move |gpu| (target, gpu)))
-        .filter(|(target, gpu)| {
-            entries(*target).flat_map(|entry| &entry.resources).any(|found| found.contains_key(gpu))
-        })
-        .collect();
+    let assembled = |target: Arch| {
+        let gpus = entries(target).flat_map(|entry| &entry.resources).flat_map(|found| found.keys().copied());
+        gpus.map(move |gpu| (target, gpu)).collect::<BTreeSet<(Arch, Arch)>>()
+    };
+    let columns: BTreeSet<(Arch, Arch)> = targets.into_iter().flat_map(assembled).collect();
     if columns.is_empty() {
         return String::new();
     }

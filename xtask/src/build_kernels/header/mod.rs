@@ -139,7 +139,10 @@ mod tests {
     fn committed_header_is_the_one_that_the_sources_give() {
         let folder = crate::tools::workspace_root().unwrap().join("gdn-host/ptx");
         let committed = std::fs::read_to_string(folder.join(FILE_NAME)).unwrap();
-        assert!(committed == header(), "{FILE_NAME} is of other sources: `cargo xtask build-kernels` writes it");
+        assert!(
+            committed == header(),
+            "{FILE_NAME} is of other sources: `cargo xtask build-kernels` writes it"
+        );
     }
 
     #[test]
