@@ -39,6 +39,10 @@ pub enum OpKind {
     Decode,
     /// The recurrence over several tokens a sequence: [`Recurrent`](crate::Recurrent).
     Recurrent,
+    /// The recurrence over one token a sequence, with a ring of records: [`ReplayDecode`](crate::ReplayDecode).
+    ReplayDecode,
+    /// The recurrence over drafts, with a ring of records: [`ReplayVerify`](crate::ReplayVerify).
+    ReplayVerify,
     /// [`CopyState`](crate::CopyState) and [`CommitState`](crate::CommitState).
     CopyState,
     /// [`ConvertLayout`](crate::ConvertLayout).
@@ -52,9 +56,11 @@ pub enum OpKind {
 }
 
 impl OpKind {
-    const ALL: [OpKind; 7] = [
+    const ALL: [OpKind; 9] = [
         OpKind::Decode,
         OpKind::Recurrent,
+        OpKind::ReplayDecode,
+        OpKind::ReplayVerify,
         OpKind::CopyState,
         OpKind::ConvertLayout,
         OpKind::UnpackQkvz,
@@ -67,6 +73,8 @@ impl OpKind {
         match self {
             OpKind::Decode => "decode",
             OpKind::Recurrent => "recurrent",
+            OpKind::ReplayDecode => "replay_decode",
+            OpKind::ReplayVerify => "replay_verify",
             OpKind::CopyState => "copy_state",
             OpKind::ConvertLayout => "convert_layout",
             OpKind::UnpackQkvz => "unpack_qkvz",
@@ -77,7 +85,12 @@ impl OpKind {
 
     /// Whether it is the recurrence, whose kernels differ by gate and layout.
     pub const fn is_recurrence(self) -> bool {
-        matches!(self, OpKind::Decode | OpKind::Recurrent)
+        matches!(self, OpKind::Decode | OpKind::Recurrent) || self.has_records()
+    }
+
+    /// Whether it works with a ring of records.
+    pub const fn has_records(self) -> bool {
+        matches!(self, OpKind::ReplayDecode | OpKind::ReplayVerify)
     }
 }
 
@@ -117,6 +130,20 @@ impl ModuleKey {
     pub const fn recurrent(family: Family, layout: Layout, state: DType, io: DType, k: u32) -> Self {
         let key = Self::recurrence(OpKind::Recurrent, family, layout);
         ModuleKey { state: Some(state), io: Some(io), k, ..key }
+    }
+
+    /// The kernels of [`ReplayDecode`](crate::ReplayDecode).
+    pub const fn replay_decode(family: Family, state: DType, io: DType, k: u32) -> Self {
+        Self::replay(OpKind::ReplayDecode, family, state, io, k)
+    }
+
+    /// The kernels of [`ReplayVerify`](crate::ReplayVerify).
+    pub const fn replay_verify(family: Family, state: DType, io: DType, k: u32) -> Self {
+        Self::replay(OpKind::ReplayVerify, family, state, io, k)
+    }
+
+    pub(crate) const fn replay(op: OpKind, family: Family, state: DType, io: DType, k: u32) -> Self {
+        ModuleKey { state: Some(state), io: Some(io), k, ..Self::recurrence(op, family, Layout::Vk) }
     }
 
     /// The kernel of [`CopyState`](crate::CopyState) and [`CommitState`](crate::CommitState), for every type.

@@ -51,6 +51,7 @@
 //! | load kernels, run and prepare calls | [`Gdn`], [`Prepared`], [`ModuleKey`], [`Code`] |
 //! | take one token a sequence | [`Decode`] |
 //! | take several: short prompts, drafts, trees | [`Recurrent`], with [`Tokens`], [`Source`], [`Target`], [`Intermediate`] |
+//! | take tokens or drafts without writing the state each time | [`ReplayDecode`], [`ReplayVerify`], with [`ReplayPool`], [`Rings`], [`Cursors`] |
 //! | name inputs, gates and heads | [`Inputs`], [`Decay`], [`Beta`], [`HeadShape`], [`HeadMap`], [`Family`] |
 //! | name memory | [`Tensor`], [`Rows`], [`Table`], [`StatePool`], [`SlotPool`], [`Layout`], [`Start`] |
 //! | move states | [`CopyState`], [`CommitState`], [`ConvertLayout`] |
@@ -81,9 +82,10 @@ mod table;
 pub use artifact::Files;
 pub use call::{
     ALog, Accepted, Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvTarget,
-    ConvertLayout, CopyState, Decay, Decode, DraftWindows, DtBias, GatedRmsNorm, HeadMap, HeadStrides,
-    Inputs, Intermediate, Key, Logits, LowerBound, Operation, Query, Recurrent, Rows, SlotPool, Softplus,
-    Source, Start, StatePool, Table, Target, Tensor, Tokens, UnpackQkvz, Value,
+    ConvertLayout, CopyState, Cursors, Decay, Decode, DraftWindows, DtBias, GatedRmsNorm, HeadMap,
+    HeadStrides, Inputs, Intermediate, Key, Logits, LowerBound, Operation, Query, Recurrent, ReplayDecode,
+    ReplayPool, ReplayVerify, Rings, Rows, SlotPool, Softplus, Source, Start, StatePool, Table, Target,
+    Tensor, Tokens, UnpackQkvz, Value,
 };
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::Entry;

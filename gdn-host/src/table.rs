@@ -106,7 +106,9 @@ pub fn features(key: ModuleKey) -> impl Iterator<Item = Feature> {
         _ => None,
     };
     let [state, io, last] = match key.op {
-        OpKind::Decode | OpKind::Recurrent => [key.state.map(of_state), key.io.map(of_inputs), of_k],
+        OpKind::Decode | OpKind::Recurrent | OpKind::ReplayDecode | OpKind::ReplayVerify => {
+            [key.state.map(of_state), key.io.map(of_inputs), of_k]
+        }
         OpKind::ConvertLayout => [key.io.map(of_state), None, None],
         OpKind::CopyState => [None; 3],
         OpKind::UnpackQkvz | OpKind::Conv1dUpdate | OpKind::GatedRmsNorm => {

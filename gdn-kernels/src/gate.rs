@@ -32,6 +32,9 @@ pub(crate) trait Gate: 'static {
     /// A token's decay as a lane applies it.
     type Decay: Decay;
 
+    /// Whether each key has a decay of its own.
+    const PER_KEY: bool;
+
     /// Decays of a token and head.
     fn decays(k: u32) -> u32;
 
@@ -47,6 +50,8 @@ pub(crate) struct PerHead;
 
 impl Gate for PerHead {
     type Decay = f32;
+
+    const PER_KEY: bool = false;
 
     #[inline(always)]
     fn decays(_k: u32) -> u32 {
@@ -69,6 +74,8 @@ pub(crate) struct PerKey;
 
 impl Gate for PerKey {
     type Decay = [f32; ROW];
+
+    const PER_KEY: bool = true;
 
     #[inline(always)]
     fn decays(k: u32) -> u32 {
@@ -123,8 +130,14 @@ impl DecayInputs {
     /// The decay.
     #[inline(always)]
     pub(crate) fn decay(self, gate: &Inputs, options: u32) -> f32 {
+        exp(self.log_decay(gate, options))
+    }
+
+    /// The logarithm of the decay.
+    #[inline(always)]
+    pub(crate) fn log_decay(self, gate: &Inputs, options: u32) -> f32 {
         let a = self.a.to_f32();
-        let g = if options & flags::DECAY_GIVEN != 0 {
+        if options & flags::DECAY_GIVEN != 0 {
             a
         } else {
             let (x, rate) = (a + self.bias.to_f32(), exp(self.a_log.to_f32()));
@@ -134,8 +147,7 @@ impl DecayInputs {
                 let s = gate.softplus_beta;
                 -rate * softplus(finite(s * x), gate.softplus_threshold) * float::rcp(s)
             }
-        };
-        exp(g)
+        }
     }
 }
 

@@ -61,6 +61,10 @@ impl Factors {
 
 /// A token's decay as a lane applies it.
 pub(crate) trait Decay: Copy {
+    /// No decay.
+    const NONE: Self;
+    /// This decay and another one.
+    fn and(self, other: Self) -> Self;
     /// A key or query with the decay of its elements, if elements have decays of their own.
     fn on_key(self, x: &[f32; ROW]) -> [f32; ROW];
     /// The decay of a row's sum, if it is not in the key already.
@@ -71,6 +75,13 @@ pub(crate) trait Decay: Copy {
 
 /// GDN: one decay for the whole state of a head.
 impl Decay for f32 {
+    const NONE: f32 = 1.0;
+
+    #[inline(always)]
+    fn and(self, other: f32) -> f32 {
+        self * other
+    }
+
     #[inline(always)]
     fn on_key(self, x: &[f32; ROW]) -> [f32; ROW] {
         *x
@@ -89,6 +100,13 @@ impl Decay for f32 {
 
 /// KDA: one decay for each element along K.
 impl Decay for [f32; ROW] {
+    const NONE: [f32; ROW] = [1.0; ROW];
+
+    #[inline(always)]
+    fn and(self, other: [f32; ROW]) -> [f32; ROW] {
+        core::array::from_fn(|i| self[i] * other[i])
+    }
+
     #[inline(always)]
     fn on_key(self, x: &[f32; ROW]) -> [f32; ROW] {
         core::array::from_fn(|i| self[i] * x[i])

@@ -35,6 +35,7 @@ kernel_modules! {
     mod norm;
     mod prepare;
     mod recurrent;
+    mod replay;
     mod table;
     mod tile;
     mod token;
@@ -285,6 +286,53 @@ table::kernels! {
         gdn_kda_recurrent_kv_f16_f16_k64_r16: (f16, f16, 64, 16) 256;
         gdn_kda_recurrent_kv_f16_bf16_k128_r16: (f16, bf16, 128, 16) 256;
         gdn_kda_recurrent_kv_f16_bf16_k64_r8: (f16, bf16, 64, 8) 256;
+    }
+    replay_decode = replay::decode(Vk, PerHead) (ReplayParams, token) {
+        gdn_replay_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
+        gdn_replay_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_replay_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
+        gdn_replay_decode_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_replay_decode_f32_f16_k128_r2: (f32, f16, 128, 2) 256;
+        gdn_replay_decode_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_replay_decode_bf16_bf16_k128_r2: (bf16, bf16, 128, 2) 256;
+        gdn_replay_decode_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_replay_decode_f16_f16_k128_r2: (f16, f16, 128, 2) 256;
+        gdn_replay_decode_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_replay_decode_f16_bf16_k128_r2: (f16, bf16, 128, 2) 256;
+        gdn_replay_decode_f16_bf16_k128_r8: (f16, bf16, 128, 8) 256;
+        gdn_replay_decode_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_replay_decode_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_replay_decode_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
+    }
+    kda_replay_decode = replay::decode(Vk, PerKey) (ReplayParams, token) {
+        gdn_kda_replay_decode_f32_f32_k128_r2: (f32, f32, 128, 2) 256;
+        gdn_kda_replay_decode_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_kda_replay_decode_f32_bf16_k128_r2: (f32, bf16, 128, 2) 256;
+        gdn_kda_replay_decode_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_kda_replay_decode_f32_f16_k128_r2: (f32, f16, 128, 2) 256;
+        gdn_kda_replay_decode_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_kda_replay_decode_bf16_bf16_k128_r2: (bf16, bf16, 128, 2) 256;
+        gdn_kda_replay_decode_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_replay_decode_f16_f16_k128_r2: (f16, f16, 128, 2) 256;
+        gdn_kda_replay_decode_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_replay_decode_f16_bf16_k128_r2: (f16, bf16, 128, 2) 256;
+        gdn_kda_replay_decode_f16_bf16_k128_r8: (f16, bf16, 128, 8) 256;
+    }
+    replay_verify = replay::verify(Vk, PerHead) (ReplayParams, drafts) {
+        gdn_replay_verify_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
+        gdn_replay_verify_f32_bf16_k128_r8: (f32, bf16, 128, 8) 128;
+        gdn_replay_verify_f32_f16_k128_r8: (f32, f16, 128, 8) 128;
+        gdn_replay_verify_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 128;
+        gdn_replay_verify_f16_f16_k128_r8: (f16, f16, 128, 8) 128;
+        gdn_replay_verify_f16_bf16_k128_r8: (f16, bf16, 128, 8) 128;
+    }
+    kda_replay_verify = replay::verify(Vk, PerKey) (ReplayParams, drafts) {
+        gdn_kda_replay_verify_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
+        gdn_kda_replay_verify_f32_bf16_k128_r8: (f32, bf16, 128, 8) 128;
+        gdn_kda_replay_verify_f32_f16_k128_r8: (f32, f16, 128, 8) 128;
+        gdn_kda_replay_verify_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 128;
+        gdn_kda_replay_verify_f16_f16_k128_r8: (f16, f16, 128, 8) 128;
+        gdn_kda_replay_verify_f16_bf16_k128_r8: (f16, bf16, 128, 8) 128;
     }
     copy_state = copy::copy_state() (CopyStateParams, none) {
         gdn_copy_state: () 256;

@@ -13,6 +13,7 @@ use crate::element::{Element, ROW, Scalar, Vectors};
 use crate::gate::{self, DecayInputs, Gate};
 use crate::keys::{Factors, Keys, Token};
 use crate::layout::{Form, Layout, Place, groups, lanes};
+use crate::math::exp;
 use crate::tile::Tile;
 use crate::token::{Block, wide};
 use core::marker::PhantomData;
@@ -165,6 +166,16 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     /// The tokens lie in the inputs, and there is shared memory for them that nobody reads any more.
     #[inline(always)]
     pub(crate) unsafe fn prepare(&self, loads: Loads, first: u32, count: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.prepare_and(loads, first, count, |_, _, _| {}) }
+    }
+
+    /// [`Self::prepare`], and `keep` gets each log decay: of which prepared token, which of its decays, and the value.
+    ///
+    /// # Safety
+    /// As for [`Self::prepare`].
+    #[inline(always)]
+    pub(crate) unsafe fn prepare_and(&self, loads: Loads, first: u32, count: u32, keep: impl Fn(u32, u32, f32)) {
         let threads = thread::block_dim_x();
         let Loads { mut keys, mut gate } = loads;
         let mut i = self.thread / 32;
@@ -187,7 +198,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
             j = compiler::opaque(j);
             // SAFETY: the caller's promise.
             unsafe {
-                self.prepare_gate(inputs, j);
+                self.prepare_gate(inputs, j, &keep);
                 j += threads;
                 let more = (self.in_loop || G::decays(K) > 1) && j < count * G::decays(K);
                 gate = if more { Some(self.load_gate(first, j)) } else { None };
@@ -250,10 +261,12 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     /// # Safety
     /// As for [`Self::prepare`].
     #[inline(always)]
-    unsafe fn prepare_gate(&self, loads: GateLoads, j: u32) {
+    unsafe fn prepare_gate(&self, loads: GateLoads, j: u32, keep: &impl Fn(u32, u32, f32)) {
         let (gate, options) = (self.block.gate, self.block.layer.flags);
         let (i, element) = (j / G::decays(K), j % G::decays(K));
-        let decay = loads.decay.decay(gate, options);
+        let log_decay = loads.decay.log_decay(gate, options);
+        let decay = exp(log_decay);
+        keep(i, element, log_decay);
         let is_single = G::decays(K) == 1;
         // SAFETY: the caller's promise.
         unsafe {
@@ -279,25 +292,55 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         }
     }
 
+    /// The lane's piece of a vector of prepared token `i`: q, k, decays.
+    ///
+    /// # Safety
+    /// As for [`Self::get`].
+    #[inline(always)]
+    unsafe fn piece(&self, i: u32, which: u32) -> [f32; ROW] {
+        let vectors = Self::vectors(self.at(i) + which * Self::VECTOR_BYTES, self.block.work.place.lane);
+        // SAFETY: the caller's promise.
+        let [[a, b, c, d], [e, f, g, h]] = vectors.map(|at| unsafe { shared::load_f32x4(at) });
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// Query and key of prepared token `i`.
+    ///
+    /// # Safety
+    /// As for [`Self::get`].
+    #[inline(always)]
+    pub(crate) unsafe fn keys(&self, i: u32) -> Keys {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [kq, q, k, _] = shared::load_f32x4(self.scalars(i));
+            Keys { q: self.piece(i, 0), k: self.piece(i, 1), factors: Factors { q, k, kq } }
+        }
+    }
+
+    /// Decay of prepared token `i`.
+    ///
+    /// # Safety
+    /// As for [`Self::get`].
+    #[inline(always)]
+    pub(crate) unsafe fn decay(&self, i: u32) -> G::Decay {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [_, single, ..] = shared::load_f32x4(self.scalars(i) + 16);
+            G::of_lane(|| self.piece(i, 2), single)
+        }
+    }
+
     /// Prepared token `i`; `token` is its number in the call.
     ///
     /// # Safety
     /// The token was prepared, and a barrier passed since.
     #[inline(always)]
     pub(crate) unsafe fn get(&self, token: u32, i: u32) -> Token<G::Decay> {
-        let (at, options) = (self.at(i), self.block.layer.flags);
+        let options = self.block.layer.flags;
         // SAFETY: the caller's promise.
         unsafe {
-            let lane = self.block.work.place.lane;
-            let piece = |which: u32| -> [f32; ROW] {
-                let vectors = Self::vectors(at + which * Self::VECTOR_BYTES, lane);
-                let [[a, b, c, d], [e, f, g, h]] = vectors.map(|at| shared::load_f32x4(at));
-                [a, b, c, d, e, f, g, h]
-            };
-            let [kq, q, k, _] = shared::load_f32x4(self.scalars(i));
-            let [beta, single, ..] = shared::load_f32x4(self.scalars(i) + 16);
-            let keys = Keys { q: piece(0), k: piece(1), factors: Factors { q, k, kq } };
-            let decay = G::of_lane(|| piece(2), single);
+            let [beta, ..] = shared::load_f32x4(self.scalars(i) + 16);
+            let (keys, decay) = (self.keys(i), self.decay(i));
             let beta = if self.block.beta_per_value() {
                 let gate = &self.gate_anew();
                 gate::beta(gate, options, gate::load_beta(gate, self.block.beta_at(token)))

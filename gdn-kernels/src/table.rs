@@ -52,10 +52,19 @@ macro_rules! call {
     };
 }
 
-/// Bytes of shared memory of a kernel: none, or those of a block of tiles.
+/// Bytes of shared memory of a kernel: none, those of a block of tiles, or those of one with a ring of records.
 #[cfg(not(target_arch = "nvptx64"))]
 macro_rules! shared {
     (none $($of_kernel:tt)*) => { 0 };
+    (token $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
+        <$crate::$module::Room<$gate, $io, $k, $rows, $threads, 1> as $crate::arch::Piece>::BYTES
+    }};
+    (drafts $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
+        <$crate::$module::Room<$gate, $io, $k, $rows, $threads, { $crate::abi::MOST_DRAFTS as usize }> as $crate::arch::Piece>::BYTES
+    }};
+    (records $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
+        <$crate::$module::Room<$gate, $io, $k, $rows, $threads, 0> as $crate::arch::Piece>::BYTES
+    }};
     (tiles $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
         <$crate::tile::Shared<$layout, $state, $crate::$module::Front, $k, $rows, $threads> as $crate::arch::Piece>::BYTES
     }};

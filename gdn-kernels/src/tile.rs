@@ -44,7 +44,7 @@
 
 use crate::arch::{compiler, float, memory, warp};
 use crate::element::{Element, ROW};
-use crate::keys::{Decay, Token, dot};
+use crate::keys::{Decay, Keys, Token, dot};
 use crate::layout::{Form, Layout, MOST_ROWS, Place, lanes};
 use core::marker::PhantomData;
 
@@ -285,7 +285,14 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         exchange: Exchange,
     ) -> (f32, Self) {
         let (out, along) = Self::unpack(raw).read(token, v, place, exchange);
-        let mut raw = raw;
+        let mut tile = Self::unpack_anew(raw);
+        tile.correct(token, along, place);
+        (out, tile)
+    }
+
+    /// The tile of loaded rows, once more: of a 16-bit state what was widened before is not kept for it.
+    #[inline(always)]
+    pub(crate) fn unpack_anew(mut raw: Raw) -> Self {
         if S::VECTOR == 8 {
             let mut x = 0;
             while x < Self::VECTORS {
@@ -293,9 +300,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
                 x += 1;
             }
         }
-        let mut tile = Self::unpack(raw);
-        tile.correct(token, along, place);
-        (out, tile)
+        Self::unpack(raw)
     }
 
     /// The carried row's output, and by how much of the key rows are corrected.
@@ -315,6 +320,51 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
         }
         let (out, along) = of_row(sums.map(|sums| sums[0]));
         (out, [along; MOST_ROWS])
+    }
+
+    /// The dot products of the row that this lane carries with a token's key and query, without the factors on them; where
+    /// the group is within a warp.
+    #[inline(always)]
+    pub(crate) fn sums<D: Decay>(&self, keys: &Keys, decay: D, place: Place) -> [f32; 2] {
+        let dots = [self.dots(&decay.on_key(&keys.k)), self.dots(&decay.on_key(&keys.q))];
+        dots.map(|dots| Self::reduce_rows(dots, place)[0])
+    }
+
+    /// Decays the rows.
+    #[inline(always)]
+    pub(crate) fn scale<D: Decay>(&mut self, decay: D) {
+        let mut r = 0;
+        while r < Self::ROWS {
+            let mut i = 0;
+            while i < ROW {
+                self.pieces[r][i] *= decay.on_element(i);
+                i += 1;
+            }
+            r += 1;
+        }
+    }
+
+    /// Adds to each row so much of `x`, a vector over K of which lanes hold pieces.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, of_rows: impl Fn(u32) -> f32, x: &[f32; ROW]) {
+        let mut r = 0;
+        while r < Self::ROWS {
+            let of_row = of_rows(r as u32);
+            let mut i = 0;
+            while i < ROW {
+                self.pieces[r][i] = float::fma(of_row, x[i], self.pieces[r][i]);
+                i += 1;
+            }
+            r += 1;
+        }
+    }
+
+    /// What a lane knows of the row that it carries, as the lanes that hold row `r` of the group get it; where the group is
+    /// within a warp.
+    #[inline(always)]
+    pub(crate) fn of_row(carried: f32, r: u32) -> f32 {
+        // SAFETY: as in `reduce`.
+        unsafe { warp::broadcast(carried, r * Self::SHARERS, Self::LANES) }
     }
 
     /// Decays the rows and corrects each by so much of the key.

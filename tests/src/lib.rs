@@ -14,6 +14,7 @@ pub mod neighbours;
 pub mod parity;
 pub mod problem;
 pub mod random;
+pub mod replay;
 pub mod strided;
 pub mod table;
 

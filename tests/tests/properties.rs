@@ -26,6 +26,16 @@ proptest! {
     }
 
     #[test]
+    fn random_replay_agrees_with_the_oracle(problem in random::replay(), tile: prop::sample::Index) {
+        let mut sim = Sim::default();
+        let fail = |error: anyhow::Error| TestCaseError::fail(format!("{error:#}"));
+        let solution = problem.run_and_check(&mut sim, Tile::Auto).map_err(fail)?;
+        let tile = *tile.get(&problem.tiles());
+        let again = problem.run(&mut sim, tile).map_err(fail)?;
+        prop_assert!(again == solution, "{:?} gives other bits", tile);
+    }
+
+    #[test]
     fn random_recurrent_agrees_with_the_oracle(problem in random::recurrent(), tile: prop::sample::Index) {
         agrees(&problem, tile)?;
     }

@@ -45,7 +45,7 @@ impl Class {
     pub fn of(job: &Job) -> Class {
         let module = job.module;
         let work = match (module.op, job.stores_each) {
-            (OpKind::Decode, _) => Work::Decode,
+            (OpKind::Decode | OpKind::ReplayDecode, _) => Work::Decode,
             (_, false) => Work::Update,
             (_, true) => Work::Verify,
         };

@@ -1,7 +1,7 @@
 //! Which tiles there are: heights, teams of warps, sizes of blocks. They follow from the kernels' table.
 
 use super::{Height, PlanError, Step, Tile};
-use crate::key::ModuleKey;
+use crate::key::{ModuleKey, OpKind};
 use crate::shape::HeadShape;
 use gdn_kernels::abi::{DType, MOST_BLOCK_ROWS};
 use std::fmt;
@@ -11,6 +11,9 @@ pub const MAX_WARPS: u32 = 16;
 
 /// Whether there are kernels of the recurrence for the module's layout, gate, types and K.
 ///
+/// With a ring of records there are those for states `[V, K]` with K = 128 in f32, in the type of the inputs, or in f16 under
+/// bf16; and for decode of GDN with K = 64.
+///
 /// K = 64 and 128 have a state in f32, in the type of the inputs, or in f16 under bf16. The other pairs of types are there for
 /// states `[V, K]` with K = 128, and for decode of GDN with K = 64. K = 96 and 256 have GDN alone, with f32 and bf16 states
 /// under bf16 inputs, and f32 under f32.
@@ -18,6 +21,12 @@ pub(crate) fn is_served(module: ModuleKey) -> bool {
     let (Some(state), Some(io)) = (module.state, module.io) else {
         return false;
     };
+    if module.op.has_records() {
+        let is_known = !is_mixed(module) || (state, io) == (DType::F16, DType::Bf16);
+        let is_64 =
+            module.op == OpKind::ReplayDecode && !module.is_kda() && io != DType::F16 && !is_mixed(module);
+        return is_known && !module.is_kv() && (module.k == 128 || module.k == 64 && is_64);
+    }
     match module.k {
         64 | 128 if !is_mixed(module) || (state, io) == (DType::F16, DType::Bf16) => true,
         64 => !(module.is_kv() || module.is_kda() || module.has_several_tokens()),
@@ -41,6 +50,12 @@ fn is_mixed(module: ModuleKey) -> bool {
 pub fn rows(module: ModuleKey) -> &'static [u32] {
     if !is_served(module) {
         return &[];
+    }
+    match module.op {
+        OpKind::ReplayDecode if module.k == 128 => return &[2, 8],
+        OpKind::ReplayDecode => return &[4],
+        OpKind::ReplayVerify => return &[8],
+        _ => {}
     }
     let is_f32 = module.state == Some(DType::F32);
     // Decode of GDN in layout VK has its two heights for every pair.
@@ -103,6 +118,12 @@ pub(super) fn block_rows(module: ModuleKey, rows: u32, warps: u32) -> u32 {
 /// decay in layout VK has few enough registers for larger blocks. In KV it is made for few teams, whose sums take so little
 /// shared memory that an early launch overlaps.
 pub(super) fn max_warps(module: ModuleKey, rows: u32) -> u32 {
+    match module.op {
+        OpKind::ReplayDecode => return MAX_WARPS / 2,
+        // Prepared tokens take the shared memory of half the rows.
+        OpKind::ReplayVerify => return MAX_WARPS / 4,
+        _ => {}
+    }
     let heights = self::rows(module);
     let is_small = heights.len() > 1 && heights[0] == rows && !module.has_several_tokens();
     let is_f32 = module.state == Some(DType::F32);

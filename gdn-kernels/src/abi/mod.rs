@@ -20,6 +20,7 @@ mod recurrence;
 
 mod movement;
 mod neighbours;
+mod replay;
 
 pub use movement::{
     CONVERT_TILE_COLUMNS, CONVERT_TILE_ROWS, ConvertLayoutParams, CopyStateParams, Slots, THREAD_VECTORS,
@@ -28,6 +29,7 @@ pub use movement::{
 pub use neighbours::{Conv1dParams, GatedRmsNormParams};
 pub use parts::{Gate, Inputs, Layer, Pool};
 pub use recurrence::{DecodeParams, Intermediate, RecurrentParams, Target};
+pub use replay::{Cursors, LAYER_COLUMNS, MOST_DRAFTS, MOST_KDA_RECORDS, MOST_RECORDS, ReplayParams, Rings};
 pub use table::{Entry, Table};
 
 /// Element type of a tensor, as the kernels' `*_dtype` fields name it.
@@ -102,6 +104,8 @@ pub mod flags {
     pub const EARLY: u32 = 1 << 17;
     /// conv1d: `accepted[n]` chooses the slot that sequence n starts from; without it, where its window begins.
     pub const ACCEPTED_SLOT: u32 = 1 << 18;
+    /// Replay: the tables of cursors have a row for each slot; without it one for each sequence.
+    pub const CURSORS_BY_SLOT: u32 = 1 << 19;
 }
 
 /// Rows of V of a block at most, BV: what its shared memory has room for.

@@ -9,7 +9,7 @@
 //! | `warp`   | `shuffle_xor`, `broadcast`, `reduce_or`: all 32 lanes take part, always                     | ours, over `cuda_std`'s `warp_shuffle_xor`, `warp_shuffle_idx`, `warp_reduce` |
 //! | `warp`   | `sync_warp`: all 32 lanes, so it takes no mask                                              | `cuda_std`'s |
 //! | `grid`   | `wait`, `launch_dependents`: programmatic dependent launch                                  | ours |
-//! | `shared` | `block`: the block's own piece of shared memory; `*_f32`, `*_f32x4`, `store_f32x2`          | ours |
+//! | `shared` | `block`: the block's own piece of shared memory; `*_f32`, `*_f32x2`, `*_f32x4`; `begin_copy`, `wait_copies` | ours |
 //! | `memory` | `load_*`, `store_*` on global addresses; `*_streaming` for data touched once                | ours |
 //! | `float`  | `fma`, `exp2`, `rsqrt`, `rcp`, `min`, `max`, f16 and bf16 conversions                       | ours |
 //! | `compiler` | `opaque`                                                                                  | ours |

@@ -21,6 +21,7 @@ pub mod memory;
 pub mod narrow;
 pub mod norm;
 pub mod padding;
+pub mod replay;
 pub mod slots;
 pub mod states;
 pub mod tables;
@@ -229,6 +230,26 @@ macro_rules! for_each_hazard {
                 state_is_rounded_between_tokens_only_if_asked,
                 draft_continues_where_the_last_one_was_accepted,
                 verification_leaves_the_pool_alone,
+            }
+            replay::{
+                replay_decode_at_every_fill_level,
+                replay_verify_at_every_fill_level,
+                replay_force_folds_at_every_fill_level,
+                replay_without_live_records_is_decode,
+                replay_does_not_drift,
+                replay_cursors_out_of_range_are_padding,
+                replay_padded_rows_touch_nothing,
+                replay_reset_ignores_slot_ring_and_cursors,
+                replay_tables_of_every_type_and_stride,
+                replay_pitches_and_strides,
+                replay_heads_and_shapes,
+                replay_every_pair_of_types,
+                replay_strong_decay_is_exact,
+                replay_same_bits_for_every_tile,
+                replay_same_bits_at_every_place,
+                replay_rejected_drafts_leave_no_trace,
+                replay_paths_of_a_tree_equal_chains,
+                replay_verify_of_one_token_is_decode,
             }
             conv1d::{
                 conv_padded_first_row_is_zero_and_slot_untouched,

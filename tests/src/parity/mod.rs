@@ -5,7 +5,7 @@ pub mod recurrence;
 
 use crate::case::{self, Case};
 use crate::device::Device;
-use crate::neighbours;
+use crate::{neighbours, replay};
 use anyhow::{Result, anyhow, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -39,6 +39,7 @@ fn runner(op: &str) -> Option<Run> {
             Some(|case, device| recurrence::run(&case.recurrence()?, device))
         }
         op if neighbours::recorded::records(op) => Some(neighbours::recorded::run),
+        op if replay::recorded::records(op) => Some(replay::recorded::run),
         _ => None,
     }
 }

@@ -127,22 +127,33 @@ impl Problem {
         }
         // What is stored in a buffer is rounded to its type, and with a tree what is computed from it.
         let buffer_limit = limit.state.max(Tolerance::oracle(out_type, self.buffer_type()).state);
+        self.check_outputs(&got.out, &want.out, &limit)?;
+        for ((place, got), (_, want)) in got.states.iter().zip(&want.states) {
+            let error = rel_l2(got, want);
+            let allowed = if matches!(place, Place::Buffer(_)) { buffer_limit } else { limit.state };
+            ensure!(error <= allowed, "state {place:?} is off by {error:.3e}");
+        }
+        Ok(())
+    }
+
+    /// Holds output rows against the oracle's.
+    pub(crate) fn check_outputs(
+        &self,
+        got: &[(usize, Vec<f64>)],
+        want: &[(usize, Vec<f64>)],
+        limit: &Tolerance,
+    ) -> Result<()> {
         let v = self.shape.v as usize;
         let mut total = Error::default();
-        for ((row, got), (_, want)) in got.out.iter().zip(&want.out) {
+        for ((row, got), (_, want)) in got.iter().zip(want) {
             for (head, (got, want)) in got.chunks(v).zip(want.chunks(v)).enumerate() {
-                let error = Error::of(got, want, self.floor(*row, head, &limit));
+                let error = Error::of(got, want, self.floor(*row, head, limit));
                 let text = format!("out of token {row}, head {head}, is off by {error}");
                 ensure!(error.within(limit.head), "{text}, allowed is {:.1e}", limit.head);
                 total.add(&error);
             }
         }
         ensure!(total.within(limit.out), "out is off by {total}, allowed is {:.1e}", limit.out);
-        for ((place, got), (_, want)) in got.states.iter().zip(&want.states) {
-            let error = rel_l2(got, want);
-            let allowed = if matches!(place, Place::Buffer(_)) { buffer_limit } else { limit.state };
-            ensure!(error <= allowed, "state {place:?} is off by {error:.3e}");
-        }
         Ok(())
     }
 

@@ -81,11 +81,7 @@ impl Problem {
                 host::Target::Sequences(pool(rows, *slots))
             }
         };
-        let start = match &self.start {
-            StartFlags::None => Start::FromSlot,
-            StartFlags::Reset(x) => Start::Reset(tables.flags(device, x)?),
-            StartFlags::HasInitialState(x) => Start::HasInitialState(tables.flags(device, x)?),
-        };
+        let start = self.place_start(device)?;
         let call = if self.tokens.is_decode() {
             Call::Decode(self.decode(inputs, source, target, start, out)?)
         } else {
@@ -97,6 +93,15 @@ impl Problem {
             Call::Recurrent(call)
         };
         Ok(Placed { call, out, state, final_state, intermediate })
+    }
+
+    /// The start flags.
+    pub(crate) fn place_start(&self, device: &mut dyn Device) -> Result<Start> {
+        Ok(match &self.start {
+            StartFlags::None => Start::FromSlot,
+            StartFlags::Reset(x) => Start::Reset(self.tables.flags(device, x)?),
+            StartFlags::HasInitialState(x) => Start::HasInitialState(self.tables.flags(device, x)?),
+        })
     }
 
     fn decode(
@@ -126,7 +131,7 @@ impl Problem {
         Ok(call)
     }
 
-    fn place_inputs(&self, device: &mut dyn Device) -> Result<Inputs> {
+    pub(crate) fn place_inputs(&self, device: &mut dyn Device) -> Result<Inputs> {
         let (q, k, v) = self.place_projections(device)?;
         let a = alloc_rows(device, &self.a)?;
         let b = alloc_rows(device, &self.b)?;
@@ -180,7 +185,7 @@ impl Problem {
     }
 
     /// The pool as it lies in memory.
-    fn pool_rows(&self) -> Strided {
+    pub(crate) fn pool_rows(&self) -> Strided {
         let (v, k) = (self.shape.v as usize, self.shape.k as usize);
         let data = match self.pool.layout {
             Layout::Vk => self.pool.data.clone(),

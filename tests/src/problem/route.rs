@@ -63,7 +63,7 @@ impl Problem {
     }
 
     /// The slot that a sequence starts from.
-    fn slot(&self, n: usize) -> Option<usize> {
+    pub(crate) fn slot(&self, n: usize) -> Option<usize> {
         match &self.source {
             Source::Zeros => None,
             Source::Sequences => Some(n),
@@ -75,7 +75,7 @@ impl Problem {
         }
     }
 
-    fn is_reset(&self, n: usize) -> bool {
+    pub(crate) fn is_reset(&self, n: usize) -> bool {
         match &self.start {
             StartFlags::None => false,
             StartFlags::Reset(flags) => flags[n] != 0,

@@ -10,10 +10,12 @@ mod options;
 mod plain;
 #[cfg(feature = "hazards")]
 mod recurrent;
+#[cfg(feature = "hazards")]
+mod replay;
 
 pub use plain::{Plain, draft, plain};
 #[cfg(feature = "hazards")]
-pub use {decode::decode, drawn::fixed, recurrent::recurrent};
+pub use {decode::decode, drawn::fixed, recurrent::recurrent, replay::replay};
 
 /// Data for a problem, from a seed: a small generator of its own, since a problem has thousands of values
 /// and proptest need not shrink them.

@@ -127,6 +127,16 @@ pub(super) fn options() -> impl Strategy<Value = Options> {
 }
 
 impl Options {
+    /// Whether replay has kernels for its dimensions.
+    pub(super) fn has_records(&self) -> bool {
+        self.shape.k == 128 || self.is_for_decode()
+    }
+
+    /// Whether only replay's decode has kernels for its dimensions.
+    pub(super) fn is_for_decode(&self) -> bool {
+        self.shape.k == 64 && self.family == Family::Gdn && self.types[1] != DType::F16
+    }
+
     /// A problem with these options: sequence n in slot n.
     pub(super) fn problem(&self, tokens: Tokens) -> Problem {
         let [state, io, ..] = self.types;

@@ -46,6 +46,35 @@ pub(crate) unsafe fn store_f32x2(address: u32, [x, y]: [f32; 2]) {
     }
 }
 
+/// Eight bytes as two f32; 8-byte aligned.
+#[inline(always)]
+pub(crate) unsafe fn load_f32x2(address: u32) -> [f32; 2] {
+    let (x, y): (f32, f32);
+    // SAFETY: as above.
+    unsafe {
+        asm!("ld.shared.v2.f32 {{{x}, {y}}}, [{p}];", x = out(reg32) x, y = out(reg32) y, p = in(reg32) address,
+             options(readonly, nostack));
+    }
+    [x, y]
+}
+
+/// Begins to copy sixteen bytes of global memory here; both addresses are 16-byte aligned. The thread finds them behind
+/// [`wait_copies`], others behind a barrier as well.
+#[inline(always)]
+pub(crate) unsafe fn begin_copy(address: u32, from: u64) {
+    // SAFETY: the caller passes an address within the block's shared memory and a readable global address.
+    unsafe {
+        asm!("cp.async.cg.shared.global [{p}], [{a}], 16;", p = in(reg32) address, a = in(reg64) from, options(nostack));
+    }
+}
+
+/// Waits for the copies that the thread has begun.
+#[inline(always)]
+pub(crate) unsafe fn wait_copies() {
+    // SAFETY: it only waits.
+    unsafe { asm!("cp.async.wait_all;", options(nostack)) }
+}
+
 /// Sixteen bytes as four f32; 16-byte aligned.
 #[inline(always)]
 pub(crate) unsafe fn store_f32x4(address: u32, [x, y, z, w]: [f32; 4]) {

@@ -91,6 +91,7 @@ pub(crate) mod grid {
 /// Loads and stores of the block's shared memory, addressed in bytes from its start.
 pub(crate) mod shared {
     use crate::arch::Piece;
+    use crate::arch::sim::extent::Access;
     use crate::arch::sim::lane::current;
 
     /// The address of the block's own piece: its start. How many bytes there are is the launch's.
@@ -104,6 +105,23 @@ pub(crate) mod shared {
             // SAFETY: the caller's promise.
             unsafe { store_f32(byte + 4 * i, value) };
         }
+    }
+
+    /// Eight bytes as two f32; 8-byte aligned.
+    pub(crate) unsafe fn load_f32x2(byte: u32) -> [f32; 2] {
+        // SAFETY: the caller's promise.
+        [0, 4].map(|i| unsafe { load_f32(byte + i) })
+    }
+
+    /// Begins to copy sixteen bytes of global memory here; both addresses are 16-byte aligned. The thread finds them
+    /// behind [`wait_copies`], others behind a barrier as well.
+    pub(crate) unsafe fn begin_copy(byte: u32, from: u64) {
+        current(|lane| lane.begin_copy(byte, Access { address: from, bytes: 16, store: false }));
+    }
+
+    /// Waits for the copies that the thread has begun: only now they are stored here.
+    pub(crate) unsafe fn wait_copies() {
+        current(|lane| lane.wait_copies());
     }
 
     /// Sixteen bytes as four f32; 16-byte aligned.

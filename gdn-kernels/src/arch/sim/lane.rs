@@ -59,6 +59,8 @@ pub(super) struct Lane<'a> {
     yielder: Cell<*const Yielder<u32, Stop>>,
     /// Whether it has waited for the launch's predecessor.
     waited: Cell<bool>,
+    /// Copies to shared memory that it has begun: where each goes, and its bytes.
+    copies: RefCell<Vec<(u32, [u8; 16])>>,
 }
 
 thread_local! {
@@ -79,7 +81,7 @@ pub(super) fn current<R>(f: impl FnOnce(&Lane<'_>) -> R) -> R {
 
 impl<'a> Lane<'a> {
     pub(super) fn new(block: &'a Block<'a>, thread: u32) -> Lane<'a> {
-        Lane { block, thread, yielder: Cell::new(ptr::null()), waited: Cell::new(false) }
+        Lane { block, thread, yielder: Cell::new(ptr::null()), waited: Cell::new(false), copies: RefCell::default() }
     }
 
     /// Leaves the coroutine until the scheduler resumes it, with the returned bits.
@@ -119,6 +121,26 @@ impl<'a> Lane<'a> {
         let place = self.place(access);
         self.block.memory.store(place, &value[..access.bytes as usize]);
         self.touch(access, place);
+    }
+
+    /// Begins a copy of 16 bytes to the block's shared memory at `byte`, or ends the launch.
+    pub(super) fn begin_copy(&self, byte: u32, from: Access) {
+        let bytes = self.load(from);
+        if !byte.is_multiple_of(16) {
+            self.checked::<()>(Err(FaultKind::SharedMisaligned { byte, bytes: 16 }));
+        }
+        self.copies.borrow_mut().push((byte, bytes));
+    }
+
+    /// Ends the copies that the thread has begun.
+    pub(super) fn wait_copies(&self) {
+        for (byte, bytes) in self.copies.take() {
+            for (i, word) in (0..).zip(bytes.as_chunks().0) {
+                let stored =
+                    self.block.shared.borrow_mut().store(self.thread, byte + 4 * i, u32::from_le_bytes(*word));
+                self.checked(stored);
+            }
+        }
     }
 
     /// Loads what an access would, which is none: it need not wait, and races with nothing.

@@ -1,0 +1,113 @@
+//! Arguments of the kernels that keep a ring of records for each slot and write its state only when the ring is folded.
+//!
+//! A slot's true state is its state in the pool, the *checkpoint*, with the live records of its ring applied in order:
+//! `h = e^g h + d k^T`, with k normalised as the inputs' options say. A ring is circular: record j of the live window is at
+//! place `(base + j) % records`.
+
+#[cfg(doc)]
+use super::{DType, Entry, flags};
+use super::{Gate, Inputs, Layer, Pool, Table};
+use bytemuck::{Pod, Zeroable};
+
+/// Records of a ring at most.
+pub const MOST_RECORDS: u32 = 32;
+
+/// Records of a ring at most in KDA, whose records have a decay for each k.
+pub const MOST_KDA_RECORDS: u32 = 16;
+
+/// Drafts of a sequence at most.
+pub const MOST_DRAFTS: u32 = 8;
+
+/// Columns of a table of layers: addresses of the pool, of the rings of k, d and g, and of the pool that is written.
+pub const LAYER_COLUMNS: u32 = 5;
+
+/// The rings of records beside a pool of states, one for each slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Rings {
+    /// Keys as they came in, `[slots, H, records, K]`, of the kernel's input type. Address and pitch are multiples of 16 bytes.
+    pub k: u64,
+    /// Corrections, `[slots, HV, records, V]`, f32. Address and pitch are multiples of 16 bytes.
+    pub d: u64,
+    /// Log decays, `[slots, HV, records]`, in KDA `[slots, HV, records, K]`, f32. Aligned to an element, in KDA address and
+    /// pitch are multiples of 16 bytes.
+    pub g: u64,
+    /// Elements between two slots of `k`.
+    pub k_pitch: u32,
+    /// Elements between two slots of `d`.
+    pub d_pitch: u32,
+    /// Elements between two slots of `g`.
+    pub g_pitch: u32,
+    /// Records that a ring has room for: 1 to [`MOST_RECORDS`], in KDA to [`MOST_KDA_RECORDS`].
+    pub records: u32,
+}
+
+/// Which records of a ring are live. Both tables have a row for each sequence, or, with `CURSORS_BY_SLOT`, for each slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct Cursors {
+    /// Place of the oldest live record, below `records`, of any [`Entry`] but `U8`. Without a table it is 0.
+    pub base: Table,
+    /// Live records, of any [`Entry`] but `U8`. A window that does not lie in the ring, or leaves no room for what is
+    /// appended, marks a padded row.
+    pub len: Table,
+}
+
+/// Argument of the `gdn_replay_decode_*`, `gdn_replay_verify_*`, `gdn_kda_replay_decode_*` and `gdn_kda_replay_verify_*`
+/// kernels.
+///
+/// Decode takes one token of each of `n` sequences. It appends the token's record, or, where more than `most` records would be
+/// live, where `force` says so, and where `pool.reset` does, stores the true state behind the token instead and appends
+/// nothing.
+///
+/// Verify takes `tokens` drafts of each, up to [`MOST_DRAFTS`], which it appends behind the live window. Where more than
+/// `most` records would be live, where `force` says so, and where `pool.reset` does, it also stores the true state in front of
+/// the drafts. Then the drafts' records are the live window of a step to come.
+///
+/// A sequence that `pool.reset` names starts from zeros with an empty ring, whatever slot and cursors hold; its records
+/// go from place 0 on.
+///
+/// Launch: as for [`DecodeParams`](super::DecodeParams). No two sequences may have the same slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct ReplayParams {
+    /// q, k, v; sequence n has the rows `n * tokens..(n + 1) * tokens`.
+    pub inputs: Inputs,
+    /// Decay and beta.
+    pub gate: Gate,
+    /// Checkpoints. There is no `write_slot`.
+    pub pool: Pool,
+    /// Records.
+    pub rings: Rings,
+    /// The live ones.
+    pub cursors: Cursors,
+    /// Sequences that fold whatever their ring holds, `U8`, `I32` or `U32`; without a table none.
+    pub force: Table,
+    /// Of verify: rows of `tokens` entries, of any [`Entry`] but `U8`. Token t > 0 follows token `parent[t]`, or, if that is
+    /// not in `0..t`, the live window. Without a table it follows the token before it.
+    pub parent: Table,
+    /// Output `[n * tokens, HV, V]`, heads packed; aligned to an element.
+    pub out: u64,
+    /// Elements between two tokens of `out`.
+    pub out_stride: u32,
+    /// Sequences, N.
+    pub n: u32,
+    /// Tokens of a sequence; 1 in decode.
+    pub tokens: u32,
+    /// Live records at most behind the call: up to `records`, in verify up to `records - tokens`.
+    pub most: u32,
+    /// Heads and options.
+    pub layer: Layer,
+}
+
+// Every host relies on these numbers; `gdn.h` repeats them as static assertions.
+const _: () = {
+    use core::mem::{offset_of, size_of};
+    assert!(size_of::<Rings>() == 40);
+    assert!(size_of::<Cursors>() == 32);
+    assert!(size_of::<ReplayParams>() == 344);
+    assert!(offset_of!(ReplayParams, rings) == 184);
+    assert!(offset_of!(ReplayParams, force) == 256);
+    assert!(offset_of!(ReplayParams, out) == 288);
+    assert!(offset_of!(ReplayParams, layer) == 312);
+};
