@@ -11,7 +11,6 @@ use gdn_host::{
 
 /// A call of either operation.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "few live at once, and a call is Copy")]
 pub enum Call {
     /// One token for each sequence.
     Decode(ReplayDecode),
