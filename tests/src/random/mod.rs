@@ -15,7 +15,12 @@ mod replay;
 
 pub use plain::{Plain, draft, plain};
 #[cfg(feature = "hazards")]
-pub use {decode::decode, drawn::fixed, recurrent::recurrent, replay::replay};
+pub use {
+    decode::decode,
+    drawn::{fixed, fixed_replay},
+    recurrent::recurrent,
+    replay::replay,
+};
 
 /// Data for a problem, from a seed: a small generator of its own, since a problem has thousands of values
 /// and proptest need not shrink them.

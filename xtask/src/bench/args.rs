@@ -110,6 +110,10 @@ impl Args {
             let fits = !is_given || op.is_recurrence();
             ensure!(fits, "--ops {name}: {option} is for decode, verify and update, of GDN and KDA");
         }
+        ensure!(
+            !self.chained || !op.has_records(),
+            "--ops {name}: --chained is for operations without records"
+        );
         Ok(())
     }
 }

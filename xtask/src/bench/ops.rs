@@ -21,6 +21,14 @@ pub enum Op {
     KdaVerify,
     /// Update with a decay per key.
     KdaUpdate,
+    /// One token with a ring of records, in steady state: one sequence in 16 folds.
+    ReplayDecode,
+    /// Several tokens with a ring of records, in steady state: with four tokens one sequence in six folds.
+    ReplayVerify,
+    /// Replay's decode with a decay per key.
+    KdaReplayDecode,
+    /// Replay's verify with a decay per key.
+    KdaReplayVerify,
     /// Interleaved projections taken apart.
     UnpackQkvz,
     /// Causal convolution of one token, width 4, SiLU, over the channels of q, k and v.
@@ -44,6 +52,10 @@ impl Op {
             Op::KdaDecode => "kda_decode",
             Op::KdaVerify => "kda_verify",
             Op::KdaUpdate => "kda_update",
+            Op::ReplayDecode => "replay_decode",
+            Op::ReplayVerify => "replay_verify",
+            Op::KdaReplayDecode => "kda_replay_decode",
+            Op::KdaReplayVerify => "kda_replay_verify",
             Op::UnpackQkvz => "unpack_qkvz",
             Op::Conv1dUpdate => "conv1d_update",
             Op::GatedRmsNorm => "gated_rmsnorm",
@@ -55,18 +67,28 @@ impl Op {
     pub(super) fn family(self) -> Family {
         match self {
             Op::KdaDecode | Op::KdaVerify | Op::KdaUpdate => Family::Kda,
+            Op::KdaReplayDecode | Op::KdaReplayVerify => Family::Kda,
             _ => Family::Gdn,
         }
     }
 
     /// Whether it goes through states, as decode does.
     pub fn is_recurrence(self) -> bool {
-        matches!(self, Op::Decode | Op::KdaDecode) || self.has_several_tokens()
+        matches!(self, Op::Decode | Op::KdaDecode) || self.has_several_tokens() || self.has_records()
+    }
+
+    /// Whether it works with rings of records.
+    pub(super) fn has_records(self) -> bool {
+        matches!(self, Op::ReplayDecode | Op::KdaReplayDecode) || self.has_drafts()
+    }
+
+    fn has_drafts(self) -> bool {
+        matches!(self, Op::ReplayVerify | Op::KdaReplayVerify)
     }
 
     /// Whether it has to read each state and write it back, and no more.
     pub(super) fn is_read_modify_write(self) -> bool {
-        self.is_recurrence() && !self.is_verification()
+        self.is_recurrence() && !self.is_verification() && !self.has_records()
     }
 
     pub(super) fn is_verification(self) -> bool {
@@ -74,7 +96,7 @@ impl Op {
     }
 
     pub(super) fn has_several_tokens(self) -> bool {
-        self.is_verification() || matches!(self, Op::Update | Op::KdaUpdate)
+        self.is_verification() || matches!(self, Op::Update | Op::KdaUpdate) || self.has_drafts()
     }
 }
 
@@ -112,6 +134,12 @@ impl Spec {
         let key = match self.op {
             Op::Decode | Op::KdaDecode => ModuleKey::decode,
             Op::Verify | Op::Update | Op::KdaVerify | Op::KdaUpdate => ModuleKey::recurrent,
+            Op::ReplayDecode | Op::KdaReplayDecode => {
+                return ModuleKey::replay_decode(self.op.family(), self.state, self.io, self.shape.k);
+            }
+            Op::ReplayVerify | Op::KdaReplayVerify => {
+                return ModuleKey::replay_verify(self.op.family(), self.state, self.io, self.shape.k);
+            }
             Op::UnpackQkvz => return ModuleKey::unpack_qkvz(),
             Op::Conv1dUpdate => return ModuleKey::conv1d_update(self.io, self.io),
             Op::GatedRmsNorm => return ModuleKey::gated_rmsnorm(self.io, self.io, self.shape.v),
@@ -167,6 +195,9 @@ impl Spec {
         let rows = u64::from(self.batch) * self.io.size() as u64;
         match self.op {
             Op::Decode | Op::KdaDecode | Op::Update | Op::KdaUpdate => self.state_bytes(),
+            Op::ReplayDecode | Op::KdaReplayDecode | Op::ReplayVerify | Op::KdaReplayVerify => {
+                self.state_bytes()
+            }
             Op::Verify | Op::KdaVerify => self.state_bytes() * (1 + u64::from(self.tokens)),
             Op::UnpackQkvz => {
                 let z = self.shape.value_elements();

@@ -9,7 +9,7 @@ use gdn_tests::{hazards, random};
 
 /// Every hazard, and so many random problems.
 pub fn run(count: u32, device: &mut dyn Device) -> Vec<Outcome> {
-    let bar = report::progress(hazards::ALL.len() + count as usize, "hazards");
+    let bar = report::progress(hazards::ALL.len() + (count + count / 2) as usize, "hazards");
     let mut outcomes = Vec::new();
     for (name, hazard) in hazards::ALL {
         let result = hazard(device);
@@ -18,6 +18,9 @@ pub fn run(count: u32, device: &mut dyn Device) -> Vec<Outcome> {
     }
     let result = random_problems(count, device, &mut || bar.inc(1));
     let name = format!("{count} random problems");
+    outcomes.push(judged("random", &name, "against the f64 oracle, bits across tiles", result));
+    let result = random_replays(count / 2, device, &mut || bar.inc(1));
+    let name = format!("{} random problems with records", count / 2);
     outcomes.push(judged("random", &name, "against the f64 oracle, bits across tiles", result));
     bar.finish_and_clear();
     outcomes
@@ -61,6 +64,22 @@ fn random_problems(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) 
     for (i, problem) in random::fixed(count).enumerate() {
         let problem = problem?;
         let describe = || format!("random problem {i}: {problem:?}");
+        let solution = problem.run_and_check(device, Tile::Auto).with_context(describe)?;
+        let tiles = problem.tiles();
+        for tile in [tiles.first(), tiles.last()].into_iter().flatten().copied() {
+            let same = problem.run(device, tile).with_context(describe)? == solution;
+            ensure!(same, "{tile:?} gives other bits; {}", describe());
+        }
+        step();
+    }
+    Ok(())
+}
+
+/// The same of problems with a ring of records.
+fn random_replays(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) -> Result<()> {
+    for (i, problem) in random::fixed_replay(count).enumerate() {
+        let problem = problem?;
+        let describe = || format!("random problem {i} with records: {problem:?}");
         let solution = problem.run_and_check(device, Tile::Auto).with_context(describe)?;
         let tiles = problem.tiles();
         for tile in [tiles.first(), tiles.last()].into_iter().flatten().copied() {
