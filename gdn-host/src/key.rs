@@ -43,6 +43,12 @@ pub enum OpKind {
     ReplayDecode,
     /// The recurrence over drafts, with a ring of records: [`ReplayVerify`](crate::ReplayVerify).
     ReplayVerify,
+    /// [`ReplayFold`](crate::ReplayFold) and [`Materialise`](crate::Materialise).
+    ReplayFold,
+    /// [`ReplayCommit`](crate::ReplayCommit).
+    ReplayCommit,
+    /// [`ReplayAdvance`](crate::ReplayAdvance).
+    ReplayAdvance,
     /// [`CopyState`](crate::CopyState) and [`CommitState`](crate::CommitState).
     CopyState,
     /// [`ConvertLayout`](crate::ConvertLayout).
@@ -56,11 +62,14 @@ pub enum OpKind {
 }
 
 impl OpKind {
-    const ALL: [OpKind; 9] = [
+    const ALL: [OpKind; 12] = [
         OpKind::Decode,
         OpKind::Recurrent,
         OpKind::ReplayDecode,
         OpKind::ReplayVerify,
+        OpKind::ReplayFold,
+        OpKind::ReplayCommit,
+        OpKind::ReplayAdvance,
         OpKind::CopyState,
         OpKind::ConvertLayout,
         OpKind::UnpackQkvz,
@@ -75,6 +84,9 @@ impl OpKind {
             OpKind::Recurrent => "recurrent",
             OpKind::ReplayDecode => "replay_decode",
             OpKind::ReplayVerify => "replay_verify",
+            OpKind::ReplayFold => "replay_fold",
+            OpKind::ReplayCommit => "replay_commit",
+            OpKind::ReplayAdvance => "replay_advance",
             OpKind::CopyState => "copy_state",
             OpKind::ConvertLayout => "convert_layout",
             OpKind::UnpackQkvz => "unpack_qkvz",
@@ -88,9 +100,9 @@ impl OpKind {
         matches!(self, OpKind::Decode | OpKind::Recurrent) || self.has_records()
     }
 
-    /// Whether it works with a ring of records.
+    /// Whether it is the recurrence with a ring of records.
     pub const fn has_records(self) -> bool {
-        matches!(self, OpKind::ReplayDecode | OpKind::ReplayVerify)
+        matches!(self, OpKind::ReplayDecode | OpKind::ReplayVerify | OpKind::ReplayFold)
     }
 }
 
@@ -140,6 +152,21 @@ impl ModuleKey {
     /// The kernels of [`ReplayVerify`](crate::ReplayVerify).
     pub const fn replay_verify(family: Family, state: DType, io: DType, k: u32) -> Self {
         Self::replay(OpKind::ReplayVerify, family, state, io, k)
+    }
+
+    /// The kernels of [`ReplayFold`](crate::ReplayFold) and [`Materialise`](crate::Materialise).
+    pub const fn replay_fold(family: Family, state: DType, io: DType, k: u32) -> Self {
+        Self::replay(OpKind::ReplayFold, family, state, io, k)
+    }
+
+    /// The kernel of [`ReplayCommit`](crate::ReplayCommit), for every type.
+    pub const fn replay_commit() -> Self {
+        Self::of(OpKind::ReplayCommit, None, None, 0)
+    }
+
+    /// The kernel of [`ReplayAdvance`](crate::ReplayAdvance).
+    pub const fn replay_advance() -> Self {
+        Self::of(OpKind::ReplayAdvance, None, None, 0)
     }
 
     pub(crate) const fn replay(op: OpKind, family: Family, state: DType, io: DType, k: u32) -> Self {

@@ -52,6 +52,7 @@
 //! | take one token a sequence | [`Decode`] |
 //! | take several: short prompts, drafts, trees | [`Recurrent`], with [`Tokens`], [`Source`], [`Target`], [`Intermediate`] |
 //! | take tokens or drafts without writing the state each time | [`ReplayDecode`], [`ReplayVerify`], with [`ReplayPool`], [`Rings`], [`Cursors`] |
+//! | fold or copy true states, commit trees, move cursors | [`ReplayFold`], [`Materialise`], [`ReplayCommit`], [`ReplayAdvance`] |
 //! | name inputs, gates and heads | [`Inputs`], [`Decay`], [`Beta`], [`HeadShape`], [`HeadMap`], [`Family`] |
 //! | name memory | [`Tensor`], [`Rows`], [`Table`], [`StatePool`], [`SlotPool`], [`Layout`], [`Start`] |
 //! | move states | [`CopyState`], [`CommitState`], [`ConvertLayout`] |
@@ -83,9 +84,10 @@ pub use artifact::Files;
 pub use call::{
     ALog, Accepted, Activation, Beta, CallError, CommitState, Conv1dUpdate, ConvPool, ConvTarget,
     ConvertLayout, CopyState, Cursors, Decay, Decode, DraftWindows, DtBias, GatedRmsNorm, HeadMap,
-    HeadStrides, Inputs, Intermediate, Key, Logits, LowerBound, Operation, Query, Recurrent, ReplayDecode,
-    ReplayPool, ReplayVerify, Rings, Rows, SlotPool, Softplus, Source, Start, StatePool, Table, Target,
-    Tensor, Tokens, UnpackQkvz, Value,
+    HeadStrides, Inputs, Intermediate, Key, Logits, LowerBound, Materialise, Operation, Query, RecordForm,
+    Recurrent, ReplayAdvance, ReplayCommit, ReplayDecode, ReplayFold, ReplayLayer, ReplayLayers, ReplayPool,
+    ReplayVerify, Rings, Rows, SlotPool, Softplus, Source, Start, StatePool, Table, Target, Tensor, Tokens,
+    UnpackQkvz, Value,
 };
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::Entry;

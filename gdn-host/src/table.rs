@@ -106,11 +106,13 @@ pub fn features(key: ModuleKey) -> impl Iterator<Item = Feature> {
         _ => None,
     };
     let [state, io, last] = match key.op {
-        OpKind::Decode | OpKind::Recurrent | OpKind::ReplayDecode | OpKind::ReplayVerify => {
-            [key.state.map(of_state), key.io.map(of_inputs), of_k]
-        }
+        OpKind::Decode
+        | OpKind::Recurrent
+        | OpKind::ReplayDecode
+        | OpKind::ReplayVerify
+        | OpKind::ReplayFold => [key.state.map(of_state), key.io.map(of_inputs), of_k],
         OpKind::ConvertLayout => [key.io.map(of_state), None, None],
-        OpKind::CopyState => [None; 3],
+        OpKind::CopyState | OpKind::ReplayCommit | OpKind::ReplayAdvance => [None; 3],
         OpKind::UnpackQkvz | OpKind::Conv1dUpdate | OpKind::GatedRmsNorm => {
             [None, key.io.map(of_inputs), Some(feature!("neighbours"))]
         }

@@ -334,6 +334,31 @@ table::kernels! {
         gdn_kda_replay_verify_f16_f16_k128_r8: (f16, f16, 128, 8) 128;
         gdn_kda_replay_verify_f16_bf16_k128_r8: (f16, bf16, 128, 8) 128;
     }
+    replay_fold = replay::fold(Vk, PerHead) (ReplayFoldParams, records) {
+        gdn_replay_fold_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_replay_fold_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_replay_fold_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_replay_fold_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_replay_fold_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_replay_fold_f16_bf16_k128_r8: (f16, bf16, 128, 8) 256;
+        gdn_replay_fold_f32_f32_k64_r4: (f32, f32, 64, 4) 256;
+        gdn_replay_fold_f32_bf16_k64_r4: (f32, bf16, 64, 4) 256;
+        gdn_replay_fold_bf16_bf16_k64_r4: (bf16, bf16, 64, 4) 256;
+    }
+    kda_replay_fold = replay::fold(Vk, PerKey) (ReplayFoldParams, records) {
+        gdn_kda_replay_fold_f32_f32_k128_r8: (f32, f32, 128, 8) 256;
+        gdn_kda_replay_fold_f32_bf16_k128_r8: (f32, bf16, 128, 8) 256;
+        gdn_kda_replay_fold_f32_f16_k128_r8: (f32, f16, 128, 8) 256;
+        gdn_kda_replay_fold_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 256;
+        gdn_kda_replay_fold_f16_f16_k128_r8: (f16, f16, 128, 8) 256;
+        gdn_kda_replay_fold_f16_bf16_k128_r8: (f16, bf16, 128, 8) 256;
+    }
+    replay_commit = replay::commit() (ReplayCommitParams, none) {
+        gdn_replay_commit: () 256;
+    }
+    replay_advance = replay::advance() (ReplayAdvanceParams, none) {
+        gdn_replay_advance: () 256;
+    }
     copy_state = copy::copy_state() (CopyStateParams, none) {
         gdn_copy_state: () 256;
     }

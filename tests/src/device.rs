@@ -102,7 +102,8 @@ impl Sim {
             bytes: e.span(),
             writable: e.written,
         };
-        let extents: Vec<_> = call.extents().iter().map(extent).collect();
+        let mut extents = Vec::new();
+        call.each_extent(&mut |e| extents.push(extent(e)));
         let launch = sim::Launch {
             kernel,
             grid: plan.grid,

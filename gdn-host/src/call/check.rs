@@ -107,7 +107,7 @@ fn check_entries(field: &'static str, table: &Table, rows: u64, columns: u64) ->
     check_end(field, table.address, need, table.entry.size() as u64)
 }
 
-fn check_address(field: &'static str, address: u64, align: u64) -> Result<(), CallError> {
+pub(super) fn check_address(field: &'static str, address: u64, align: u64) -> Result<(), CallError> {
     if address == 0 {
         return Err(CallError::Null { field });
     }
@@ -118,7 +118,7 @@ fn check_address(field: &'static str, address: u64, align: u64) -> Result<(), Ca
 }
 
 /// `need` elements of `size` bytes end before the last address does.
-fn check_end(field: &'static str, address: u64, need: u64, size: u64) -> Result<(), CallError> {
+pub(super) fn check_end(field: &'static str, address: u64, need: u64, size: u64) -> Result<(), CallError> {
     let end = need.checked_mul(size).and_then(|bytes| address.checked_add(bytes));
     end.map_or(Err(CallError::PastTheLastAddress { field, address, need }), |_| Ok(()))
 }

@@ -37,7 +37,10 @@ pub use inputs::{HeadMap, Inputs, Key, Query, Value, split_mixed_qkv};
 pub use intermediate::Intermediate;
 pub use norm::{Activation, GatedRmsNorm, HeadStrides};
 pub use recurrent::{Recurrent, Source, Target};
-pub use replay::{Cursors, ReplayDecode, ReplayPool, ReplayVerify, Rings};
+pub use replay::{
+    Cursors, Materialise, RecordForm, ReplayAdvance, ReplayCommit, ReplayDecode, ReplayFold, ReplayLayer,
+    ReplayLayers, ReplayPool, ReplayVerify, Rings,
+};
 pub use state::{SlotPool, Start, StatePool};
 pub use table::Table;
 pub use tokens::Tokens;
@@ -103,6 +106,11 @@ pub trait Operation {
 
     /// What a call whose arguments were checked touches, argument by argument.
     fn extents(&self) -> Extents;
+
+    /// Shows everything that it touches: [`Self::extents`], and of a call for many layers what it touches in each.
+    fn each_extent(&self, see: &mut dyn FnMut(&Extent)) {
+        self.extents().iter().for_each(see);
+    }
 
     /// Whether there is nothing to launch.
     fn is_empty(&self) -> bool;

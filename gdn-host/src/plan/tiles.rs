@@ -24,7 +24,7 @@ pub(crate) fn is_served(module: ModuleKey) -> bool {
     if module.op.has_records() {
         let is_known = !is_mixed(module) || (state, io) == (DType::F16, DType::Bf16);
         let is_64 =
-            module.op == OpKind::ReplayDecode && !module.is_kda() && io != DType::F16 && !is_mixed(module);
+            module.op != OpKind::ReplayVerify && !module.is_kda() && io != DType::F16 && !is_mixed(module);
         return is_known && !module.is_kv() && (module.k == 128 || module.k == 64 && is_64);
     }
     match module.k {
@@ -53,7 +53,8 @@ pub fn rows(module: ModuleKey) -> &'static [u32] {
     }
     match module.op {
         OpKind::ReplayDecode if module.k == 128 => return &[2, 8],
-        OpKind::ReplayDecode => return &[4],
+        OpKind::ReplayFold if module.k == 128 => return &[8],
+        OpKind::ReplayDecode | OpKind::ReplayFold => return &[4],
         OpKind::ReplayVerify => return &[8],
         _ => {}
     }
@@ -119,7 +120,7 @@ pub(super) fn block_rows(module: ModuleKey, rows: u32, warps: u32) -> u32 {
 /// shared memory that an early launch overlaps.
 pub(super) fn max_warps(module: ModuleKey, rows: u32) -> u32 {
     match module.op {
-        OpKind::ReplayDecode => return MAX_WARPS / 2,
+        OpKind::ReplayDecode | OpKind::ReplayFold => return MAX_WARPS / 2,
         // Prepared tokens take the shared memory of half the rows.
         OpKind::ReplayVerify => return MAX_WARPS / 4,
         _ => {}

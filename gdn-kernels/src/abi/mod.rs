@@ -29,7 +29,10 @@ pub use movement::{
 pub use neighbours::{Conv1dParams, GatedRmsNormParams};
 pub use parts::{Gate, Inputs, Layer, Pool};
 pub use recurrence::{DecodeParams, Intermediate, RecurrentParams, Target};
-pub use replay::{Cursors, LAYER_COLUMNS, MOST_DRAFTS, MOST_KDA_RECORDS, MOST_RECORDS, ReplayParams, Rings};
+pub use replay::{
+    Cursors, LAYER_COLUMNS, MOST_DRAFTS, MOST_KDA_RECORDS, MOST_RECORDS, ReplayAdvanceParams,
+    ReplayCommitParams, ReplayFoldParams, ReplayParams, Rings,
+};
 pub use table::{Entry, Table};
 
 /// Element type of a tensor, as the kernels' `*_dtype` fields name it.

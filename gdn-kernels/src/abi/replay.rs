@@ -100,6 +100,156 @@ pub struct ReplayParams {
     pub layer: Layer,
 }
 
+/// Argument of the `gdn_replay_fold_*` and `gdn_kda_replay_fold_*` kernels: stores the true state of each of `n` sequences in
+/// each of `layers` layers, where its slot was or elsewhere. Rings and cursors stay as they are.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(HV * V / BV, n, layers)`, with BV as for [`DecodeParams`](super::DecodeParams). No
+/// dynamic shared memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct ReplayFoldParams {
+    /// Table of layers, `[layers, 5]` ([`LAYER_COLUMNS`]) addresses: slot 0 of the checkpoints, of the rings of k, d and g, and of
+    /// the pool that is written.
+    pub layers: u64,
+    /// The live records.
+    pub cursors: Cursors,
+    /// Slot of each sequence, as in [`Pool`].
+    pub slot: Table,
+    /// Slot that each true state goes to, of any [`Entry`] but `U8`; one that is none keeps nothing. Without a table it is the one
+    /// it came from.
+    pub target_slot: Table,
+    /// Records that are applied, up to those that are live, of any [`Entry`] but `U8`; another number stores nothing. Without
+    /// a table all are.
+    pub count: Table,
+    /// Sequences that are meant, `U8`, `I32` or `U32`; without a table all.
+    pub force: Table,
+    /// Elements between two slots of the rings of k.
+    pub k_pitch: u32,
+    /// Elements between two slots of the rings of d.
+    pub d_pitch: u32,
+    /// Elements between two slots of the rings of g.
+    pub g_pitch: u32,
+    /// Records that a ring has room for.
+    pub records: u32,
+    /// Elements between two checkpoints.
+    pub pitch: u32,
+    /// Elements between two slots of the pool that is written.
+    pub target_pitch: u32,
+    /// Number of slots.
+    pub slots: u32,
+    /// Number of slots of the pool that is written.
+    pub target_slots: u32,
+    /// A second index value that marks padding, in both tables; -1 for none.
+    pub null_slot: i32,
+    /// Sequences, N, up to 65,535.
+    pub n: u32,
+    /// Layers, up to 65,535.
+    pub layer_count: u32,
+    /// Keeps the struct free of padding bytes; write 0.
+    pub reserved: u32,
+    /// Heads and options.
+    pub layer: Layer,
+}
+
+/// Argument of `gdn_replay_commit`: makes the records of each sequence's accepted path contiguous, in every layer. The drafts'
+/// records stand behind the live window; that of `path[n, i]` moves to place i of them.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(units / (32 * warps)), n, layer_count)` with
+/// `units = h * k_vectors + hv * d_vectors + hv * g_units`. No dynamic shared memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct ReplayCommitParams {
+    /// Table of layers, as in [`ReplayFoldParams`]; the pools are not touched.
+    pub layers: u64,
+    /// The live records in front of the drafts.
+    pub cursors: Cursors,
+    /// Slot of each sequence, as in [`Pool`].
+    pub slot: Table,
+    /// Sequences that started from zeros, as in [`Pool`]: their drafts begin at place 0.
+    pub reset: Table,
+    /// Accepted drafts, of any [`Entry`] but `U8`; a number outside `0..=tokens` moves nothing.
+    pub accepted: Table,
+    /// Rows of `tokens` entries, of any [`Entry`] but `U8`: the accepted drafts in rising order. An entry outside `i..tokens` ends
+    /// the path.
+    pub path: Table,
+    /// Elements between two slots of the rings of k.
+    pub k_pitch: u32,
+    /// Elements between two slots of the rings of d.
+    pub d_pitch: u32,
+    /// Elements between two slots of the rings of g.
+    pub g_pitch: u32,
+    /// Records that a ring has room for.
+    pub records: u32,
+    /// Vectors of 16 bytes of a key.
+    pub k_vectors: u32,
+    /// Vectors of 16 bytes of a head's corrections, V / 4.
+    pub d_vectors: u32,
+    /// Log decays of a record and head: 1, or in KDA vectors of 16 bytes of them, K / 4.
+    pub g_units: u32,
+    /// Bytes of an element of a key.
+    pub k_size: u32,
+    /// Key heads, H.
+    pub h: u32,
+    /// Value heads, HV.
+    pub hv: u32,
+    /// `ceil(2^31 / k_vectors)`, see [`Layer::head_reciprocal`].
+    pub k_reciprocal: u32,
+    /// `ceil(2^31 / d_vectors)`.
+    pub d_reciprocal: u32,
+    /// `ceil(2^31 / g_units)`.
+    pub g_reciprocal: u32,
+    /// Number of slots.
+    pub slots: u32,
+    /// A second index value that marks padding; -1 for none.
+    pub null_slot: i32,
+    /// Drafts of a sequence.
+    pub tokens: u32,
+    /// Sequences, N, up to 65,535.
+    pub n: u32,
+    /// Layers, up to 65,535.
+    pub layer_count: u32,
+    /// See [`flags`].
+    pub flags: u32,
+    /// Keeps the struct free of padding bytes; write 0.
+    pub reserved: u32,
+}
+
+/// Argument of `gdn_replay_advance`: moves the cursors behind a step of all layers, as a decode or a verification with these
+/// arguments left the rings.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(n / (32 * warps)), 1, 1)`. No dynamic shared memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct ReplayAdvanceParams {
+    /// The cursors, `I32` or `U32`, written in place.
+    pub cursors: Cursors,
+    /// As in [`ReplayParams::pool`].
+    pub slot: Table,
+    /// As in [`ReplayParams::pool`].
+    pub reset: Table,
+    /// As in [`ReplayParams::force`].
+    pub force: Table,
+    /// Accepted drafts, of any [`Entry`] but `U8`; a number outside `0..=tokens` accepts none. Without a table the step was a
+    /// decode.
+    pub accepted: Table,
+    /// As in [`Rings::records`].
+    pub records: u32,
+    /// As in [`ReplayParams::most`].
+    pub most: u32,
+    /// Drafts of each sequence; 1 behind a decode.
+    pub tokens: u32,
+    /// Sequences, N.
+    pub n: u32,
+    /// Number of slots.
+    pub slots: u32,
+    /// A second index value that marks padding; -1 for none.
+    pub null_slot: i32,
+    /// See [`flags`].
+    pub flags: u32,
+    /// Keeps the struct free of padding bytes; write 0.
+    pub reserved: u32,
+}
+
 // Every host relies on these numbers; `gdn.h` repeats them as static assertions.
 const _: () = {
     use core::mem::{offset_of, size_of};
@@ -110,4 +260,9 @@ const _: () = {
     assert!(offset_of!(ReplayParams, force) == 256);
     assert!(offset_of!(ReplayParams, out) == 288);
     assert!(offset_of!(ReplayParams, layer) == 312);
+    assert!(size_of::<ReplayFoldParams>() == 184);
+    assert!(offset_of!(ReplayFoldParams, k_pitch) == 104);
+    assert!(size_of::<ReplayCommitParams>() == 184);
+    assert!(offset_of!(ReplayCommitParams, k_pitch) == 104);
+    assert!(size_of::<ReplayAdvanceParams>() == 128);
 };

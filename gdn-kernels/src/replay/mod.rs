@@ -32,9 +32,15 @@
 //! are added oldest first, and the sums over K are [`crate::tile`]'s, so bits depend on the window's records, not on where it
 //! begins, nor on tile, warps, batch or slot, nor on rejected drafts.
 
+mod commit;
+mod cursors;
+mod fold;
 mod ring;
 mod room;
 
+pub(crate) use commit::commit;
+pub(crate) use cursors::advance;
+pub(crate) use fold::fold;
 pub(crate) use room::Room;
 
 use crate::abi::{MOST_DRAFTS, ReplayParams, flags};
@@ -242,7 +248,15 @@ unsafe fn sequence<
             let mut tile = Tile::<S, L, K, R>::unpack_anew(state);
             let token = tokens.decay(0);
             tile.scale(if is_draft { whole } else { whole.and(token) });
-            step.fold(&mut tile, &work, window.len, row_of_block);
+            let behind = if is_draft { G::Decay::NONE } else { token };
+            Room::<G, T, K, R, THREADS, TOKENS>::add_records::<L, S>(
+                shared,
+                &mut tile,
+                work.place,
+                window.len,
+                row_of_block,
+                behind,
+            );
             if !is_draft {
                 let keys = tokens.keys(0);
                 let along = correction * keys.factors.k;
@@ -451,29 +465,5 @@ impl<
             }
         }
         sums
-    }
-
-    /// Adds the records to a tile, which has the whole ring's decay already.
-    ///
-    /// # Safety
-    /// As for [`Self::records`].
-    #[inline(always)]
-    unsafe fn fold(&self, tile: &mut Tile<S, L, K, R>, work: &Work, len: u32, row_of_block: u32) {
-        let place = work.place;
-        let mut j = 0;
-        while j < len {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let factor = shared::load_f32(Room::<G, T, K, R, THREADS, TOKENS>::factor(self.shared, j));
-                let key = Room::<G, T, K, R, THREADS, TOKENS>::folded_key(self.shared, j, place.lane, S::VECTOR);
-                let key = if TOKENS == 1 { self.tokens.decay(0).on_key(&key) } else { key };
-                let correction = |r| {
-                    let row = row_of_block + L::row::<S, K, R>(r, place.group());
-                    shared::load_f32(Room::<G, T, K, R, THREADS, TOKENS>::correction(self.shared, j, row))
-                };
-                tile.add(|r| factor * correction(r), &key);
-            }
-            j += 1;
-        }
     }
 }

@@ -13,8 +13,10 @@ use crate::abi::{MOST_DRAFTS, MOST_KDA_RECORDS, MOST_RECORDS};
 use crate::arch::{Piece, shared};
 use crate::element::{Element, ROW, Vectors};
 use crate::gate::Gate;
-use crate::layout::groups;
+use crate::keys::Decay;
+use crate::layout::{Layout, Place, groups};
 use crate::prepare::{VALUE_BYTES, token_bytes};
+use crate::tile::Tile;
 use core::marker::PhantomData;
 
 /// The shared memory of a block that takes up to `TOKENS` tokens of a sequence.
@@ -124,6 +126,39 @@ impl<G: Gate, T: Element, const K: u32, const R: usize, const THREADS: u32, cons
                 true => piece::<f32, K>(Self::decayed(at, j), lane, vector),
                 false => Self::key_piece(at, j, lane, vector),
             }
+        }
+    }
+}
+
+impl<G: Gate, T: Element, const K: u32, const R: usize, const THREADS: u32, const TOKENS: usize>
+    Room<G, T, K, R, THREADS, TOKENS>
+{
+    /// Adds the records to a tile, which has the whole ring's decay already; `decay` is that of what stands behind them.
+    ///
+    /// # Safety
+    /// Keys, factors and corrections of `len` records are there, and a barrier passed since.
+    #[inline(always)]
+    pub(crate) unsafe fn add_records<L: Layout, S: Element>(
+        at: u32,
+        tile: &mut Tile<S, L, K, R>,
+        place: Place,
+        len: u32,
+        row_of_block: u32,
+        decay: G::Decay,
+    ) {
+        let mut j = 0;
+        while j < len {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let factor = shared::load_f32(Self::factor(at, j));
+                let key = decay.on_key(&Self::folded_key(at, j, place.lane, S::VECTOR));
+                let correction = |r| {
+                    let row = row_of_block + L::row::<S, K, R>(r, place.group());
+                    shared::load_f32(Self::correction(at, j, row))
+                };
+                tile.add(|r| factor * correction(r), &key);
+            }
+            j += 1;
         }
     }
 }

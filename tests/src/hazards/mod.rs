@@ -22,6 +22,7 @@ pub mod narrow;
 pub mod norm;
 pub mod padding;
 pub mod replay;
+pub mod replay_layers;
 pub mod slots;
 pub mod states;
 pub mod tables;
@@ -250,6 +251,13 @@ macro_rules! for_each_hazard {
                 replay_rejected_drafts_leave_no_trace,
                 replay_paths_of_a_tree_equal_chains,
                 replay_verify_of_one_token_is_decode,
+            }
+            replay_layers::{
+                replay_fold_stores_true_states_of_all_layers,
+                materialise_stores_true_states_elsewhere,
+                replay_fold_has_the_same_bits_for_every_tile,
+                replay_cursors_behind_a_decode,
+                replay_commit_leaves_the_accepted_path,
             }
             conv1d::{
                 conv_padded_first_row_is_zero_and_slot_untouched,

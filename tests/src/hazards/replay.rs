@@ -10,17 +10,17 @@ use anyhow::{Result, ensure};
 use gdn_host::{DType, Entry, Family, HeadShape, Tile};
 
 const SHAPE: HeadShape = HeadShape { h: 1, hv: 2, k: 128, v: 64 };
-const FAMILIES: [Family; 2] = [Family::Gdn, Family::Kda];
+pub(super) const FAMILIES: [Family; 2] = [Family::Gdn, Family::Kda];
 const TYPES: [DType; 3] = [DType::F32, DType::Bf16, DType::F16];
 
 /// A decode of so many sequences with rings of `records`.
-fn decode(family: Family, state: DType, batch: usize, records: usize, seed: u64) -> ReplayProblem {
+pub(super) fn decode(family: Family, state: DType, batch: usize, records: usize, seed: u64) -> ReplayProblem {
     let plain = Plain::new(SHAPE, Tokens::One { batch }, state, seed);
     ReplayProblem::new(&Plain { family, ..plain }, records)
 }
 
 /// Drafts of so many sequences.
-fn drafts(
+pub(super) fn drafts(
     family: Family,
     state: DType,
     batch: usize,

@@ -101,6 +101,13 @@ impl Problem {
         (self.pool.slots, self.pool.pitch) = (slots, self.elements());
     }
 
+    /// Other values in the pool.
+    pub fn fill_pool_values(&mut self, seed: u64) {
+        let (slots, pitch) = (self.pool.slots, self.pool.pitch);
+        self.fill_pool(slots, seed);
+        self.pool.pitch = pitch;
+    }
+
     /// No pool: sequences start from zeros, and end in a tensor of final states.
     pub fn start_from_zeros(&mut self) {
         self.fill_pool(0, 0);

@@ -10,7 +10,7 @@ mod check;
 mod place;
 pub mod recorded;
 
-pub use place::Solution;
+pub use place::{Call, Placed, Solution};
 
 use crate::problem::{Problem, StartFlags, Tokens};
 use crate::random::{Noise, Plain};
@@ -142,7 +142,7 @@ impl ReplayProblem {
         Some((
             slot,
             match (self.is_decode(), self.folds(n)) {
-                (true, true) => Window { base: place(len), len: 0 },
+                (true, true) => Window { base, len: 0 },
                 (false, true) => Window { base: place(len), len: more },
                 (_, false) => Window { base, len: len + more },
             },
@@ -204,12 +204,25 @@ impl ReplayProblem {
                 base[row] = window.base as i32;
             }
         }
+        self.take(solution);
+        self.problem.start = StartFlags::None;
+    }
+
+    /// Checkpoints and records as the solution left them.
+    pub fn take(&mut self, solution: &Solution) {
         self.problem.pool.data.clone_from(&solution.state.values);
         let rings = &mut self.rings;
         for (ring, left) in [&mut rings.k, &mut rings.d, &mut rings.g].into_iter().zip(&solution.rings) {
             ring.data.clone_from(&left.values);
         }
-        self.problem.start = StartFlags::None;
+    }
+
+    /// The true state of a sequence that is no padding, `[HV, V, K]`.
+    pub fn true_state_of(&self, n: usize) -> Option<Vec<f64>> {
+        let (slot, window) = self.window(n)?;
+        let elements = self.problem.elements();
+        let checkpoint = &self.problem.pool.data[slot * elements..(slot + 1) * elements];
+        Some(self.true_state(checkpoint, self.rings.of_slot(slot), window, &[]))
     }
 }
 

@@ -28,6 +28,26 @@ impl Call {
     }
 }
 
+/// A problem in device memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    /// The call on it.
+    pub call: Call,
+    out: Rows,
+    state: Rows,
+    rings: [Rows; 3],
+}
+
+impl Placed {
+    /// Its checkpoints, rings and cursors.
+    pub fn pool(&self) -> &ReplayPool {
+        match &self.call {
+            Call::Decode(call) => &call.pool,
+            Call::Verify(call) => &call.pool,
+        }
+    }
+}
+
 /// What came out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Solution {
@@ -40,8 +60,8 @@ pub struct Solution {
 }
 
 impl ReplayProblem {
-    /// Puts the data into device memory and makes the call; gives the memory to read back besides.
-    pub fn place(&self, device: &mut dyn Device) -> Result<(Call, Rows, [Rows; 4])> {
+    /// Puts the data into device memory and makes the call.
+    pub fn place(&self, device: &mut dyn Device) -> Result<Placed> {
         let p = &self.problem;
         let tables = &p.tables;
         let inputs = p.place_inputs(device)?;
@@ -82,28 +102,33 @@ impl ReplayProblem {
             call.parent = parent.map(|x| tables.indices(device, x, self.tokens())).transpose()?;
             Call::Verify(call)
         };
-        Ok((call, out, [state, k, d, g]))
+        Ok(Placed { call, out, state, rings: [k, d, g] })
     }
 
     /// Runs the problem; an error if the device refuses it, or if a gap between rows or slots was written.
     pub fn run(&self, device: &mut dyn Device, tile: Tile) -> Result<Solution> {
         device.reset();
-        let (call, out, [state, k, d, g]) = self.place(device)?;
-        device.run(call.operation(), tile)?;
+        let placed = self.place(device)?;
+        device.run(placed.call.operation(), tile)?;
+        self.collect(device, &placed)
+    }
+
+    /// Reads the results back.
+    pub fn collect(&self, device: &dyn Device, placed: &Placed) -> Result<Solution> {
         let read = |rows: &Rows, count: usize, width: usize, name: &str| -> Result<Memory> {
             let bytes = dense_rows(device, rows, count, width, name)?;
             Ok(Memory { values: decode_values(&bytes, rows.tensor.dtype), bytes })
         };
-        let (p, slots) = (&self.problem, self.problem.pool.slots);
+        let (p, slots, [k, d, g]) = (&self.problem, self.problem.pool.slots, &placed.rings);
         let ring = |rows: &Rows, x: &Strided, name: &str| read(rows, slots, x.width, name);
         let rings = &self.rings;
         Ok(Solution {
-            out: read(&out, p.tokens.total(), p.width(), "out")?,
-            state: read(&state, slots, p.elements(), "state")?,
+            out: read(&placed.out, p.tokens.total(), p.width(), "out")?,
+            state: read(&placed.state, slots, p.elements(), "state")?,
             rings: [
-                ring(&k, &rings.k, "rings.k")?,
-                ring(&d, &rings.d, "rings.d")?,
-                ring(&g, &rings.g, "rings.g")?,
+                ring(k, &rings.k, "rings.k")?,
+                ring(d, &rings.d, "rings.d")?,
+                ring(g, &rings.g, "rings.g")?,
             ],
         })
     }

@@ -123,7 +123,7 @@ pub(crate) fn launch_bound(kernel: &Kernel, target: &str) -> Option<String> {
 /// block, on any device that is built for. Small tiles of KV with an f32 state and a decay per key get more than ptxas would
 /// take by itself, for 2 % with one sequence.
 fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
-    let Kernel { params, module, rows, .. } = kernel;
+    let Kernel { params, module, rows, max_threads, .. } = kernel;
     // Elements of the state that a lane holds.
     let (held, is_kv) = (rows * 8, module.is_kv());
     let (is_f32, is_kda) = (module.state == Some(DType::F32), module.is_kda());
@@ -152,6 +152,8 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
         ("DecodeParams", 128) if is_80 && is_kv && !(is_f32 || is_kda) => 112,
         ("DecodeParams", 96..) if !(is_f32 || is_kda) => 96,
         ("DecodeParams", 96..) if !(is_kv || is_kda) => 128,
+        // Three blocks of 128 threads; left to itself ptxas spills some.
+        ("ReplayParams", _) if *max_threads == 128 => 168,
         ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
         ("RecurrentParams", k) if is_kv && is_f32 && (is_kda || k == 64) => return None,
         ("RecurrentParams", 96) if is_kv && is_f32 => {

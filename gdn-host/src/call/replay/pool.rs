@@ -1,8 +1,9 @@
 //! A pool of checkpoints with the rings beside it, and which of their records are live.
 
+use super::RecordForm;
 use crate::call::check::{VECTOR_BYTES, check_null_slot, check_optional_flags, check_optional_table};
 use crate::call::check::{check_rows, check_table, check_value};
-use crate::call::{CallError, Extent, Extents, Inputs, Rows, Start, StatePool, Table, Tensor};
+use crate::call::{CallError, Extent, Extents, Rows, Start, StatePool, Table, Tensor};
 use crate::key::{Family, Layout};
 use crate::shape::HeadShape;
 use gdn_kernels::abi::{self, DType, MOST_KDA_RECORDS, MOST_RECORDS, flags};
@@ -153,25 +154,27 @@ impl ReplayPool {
     }
 
     /// The memory, for `batch` sequences.
-    pub(super) fn check_memory(&self, inputs: &Inputs, batch: u32) -> Result<(), CallError> {
-        let (shape, slots) = (&inputs.shape, self.state.slots);
-        self.state.check("pool.state", shape.state_elements())?;
-        if self.slots.is_none() {
-            self.state.check_by_sequence("pool.state", batch)?;
-        }
-        let of_keys = if inputs.family == Family::Kda { VECTOR_BYTES } else { 1 };
-        let types = [(inputs.io(), "the type of q"), (DType::F32, "f32"), (DType::F32, "f32")];
-        let vectors = [VECTOR_BYTES, VECTOR_BYTES, of_keys];
-        for (((field, rows, width), (dtype, want)), vector) in
-            self.tensors(inputs).into_iter().zip(types).zip(vectors)
-        {
+    pub(super) fn check_memory(&self, form: &RecordForm, batch: u32) -> Result<(), CallError> {
+        let slots = self.state.slots;
+        self.state.check("pool.state", form.shape.state_elements())?;
+        let decays = if form.is_kda() { VECTOR_BYTES } else { 1 };
+        let vectors = [VECTOR_BYTES, VECTOR_BYTES, decays];
+        for ((field, rows, width), vector) in self.tensors(form).into_iter().zip(vectors) {
             let have = rows.tensor.dtype;
-            if have != dtype {
-                return Err(CallError::Type { field, have: have.name(), want });
+            if field != "pool.rings.k" && have != DType::F32 {
+                return Err(CallError::Type { field, have: have.name(), want: "f32" });
             }
             check_rows(field, rows, width, slots.into(), vector)?;
         }
-        let rows = if self.cursors.by_slot { slots } else { batch };
+        self.check_tables(batch)
+    }
+
+    /// The tables, for `batch` sequences.
+    pub(super) fn check_tables(&self, batch: u32) -> Result<(), CallError> {
+        if self.slots.is_none() {
+            self.state.check_by_sequence("pool.state", batch)?;
+        }
+        let rows = if self.cursors.by_slot { self.state.slots } else { batch };
         check_table("pool.cursors.len", &self.cursors.len, rows.into(), 1)?;
         check_optional_table("pool.cursors.base", self.cursors.base.as_ref(), rows)?;
         check_optional_table("pool.slots", self.slots.as_ref(), batch)?;
@@ -180,17 +183,26 @@ impl ReplayPool {
     }
 
     /// The rings' tensors: what they are called, and the width of their rows.
-    fn tensors(&self, inputs: &Inputs) -> [(&'static str, &Rows, u64); 3] {
-        let [k, d, g] = Rings::widths(&inputs.shape, inputs.family, self.rings.records);
+    fn tensors(&self, form: &RecordForm) -> [(&'static str, &Rows, u64); 3] {
+        let [k, d, g] = Rings::widths(&form.shape, form.family, self.rings.records);
         let rings = &self.rings;
         [("pool.rings.k", &rings.k, k), ("pool.rings.d", &rings.d, d), ("pool.rings.g", &rings.g, g)]
     }
 
-    pub(super) fn push_extents(&self, extents: &mut Extents, inputs: &Inputs) {
-        extents.push(self.state.extent("pool.state", &inputs.shape, true));
-        for (field, rows, width) in self.tensors(inputs) {
-            extents.push(Extent::rows(field, rows, width, self.state.slots.into(), true));
+    /// The rings.
+    pub(super) fn push_rings(&self, extents: &mut Extents, form: &RecordForm, written: bool) {
+        for (field, rows, width) in self.tensors(form) {
+            extents.push(Extent::rows(field, rows, width, self.state.slots.into(), written));
         }
+    }
+
+    /// Checkpoints and rings, and whether they are written.
+    pub(super) fn push_memory(&self, extents: &mut Extents, form: &RecordForm, [states, records]: [bool; 2]) {
+        extents.push(self.state.extent("pool.state", &form.shape, states));
+        self.push_rings(extents, form, records);
+    }
+
+    pub(super) fn push_tables(&self, extents: &mut Extents) {
         extents.push_table("pool.cursors.base", self.cursors.base.as_ref());
         extents.push_table("pool.cursors.len", Some(&self.cursors.len));
         extents.push_table("pool.slots", self.slots.as_ref());

@@ -1,6 +1,6 @@
 //! A step of a layer with a ring of records: one token of each sequence, or drafts.
 
-use super::ReplayPool;
+use super::{RecordForm, ReplayPool};
 use crate::call::check::{check_table, check_value};
 use crate::call::{CallError, Extent, Extents, Inputs, Operation, Params, Rows, Table};
 use crate::key::{ModuleKey, OpKind};
@@ -106,30 +106,12 @@ impl Step<'_> {
         u64::from(self.batch) * u64::from(self.tokens)
     }
 
-    fn check_served(&self) -> Result<(), CallError> {
-        if plan::is_served(self.module()) {
-            return Ok(());
-        }
-        let (k, have) = (self.inputs.shape.k, self.pool.state.tensor.dtype.name());
-        Err(match k {
-            128 => CallError::Type {
-                field: "pool.state",
-                have,
-                want: "f32, the type of q, or f16 with q in bf16",
-            },
-            _ => CallError::Combination {
-                field: "shape",
-                problem: "replay has kernels for K = 128, and decode of GDN for K = 64 with q in f32 or bf16",
-            },
-        })
-    }
-
     fn check_arguments(&self) -> Result<(), CallError> {
         self.inputs.check_options()?;
         let want = "1 to 8 drafts";
         check_value("tokens", self.tokens, (1..=MOST_DRAFTS).contains(&self.tokens), want)?;
         self.pool.check_options(self.inputs.family, self.free)?;
-        self.check_served()?;
+        RecordForm::of(self.inputs).check_served(self.module())?;
         if self.batch == 0 {
             return Ok(());
         }
@@ -140,14 +122,20 @@ impl Step<'_> {
         if let Some(parent) = self.parent {
             check_table("parent", parent, self.batch.into(), self.tokens.into())?;
         }
-        self.pool.check_memory(self.inputs, self.batch)
+        let have = self.pool.io();
+        if have != self.inputs.io() {
+            let (field, want) = ("pool.rings.k", "the type of q");
+            return Err(CallError::Type { field, have: have.name(), want });
+        }
+        self.pool.check_memory(&RecordForm::of(self.inputs), self.batch)
     }
 
     fn extents(&self) -> Extents {
         let mut extents = Extents::default();
         let (shape, total) = (&self.inputs.shape, self.total());
         self.inputs.push_extents(&mut extents, total);
-        self.pool.push_extents(&mut extents, self.inputs);
+        self.pool.push_memory(&mut extents, &RecordForm::of(self.inputs), [true; 2]);
+        self.pool.push_tables(&mut extents);
         extents.push_table("parent", self.parent);
         extents.push(Extent::rows("out", self.out, shape.value_elements(), total, true));
         extents
