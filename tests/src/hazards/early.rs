@@ -77,8 +77,8 @@ pub fn early_layer_steps_give_the_bits_of_plain_ones(device: &mut dyn Device) ->
         let mut placed = decode.place(device)?;
         let Call::Decode(call) = &mut placed.call else { bail!("one token is no decode") };
         conv_call.x = unpack.mixed_qkv;
-        connect(&conv_call, call, &mut norm_call);
-        let (a, b) = gate_rows(call)?;
+        connect(&conv_call, &mut call.inputs, &call.out, &mut norm_call);
+        let (a, b) = gate_rows(&mut call.inputs)?;
         (*a, *b, norm_call.z) = (unpack.a, unpack.b, unpack.z);
         let step: [&dyn Operation; 4] = [&unpack, &conv_call, call, &norm_call];
         device.run_all(&[step; STEPS].concat(), Launch { tile: Tile::Auto, early })?;

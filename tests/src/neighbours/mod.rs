@@ -2,6 +2,7 @@
 //! [`crate::problem`], which is decode's.
 
 pub mod conv1d;
+pub mod hf_layer;
 pub mod layer;
 pub mod norm;
 #[cfg(feature = "hazards")]

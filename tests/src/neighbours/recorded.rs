@@ -1,6 +1,7 @@
-//! Recorded cases of the neighbours, and of a whole layer step: conv1d update, packed decode and gated RMSNorm in turn.
+//! Recorded cases of the neighbours, and of layers: conv1d update, recurrence and gated RMSNorm in turn.
 
 use super::conv1d::{ConvProblem, ConvSolution, PoolData, WindowData};
+use super::hf_layer::{HfLayerCase, run_hf_layer};
 use super::layer::{LayerCase, run_layer};
 use super::norm::NormProblem;
 use crate::case::Case;
@@ -13,7 +14,7 @@ use gdn_host::{Activation, DType, Tile};
 
 /// Whether an operation of the case format is one of this file's.
 pub fn records(op: &str) -> bool {
-    matches!(op, "conv1d_update" | "gated_rmsnorm" | "layer_step")
+    matches!(op, "conv1d_update" | "gated_rmsnorm" | "layer_step" | "hf_layer")
 }
 
 /// Runs a case of this file's operations on a device.
@@ -24,6 +25,7 @@ pub fn run(case: &Case, device: &mut dyn Device) -> Result<Outcome> {
     match case.op() {
         "conv1d_update" => run_conv1d(&ConvCase::new(case)?, device),
         "gated_rmsnorm" => run_norm(&NormCase::new(case)?, device),
+        "hf_layer" => run_hf_layer(&HfLayerCase::new(case)?, device),
         _ => run_layer(&LayerCase::new(case)?, device),
     }
 }
@@ -51,6 +53,12 @@ impl Findings {
         self.out = self.out.max(whole);
         self.demand(whole <= limit, || format!("{what} is off by {whole:.2e}"));
         self.demand(worst <= each, || format!("a vector of {what} is off by {worst:.2e}"));
+    }
+
+    /// Holds the relative error of states against the limit.
+    pub(super) fn compare_state(&mut self, what: &str, error: f64, limit: &Tolerance) {
+        self.state = Some(self.state.unwrap_or(0.0).max(error));
+        self.demand(error <= limit.state, || format!("{what} is off by {error:.2e}"));
     }
 
     pub(super) fn demand(&mut self, holds: bool, note: impl FnOnce() -> String) {

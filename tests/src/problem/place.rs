@@ -26,6 +26,23 @@ impl Call {
             Call::Recurrent(call) => call,
         }
     }
+
+    /// The pool that its sequences' slots are of.
+    fn pool_mut(&mut self) -> Option<&mut StatePool> {
+        match self {
+            Call::Decode(call) => Some(&mut call.state),
+            Call::Recurrent(host::Recurrent { source: host::Source::Slots { pool, .. }, .. }) => Some(pool),
+            Call::Recurrent(_) => None,
+        }
+    }
+
+    /// What its tokens are made of.
+    pub fn inputs_mut(&mut self) -> &mut Inputs {
+        match self {
+            Call::Decode(call) => &mut call.inputs,
+            Call::Recurrent(call) => &mut call.inputs,
+        }
+    }
 }
 
 /// A problem in device memory.
@@ -41,6 +58,27 @@ pub struct Placed {
     pub(super) final_state: Option<Rows>,
     /// The buffer of states, its rows.
     pub(super) intermediate: Option<Rows>,
+}
+
+impl Placed {
+    /// The output, a row for each token.
+    pub fn out(&self) -> Option<Rows> {
+        self.out
+    }
+
+    /// The same call on the pool of another one, whose slots it names.
+    ///
+    /// # Errors
+    /// A call that starts from no slots of a pool.
+    pub fn on_pool_of(self, other: &Placed) -> Result<Placed> {
+        let mut other_call = other.call;
+        let (mut call, state) = (self.call, other.state);
+        match (call.pool_mut(), other_call.pool_mut()) {
+            (Some(mine), Some(others)) => *mine = *others,
+            _ => bail!("a call without a pool of slots"),
+        }
+        Ok(Placed { call, state, ..self })
+    }
 }
 
 impl Problem {
