@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Decodes from Python with nothing but ctypes, numpy and the driver's library.
 
-  python3 examples/python/decode.py          in the repository
-  python3 examples/decode.py                 in the folder that `cargo xtask dist` lays out
+  python3 examples/python/decode.py          in the repository, or in the folder that `cargo xtask dist` lays out
 
 The manifest says which file, entry and geometry there are. Machine code for this GPU is taken where there is some, else
 PTX, which the driver compiles. The struct below is gdn_kernels.h's GdnDecodeParams. With PyTorch, `tensor.data_ptr()` and
@@ -17,7 +16,8 @@ import sys
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve()
-PTX = next(d for d in (HERE.parents[1], HERE.parents[2] / "gdn-host" / "ptx") if (d / "manifest.json").is_file())
+FOLDERS = (HERE.parents[2] / "kernels", HERE.parents[2] / "gdn-host" / "ptx")
+PTX = next(folder for folder in FOLDERS if (folder / "manifest.json").is_file())
 F32, I32, L2NORM = 0, 1, 1  # GDN_DTYPE_F32, GDN_ENTRY_I32, GDN_FLAG_L2NORM
 REFUSES_IMAGE = {200, 209, 218, 222}  # INVALID_IMAGE, NO_BINARY_FOR_GPU, INVALID_PTX, UNSUPPORTED_PTX_VERSION
 

@@ -92,6 +92,6 @@ pub use call::{
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::Entry;
 pub use key::{DType, Family, Layout, ModuleKey, OpKind};
-pub use load::{Code, LoadError, LoadedFile};
+pub use load::{Code, LoadError, LoadedFile, find_module};
 pub use plan::{Caps, Launch, Plan, Tile, Tuning};
 pub use shape::{HeadShape, MODELS, Model, ShapeError};

@@ -85,6 +85,20 @@ pub enum Code {
     },
 }
 
+/// The module of `key` that a device of this compute capability (`10 * major + minor`) loads. No device is needed to ask.
+///
+/// # Errors
+/// [`LoadError::Unknown`] where there is no such module, and [`LoadError::Unsupported`] where there is none for the device.
+pub fn find_module(key: ModuleKey, compute: u32) -> Result<&'static EmbeddedModule, LoadError> {
+    artifact::select(key, compute).ok_or_else(|| {
+        let targets = artifact::modules().iter().filter(|module| module.key == key);
+        match targets.map(|module| module.arch).min() {
+            Some(least) => LoadError::Unsupported { module: key, compute, least },
+            None => LoadError::Unknown { module: key, nearest: artifact::nearest(key) },
+        }
+    })
+}
+
 /// A file that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedFile {
@@ -123,13 +137,7 @@ impl Loaded {
             Code::Ptx { most: Some(most) } => most.min(compute),
             _ => compute,
         };
-        let embedded = artifact::select(key, most).ok_or_else(|| {
-            let targets = artifact::modules().iter().filter(|module| module.key == key);
-            match targets.map(|module| module.arch).min() {
-                Some(least) => LoadError::Unsupported { module: key, compute: most, least },
-                None => LoadError::Unknown { module: key, nearest: artifact::nearest(key) },
-            }
-        })?;
+        let embedded = find_module(key, most)?;
         Self::module(context, embedded, compute, code, files)
     }
 

@@ -1,6 +1,6 @@
 //! Head shapes: what a layer looks like to one rank, and the shapes of published models.
 
-use crate::key::Family;
+use crate::key::{DType, Family, Layout, ModuleKey};
 use thiserror::Error;
 
 /// Heads of a gated-delta-rule layer on one tensor-parallel rank.
@@ -172,6 +172,31 @@ pub struct Model {
     pub layers: Option<u32>,
 }
 
+impl Model {
+    /// The model of this name, as its publisher writes it.
+    pub fn find(name: &str) -> Option<&'static Model> {
+        MODELS.iter().find(|model| model.name == name)
+    }
+
+    /// The modules that steps of its layers need, for [`Gdn::load`](crate::Gdn::load): the recurrence over one token and over
+    /// several, commits and copies, the convolution with conv states of type `conv`, the gated norm, and for GDN the unpacking
+    /// of Qwen3-Next's projections. Types for which the recurrence has no kernels are refused when they are loaded.
+    pub fn modules(&self, layout: Layout, state: DType, io: DType, conv: DType) -> Vec<ModuleKey> {
+        let (family, k, v) = (self.family, self.shape.k, self.shape.v);
+        let mut keys = vec![
+            ModuleKey::decode(family, layout, state, io, k),
+            ModuleKey::recurrent(family, layout, state, io, k),
+            ModuleKey::copy_state(),
+            ModuleKey::conv1d_update(conv, io),
+        ];
+        // Heads of a length that the norm has kernels for, and any other or unaligned ones.
+        keys.extend(matches!(v, 64 | 128).then(|| ModuleKey::gated_rmsnorm(io, io, v)));
+        keys.push(ModuleKey::gated_rmsnorm(io, io, 0));
+        keys.extend((family == Family::Gdn).then(ModuleKey::unpack_qkvz));
+        keys
+    }
+}
+
 /// A GDN model with heads of 128 x 128.
 const fn gdn(name: &'static str, h: u32, hv: u32, layers: u32) -> Model {
     let shape = HeadShape { h, hv, k: 128, v: 128 };
@@ -216,6 +241,25 @@ mod tests {
                 assert_eq!(shape.ratio(), m.shape.ratio(), "{}", m.name);
             }
         }
+    }
+
+    #[test]
+    fn every_module_of_a_model_exists_for_every_gpu() {
+        for m in MODELS {
+            assert_eq!(Model::find(m.name).map(|found| found.name), Some(m.name));
+            for layout in Layout::ALL {
+                let modules = m.modules(layout, DType::F32, DType::Bf16, DType::Bf16);
+                assert!(
+                    modules.iter().any(
+                        |key| key.op == crate::OpKind::Recurrent && key.is_kv() == (layout == Layout::Kv)
+                    )
+                );
+                for key in modules {
+                    crate::find_module(key, 80).unwrap_or_else(|e| panic!("{}: {e}", m.name));
+                }
+            }
+        }
+        assert!(Model::find("qwen3-next-80b-a3b").is_none());
     }
 
     #[test]

@@ -72,10 +72,17 @@ fn pieces(root: &Path) -> Vec<Piece> {
         piece(
             "gcc",
             version_line("gcc"),
-            "no Rust program links, this one included; gdn_kernels.h is not tried as C",
+            "no Rust program links, this one included; headers and examples are not tried as C",
             "apt install gcc (or another C compiler as cc)",
         ),
-        piece("g++", version_line("g++"), "gdn_kernels.h is not tried as C++", "apt install g++"),
+        piece("g++", version_line("g++"), "headers and examples are not tried as C++", "apt install g++"),
+        piece(
+            "cmake",
+            version_line("cmake"),
+            "examples are not built on libgdn as `dist` lays it out",
+            "apt install cmake, or pip install cmake",
+        ),
+        piece("pkg-config", version_line("pkg-config"), "as without cmake", "apt install pkg-config"),
     ]
 }
 

@@ -8,6 +8,8 @@
 mod bench;
 #[cfg(feature = "kernels")]
 mod build_kernels;
+#[cfg(feature = "kernels")]
+mod c_header;
 mod demo;
 mod dist;
 mod doctor;
@@ -44,6 +46,12 @@ enum Command {
     #[cfg(not(feature = "kernels"))]
     #[command(disable_help_flag = true)]
     BuildKernels(Elsewhere),
+    #[cfg(feature = "kernels")]
+    CHeader(c_header::Args),
+    /// Write gdn-c/include/gdn.h from the sources of libgdn
+    #[cfg(not(feature = "kernels"))]
+    #[command(disable_help_flag = true)]
+    CHeader(Elsewhere),
     Bench(bench::Args),
     Tune(tune::Args),
     Dist(dist::Args),
@@ -61,7 +69,7 @@ struct Elsewhere {
 impl Command {
     fn needs(&self) -> Needs {
         match self {
-            Command::BuildKernels(_) => {
+            Command::BuildKernels(_) | Command::CHeader(_) => {
                 Needs { feature: Some(("kernels", cfg!(feature = "kernels"))), ..Needs::default() }
             }
             Command::Parity(args) => args.needs(),
@@ -82,8 +90,10 @@ impl Command {
             Command::Parity(args) => parity::run(args),
             #[cfg(feature = "kernels")]
             Command::BuildKernels(args) => build_kernels::run(args),
+            #[cfg(feature = "kernels")]
+            Command::CHeader(args) => c_header::run(args),
             #[cfg(not(feature = "kernels"))]
-            Command::BuildKernels(_) => needs.run_there(),
+            Command::BuildKernels(_) | Command::CHeader(_) => needs.run_there(),
             Command::Bench(args) => bench::run(args),
             Command::Tune(args) => tune::run(args),
             Command::Dist(args) => dist::run(args),

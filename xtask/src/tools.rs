@@ -28,6 +28,13 @@ pub(crate) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
+/// Whether the toolchain of the workspace has the standard library for a target.
+pub(crate) fn has_target(target: &str) -> bool {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", target]).output();
+    output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
+}
+
 /// A command that does not see what rustup and cargo put into the environment of `cargo xtask`.
 ///
 /// Kept are the settings that say where crates come from (`CARGO_HOME`, network, registries). The rest

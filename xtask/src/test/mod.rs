@@ -3,7 +3,7 @@
 mod counted;
 mod suite;
 
-use crate::tools;
+use crate::{dist, tools};
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::path::Path;
@@ -60,6 +60,7 @@ fn full(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
     suite.add(suite::PROOF, Work::Command(cargo(&proof)));
     suite.add("documents", Work::Command(documented(&doc)));
     suite.add("recorded cases on the simulator", Work::Command(xtask(&["parity", "--device", "sim"])?));
+    libgdn(suite)?;
     if gdn_host::driver::Driver::open().is_ok() {
         let gpu = xtask(&["parity", "--device", "gpu", "--hazards"])?;
         suite.add("recorded cases, hazards and random problems on the GPU", Work::Command(gpu));
@@ -70,6 +71,25 @@ fn full(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
         );
     }
     kernels(suite, root, strict)
+}
+
+/// The C library as it is handed out, and for the other CPU that GPUs stand beside.
+fn libgdn(suite: &mut Suite) -> Result<()> {
+    const AARCH64: &str = "aarch64-unknown-linux-gnu";
+    let missing = dist::missing_tools();
+    if missing.is_empty() {
+        let check = xtask(&["dist", "--check"])?;
+        suite.add("libgdn laid out, C and C++ examples built on it", Work::Command(check));
+    } else {
+        suite.not_checked(&format!("examples built on libgdn: there is no {}", missing.join(", ")));
+    }
+    if tools::has_target(AARCH64) {
+        let check = cargo(&["check", "--package", "gdn-c", "--target", AARCH64]);
+        suite.add("libgdn for aarch64", Work::Command(check));
+    } else {
+        suite.not_checked(&format!("libgdn for aarch64: `rustup target add {AARCH64}` brings what it needs"));
+    }
+    Ok(())
 }
 
 /// Rebuilds the kernels and compares, where the tools are there. Unless `strict`, only those for the target whose

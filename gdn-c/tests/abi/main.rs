@@ -1,0 +1,10 @@
+//! libgdn through its own functions, as a C program calls them: on a described device, which needs no GPU.
+
+mod bytes;
+mod contexts;
+mod examples;
+mod header;
+mod plans;
+mod refusals;
+mod support;
+mod threads;
