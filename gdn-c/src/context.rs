@@ -121,8 +121,10 @@ impl gdn_context {
             }
             Kernels::Described(device) => {
                 let plan = device.plan(call, launch)?;
-                // All that precedes a launch: a fault in it shows without a GPU.
-                let _ = call.params(&plan);
+                // All that precedes a launch, so that a fault in it shows without a GPU.
+                if !call.is_empty() {
+                    let _ = call.params(&plan);
+                }
                 Ok((plan, None))
             }
         }
@@ -189,8 +191,9 @@ impl Options<'_> {
         };
         let folder = path(options.folder, "options.folder")?.map(Path::new);
         let tuning = path(options.tuning, "options.tuning")?.map(read_tuning).transpose()?;
-        let described =
-            (!options.described.is_null()).then(|| unsafe { read(options.described) }).transpose()?;
+        // SAFETY: as above.
+        let caps = || unsafe { read(options.described) };
+        let described = (!options.described.is_null()).then(caps).transpose()?;
         let described = described.map(|caps| Caps {
             sms: caps.sms,
             compute: caps.compute,

@@ -173,8 +173,10 @@ impl Gdn {
     pub fn prepare(&self, call: &dyn Operation, launch: impl Into<Launch>) -> Result<Prepared<'_>, Error> {
         let plan = self.plan(call, launch)?;
         let function = self.function(&plan)?;
-        let params = call.params(&plan);
-        Ok(Prepared { function, plan, params, is_empty: call.is_empty(), context: &self.context })
+        // A call that launches nothing may say anything: only its options were checked.
+        let is_empty = call.is_empty();
+        let params = if is_empty { Params::new(&0_u64) } else { call.params(&plan) };
+        Ok(Prepared { function, plan, params, is_empty, context: &self.context })
     }
 
     fn find(&self, key: ModuleKey) -> Option<&Loaded> {
@@ -281,7 +283,7 @@ pub fn all_modules() -> Vec<ModuleKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{CopyState, SlotPool, Tensor};
+    use crate::call::{CopyState, SlotPool, Table, Tensor};
     use crate::driver::fake;
     use crate::{DType, Tile};
     use std::ptr::null_mut;
@@ -303,14 +305,30 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_thread_with_another_context_launches_nothing() {
+    /// The kernel of copies on a fake driver.
+    fn gdn() -> Gdn {
         let context = fake::context_with_modules(0);
-        let loaded = context.as_raw();
         let copies = Loaded::new(&context, ModuleKey::copy_state(), 90, Code::Auto, Files::Embedded).unwrap();
         let caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
         let tuning = Tuning::nearest(&caps).clone();
-        let gdn = Gdn { context, loaded: vec![copies], caps, tuning, launches_early: false };
+        Gdn { context, loaded: vec![copies], caps, tuning, launches_early: false }
+    }
+
+    #[test]
+    fn empty_call_may_say_anything_and_launches_nothing() {
+        let gdn = gdn();
+        let table = Some(Table::i32(8, 1).with_stride(u64::MAX));
+        let call = CopyState { copies: 0, source_slots: table, target_slots: table, ..copy() };
+        let prepared = gdn.prepare(&call, Tile::Auto).unwrap();
+        // SAFETY: the fake driver runs nothing.
+        assert_eq!(unsafe { prepared.launch(Stream::DEFAULT) }, Ok(()));
+        assert_eq!(fake::calls("launch"), 0);
+    }
+
+    #[test]
+    fn a_thread_with_another_context_launches_nothing() {
+        let gdn = gdn();
+        let loaded = gdn.context.as_raw();
         let (call, stream) = (copy(), Stream::DEFAULT);
         let prepared = gdn.prepare(&call, Tile::Auto).unwrap();
         // SAFETY: the fake driver runs nothing.

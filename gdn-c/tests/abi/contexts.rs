@@ -158,7 +158,7 @@ fn options_are_refused_by_field_and_value() {
         "options.ptx_target: 80 is not allowed, it must be 0: code is not GDN_CODE_PTX",
     );
     argument(
-        gdn_context_options { tuning: b"\xff\0".as_ptr().cast(), ..options() },
+        gdn_context_options { tuning: c"\xff".as_ptr(), ..options() },
         "options.tuning: the text is not UTF-8",
     );
     assert_eq!(refused(&gdn_context_options { size: 8, ..options() }).0, GDN_ERROR_SIZE);

@@ -134,7 +134,7 @@ pub trait Operation {
         self.plan_tuned(caps, Tuning::nearest(caps), tile)
     }
 
-    /// The kernel's argument for a checked call that is launched as `plan` says.
+    /// The kernel's argument for a checked call that is not empty and is launched as `plan` says.
     fn params(&self, plan: &Plan) -> Params;
 
     /// Checks every argument, and that nothing written shares memory with anything else.

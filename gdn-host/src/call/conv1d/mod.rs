@@ -204,7 +204,7 @@ impl Conv1dUpdate {
         let aligned = |tensor: &Tensor| tensor.address.is_multiple_of(CHANNELS * tensor.dtype.size() as u64);
         // Of L = 4 a vector of 16 bytes has two channels of a 16-bit type.
         let pairs = |state: &ConvPool| {
-            let pitch = state.pitch * state.tensor.dtype.size() as u64;
+            let pitch = state.pitch.saturating_mul(state.tensor.dtype.size() as u64);
             let one = state.slots == 1;
             state.tensor.address.is_multiple_of(VECTOR_BYTES) && (one || pitch.is_multiple_of(VECTOR_BYTES))
         };
