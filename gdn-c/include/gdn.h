@@ -138,6 +138,21 @@
 /// not 16-byte aligned.
 #define GDN_OP_GATED_RMSNORM 7
 
+/// `gdn_replay_decode`. Its key has family, state, io and k.
+#define GDN_OP_REPLAY_DECODE 8
+
+/// `gdn_replay_verify`. Its key has family, state, io and k.
+#define GDN_OP_REPLAY_VERIFY 9
+
+/// `gdn_replay_fold` and `gdn_materialise`. Its key has family, state, io and k.
+#define GDN_OP_REPLAY_FOLD 10
+
+/// `gdn_replay_commit`. Its key has nothing else.
+#define GDN_OP_REPLAY_COMMIT 11
+
+/// `gdn_replay_advance`. Its key has nothing else.
+#define GDN_OP_REPLAY_ADVANCE 12
+
 /// Of `gdn_context_options.flags`: work in the primary context of `device`, which the CUDA runtime and PyTorch use too, and
 /// make it current on the calling thread. Without it the thread's current context is taken.
 #define GDN_PRIMARY_CONTEXT 1

@@ -4,7 +4,7 @@ use crate::inputs::{GDN_FAMILY_GDN, GDN_FAMILY_KDA, family, gdn_family, gdn_shap
 use crate::memory::{element, gdn_dtype, gdn_layout, layout};
 use crate::read::{Versioned, check_reserved, check_zero, not_null, read, text, unknown};
 use crate::status::{Failure, gdn_status, guarded};
-use gdn_host::{DType, Family, MODELS, Model, ModuleKey, OpKind, find_module};
+use gdn_host::{Family, MODELS, Model, ModuleKey, OpKind, find_module};
 use std::ffi::{CString, c_char};
 use std::sync::LazyLock;
 
@@ -23,6 +23,17 @@ pub const GDN_OP_CONV1D_UPDATE: u32 = 6;
 /// `gdn_gated_rmsnorm`. Its key has state (the type of x), io (of z), and V as k, or 0 for calls of any V and of a z that is
 /// not 16-byte aligned.
 pub const GDN_OP_GATED_RMSNORM: u32 = 7;
+
+/// `gdn_replay_decode`. Its key has family, state, io and k.
+pub const GDN_OP_REPLAY_DECODE: u32 = 8;
+/// `gdn_replay_verify`. Its key has family, state, io and k.
+pub const GDN_OP_REPLAY_VERIFY: u32 = 9;
+/// `gdn_replay_fold` and `gdn_materialise`. Its key has family, state, io and k.
+pub const GDN_OP_REPLAY_FOLD: u32 = 10;
+/// `gdn_replay_commit`. Its key has nothing else.
+pub const GDN_OP_REPLAY_COMMIT: u32 = 11;
+/// `gdn_replay_advance`. Its key has nothing else.
+pub const GDN_OP_REPLAY_ADVANCE: u32 = 12;
 
 /// A module: the kernels of an operation for one choice of gate, layout, types and dimension. Fields that the operation does
 /// not have are 0.
@@ -80,10 +91,16 @@ impl gdn_key {
             GDN_OP_UNPACK_QKVZ => OpKind::UnpackQkvz,
             GDN_OP_CONV1D_UPDATE => OpKind::Conv1dUpdate,
             GDN_OP_GATED_RMSNORM => OpKind::GatedRmsNorm,
+            GDN_OP_REPLAY_DECODE => OpKind::ReplayDecode,
+            GDN_OP_REPLAY_VERIFY => OpKind::ReplayVerify,
+            GDN_OP_REPLAY_FOLD => OpKind::ReplayFold,
+            GDN_OP_REPLAY_COMMIT => OpKind::ReplayCommit,
+            GDN_OP_REPLAY_ADVANCE => OpKind::ReplayAdvance,
             other => return unknown("key.op", other, "one of GDN_OP_*"),
         };
-        let state = || self.dtype("key.state", self.state);
-        let io = || self.dtype("key.io", self.io);
+        let state = || element("key.state", self.state);
+        let io = || element("key.io", self.io);
+        let family = || family("key.family", self.family);
         // What the key has is what makes it; the rest is 0.
         let unused = |field, have, is_used: bool| match is_used {
             true => Ok(()),
@@ -91,27 +108,27 @@ impl gdn_key {
         };
         let types = matches!(op, OpKind::Conv1dUpdate | OpKind::GatedRmsNorm) || op.is_recurrence();
         unused("key.family", self.family, op.is_recurrence())?;
-        unused("key.layout", self.layout, op.is_recurrence())?;
+        unused("key.layout", self.layout, op.is_recurrence() && !op.has_records())?;
         unused("key.state", self.state, types || op == OpKind::ConvertLayout)?;
         unused("key.io", self.io, types)?;
         unused("key.k", self.k, op.is_recurrence() || op == OpKind::GatedRmsNorm)?;
         Ok(match op {
             OpKind::Decode | OpKind::Recurrent => {
-                let family = family("key.family", self.family)?;
                 let layout = layout("key", self.layout)?;
                 let key = if op == OpKind::Decode { ModuleKey::decode } else { ModuleKey::recurrent };
-                key(family, layout, state()?, io()?, self.k)
+                key(family()?, layout, state()?, io()?, self.k)
             }
+            OpKind::ReplayDecode => ModuleKey::replay_decode(family()?, state()?, io()?, self.k),
+            OpKind::ReplayVerify => ModuleKey::replay_verify(family()?, state()?, io()?, self.k),
+            OpKind::ReplayFold => ModuleKey::replay_fold(family()?, state()?, io()?, self.k),
+            OpKind::ReplayCommit => ModuleKey::replay_commit(),
+            OpKind::ReplayAdvance => ModuleKey::replay_advance(),
             OpKind::CopyState => ModuleKey::copy_state(),
             OpKind::ConvertLayout => ModuleKey::convert_layout(state()?),
             OpKind::UnpackQkvz => ModuleKey::unpack_qkvz(),
             OpKind::Conv1dUpdate => ModuleKey::conv1d_update(state()?, io()?),
             OpKind::GatedRmsNorm => ModuleKey::gated_rmsnorm(state()?, io()?, self.k),
         })
-    }
-
-    fn dtype(&self, field: &str, have: gdn_dtype) -> Result<DType, Failure> {
-        element(field, have)
     }
 }
 
