@@ -125,6 +125,72 @@ fn read_before_wait(overlap: Overlap) -> &'static [&'static str] {
     }
 }
 
+/// The memory of this process, where the oracle runs the calls: `gdn_host::reference::host`.
+#[derive(Default)]
+pub struct Host {
+    buffers: Vec<Vec<u128>>,
+}
+
+impl Host {
+    /// Where bytes at an address lie, if a buffer has them.
+    fn place(&self, address: u64, bytes: usize) -> Result<*mut u8> {
+        let holds = |buffer: &&Vec<u128>| {
+            let begin = buffer.as_ptr() as u64;
+            let end = begin + size_of_val(buffer.as_slice()) as u64;
+            begin <= address && address + bytes as u64 <= end
+        };
+        self.buffers.iter().find(holds).context("address of no buffer")?;
+        Ok(std::ptr::with_exposed_provenance_mut(address as usize))
+    }
+}
+
+impl Device for Host {
+    fn name(&self) -> String {
+        "oracle on host memory".into()
+    }
+
+    fn caps(&self) -> Caps {
+        Sim::default().caps()
+    }
+
+    fn reset(&mut self) {
+        self.buffers.clear();
+    }
+
+    fn alloc(&mut self, bytes: u64) -> Result<u64> {
+        let words = (bytes as usize).div_ceil(size_of::<u128>()).max(1);
+        self.buffers.push(vec![u128::from_ne_bytes([POISON; 16]); words]);
+        let buffer = self.buffers.last_mut().context("no buffer")?;
+        Ok(buffer.as_mut_ptr().expose_provenance() as u64)
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
+        if !bytes.is_empty() {
+            let place = self.place(address, bytes.len())?;
+            // SAFETY: the buffer has them, and its address was exposed by `alloc`.
+            unsafe { place.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
+        Ok(())
+    }
+
+    fn read(&self, address: u64, bytes: u64) -> Result<Vec<u8>> {
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let place = self.place(address, bytes as usize)?;
+        // SAFETY: as above.
+        Ok(unsafe { std::slice::from_raw_parts(place, bytes as usize) }.to_vec())
+    }
+
+    fn run_all(&mut self, calls: &[&dyn Operation], _launch: Launch) -> Result<()> {
+        for call in calls {
+            // SAFETY: the call's addresses come from `alloc`, which filled and exposed the memory; nobody else has it.
+            unsafe { gdn_host::reference::host::run(*call)? };
+        }
+        Ok(())
+    }
+}
+
 /// The GPU of ordinal 0, through its primary context.
 pub struct Gpu {
     gdn: Gdn,

@@ -199,6 +199,12 @@ impl Operation for CopyState {
             ..abi::CopyStateParams::default()
         })
     }
+
+    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.on_host() };
+        Ok(())
+    }
 }
 
 impl CommitState {
@@ -257,5 +263,11 @@ impl Operation for CommitState {
             vectors: state,
             n: self.batch,
         })
+    }
+
+    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.on_host() };
+        Ok(())
     }
 }

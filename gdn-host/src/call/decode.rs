@@ -139,4 +139,10 @@ impl Operation for Decode {
             layer: self.inputs.layer(plan, Some(&self.out), self.start.flags()),
         })
     }
+
+    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.as_recurrent().on_host() };
+        Ok(())
+    }
 }

@@ -116,7 +116,7 @@ impl Decay {
     }
 
     /// The gate's rows, and what they are called.
-    pub(super) fn rows(&self) -> (&'static str, &Rows) {
+    pub(crate) fn rows(&self) -> (&'static str, &Rows) {
         match self {
             Decay::Softplus(gate) => ("decay.a", &gate.a),
             Decay::LowerBound(gate) => ("decay.a", &gate.a),
@@ -125,7 +125,7 @@ impl Decay {
     }
 
     /// `a_log` and `dt_bias`, those that there are.
-    pub(super) fn tables(&self) -> (Option<&Tensor>, Option<&Tensor>) {
+    pub(crate) fn tables(&self) -> (Option<&Tensor>, Option<&Tensor>) {
         match self {
             Decay::Softplus(gate) => (gate.a_log.as_ref(), gate.dt_bias.as_ref()),
             Decay::LowerBound(gate) => (gate.a_log.as_ref(), gate.dt_bias.as_ref()),
@@ -187,7 +187,7 @@ impl Beta {
     }
 
     /// The rows, and what they are called.
-    pub(super) fn rows(&self) -> (&'static str, &Rows) {
+    pub(crate) fn rows(&self) -> (&'static str, &Rows) {
         match self {
             Beta::Logits(logits) => ("beta.b", &logits.b),
             Beta::Given(b) | Beta::GivenPerValue(b) => ("beta.given", b),

@@ -203,7 +203,7 @@ impl Inputs {
     }
 
     /// Elements of a row of the gate.
-    fn gate_width(&self) -> u64 {
+    pub(crate) fn gate_width(&self) -> u64 {
         let s = &self.shape;
         let heads = if matches!(self.decay, Decay::GivenPerKeyHead(_)) { s.h } else { s.hv };
         match self.family {
@@ -212,7 +212,8 @@ impl Inputs {
         }
     }
 
-    fn beta_width(&self) -> u64 {
+    /// Elements of a row of beta.
+    pub(crate) fn beta_width(&self) -> u64 {
         match self.beta {
             Beta::Logits(_) | Beta::Given(_) => self.shape.hv.into(),
             Beta::GivenPerValue(_) => self.shape.value_elements(),

@@ -51,7 +51,7 @@ impl Intermediate {
     }
 
     /// The buffer as a pool: a row is a slot.
-    pub(super) fn pool(&self) -> SlotPool {
+    pub(crate) fn pool(&self) -> SlotPool {
         SlotPool { tensor: self.tensor, slots: self.rows, pitch: self.pitch, layout: None }
     }
 

@@ -137,6 +137,19 @@ pub trait Operation {
     /// The kernel's argument for a checked call that is not empty and is launched as `plan` says.
     fn params(&self, plan: &Plan) -> Params;
 
+    /// Runs a checked call on memory of this process, by the oracle: [`reference::host::run`](crate::reference::host::run) checks
+    /// and calls it.
+    ///
+    /// # Errors
+    /// [`CallError::Combination`] for an operation that the oracle does not know; nothing was written.
+    ///
+    /// # Safety
+    /// As [`reference::host::run`](crate::reference::host::run), of a call that was checked and is not empty.
+    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+        let problem = "the oracle does not run this operation on host memory";
+        Err(CallError::Combination { field: "call", problem })
+    }
+
     /// Checks every argument, and that nothing written shares memory with anything else.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ pub struct HeadStrides {
 }
 
 /// A tensor of a call: its field, its rows, and the elements between two heads.
-type Argument<'a> = (&'static str, &'a Rows, u64);
+pub(crate) type Argument<'a> = (&'static str, &'a Rows, u64);
 
 impl GatedRmsNorm {
     /// The norm of `tokens` tokens with SiLU and an eps of 1e-6.
@@ -73,7 +73,8 @@ impl GatedRmsNorm {
         self.z.tensor.dtype
     }
 
-    fn arguments(&self) -> [Argument<'_>; 3] {
+    /// x, z and out.
+    pub(crate) fn arguments(&self) -> [Argument<'_>; 3] {
         let stride = |stride: Option<u64>| stride.unwrap_or(self.v.into());
         let HeadStrides { x, z, out } = self.head_strides;
         [("x", &self.x, stride(x)), ("z", &self.z, stride(z)), ("out", &self.out, stride(out))]
@@ -195,5 +196,11 @@ impl Operation for GatedRmsNorm {
             eps: self.eps,
             flags: if self.activation == Activation::Silu { flags::SILU } else { 0 },
         })
+    }
+
+    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.on_host() };
+        Ok(())
     }
 }

@@ -36,7 +36,8 @@ pub enum Source {
 }
 
 impl Source {
-    fn pool(&self) -> Option<&StatePool> {
+    /// The pool that states come from.
+    pub(crate) fn pool(&self) -> Option<&StatePool> {
         match self {
             Source::Zeros => None,
             Source::Sequences(pool) | Source::Slots { pool, .. } | Source::Accepted { pool, .. } => {
@@ -171,7 +172,7 @@ impl Recurrent {
     }
 
     /// Type and layout of the state, and the argument that says so; f32 and VK where no state is in memory.
-    fn state(&self) -> (&'static str, DType, Layout) {
+    pub(crate) fn state(&self) -> (&'static str, DType, Layout) {
         let of_pool = |field, pool: &StatePool| (field, pool.tensor.dtype, pool.layout);
         let source = self.source.pool().map(|pool| of_pool("source", pool));
         let target = self.final_states().map(|pool| of_pool("target", pool));
@@ -360,5 +361,11 @@ impl Operation for Recurrent {
             reserved: 0,
             layer: self.inputs.layer(plan, self.out.as_ref(), bits),
         })
+    }
+
+    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.on_host() };
+        Ok(())
     }
 }

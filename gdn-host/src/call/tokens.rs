@@ -27,14 +27,14 @@ pub enum Tokens {
 
 impl Tokens {
     /// Sequences.
-    pub(super) fn batch(&self) -> u32 {
+    pub(crate) fn batch(&self) -> u32 {
         match *self {
             Tokens::Each { batch, .. } | Tokens::Packed { batch, .. } => batch,
         }
     }
 
     /// Rows of the inputs.
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         match *self {
             Tokens::Each { batch, tokens } => u64::from(batch) * u64::from(tokens),
             Tokens::Packed { total, .. } => total.into(),

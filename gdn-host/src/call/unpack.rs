@@ -126,6 +126,12 @@ impl Operation for UnpackQkvz {
             reserved: 0,
         })
     }
+
+    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.on_host() };
+        Ok(())
+    }
 }
 
 /// Views of a row `[q | k | v | z]`, the order of Qwen3.5: `mixed_qkv`, which

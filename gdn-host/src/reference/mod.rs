@@ -4,6 +4,7 @@
 //! operation has a file; what several of them use is here.
 
 pub mod conv1d;
+pub mod host;
 pub mod norm;
 pub mod recurrence;
 

@@ -109,7 +109,7 @@ impl Conv1dUpdate {
     }
 
     /// Slots of a sequence in the table that it starts from.
-    fn slot_columns(&self) -> u64 {
+    pub(crate) fn slot_columns(&self) -> u64 {
         match (&self.slots, &self.accepted) {
             (Some(slots), Some(Accepted::Slot(_))) => slots.columns,
             _ => 1,
@@ -357,5 +357,11 @@ impl Operation for Conv1dUpdate {
             bias_dtype: self.bias.map_or(0, |bias| bias.dtype as u32),
             flags: bits,
         })
+    }
+
+    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.on_host() };
+        Ok(())
     }
 }

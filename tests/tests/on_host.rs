@@ -1,0 +1,72 @@
+//! The oracle on host memory: recorded cases, hazards and random problems, as the kernels have them.
+
+use gdn_host::Tile;
+use gdn_tests::case::list;
+use gdn_tests::device::{Device, Host};
+use gdn_tests::problem::Problem;
+use gdn_tests::{for_each_hazard, golden_dir, parity, random};
+use proptest::prelude::*;
+
+#[test]
+fn every_recorded_case_passes_on_host_memory() {
+    for file in list(&golden_dir()).unwrap() {
+        let outcome = parity::run_file(&file, &mut Host::default());
+        assert!(outcome.pass, "{}: {}", outcome.file, outcome.note);
+    }
+}
+
+macro_rules! hazards {
+    ($($module:ident::{$($name:ident,)*})*) => {
+        /// Every hazard by name.
+        fn hazards() -> Vec<(&'static str, gdn_tests::hazards::Hazard)> {
+            vec![$($((stringify!($name), gdn_tests::hazards::$module::$name as _),)*)*]
+        }
+    };
+}
+for_each_hazard!(hazards);
+
+/// What is about kernels and not about calls, and takes the oracle long: tiles, grids, memory of gigabytes.
+const LEFT_OUT: [&str; 9] = [
+    "past_2_31_elements",
+    "past_65535",
+    "more_than_65535_tokens",
+    "same_bits_",
+    "every_head_dimension",
+    "every_pair_of_types",
+    "later_slots_of_every_type",
+    "early_steps_in_a_row",
+    "narrow_buffer",
+];
+
+#[test]
+fn hazards_hold_on_host_memory() {
+    let is_left_out = |name: &str| LEFT_OUT.iter().any(|part| name.contains(part));
+    let mut failed = Vec::new();
+    for (name, hazard) in hazards().into_iter().filter(|(name, _)| !is_left_out(name)) {
+        if let Err(error) = hazard(&mut Host::default()) {
+            failed.push(format!("{name}: {error:#}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn agrees(problem: &Problem) -> Result<(), TestCaseError> {
+    let mut host = Host::default();
+    host.reset();
+    let result = problem.run_and_check(&mut host, Tile::Auto);
+    result.map(drop).map_err(|error| TestCaseError::fail(format!("{error:#}")))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_decode_agrees_on_host_memory(problem in random::decode()) {
+        agrees(&problem)?;
+    }
+
+    #[test]
+    fn random_recurrent_agrees_on_host_memory(problem in random::recurrent()) {
+        agrees(&problem)?;
+    }
+}
