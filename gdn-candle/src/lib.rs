@@ -15,7 +15,7 @@ mod run;
 mod slots;
 
 pub use conv::{DraftWindows, Filter, conv1d_update};
-pub use gdn_host::slots::SlotAllocator;
+pub use gdn_host::slots::{Sequence, SlotAllocator, SlotError, StepTables};
 pub use gdn_host::{Activation, Family, HeadMap, HeadShape, Layout, ModuleKey};
 pub use inputs::{Beta, Decay, Gate, GateKind, Inputs, split_qkv};
 pub use layer::{Drafts, Layer, Projected, layer_commit, layer_step};

@@ -25,7 +25,6 @@ struct Rope {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
     pub model_type: String,
-    pub hidden_size: usize,
     pub num_hidden_layers: usize,
     pub num_attention_heads: usize,
     pub num_key_value_heads: usize,
@@ -58,7 +57,8 @@ impl Config {
     /// Reads a checkpoint's configuration. Of a model with images it is the language model's part.
     pub fn read(folder: &Path) -> Result<Config> {
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut json: serde_json::Value = serde_json::from_str(&text)?;
         if let Some(text) = json.get("text_config") {
             json = text.clone();

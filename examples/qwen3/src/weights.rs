@@ -21,14 +21,19 @@ impl Weights {
     pub fn open(folder: &Path, device: &Device) -> Result<Weights> {
         let paths = shards(folder)?;
         // SAFETY: nobody is expected to change a checkpoint while it is open; candle's own loaders ask the same.
-        let files = unsafe { MmapedSafetensors::multi(&paths) }
-            .with_context(|| format!("cannot open {paths:?}"))?;
+        let files =
+            unsafe { MmapedSafetensors::multi(&paths) }.with_context(|| format!("cannot open {paths:?}"))?;
         let embeds = |prefix: &&str| files.get(&format!("{prefix}.embed_tokens.weight")).is_ok();
         let prefix = ["model", "model.language_model"].into_iter().find(embeds);
         let prefix = prefix.with_context(|| format!("{paths:?} hold no embed_tokens.weight"))?;
         let mut weights = Weights { files, prefix, device: device.clone(), dtype: DType::F32 };
         weights.dtype = weights.get("embed_tokens.weight")?.dtype();
         Ok(weights)
+    }
+
+    /// The same for a model that works in f32.
+    pub fn widened(self) -> Weights {
+        Weights { dtype: DType::F32, ..self }
     }
 
     fn name(&self, name: &str) -> String {

@@ -16,12 +16,14 @@ pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// `x` rounded to a type, nearest even, and back.
+/// `x` rounded to a type, nearest even, and back. By way of f32, as kernels round; `half`'s own conversions from f64 ignore the
+/// lower 32 bits, which a tie may depend on.
 pub fn round(x: f64, dtype: DType) -> f64 {
+    let x = x as f32;
     match dtype {
-        DType::F32 => f64::from(x as f32),
-        DType::Bf16 => bf16::from_f64(x).to_f64(),
-        DType::F16 => f16::from_f64(x).to_f64(),
+        DType::F32 => x.into(),
+        DType::Bf16 => bf16::from_f32(x).to_f64(),
+        DType::F16 => f16::from_f32(x).to_f64(),
     }
 }
 
@@ -43,6 +45,8 @@ mod tests {
         assert_eq!(round(1.0 + 1.5 * ulp, DType::Bf16), 1.0 + 2.0 * ulp);
         assert_eq!(round(1.0 + 2f64.powi(-11), DType::F16), 1.0);
         assert_eq!(round(1.0 + 2f64.powi(-23), DType::F32), 1.0 + 2f64.powi(-23));
+        // Just above the middle, in bits that only an f32 has.
+        assert_eq!(round(1.0 + 0.5 * ulp + 2f64.powi(-23), DType::Bf16), 1.0 + ulp);
         assert!(round(f64::NAN, DType::F16).is_nan());
     }
 }

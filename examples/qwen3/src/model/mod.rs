@@ -81,9 +81,13 @@ impl Model {
         let mut blocks = Vec::new();
         for (i, mixer) in config.mixers()?.into_iter().enumerate() {
             let mix = match mixer {
-                Mixer::LinearAttention => {
-                    Mix::Linear(Linear::load(config, weights, &format!("layers.{i}.linear_attn"), layout, rows)?)
-                }
+                Mixer::LinearAttention => Mix::Linear(Linear::load(
+                    config,
+                    weights,
+                    &format!("layers.{i}.linear_attn"),
+                    layout,
+                    rows,
+                )?),
                 Mixer::FullAttention => {
                     let attention = Attention::load(config, weights, &format!("layers.{i}.self_attn"))?;
                     let cache = KvCache::zeros(config, weights, rows, tokens)?;
@@ -98,7 +102,8 @@ impl Model {
             });
         }
         let embeddings = weights.matrix("embed_tokens.weight")?;
-        let head = if config.tie_word_embeddings { embeddings.clone() } else { weights.matrix("lm_head.weight")? };
+        let head =
+            if config.tie_word_embeddings { embeddings.clone() } else { weights.matrix("lm_head.weight")? };
         let (norm, eps) = (weights.norm("norm.weight")?, config.rms_norm_eps);
         Ok(Model { embeddings, blocks, norm, head, eps, device: weights.device.clone() })
     }

@@ -20,6 +20,11 @@ pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
     Ok((x.neg()?.exp()? + 1.0)?.recip()?)
 }
 
+/// `x * sigmoid(x)`, worked out in f32 and rounded once.
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    Ok(x.to_dtype(DType::F32)?.silu()?.to_dtype(x.dtype())?)
+}
+
 /// Softmax over the last dimension.
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let shifted = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;

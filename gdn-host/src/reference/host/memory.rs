@@ -25,16 +25,6 @@ pub(super) unsafe fn read(tensor: &Tensor, at: u64) -> f64 {
     }
 }
 
-/// A value as an element of a type holds it, rounded by way of f32, as kernels round.
-pub(super) fn stored(value: f64, dtype: DType) -> f64 {
-    let value = value as f32;
-    match dtype {
-        DType::F32 => value.into(),
-        DType::Bf16 => bf16::from_f32(value).to_f64(),
-        DType::F16 => f16::from_f32(value).to_f64(),
-    }
-}
-
 /// Stores element `at` of a tensor, rounded to its type by way of f32, as kernels round.
 ///
 /// # Safety

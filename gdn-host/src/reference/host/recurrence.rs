@@ -1,12 +1,13 @@
 //! Decode and recurrent: which states a sequence reads, and where it leaves which.
 
-use super::memory::{clear, entry, named, named_or_row, read, read_run, stored, write, write_run};
+use super::memory::{clear, entry, named, named_or_row, read, read_run, write, write_run};
 use crate::call::{
     Beta, Decay, Decode, Inputs, Intermediate, Recurrent, Rows, Source, Start, StatePool, Table, Target,
     Tensor, Tokens,
 };
 use crate::key::{Family, Layout};
 use crate::reference::recurrence::{self, Between, Gate, Layer, Token, Tree, sequence};
+use crate::reference::round;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::DType;
 use std::ops::Range;
@@ -248,7 +249,7 @@ impl Recurrent {
                             state = step.state;
                         }
                         if self.round_state {
-                            state.iter_mut().for_each(|h| *h = stored(*h, self.state().1));
+                            state.iter_mut().for_each(|h| *h = round(*h, self.state().1));
                         }
                     }
                 }

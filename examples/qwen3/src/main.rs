@@ -1,0 +1,110 @@
+//! Qwen3-Next and Qwen3.5 on candle, with gdn's kernels in their linear layers.
+//!
+//! ```text
+//! qwen3 --model DIR --prompt TEXT      writes on; DIR is a checkpoint as Hugging Face lays it out
+//! qwen3 --golden DIR                   a recorded model: exits with 1 where a token or logit is not as recorded
+//! qwen3 --bench                        a layer's step against candle's own operations
+//! ```
+
+mod bench;
+mod config;
+mod engine;
+mod golden;
+mod model;
+mod plain;
+mod weights;
+mod write;
+
+use anyhow::Result;
+use candle_core::Device;
+use clap::{Parser, ValueEnum};
+use gdn_candle::Layout;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Qwen3-Next and Qwen3.5 on candle, with gdn's kernels in their linear layers
+#[derive(Parser)]
+#[command(version)]
+pub struct Options {
+    /// A folder with a recorded model, config.json, model.safetensors and golden.safetensors, or of several such folders
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "bench"])]
+    golden: Option<PathBuf>,
+    /// A checkpoint: config.json, safetensors (one or many) and tokenizer.json
+    #[arg(long, value_name = "DIR", conflicts_with = "bench")]
+    model: Option<PathBuf>,
+    /// What the text begins with; several are written at once
+    #[arg(long, value_name = "TEXT")]
+    prompt: Vec<String>,
+    /// The same as numbers of tokens, separated by commas: for checkpoints without tokenizer.json
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    ids: Vec<u32>,
+    /// Tokens to write
+    #[arg(long, default_value_t = 64)]
+    tokens: usize,
+    /// Most drafts a step, found by looking back in the text; 0 writes a token a step
+    #[arg(long, default_value_t = 0)]
+    drafts: usize,
+    /// Time a layer's step against candle's own operations
+    #[arg(long)]
+    bench: bool,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = Where::Cpu)]
+    device: Where,
+    /// How states lie: K contiguous or V contiguous
+    #[arg(long, value_enum, default_value_t = States::Vk)]
+    layout: States,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Where {
+    Cpu,
+    Cuda,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum States {
+    Vk,
+    Kv,
+}
+
+impl Options {
+    fn device(&self) -> Result<Device> {
+        Ok(match self.device {
+            Where::Cpu => Device::Cpu,
+            Where::Cuda => Device::new_cuda(0)?,
+        })
+    }
+
+    fn layout(&self) -> Layout {
+        match self.layout {
+            States::Vk => Layout::Vk,
+            States::Kv => Layout::Kv,
+        }
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::parse();
+    if let Some(folder) = &options.golden {
+        let mut folders = vec![folder.clone()];
+        if !folder.join("golden.safetensors").exists() {
+            let inside = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter();
+            folders =
+                inside.map(|entry| entry.path()).filter(|path| path.join("config.json").exists()).collect();
+            folders.sort();
+            anyhow::ensure!(!folders.is_empty(), "{} holds no recorded model", folder.display());
+        }
+        let mut failed = 0;
+        for folder in &folders {
+            failed += usize::from(!golden::run(folder, &options)?);
+        }
+        println!("{} models as recorded, {failed} not", folders.len() - failed);
+        return Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if options.bench {
+        bench::run(&options)?;
+    } else {
+        write::run(&options)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,63 @@
+//! Texts written with a checkpoint.
+
+use crate::Options;
+use crate::config::Config;
+use crate::engine::{Engine, Request};
+use crate::model::Model;
+use crate::weights::Weights;
+use anyhow::{Context as _, Result, ensure};
+use std::time::Instant;
+use tokenizers::Tokenizer;
+
+/// Writes what the options ask for.
+pub fn run(options: &Options) -> Result<()> {
+    let folder = options.model.as_ref().context("name a checkpoint with --model, or see --help")?;
+    let (config, device) = (Config::read(folder)?, options.device()?);
+    let file = folder.join("tokenizer.json");
+    let tokenizer =
+        file.exists().then(|| Tokenizer::from_file(&file)).transpose().map_err(anyhow::Error::msg)?;
+    let mut prompts: Vec<Vec<u32>> = Vec::new();
+    for prompt in &options.prompt {
+        let tokenizer = tokenizer.as_ref().with_context(|| format!("{} is not there", file.display()))?;
+        prompts.push(tokenizer.encode(prompt.as_str(), true).map_err(anyhow::Error::msg)?.get_ids().to_vec());
+    }
+    if !options.ids.is_empty() {
+        prompts.push(options.ids.clone());
+    }
+    ensure!(!prompts.is_empty(), "name a prompt with --prompt or --ids");
+    let known = config.vocab_size as u32;
+    for id in prompts.iter().flatten() {
+        ensure!(*id < known, "--ids: {id} is past the vocabulary of {known} tokens");
+    }
+    let room = prompts.iter().map(Vec::len).max().unwrap_or(0) + options.tokens + options.drafts;
+    let weights = Weights::open(folder, &device)?;
+    let model = Model::load(&config, &weights, options.layout(), prompts.len(), room)?;
+    let mut engine = Engine::new(model, prompts.len(), options.drafts, config.ends())?;
+    for prompt in prompts {
+        engine.arrive(Request { prompt, wanted: options.tokens, ..Default::default() })?;
+    }
+    let start = Instant::now();
+    let texts = engine.finish()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let tokens: usize = texts.iter().map(|text| text.answer.len()).sum();
+    for text in &texts {
+        match &tokenizer {
+            Some(tokenizer) => {
+                println!("{}", tokenizer.decode(&text.answer, true).map_err(anyhow::Error::msg)?)
+            }
+            None => println!("{:?}", text.answer),
+        }
+    }
+    let counts = engine.counts;
+    eprintln!(
+        "{tokens} tokens in {seconds:.2} s, {:.1} tokens/s, {} steps",
+        tokens as f64 / seconds,
+        counts.steps
+    );
+    if options.drafts > 0 {
+        eprintln!("{} of {} drafts kept", counts.accepted, counts.drafted);
+    }
+    let share = crate::bench::share(engine.model(), texts.len(), seconds / counts.steps as f64)?;
+    eprintln!("{:.0} % of a step is spent in gdn's kernels", 100.0 * share);
+    Ok(())
+}
