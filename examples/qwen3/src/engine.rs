@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use candle_core::Tensor;
 use gdn_candle::{Drafts, Sequence, SlotAllocator, Slots};
 use std::collections::VecDeque;
+use std::time::Instant;
 
 /// Most tokens of a prompt that a step takes.
 const PIECE: usize = 256;
@@ -100,6 +101,8 @@ pub struct Counts {
     pub drafted: usize,
     /// Drafts that were kept.
     pub accepted: usize,
+    /// What the steps took.
+    pub seconds: f64,
 }
 
 /// A model and the texts that it writes.
@@ -172,6 +175,13 @@ impl Engine {
 
     /// A step of all texts that have a slot.
     pub fn step(&mut self) -> Result<()> {
+        let start = Instant::now();
+        let result = self.step_all();
+        self.counts.seconds += start.elapsed().as_secs_f64();
+        result
+    }
+
+    fn step_all(&mut self) -> Result<()> {
         self.admit()?;
         let (writing, reading): (Vec<usize>, Vec<usize>) =
             (0..self.running.len()).partition(|i| self.running[*i].is_writing());

@@ -1,6 +1,7 @@
 //! A recorded model: the tokens and logits that it must give, alone, beside others, and with drafts.
 
 use crate::Options;
+use crate::bench;
 use crate::config::Config;
 use crate::engine::{Counts, Engine, Request, Text};
 use crate::model::Model;
@@ -80,13 +81,16 @@ pub fn run(folder: &Path, options: &Options) -> Result<bool> {
         all &= largest <= limit;
         Ok(())
     };
-    let (plain, _) = alone(&weights, &golden.prompt, 0, &forced)?;
+    let (plain, engine) = alone(&weights, &golden.prompt, 0, &forced)?;
     logits(&plain)?;
+    let Counts { steps, seconds, .. } = engine.counts;
+    let share = bench::share(engine.model(), 1, seconds / steps as f64)?;
+    println!("  {:.0} tokens/s, {:.0} % of a step in gdn's kernels", wanted as f64 / seconds, 100.0 * share);
     let (drafted, engine) = alone(&weights, &golden.prompt, 3, &forced)?;
     logits(&drafted)?;
     all &= report("alone", &plain.answer, &golden.tokens);
     all &= report("alone, with drafts", &drafted.answer, &plain.answer);
-    let Counts { steps, drafted, accepted } = engine.counts;
+    let Counts { steps, drafted, accepted, .. } = engine.counts;
     println!("  {accepted} of {drafted} drafts kept in {steps} steps");
     if is_wide {
         let engine = |rows: usize, drafts: usize| engine_of(&weights, rows, drafts);

@@ -6,7 +6,6 @@ use crate::engine::{Engine, Request};
 use crate::model::Model;
 use crate::weights::Weights;
 use anyhow::{Context as _, Result, ensure};
-use std::time::Instant;
 use tokenizers::Tokenizer;
 
 /// Writes what the options ask for.
@@ -36,9 +35,9 @@ pub fn run(options: &Options) -> Result<()> {
     for prompt in prompts {
         engine.arrive(Request { prompt, wanted: options.tokens, ..Default::default() })?;
     }
-    let start = Instant::now();
     let texts = engine.finish()?;
-    let seconds = start.elapsed().as_secs_f64();
+    let counts = engine.counts;
+    let seconds = counts.seconds;
     let tokens: usize = texts.iter().map(|text| text.answer.len()).sum();
     for text in &texts {
         match &tokenizer {
@@ -48,7 +47,6 @@ pub fn run(options: &Options) -> Result<()> {
             None => println!("{:?}", text.answer),
         }
     }
-    let counts = engine.counts;
     eprintln!(
         "{tokens} tokens in {seconds:.2} s, {:.1} tokens/s, {} steps",
         tokens as f64 / seconds,

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that can be checked on this machine, and at the end what could not be.
 
+mod candle;
 mod counted;
 mod suite;
 
@@ -46,21 +47,22 @@ fn quick(suite: &mut Suite) -> Result<()> {
     Ok(())
 }
 
-/// Everything: one set of features for lints and documents, and one for tests, so that nothing is compiled twice.
+/// Everything of the default members, and what is on candle: one set of features for lints and documents, and one for tests, so that nothing is compiled twice.
 fn full(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
     const FEATURES: &str = "xtask/kernels,gdn-host/cudarc,gdn-host/cust,gdn-kernels/cuda_std";
-    let clippy = ["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--", "-Dwarnings"];
+    let clippy = ["clippy", "--all-targets", "--features", FEATURES, "--", "-Dwarnings"];
     suite.add("lints", Work::Command(documented(&clippy)));
     let abi = ["clippy", "-p", "gdn-kernels", "--no-default-features", "--", "-Dwarnings"];
     suite.add("lints of the kernels' ABI alone", Work::Command(cargo(&abi)));
-    suite.add("tests", Work::Tests(vec!["--workspace", "--features", "xtask/kernels"]));
-    let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--features", FEATURES];
+    suite.add("tests", Work::Tests(vec!["--features", "xtask/kernels"]));
+    let doc = ["doc", "--no-deps", "--document-private-items", "--features", FEATURES];
     let proof = ["--test", "artifacts", "--quiet", "--", "--ignored"];
-    let proof = [&["test", "--workspace", "--features", "xtask/kernels"][..], &proof].concat();
+    let proof = [&["test", "--features", "xtask/kernels"][..], &proof].concat();
     suite.add(suite::PROOF, Work::Command(cargo(&proof)));
     suite.add("documents", Work::Command(documented(&doc)));
     suite.add("recorded cases on the simulator", Work::Command(xtask(&["parity", "--device", "sim"])?));
     libgdn(suite)?;
+    candle::add(suite, root);
     if gdn_host::driver::Driver::open().is_ok() {
         let gpu = xtask(&["parity", "--device", "gpu", "--hazards"])?;
         suite.add("recorded cases, hazards and random problems on the GPU", Work::Command(gpu));
