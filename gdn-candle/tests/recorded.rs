@@ -174,7 +174,7 @@ fn every_recorded_norm() {
 fn the_recorded_layer() {
     let case = cases().find(|case| case.op() == "layer_step").unwrap();
     let recorded = LayerCase::new(&case).unwrap();
-    let (conv, p, norm) = (&recorded.layer.conv, &recorded.layer.decode, &recorded.layer.norm);
+    let (conv, p, norm) = (&recorded.layer.conv, &recorded.layer.core, &recorded.layer.norm);
     let problem::Decay::Softplus { a_log, dt_bias, .. } = &p.decay else { panic!("{:?}", p.decay) };
     let table = |x: &gdn_tests::strided::Strided| tensor(&x.data, x.dtype, &[x.data.len()]).unwrap();
     let weight = tensor(&conv.weight.data, conv.weight.dtype, &[conv.dim, conv.width]).unwrap();
