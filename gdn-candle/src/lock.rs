@@ -6,7 +6,7 @@
 //! memory; cudarc's guards, which order work on several streams, live as long.
 
 use candle_core::backend::BackendStorage as _;
-use candle_core::{CpuStorage, CudaStorage, InplaceOp1, Layout, Result, Storage, Tensor, TensorId};
+use candle_core::{CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, TensorId};
 use std::cell::RefCell;
 
 /// What there is to say of a CPU storage's elements, whatever their type.
@@ -123,6 +123,7 @@ impl<'a> Operands<'a> {
 
     /// Locks every storage and calls `body` with their memory.
     pub(crate) fn locked(&self, mut body: impl FnMut(&Memory) -> Result<()>) -> Result<()> {
+        self.check_types()?;
         self.check_devices()?;
         let mut storages: Vec<Locking> = Vec::new();
         let mut memory = Memory { tensors: Vec::with_capacity(self.0.len()), bases: Vec::new() };
@@ -139,6 +140,18 @@ impl<'a> Operands<'a> {
         }
         storages.sort_unstable_by_key(|storage| storage.key);
         lock(&storages, &mut memory, &mut body)
+    }
+
+    /// Refuses types that no call takes, by name; which of the others an argument may have, its call says.
+    fn check_types(&self) -> Result<()> {
+        use DType::{BF16, F16, F32, I32, I64, U8, U32};
+        let is_known = |of: DType| matches!(of, U8 | U32 | I32 | I64 | BF16 | F16 | F32);
+        match self.0.iter().find(|operand| !is_known(operand.tensor.dtype())) {
+            None => Ok(()),
+            Some(other) => {
+                candle_core::bail!("{}: no call takes type {:?}", other.field, other.tensor.dtype())
+            }
+        }
     }
 
     fn check_devices(&self) -> Result<()> {

@@ -7,7 +7,6 @@ use crate::call::{
 };
 use crate::key::{Family, Layout};
 use crate::reference::recurrence::{self, Between, Gate, Layer, Token, Tree, sequence};
-use crate::reference::round;
 use crate::shape::HeadShape;
 use gdn_kernels::abi::DType;
 use std::ops::Range;
@@ -231,9 +230,9 @@ impl Recurrent {
                 }
                 self.store(n, slot, t, t + 1 == range.end - range.start, &step.state);
             };
-            let between = Between { round: Some(DType::F32), tree: None };
+            let round = if self.round_state { self.state().1 } else { DType::F32 };
+            let between = Between { round: Some(round), tree: None };
             match parents {
-                // A child starts from its parent's state as the buffer holds it, which is rounding enough.
                 Some((parents, buffer)) => {
                     let tree = Some(Tree { parents: &parents, buffer });
                     let tokens: Vec<Token> = tokens.iter().map(TokenRows::token).collect();
@@ -247,9 +246,6 @@ impl Recurrent {
                         for step in sequence(layer, &[token.token()], &state, &between) {
                             leaves(t as u64, &step);
                             state = step.state;
-                        }
-                        if self.round_state {
-                            state.iter_mut().for_each(|h| *h = round(*h, self.state().1));
                         }
                     }
                 }
