@@ -221,6 +221,12 @@
 /// Of `gdn_gated_rmsnorm_call.flags`: the head strides count; without it heads are packed.
 #define GDN_HEAD_STRIDES 1
 
+/// Of `gdn_replay_pool.flags`: the cursors have a row for each slot of the pool; else they have one for each sequence.
+#define GDN_CURSORS_BY_SLOT 2
+
+/// Of `gdn_replay_pool.flags`: `most` counts; else as many records may be live as fit.
+#define GDN_MOST 4
+
 /// Kernels that were loaded into a CUDA context. It may be used from several threads at once; a thread that launches has that
 /// CUDA context current.
 typedef struct gdn_context gdn_context;
@@ -852,6 +858,200 @@ typedef struct gdn_convert_layout_call {
   struct gdn_table target_slots;
 } gdn_convert_layout_call;
 
+/// A layer's checkpoints and rings, and which of them a call's sequences have. Sequence n has slot `slots[n]`.
+///
+/// A ring has a record for each token that the checkpoint does not hold yet: its key as it came in, the correction of each row of
+/// V, and its log decay. The live ones begin at place `base` of the ring and are `len` many.
+///
+/// A negative index, `null_slot`, an index past the pool, and a window that does not lie in the ring mark a padded row: nothing
+/// of it is touched, and its outputs are zeros. Two sequences of a call must not have the same slot.
+typedef struct gdn_replay_pool {
+  /// Checkpoints, in layout VK: f32, of the type of q, or f16 with q in bf16.
+  struct gdn_pool state;
+  /// Records that a ring has room for: 1 to 32, in KDA to 16.
+  uint32_t records;
+  /// `GDN_NULL_SLOT`, `GDN_CURSORS_BY_SLOT`, `GDN_MOST`, or 0.
+  uint32_t flags;
+  /// An index that marks padding; 0 without `GDN_NULL_SLOT`.
+  int32_t null_slot;
+  /// Live records at most behind the call; a sequence that would have more folds. 0 without `GDN_MOST`.
+  uint32_t most;
+  /// Keys, a row of `[H, records, K]` for each slot, of the type of q. 16-byte aligned, as is its stride.
+  struct gdn_rows k;
+  /// Corrections, rows of `[HV, records, V]`, f32. 16-byte aligned, as is its stride.
+  struct gdn_rows d;
+  /// Log decays, rows of `[HV, records]`, in KDA `[HV, records, K]`, f32. In KDA 16-byte aligned, as is its stride.
+  struct gdn_rows g;
+  /// Place of each oldest live record. Absent: place 0.
+  struct gdn_table base;
+  /// Live records of each.
+  struct gdn_table len;
+  /// `[N]`: the slot of each sequence. Absent: sequence n's is n.
+  struct gdn_table slots;
+  /// Sequences that start from zeros, with an empty ring whatever their cursors say. Their state is stored at once.
+  struct gdn_start start;
+  /// `[N]`: flags of the sequences that fold now. Absent: those whose ring would be too long.
+  struct gdn_table force;
+} gdn_replay_pool;
+
+/// Decode with rings: what `gdn_decode` computes, but the state is written only when the ring is folded.
+///
+/// Sequence n's token appends a record at place `(base + len) % records` of its slot's ring. A sequence that would have more than
+/// `pool.most` live records then, that `pool.force` names, or that starts from zeros, folds instead: the true state behind the
+/// token becomes its checkpoint, and its ring is empty. Behind all layers `gdn_replay_advance` moves the cursors.
+typedef struct gdn_replay_decode_call {
+  /// `sizeof(gdn_replay_decode_call)`.
+  uint32_t size;
+  /// Sequences, N. With 0 nothing is launched.
+  uint32_t batch;
+  /// Inputs: a row for each sequence.
+  struct gdn_inputs inputs;
+  /// Checkpoints, rings and cursors.
+  struct gdn_replay_pool pool;
+  /// Output, rows of `[HV, V]`: of the type of q, or f32.
+  struct gdn_rows out;
+} gdn_replay_decode_call;
+
+/// Verification of drafts with rings: outputs as `gdn_recurrent` has them, but no state is stored for each draft.
+///
+/// Sequence n's drafts append a record each behind its live window; `gdn_replay_advance` makes the accepted ones live. A sequence
+/// that would have more than `pool.most` live records if all were accepted, that `pool.force` names, or that starts from zeros,
+/// folds first: the true state in front of the drafts becomes its checkpoint.
+typedef struct gdn_replay_verify_call {
+  /// `sizeof(gdn_replay_verify_call)`.
+  uint32_t size;
+  /// Sequences, N. With 0 nothing is launched.
+  uint32_t batch;
+  /// Drafts of each sequence, T: 1 to 8.
+  uint32_t tokens;
+  /// 0.
+  uint32_t reserved;
+  /// Inputs: T rows for each sequence.
+  struct gdn_inputs inputs;
+  /// Checkpoints, rings and cursors. Rings have room for `most` records and T more.
+  struct gdn_replay_pool pool;
+  /// `[N, T]`: drafts are trees, and token t > 0 follows token `parent[n, t]`; a parent outside `0..t` means that it follows the
+  /// live window. Absent: drafts are chains.
+  struct gdn_table parent;
+  /// Output, a row of `[HV, V]` for each token, of the type of q or f32.
+  struct gdn_rows out;
+} gdn_replay_verify_call;
+
+/// Moves the cursors behind a step of all layers. Behind a decode that folded, a sequence has no live record; behind another it
+/// has one more. Behind a verification the accepted drafts are live: behind those that were, or, where it folded, they alone.
+typedef struct gdn_replay_advance_call {
+  /// `sizeof(gdn_replay_advance_call)`.
+  uint32_t size;
+  /// Sequences, N. With 0 nothing is launched.
+  uint32_t batch;
+  /// Drafts of each sequence; 1 behind a decode.
+  uint32_t tokens;
+  /// 0.
+  uint32_t reserved;
+  /// Any layer's, as the step was given it. Its cursors are written: `GDN_I32` or `GDN_U32`. Behind a verification they have a
+  /// `base`.
+  struct gdn_replay_pool pool;
+  /// `[N]`: accepted drafts; a number outside `0..=tokens` accepts none. Absent: the step was a decode.
+  struct gdn_table accepted;
+} gdn_replay_advance_call;
+
+/// What the records of a ring mean, for calls that have no token: the same as in the inputs whose tokens they are of.
+typedef struct gdn_record_form {
+  /// Heads of this rank.
+  struct gdn_shape shape;
+  /// `GDN_FAMILY_*`.
+  gdn_family family;
+  /// `GDN_HEADS_*`.
+  uint32_t heads;
+  /// `GDN_NO_L2NORM` or 0.
+  uint32_t flags;
+  /// The eps with which keys are normalised; 0 stands for 1e-6.
+  float l2norm;
+} gdn_record_form;
+
+/// The addresses of a layer, on the host for checks and on the device for the kernel.
+typedef struct gdn_replay_layer {
+  /// Slot 0 of its checkpoints.
+  uint64_t state;
+  /// Slot 0 of its rings of keys.
+  uint64_t k;
+  /// Slot 0 of its rings of corrections.
+  uint64_t d;
+  /// Slot 0 of its rings of log decays.
+  uint64_t g;
+  /// Slot 0 of the pool that its true states go to; `state` where they go back.
+  uint64_t target;
+} gdn_replay_layer;
+
+/// Layers whose slots, pitches, types and cursors are the same.
+typedef struct gdn_replay_layers {
+  /// Their addresses, in memory of the host.
+  const struct gdn_replay_layer *list;
+  /// Layers, 1 to 65,535.
+  uint64_t count;
+  /// Device address of the same structs, 8-byte aligned. What stands there is the caller's promise.
+  uint64_t table;
+} gdn_replay_layers;
+
+/// Folds rings: the true state of each sequence that `pool.force` names, or of all, becomes its checkpoint, in all layers. Cursors
+/// stay as they are; behind the call the caller makes these sequences' rings empty.
+typedef struct gdn_replay_fold_call {
+  /// `sizeof(gdn_replay_fold_call)`.
+  uint32_t size;
+  /// Sequences, N, up to 65,535. With 0 nothing is launched.
+  uint32_t batch;
+  /// What records mean.
+  struct gdn_record_form form;
+  /// What a layer has; the addresses are those of `layers`.
+  struct gdn_replay_pool pool;
+  /// Layers.
+  struct gdn_replay_layers layers;
+} gdn_replay_fold_call;
+
+/// Stores the true state of each sequence into another slot or pool, in all layers: for a prefix that is kept, or a hand-over.
+/// Checkpoints, rings and cursors stay as they are.
+typedef struct gdn_materialise_call {
+  /// `sizeof(gdn_materialise_call)`.
+  uint32_t size;
+  /// Sequences, N, up to 65,535. With 0 nothing is launched.
+  uint32_t batch;
+  /// What records mean.
+  struct gdn_record_form form;
+  /// What a layer has; the addresses are those of `layers`.
+  struct gdn_replay_pool pool;
+  /// Layers.
+  struct gdn_replay_layers layers;
+  /// What is written in a layer, of the type of the checkpoints; the address is the layer's `target`, and `address` here is 0.
+  struct gdn_pool target;
+  /// `[N]`: the slot that each true state goes to; one that names none keeps nothing. Absent: its own slot's number.
+  struct gdn_table target_slots;
+  /// `[N]`: records that are applied, up to those that are live; another number keeps nothing. Absent: all.
+  struct gdn_table count;
+} gdn_materialise_call;
+
+/// The commit of accepted paths: behind a `gdn_replay_verify` of trees, the records of each sequence's accepted drafts move to the
+/// first places behind its live window, in all layers. Then `gdn_replay_advance` makes them live. A chain needs none.
+typedef struct gdn_replay_commit_call {
+  /// `sizeof(gdn_replay_commit_call)`.
+  uint32_t size;
+  /// Sequences, N, up to 65,535. With 0 nothing is launched.
+  uint32_t batch;
+  /// What records mean.
+  struct gdn_record_form form;
+  /// Drafts of each sequence, T.
+  uint32_t tokens;
+  /// 0.
+  uint32_t reserved;
+  /// What a layer has, as the verification was given it, cursors not yet moved; the addresses are those of `layers`.
+  struct gdn_replay_pool pool;
+  /// Layers. Targets mean nothing here.
+  struct gdn_replay_layers layers;
+  /// `[N]`: accepted drafts, `0..=T`; another number moves nothing.
+  struct gdn_table accepted;
+  /// `[N, T]`: the accepted drafts of each sequence in rising order; entries behind them are ignored.
+  struct gdn_table path;
+} gdn_replay_commit_call;
+
 /// Done.
 #define GDN_OK 0
 
@@ -1110,6 +1310,78 @@ gdn_status gdn_convert_layout_prepare(const struct gdn_context *context,
                                       const struct gdn_convert_layout_call *call,
                                       const struct gdn_launch *launch,
                                       struct gdn_prepared **prepared);
+
+/// As `gdn_decode`: decode with rings.
+gdn_status gdn_replay_decode(const struct gdn_context *context,
+                             const struct gdn_replay_decode_call *call,
+                             const struct gdn_launch *launch,
+                             void *stream);
+
+/// As `gdn_decode_prepare`: decode with rings.
+gdn_status gdn_replay_decode_prepare(const struct gdn_context *context,
+                                     const struct gdn_replay_decode_call *call,
+                                     const struct gdn_launch *launch,
+                                     struct gdn_prepared **prepared);
+
+/// As `gdn_decode`: verification of drafts with rings.
+gdn_status gdn_replay_verify(const struct gdn_context *context,
+                             const struct gdn_replay_verify_call *call,
+                             const struct gdn_launch *launch,
+                             void *stream);
+
+/// As `gdn_decode_prepare`: verification of drafts with rings.
+gdn_status gdn_replay_verify_prepare(const struct gdn_context *context,
+                                     const struct gdn_replay_verify_call *call,
+                                     const struct gdn_launch *launch,
+                                     struct gdn_prepared **prepared);
+
+/// As `gdn_decode`: cursors are moved.
+gdn_status gdn_replay_advance(const struct gdn_context *context,
+                              const struct gdn_replay_advance_call *call,
+                              const struct gdn_launch *launch,
+                              void *stream);
+
+/// As `gdn_decode_prepare`: cursors are moved.
+gdn_status gdn_replay_advance_prepare(const struct gdn_context *context,
+                                      const struct gdn_replay_advance_call *call,
+                                      const struct gdn_launch *launch,
+                                      struct gdn_prepared **prepared);
+
+/// As `gdn_decode`: rings are folded.
+gdn_status gdn_replay_fold(const struct gdn_context *context,
+                           const struct gdn_replay_fold_call *call,
+                           const struct gdn_launch *launch,
+                           void *stream);
+
+/// As `gdn_decode_prepare`: rings are folded.
+gdn_status gdn_replay_fold_prepare(const struct gdn_context *context,
+                                   const struct gdn_replay_fold_call *call,
+                                   const struct gdn_launch *launch,
+                                   struct gdn_prepared **prepared);
+
+/// As `gdn_decode`: true states stored elsewhere.
+gdn_status gdn_materialise(const struct gdn_context *context,
+                           const struct gdn_materialise_call *call,
+                           const struct gdn_launch *launch,
+                           void *stream);
+
+/// As `gdn_decode_prepare`: true states stored elsewhere.
+gdn_status gdn_materialise_prepare(const struct gdn_context *context,
+                                   const struct gdn_materialise_call *call,
+                                   const struct gdn_launch *launch,
+                                   struct gdn_prepared **prepared);
+
+/// As `gdn_decode`: accepted paths of trees.
+gdn_status gdn_replay_commit(const struct gdn_context *context,
+                             const struct gdn_replay_commit_call *call,
+                             const struct gdn_launch *launch,
+                             void *stream);
+
+/// As `gdn_decode_prepare`: accepted paths of trees.
+gdn_status gdn_replay_commit_prepare(const struct gdn_context *context,
+                                     const struct gdn_replay_commit_call *call,
+                                     const struct gdn_launch *launch,
+                                     struct gdn_prepared **prepared);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -98,6 +98,10 @@ impl Described {
     fn plan(&self, call: &dyn Operation, launch: Launch) -> Result<Plan, Failure> {
         call.check().map_err(Error::from)?;
         let plan = call.plan_tuned(&self.caps, &self.tuning, launch.tile).map_err(Error::from)?;
+        // All that precedes a launch, so that a fault in it shows without a GPU.
+        if !call.is_empty() {
+            let _ = call.params(&plan);
+        }
         if !self.keys.contains(&plan.module) {
             return Err(Error::NotLoaded(plan.module).into());
         }
@@ -119,14 +123,7 @@ impl gdn_context {
                 let prepared = gdn.prepare(call, launch)?;
                 Ok((*prepared.plan(), Some(prepared)))
             }
-            Kernels::Described(device) => {
-                let plan = device.plan(call, launch)?;
-                // All that precedes a launch, so that a fault in it shows without a GPU.
-                if !call.is_empty() {
-                    let _ = call.params(&plan);
-                }
-                Ok((plan, None))
-            }
+            Kernels::Described(device) => Ok((device.plan(call, launch)?, None)),
         }
     }
 

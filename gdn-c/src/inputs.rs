@@ -149,6 +149,22 @@ pub(crate) fn family(field: &str, have: gdn_family) -> Result<Family, Failure> {
     }
 }
 
+pub(crate) fn heads(field: &str, have: u32) -> Result<HeadMap, Failure> {
+    match have {
+        GDN_HEADS_GROUPED => Ok(HeadMap::Grouped),
+        GDN_HEADS_TILED => Ok(HeadMap::Tiled),
+        other => unknown(field, other, "GDN_HEADS_GROUPED or GDN_HEADS_TILED"),
+    }
+}
+
+/// The eps with which keys are normalised, if they are.
+pub(crate) fn l2norm(field: &str, flags: u32, have: f32) -> Result<Option<f32>, Failure> {
+    match flags & GDN_NO_L2NORM {
+        0 => Ok(Some(or_default(have, 1e-6))),
+        _ => check_zero(field, have, "GDN_NO_L2NORM is set").map(|()| None),
+    }
+}
+
 impl gdn_decay {
     fn read(&self) -> Result<Decay, Failure> {
         check_reserved("decay.reserved", self.reserved)?;
@@ -215,20 +231,13 @@ impl gdn_beta {
 impl gdn_inputs {
     pub(crate) fn read(&self) -> Result<Inputs, Failure> {
         let family = family("family", self.family)?;
-        let heads = match self.heads {
-            GDN_HEADS_GROUPED => HeadMap::Grouped,
-            GDN_HEADS_TILED => HeadMap::Tiled,
-            other => return unknown("heads", other, "GDN_HEADS_GROUPED or GDN_HEADS_TILED"),
-        };
+        let heads = heads("heads", self.heads)?;
         check_flags("inputs.flags", self.flags, GDN_NO_L2NORM)?;
         check_reserved("inputs.reserved", self.reserved)?;
         for word in self.reserved1 {
             check_reserved("inputs.reserved1", word)?;
         }
-        let l2norm = match self.flags {
-            0 => Some(or_default(self.l2norm, 1e-6)),
-            _ => check_zero("l2norm", self.l2norm, "GDN_NO_L2NORM is set").map(|()| None)?,
-        };
+        let l2norm = l2norm("l2norm", self.flags, self.l2norm)?;
         let (q, k, v) = (self.q.required("q")?, self.k.required("k")?, self.v.required("v")?);
         let (q, k, v) = (Query(q), Key(k), Value(v));
         let (shape, decay, beta) = (self.shape.to_host(), self.decay.read()?, self.beta.read()?);

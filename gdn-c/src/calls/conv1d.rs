@@ -192,7 +192,7 @@ impl gdn_conv1d_update_call {
 }
 
 impl Call for gdn_conv1d_update_call {
-    type Operation = Conv1dUpdate;
+    type Operation<'a> = Conv1dUpdate;
 
     fn operation(&self) -> Result<Conv1dUpdate, Failure> {
         check_flags("flags", self.flags, GDN_NULL_SLOT | GDN_NO_SILU | GDN_ROUND_PRODUCTS)?;

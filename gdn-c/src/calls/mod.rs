@@ -11,6 +11,8 @@ pub(crate) mod unpack;
 
 pub(crate) mod movement;
 
+pub(crate) mod replay;
+
 #[cfg(test)]
 mod tests;
 
@@ -29,10 +31,12 @@ pub const GDN_NULL_SLOT: u32 = 1;
 /// A struct of arguments.
 pub(crate) trait Call: Versioned {
     /// What gdn-host has for it.
-    type Operation: Operation;
+    type Operation<'a>: Operation
+    where
+        Self: 'a;
 
     /// The operation.
-    fn operation(&self) -> Result<Self::Operation, Failure>;
+    fn operation(&self) -> Result<Self::Operation<'_>, Failure>;
 }
 
 /// Checks, plans and launches; nothing is allocated.

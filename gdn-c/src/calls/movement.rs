@@ -115,7 +115,7 @@ unsafe impl Versioned for gdn_convert_layout_call {
 }
 
 impl Call for gdn_copy_state_call {
-    type Operation = CopyState;
+    type Operation<'a> = CopyState;
 
     fn operation(&self) -> Result<CopyState, Failure> {
         check_flags("flags", self.flags, GDN_NULL_SLOT)?;
@@ -132,7 +132,7 @@ impl Call for gdn_copy_state_call {
 }
 
 impl Call for gdn_commit_state_call {
-    type Operation = CommitState;
+    type Operation<'a> = CommitState;
 
     fn operation(&self) -> Result<CommitState, Failure> {
         check_flags("flags", self.flags, GDN_NULL_SLOT)?;
@@ -149,7 +149,7 @@ impl Call for gdn_commit_state_call {
 }
 
 impl Call for gdn_convert_layout_call {
-    type Operation = ConvertLayout;
+    type Operation<'a> = ConvertLayout;
 
     fn operation(&self) -> Result<ConvertLayout, Failure> {
         check_flags("flags", self.flags, GDN_NULL_SLOT)?;

@@ -63,7 +63,7 @@ unsafe impl Versioned for gdn_gated_rmsnorm_call {
 }
 
 impl Call for gdn_gated_rmsnorm_call {
-    type Operation = GatedRmsNorm;
+    type Operation<'a> = GatedRmsNorm;
 
     fn operation(&self) -> Result<GatedRmsNorm, Failure> {
         check_flags("flags", self.flags, GDN_HEAD_STRIDES)?;

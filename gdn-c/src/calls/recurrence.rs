@@ -92,7 +92,7 @@ unsafe impl Versioned for gdn_recurrent_call {
 }
 
 impl Call for gdn_decode_call {
-    type Operation = Decode;
+    type Operation<'a> = Decode;
 
     fn operation(&self) -> Result<Decode, Failure> {
         check_flags("flags", self.flags, GDN_NULL_SLOT)?;
@@ -107,7 +107,7 @@ impl Call for gdn_decode_call {
 }
 
 impl Call for gdn_recurrent_call {
-    type Operation = Recurrent;
+    type Operation<'a> = Recurrent;
 
     fn operation(&self) -> Result<Recurrent, Failure> {
         check_flags("flags", self.flags, GDN_NULL_SLOT | GDN_ROUND_STATE)?;

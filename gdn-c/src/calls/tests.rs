@@ -6,43 +6,43 @@ use crate::*;
 use gdn_host::*;
 
 /// A struct of zeros, as C programs begin with.
-pub(crate) fn zeroed<T: Copy>() -> T {
+pub(super) fn zeroed<T: Copy>() -> T {
     // SAFETY: the structs of this crate are integers, floats and pointers.
     unsafe { std::mem::MaybeUninit::zeroed().assume_init() }
 }
 
-const SHAPE: gdn_shape = gdn_shape { h: 2, hv: 4, k: 128, v: 64 };
-const HOST_SHAPE: HeadShape = HeadShape { h: 2, hv: 4, k: 128, v: 64 };
+pub(super) const SHAPE: gdn_shape = gdn_shape { h: 2, hv: 4, k: 128, v: 64 };
+pub(super) const HOST_SHAPE: HeadShape = HeadShape { h: 2, hv: 4, k: 128, v: 64 };
 
-fn rows(address: u64, dtype: gdn_dtype) -> gdn_rows {
+pub(super) fn rows(address: u64, dtype: gdn_dtype) -> gdn_rows {
     gdn_rows { address, len: address + 1, stride: address + 2, dtype, reserved: 0 }
 }
 
-fn host_rows(address: u64, dtype: DType) -> Rows {
+pub(super) fn host_rows(address: u64, dtype: DType) -> Rows {
     Rows { tensor: Tensor::new(address, dtype, address + 1), stride: address + 2 }
 }
 
-fn tensor(address: u64, dtype: gdn_dtype) -> gdn_tensor {
+pub(super) fn tensor(address: u64, dtype: gdn_dtype) -> gdn_tensor {
     gdn_tensor { address, len: address + 1, dtype, reserved: 0 }
 }
 
-fn host_tensor(address: u64, dtype: DType) -> Tensor {
+pub(super) fn host_tensor(address: u64, dtype: DType) -> Tensor {
     Tensor::new(address, dtype, address + 1)
 }
 
-fn table(address: u64, dtype: gdn_dtype) -> gdn_table {
+pub(super) fn table(address: u64, dtype: gdn_dtype) -> gdn_table {
     gdn_table { address, len: address + 1, columns: address + 2, stride: address + 3, dtype, reserved: 0 }
 }
 
-fn host_table(address: u64, entry: Entry) -> Table {
+pub(super) fn host_table(address: u64, entry: Entry) -> Table {
     Table { address, entry, len: address + 1, columns: address + 2, stride: address + 3 }
 }
 
-fn pool(address: u64, dtype: gdn_dtype, layout: gdn_layout) -> gdn_pool {
+pub(super) fn pool(address: u64, dtype: gdn_dtype, layout: gdn_layout) -> gdn_pool {
     gdn_pool { address, len: address + 1, pitch: address + 2, slots: 7, dtype, layout, reserved: 0 }
 }
 
-fn host_pool(address: u64, dtype: DType, layout: Layout) -> StatePool {
+pub(super) fn host_pool(address: u64, dtype: DType, layout: Layout) -> StatePool {
     StatePool { tensor: host_tensor(address, dtype), slots: 7, pitch: address + 2, layout }
 }
 
@@ -59,7 +59,7 @@ fn host_buffer(address: u64) -> Intermediate {
 }
 
 /// Kimi's gate and rounded beta, everything but the defaults.
-fn inputs() -> gdn_inputs {
+pub(super) fn inputs() -> gdn_inputs {
     gdn_inputs {
         shape: SHAPE,
         family: GDN_FAMILY_KDA,
@@ -82,7 +82,7 @@ fn inputs() -> gdn_inputs {
     }
 }
 
-fn host_inputs() -> Inputs {
+pub(super) fn host_inputs() -> Inputs {
     let (a_log, dt_bias) = (ALog(host_tensor(50, DType::Bf16)), DtBias(host_tensor(60, DType::F16)));
     let decay = LowerBound::new(host_rows(40, DType::F32), a_log, dt_bias, -5.0);
     let beta = Logits::new(host_rows(70, DType::F16)).with_rounding(true).with_scale(2.0);

@@ -48,7 +48,7 @@ unsafe impl Versioned for gdn_unpack_qkvz_call {
 }
 
 impl Call for gdn_unpack_qkvz_call {
-    type Operation = UnpackQkvz;
+    type Operation<'a> = UnpackQkvz;
 
     fn operation(&self) -> Result<UnpackQkvz, Failure> {
         Ok(UnpackQkvz {

@@ -64,6 +64,13 @@ fn structs_have_the_same_size_in_c() {
     same("gdn_commit_state_call", size_of::<gdn_commit_state_call>());
     same("gdn_convert_layout_call", size_of::<gdn_convert_layout_call>());
     same("gdn_unpack_qkvz_call", size_of::<gdn_unpack_qkvz_call>());
+    same("gdn_replay_layer", size_of::<gdn_replay_layer>());
+    same("gdn_replay_decode_call", size_of::<gdn_replay_decode_call>());
+    same("gdn_replay_verify_call", size_of::<gdn_replay_verify_call>());
+    same("gdn_replay_fold_call", size_of::<gdn_replay_fold_call>());
+    same("gdn_materialise_call", size_of::<gdn_materialise_call>());
+    same("gdn_replay_commit_call", size_of::<gdn_replay_commit_call>());
+    same("gdn_replay_advance_call", size_of::<gdn_replay_advance_call>());
     compiles(&(text + "int main(void) { return 0; }\n"));
 }
 

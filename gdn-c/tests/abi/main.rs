@@ -3,8 +3,10 @@
 mod bytes;
 mod contexts;
 mod examples;
+mod gpu;
 mod header;
 mod plans;
 mod refusals;
+mod replay;
 mod support;
 mod threads;

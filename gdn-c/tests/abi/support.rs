@@ -83,14 +83,14 @@ pub fn plan(prepared: *const gdn_prepared) -> String {
     text(|buffer, size| unsafe { gdn_prepared_plan(prepared, buffer, size) })
 }
 
-type Prepare<C> = unsafe extern "C" fn(
+pub type Prepare<C> = unsafe extern "C" fn(
     *const gdn_context,
     *const C,
     *const gdn_launch,
     *mut *mut gdn_prepared,
 ) -> gdn_status;
 
-type Run<C> =
+pub type Run<C> =
     unsafe extern "C" fn(*const gdn_context, *const C, *const gdn_launch, *mut c_void) -> gdn_status;
 
 /// The functions of an operation, and a sound call.
@@ -98,7 +98,13 @@ pub trait Sound: Copy {
     const PREPARE: Prepare<Self>;
     const RUN: Run<Self>;
 
+    /// What a sound call comes to on the described device.
+    const STATUS: gdn_status = GDN_OK;
+
     fn sound() -> Self;
+
+    /// Puts pointers to memory of the host right, which cannot be checked.
+    fn restore(&mut self) {}
 
     /// The plan of a call, or its status and message.
     fn prepare(
@@ -122,7 +128,7 @@ pub trait Sound: Copy {
 }
 
 /// Addresses a gigabyte apart.
-fn at(place: u64) -> u64 {
+pub fn at(place: u64) -> u64 {
     place << 30
 }
 
@@ -142,7 +148,7 @@ pub fn pool(place: u64) -> gdn_pool {
     gdn_pool_packed(at(place), GDN_F32, SLOTS, SHAPE)
 }
 
-fn inputs(tokens: u32) -> gdn_inputs {
+pub fn inputs(tokens: u32) -> gdn_inputs {
     let mixed = rows(1, GDN_BF16, tokens, DIM);
     gdn_inputs {
         shape: SHAPE,
@@ -160,7 +166,7 @@ fn inputs(tokens: u32) -> gdn_inputs {
     }
 }
 
-fn size<T>() -> u32 {
+pub fn size<T>() -> u32 {
     size_of::<T>() as u32
 }
 

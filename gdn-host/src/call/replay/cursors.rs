@@ -31,6 +31,19 @@ pub struct ReplayCommit<'a> {
 }
 
 impl<'a> ReplayCommit<'a> {
+    /// The commit of drafts of whatever verification; [`Self::behind`] takes from it what is the same.
+    pub const fn new(
+        form: RecordForm,
+        batch: u32,
+        tokens: u32,
+        pool: ReplayPool,
+        layers: ReplayLayers<'a>,
+        accepted: Table,
+        path: Table,
+    ) -> ReplayCommit<'a> {
+        ReplayCommit { form, batch, tokens, pool, layers, accepted, path }
+    }
+
     /// The commit behind a verification.
     pub fn behind(
         verify: &ReplayVerify,
@@ -39,7 +52,7 @@ impl<'a> ReplayCommit<'a> {
         path: Table,
     ) -> ReplayCommit<'a> {
         let &ReplayVerify { ref inputs, batch, tokens, pool, .. } = verify;
-        ReplayCommit { form: RecordForm::of(inputs), batch, tokens, pool, layers, accepted, path }
+        ReplayCommit::new(RecordForm::of(inputs), batch, tokens, pool, layers, accepted, path)
     }
 
     /// Units of a record that a thread moves: of the keys, of the corrections and of the log decays of a head.
@@ -164,6 +177,11 @@ pub struct ReplayAdvance {
 }
 
 impl ReplayAdvance {
+    /// The cursors behind a verification of `tokens` drafts, or, without `accepted`, behind a decode.
+    pub const fn new(batch: u32, tokens: u32, pool: ReplayPool, accepted: Option<Table>) -> ReplayAdvance {
+        ReplayAdvance { batch, tokens, pool, accepted }
+    }
+
     /// The cursors behind a decode.
     pub const fn behind_decode(decode: &ReplayDecode) -> ReplayAdvance {
         ReplayAdvance { batch: decode.batch, tokens: 1, pool: decode.pool, accepted: None }

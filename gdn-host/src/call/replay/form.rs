@@ -21,6 +21,11 @@ pub struct RecordForm {
 }
 
 impl RecordForm {
+    /// That of published models: keys are normalised with an eps of 1e-6, key heads are grouped.
+    pub const fn new(shape: HeadShape, family: Family) -> RecordForm {
+        RecordForm { shape, family, l2norm: Some(1e-6), heads: HeadMap::Grouped }
+    }
+
     /// That of a call's tokens.
     pub const fn of(inputs: &Inputs) -> RecordForm {
         let Inputs { shape, family, l2norm, heads, .. } = *inputs;
