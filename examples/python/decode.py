@@ -28,17 +28,17 @@ def struct(name, fields):
 
 
 Inputs = struct("Inputs", [(n, "Q") for n in ("q", "k", "v")]
-                + [(n, "I") for n in ("q_stride", "k_stride", "v_stride", "reserved")])
+                + [(n, "I") for n in ("q_stride", "k_stride", "v_stride")]
+                + [("scale", "f"), ("eps", "f"), ("reserved", "I")])
 Gate = struct("Gate", [(n, "Q") for n in ("a", "b", "a_log", "dt_bias")]
               + [(n, "I") for n in ("a_stride", "b_stride", "a_dtype", "b_dtype", "a_log_dtype", "dt_bias_dtype")]
               + [(n, "f") for n in ("softplus_threshold", "softplus_beta", "lower_bound", "beta_scale")])
 Table = struct("Table", [("address", "Q"), ("stride", "I"), ("entry", "I")])
-Pool = struct("Pool", [("state", "Q")] + [(n, Table) for n in ("slot", "write_slot", "reset")]
-              + [("pitch", "I"), ("slots", "I"), ("null_slot", "i"), ("ahead", "I")])
-Layer = struct("Layer", [(n, "I") for n in ("h", "hv", "v", "tiles_reciprocal", "head_reciprocal", "flags")]
-               + [("scale", "f"), ("eps", "f")])
-DecodeParams = struct("DecodeParams", [("inputs", Inputs), ("gate", Gate), ("pool", Pool), ("out", "Q"),
-                                       ("out_stride", "I"), ("n", "I"), ("layer", Layer)])
+Pool = struct("Pool", [("slot", Table), ("state", "Q"), ("pitch", "I"), ("slots", "I"), ("null_slot", "i"), ("ahead", "I"),
+                       ("reset", Table), ("write_slot", Table)])
+Layer = struct("Layer", [(n, "I") for n in ("h", "hv", "v", "tiles_reciprocal", "head_reciprocal", "flags")])
+DecodeParams = struct("DecodeParams", [("layer", Layer), ("n", "I"), ("out_stride", "I"), ("pool", Pool), ("out", "Q"),
+                                       ("inputs", Inputs), ("gate", Gate)])
 
 try:
     cuda = C.CDLL("libcuda.so.1")
@@ -119,14 +119,15 @@ def main():
     out, pool = upload(np.full((n, hv, v), np.nan, np.float32)), upload(state)
     bv = entry["rows"] * (256 // k) * warps
     p = DecodeParams(
-        inputs=Inputs(q=upload(q), k=upload(key), v=upload(val), q_stride=h * k, k_stride=h * k, v_stride=hv * v),
+        inputs=Inputs(q=upload(q), k=upload(key), v=upload(val), q_stride=h * k, k_stride=h * k, v_stride=hv * v,
+                      scale=k**-0.5, eps=1e-6),
         gate=Gate(a=upload(a), b=upload(b), a_log=upload(a_log), dt_bias=upload(dt_bias), a_stride=hv, b_stride=hv,
                   a_dtype=F32, b_dtype=F32, a_log_dtype=F32, dt_bias_dtype=F32, softplus_threshold=20.0,
                   softplus_beta=1.0, beta_scale=1.0),
         pool=Pool(state=pool, slot=Table(upload(slot), slot.itemsize, I32), pitch=hv * v * k, slots=slots, null_slot=-1),
         out=out, out_stride=hv * v, n=n,
         layer=Layer(h=h, hv=hv, v=v, tiles_reciprocal=-(-(2**31) // (v // bv)),
-                    head_reciprocal=-(-(2**31) // (hv // h)), flags=L2NORM, scale=k**-0.5, eps=1e-6))
+                    head_reciprocal=-(-(2**31) // (hv // h)), flags=L2NORM))
     arguments = (C.c_void_p * 1)(C.addressof(p))
     call("cuLaunchKernel", kernel, hv * v // bv, n, 1, 32 * warps, 1, 1, 0, None, arguments, None)
 

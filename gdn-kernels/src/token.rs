@@ -258,9 +258,8 @@ impl<'a, S: Element, T: Element, G: Gate, const K: u32> Block<'a, S, T, G, K> {
     /// What q and k come to, of which each lane has a piece.
     #[inline(always)]
     pub(crate) fn factors(&self, keys: [[f32; ROW]; 2]) -> Factors {
-        let layer = self.layer;
-        let l2norm = layer.flags & flags::L2NORM != 0;
-        Factors::new::<K>(keys, l2norm, layer.eps, layer.scale)
+        let l2norm = self.layer.flags & flags::L2NORM != 0;
+        Factors::new::<K>(keys, l2norm, self.inputs.eps, self.inputs.scale)
     }
 
     /// Issues the load of token `token`'s v of a row, counted through all heads.

@@ -229,6 +229,8 @@ impl Inputs {
             q_stride: self.q.stride as u32,
             k_stride: self.k.stride as u32,
             v_stride: self.v.stride as u32,
+            scale: self.scale.unwrap_or_else(|| (self.shape.k as f32).sqrt().recip()),
+            eps: self.l2norm.unwrap_or(1.0),
             reserved: 0,
         }
     }
@@ -290,8 +292,6 @@ impl Inputs {
                 HeadMap::Tiled => s.h,
             }),
             flags: bits,
-            scale: self.scale.unwrap_or_else(|| (s.k as f32).sqrt().recip()),
-            eps: self.l2norm.unwrap_or(1.0),
         }
     }
 }

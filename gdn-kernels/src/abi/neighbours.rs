@@ -34,21 +34,32 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Conv1dParams {
+    /// See [`flags`].
+    pub flags: u32,
+    /// Sequences, N.
+    pub n: u32,
+    /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
+    pub tokens: u32,
+    /// Channels.
+    pub dim: u32,
+    /// Taps, W: 2 to 4.
+    pub width: u32,
+    /// Entries of a channel, L, at least W - 1.
+    pub len: u32,
+    /// Elements of the pool between two channels. This or `tap_stride` is 1.
+    pub channel_stride: u32,
+    /// Elements of the pool between two entries of a channel.
+    pub tap_stride: u32,
     /// Conv states: `state` is entry 0 of channel 0 of slot 0, of the first type in the entry's name, and aligned to an
     /// element.
     pub pool: Pool,
-    /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of `dtype`, the type of the state or that of `x`,
-    /// aligned to an element.
-    /// `parent` does not need the buffer: token t then sees `x[parent[t]]` before `x[t]`, and before that the
-    /// parent's parent; behind a token whose parent is not in `0..t` follows the sequence's window.
-    pub intermediate: Intermediate,
+    /// Inputs `[tokens, dim]`, of the second type in the entry's name.
+    pub x: u64,
     /// First token of each sequence, and behind the last one the number of tokens. Without a table all have `tokens`.
     pub cu_seqlens: Table,
     /// Tokens of the last draft that were accepted, of any [`Entry`] but `U8`. Without a table the window ends with the
     /// last entry.
     pub accepted: Table,
-    /// Inputs `[tokens, dim]`, of the second type in the entry's name.
-    pub x: u64,
     /// Outputs `[tokens, dim]`, of the type of `x`.
     pub out: u64,
     /// Weights `[dim, W]`, oldest tap first.
@@ -59,20 +70,6 @@ pub struct Conv1dParams {
     pub x_stride: u32,
     /// Elements between two tokens of `out`.
     pub out_stride: u32,
-    /// Elements of the pool between two channels. This or `tap_stride` is 1.
-    pub channel_stride: u32,
-    /// Elements of the pool between two entries of a channel.
-    pub tap_stride: u32,
-    /// Entries of a channel, L, at least W - 1.
-    pub len: u32,
-    /// Channels.
-    pub dim: u32,
-    /// Taps, W: 2 to 4.
-    pub width: u32,
-    /// Sequences, N.
-    pub n: u32,
-    /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
-    pub tokens: u32,
     /// Entries of a row of `pool.slot`, with `ACCEPTED_SLOT`.
     pub slot_columns: u32,
     /// Entries of a row of `pool.write_slot`. With `WRITE_PER_TOKEN` the states of further tokens are not stored.
@@ -81,8 +78,11 @@ pub struct Conv1dParams {
     pub weight_dtype: u32,
     /// [`DType`] of `bias`.
     pub bias_dtype: u32,
-    /// See [`flags`].
-    pub flags: u32,
+    /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of `dtype`, the type of the state or that of `x`,
+    /// aligned to an element.
+    /// `parent` does not need the buffer: token t then sees `x[parent[t]]` before `x[t]`, and before that the
+    /// parent's parent; behind a token whose parent is not in `0..t` follows the sequence's window.
+    pub intermediate: Intermediate,
 }
 
 /// Argument of the `gdn_gated_rmsnorm_*` kernels: `out = x * rsqrt(mean(x^2) + eps) * weight * act(z)` over each row of
@@ -133,10 +133,11 @@ pub struct GatedRmsNormParams {
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<Conv1dParams>() == 248);
-    assert!(offset_of!(Conv1dParams, intermediate) == 72);
-    assert!(offset_of!(Conv1dParams, cu_seqlens) == 128);
-    assert!(offset_of!(Conv1dParams, x) == 160);
-    assert!(offset_of!(Conv1dParams, x_stride) == 192);
+    assert!(offset_of!(Conv1dParams, pool) == 32);
+    assert!(offset_of!(Conv1dParams, x) == 104);
+    assert!(offset_of!(Conv1dParams, cu_seqlens) == 112);
+    assert!(offset_of!(Conv1dParams, out) == 144);
+    assert!(offset_of!(Conv1dParams, intermediate) == 192);
     assert!(size_of::<GatedRmsNormParams>() == 80);
     assert!(offset_of!(GatedRmsNormParams, x_stride) == 32);
 };

@@ -27,6 +27,10 @@ pub struct Inputs {
     pub k_stride: u32,
     /// Elements between two tokens of `v`.
     pub v_stride: u32,
+    /// Factor on q, `K^-1/2` by default.
+    pub scale: f32,
+    /// Added to the sum of squares inside the root of the l2norm.
+    pub eps: f32,
     /// Keeps the struct free of padding bytes; write 0.
     pub reserved: u32,
 }
@@ -71,16 +75,11 @@ pub struct Gate {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Pool {
-    /// First element of slot 0. Address and slot pitch are multiples of 16 bytes.
-    pub state: u64,
     /// Slot that sequence `n` starts from, of any [`Entry`] but `U8`; negative, `null_slot` or `>= slots` marks a padded
     /// row. Without a table it is slot n.
     pub slot: Table,
-    /// Slot the new state goes to (negative, `null_slot` or `>= slots`: nowhere), of any [`Entry`] but `U8`. Without a
-    /// table it is the one the sequence started from.
-    pub write_slot: Table,
-    /// Sequences that start from zeros, `U8`, `I32` or `U32`, see `RESET_INVERTED`; without a table none does.
-    pub reset: Table,
+    /// First element of slot 0. Address and slot pitch are multiples of 16 bytes.
+    pub state: u64,
     /// Elements between two slots, at least `HV * V * K`. Offsets into the pool are 64-bit.
     pub pitch: u32,
     /// Number of slots in the pool.
@@ -90,9 +89,14 @@ pub struct Pool {
     pub null_slot: i32,
     /// How many sequences later one is whose state a block asks for into the L2; 0: none.
     pub ahead: u32,
+    /// Sequences that start from zeros, `U8`, `I32` or `U32`, see `RESET_INVERTED`; without a table none does.
+    pub reset: Table,
+    /// Slot the new state goes to (negative, `null_slot` or `>= slots`: nowhere), of any [`Entry`] but `U8`. Without a
+    /// table it is the one the sequence started from.
+    pub write_slot: Table,
 }
 
-/// What holds for every token of a call: heads, options, factors.
+/// What holds for every token of a call: heads and options.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Layer {
@@ -108,17 +112,13 @@ pub struct Layer {
     pub head_reciprocal: u32,
     /// See [`flags`].
     pub flags: u32,
-    /// Factor on q, `K^-1/2` by default.
-    pub scale: f32,
-    /// Added to the sum of squares inside the root of the l2norm.
-    pub eps: f32,
 }
 
 // Every host relies on these numbers; `gdn_kernels.h` repeats them as static assertions.
 const _: () = {
     use core::mem::size_of;
-    assert!(size_of::<Inputs>() == 40);
+    assert!(size_of::<Inputs>() == 48);
     assert!(size_of::<Gate>() == 72);
     assert!(size_of::<Pool>() == 72);
-    assert!(size_of::<Layer>() == 32);
+    assert!(size_of::<Layer>() == 24);
 };

@@ -19,20 +19,20 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct DecodeParams {
-    /// q, k, v.
-    pub inputs: Inputs,
-    /// Decay and beta.
-    pub gate: Gate,
+    /// Heads and options.
+    pub layer: Layer,
+    /// Sequences, N.
+    pub n: u32,
+    /// Elements between two tokens of `out`.
+    pub out_stride: u32,
     /// Recurrent state.
     pub pool: Pool,
     /// Output `[N, HV, V]`, heads packed; aligned to an element.
     pub out: u64,
-    /// Elements between two tokens of `out`.
-    pub out_stride: u32,
-    /// Sequences, N.
-    pub n: u32,
-    /// Heads and options.
-    pub layer: Layer,
+    /// q, k, v.
+    pub inputs: Inputs,
+    /// Decay and beta.
+    pub gate: Gate,
 }
 
 /// Another tensor of states, where sequence n's last state goes to slot n.
@@ -57,9 +57,6 @@ pub struct Intermediate {
     pub state: u64,
     /// Row of each sequence (negative or `>= rows`: none), of any [`Entry`] but `U8`. Without a table sequence n's is n.
     pub row: Table,
-    /// Rows of `steps` entries, of any [`Entry`] but `U8`: token t > 0 starts from the state after token `parent[t]`, or, if
-    /// that is not in `0..t`, from where the sequence started. Without a table it starts from the token before it.
-    pub parent: Table,
     /// Elements between two rows, at least `steps * HV * V * K`.
     pub pitch: u32,
     /// Number of rows.
@@ -68,6 +65,9 @@ pub struct Intermediate {
     pub steps: u32,
     /// [`DType`] of the buffer: the type of the pool, or, beside an f32 pool, any.
     pub dtype: u32,
+    /// Rows of `steps` entries, of any [`Entry`] but `U8`: token t > 0 starts from the state after token `parent[t]`, or, if
+    /// that is not in `0..t`, from where the sequence started. Without a table it starts from the token before it.
+    pub parent: Table,
 }
 
 /// Argument of the `gdn_recurrent_*`, `gdn_recurrent_kv_*`, `gdn_kda_recurrent_*` and `gdn_kda_recurrent_kv_*`
@@ -85,53 +85,55 @@ pub struct Intermediate {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct RecurrentParams {
-    /// q, k, v.
-    pub inputs: Inputs,
-    /// Decay and beta.
-    pub gate: Gate,
+    /// Heads and options.
+    pub layer: Layer,
+    /// Sequences, N.
+    pub n: u32,
+    /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
+    pub tokens: u32,
     /// Where sequences start, and where states go by table. `state` 0: sequences start from zeros.
     pub pool: Pool,
-    /// Where the last state goes, if not to the pool.
-    pub target: Target,
-    /// Where the state after each token goes.
-    pub intermediate: Intermediate,
+    /// Output `[tokens, HV, V]`, heads packed; aligned to an element. 0: none, states advance only.
+    pub out: u64,
     /// First token of each sequence, and behind the last one the number of tokens, of any [`Entry`] but `U8`. Without a table
     /// all have `tokens`.
     pub cu_seqlens: Table,
     /// Tokens of the last draft that were accepted, `1..=slot_columns`, of any [`Entry`] but `U8`. Without a table sequences
     /// start from column 0 of `pool.slot`.
     pub accepted: Table,
-    /// Output `[tokens, HV, V]`, heads packed; aligned to an element. 0: none, states advance only.
-    pub out: u64,
-    /// Elements between two tokens of `out`.
-    pub out_stride: u32,
-    /// Sequences, N.
-    pub n: u32,
-    /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
-    pub tokens: u32,
     /// Entries of a row of `pool.slot`.
     pub slot_columns: u32,
+    /// Elements between two tokens of `out`.
+    pub out_stride: u32,
+    /// Where the state after each token goes.
+    pub intermediate: Intermediate,
+    /// q, k, v.
+    pub inputs: Inputs,
+    /// Decay and beta.
+    pub gate: Gate,
+    /// Where the last state goes, if not to the pool.
+    pub target: Target,
     /// Entries of a row of `pool.write_slot`. With `WRITE_PER_TOKEN` the states of further tokens are not stored.
     pub write_columns: u32,
     /// Keeps the struct free of padding bytes; write 0.
     pub reserved: u32,
-    /// Heads and options.
-    pub layer: Layer,
 }
 
 // Every host relies on these numbers; `gdn_kernels.h` repeats them as static assertions.
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<DecodeParams>() == 232);
-    assert!(offset_of!(DecodeParams, gate) == 40);
-    assert!(offset_of!(DecodeParams, pool) == 112);
-    assert!(offset_of!(DecodeParams, out) == 184);
-    assert!(offset_of!(DecodeParams, layer) == 200);
+    assert!(offset_of!(DecodeParams, pool) == 32);
+    assert!(offset_of!(DecodeParams, out) == 104);
+    assert!(offset_of!(DecodeParams, inputs) == 112);
+    assert!(offset_of!(DecodeParams, gate) == 160);
     assert!(size_of::<Target>() == 16);
     assert!(size_of::<Intermediate>() == 56);
     assert!(size_of::<RecurrentParams>() == 352);
-    assert!(offset_of!(RecurrentParams, target) == 184);
-    assert!(offset_of!(RecurrentParams, intermediate) == 200);
-    assert!(offset_of!(RecurrentParams, cu_seqlens) == 256);
-    assert!(offset_of!(RecurrentParams, layer) == 320);
+    assert!(offset_of!(RecurrentParams, pool) == 32);
+    assert!(offset_of!(RecurrentParams, cu_seqlens) == 112);
+    assert!(offset_of!(RecurrentParams, intermediate) == 152);
+    assert!(offset_of!(RecurrentParams, inputs) == 208);
+    assert!(offset_of!(RecurrentParams, gate) == 256);
+    assert!(offset_of!(RecurrentParams, target) == 328);
 };

@@ -71,33 +71,33 @@ pub struct Cursors {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct ReplayParams {
-    /// q, k, v; sequence n has the rows `n * tokens..(n + 1) * tokens`.
-    pub inputs: Inputs,
-    /// Decay and beta.
-    pub gate: Gate,
-    /// Checkpoints. There is no `write_slot`.
-    pub pool: Pool,
-    /// Records.
-    pub rings: Rings,
-    /// The live ones.
-    pub cursors: Cursors,
-    /// Sequences that fold whatever their ring holds, `U8`, `I32` or `U32`; without a table none.
-    pub force: Table,
-    /// Of verify: rows of `tokens` entries, of any [`Entry`] but `U8`. Token t > 0 follows token `parent[t]`, or, if that is
-    /// not in `0..t`, the live window. Without a table it follows the token before it.
-    pub parent: Table,
-    /// Output `[n * tokens, HV, V]`, heads packed; aligned to an element.
-    pub out: u64,
-    /// Elements between two tokens of `out`.
-    pub out_stride: u32,
+    /// Heads and options.
+    pub layer: Layer,
     /// Sequences, N.
     pub n: u32,
     /// Tokens of a sequence; 1 in decode.
     pub tokens: u32,
+    /// Checkpoints. There is no `write_slot`.
+    pub pool: Pool,
+    /// Output `[n * tokens, HV, V]`, heads packed; aligned to an element.
+    pub out: u64,
+    /// The live ones.
+    pub cursors: Cursors,
+    /// Sequences that fold whatever their ring holds, `U8`, `I32` or `U32`; without a table none.
+    pub force: Table,
+    /// Records.
+    pub rings: Rings,
+    /// q, k, v; sequence n has the rows `n * tokens..(n + 1) * tokens`.
+    pub inputs: Inputs,
+    /// Decay and beta.
+    pub gate: Gate,
+    /// Of verify: rows of `tokens` entries, of any [`Entry`] but `U8`. Token t > 0 follows token `parent[t]`, or, if that is
+    /// not in `0..t`, the live window. Without a table it follows the token before it.
+    pub parent: Table,
+    /// Elements between two tokens of `out`.
+    pub out_stride: u32,
     /// Live records at most behind the call: up to `records`, in verify up to `records - tokens`.
     pub most: u32,
-    /// Heads and options.
-    pub layer: Layer,
 }
 
 /// Argument of the `gdn_replay_fold_*` and `gdn_kda_replay_fold_*` kernels: stores the true state of each of `n` sequences in
@@ -145,8 +145,8 @@ pub struct ReplayFoldParams {
     pub n: u32,
     /// Layers, up to 65,535.
     pub layer_count: u32,
-    /// Keeps the struct free of padding bytes; write 0.
-    pub reserved: u32,
+    /// Added to the sum of squares inside the root of the keys' norm.
+    pub eps: f32,
     /// Heads and options.
     pub layer: Layer,
 }
@@ -256,11 +256,12 @@ const _: () = {
     assert!(size_of::<Rings>() == 40);
     assert!(size_of::<Cursors>() == 32);
     assert!(size_of::<ReplayParams>() == 344);
-    assert!(offset_of!(ReplayParams, rings) == 184);
-    assert!(offset_of!(ReplayParams, force) == 256);
-    assert!(offset_of!(ReplayParams, out) == 288);
-    assert!(offset_of!(ReplayParams, layer) == 312);
-    assert!(size_of::<ReplayFoldParams>() == 184);
+    assert!(offset_of!(ReplayParams, pool) == 32);
+    assert!(offset_of!(ReplayParams, cursors) == 112);
+    assert!(offset_of!(ReplayParams, rings) == 160);
+    assert!(offset_of!(ReplayParams, inputs) == 200);
+    assert!(offset_of!(ReplayParams, parent) == 320);
+    assert!(size_of::<ReplayFoldParams>() == 176);
     assert!(offset_of!(ReplayFoldParams, k_pitch) == 104);
     assert!(size_of::<ReplayCommitParams>() == 184);
     assert!(offset_of!(ReplayCommitParams, k_pitch) == 104);

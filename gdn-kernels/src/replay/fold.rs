@@ -87,7 +87,7 @@ pub(crate) unsafe fn fold<
             g_pitch: p.g_pitch,
             records: p.records,
         };
-        let ring = Ring::<G, T, K>::new(&rings, &p.layer, slot, work.heads, window);
+        let ring = Ring::<G, T, K>::new(&rings, &p.layer, p.eps, slot, work.heads, window);
         let shared = shared::block::<Room<G, T, K, R, THREADS, 0>>();
         let block_rows = Tile::<S, L, K, R>::block_rows(thread::block_dim_x());
         let row_of_block = work.place.team() * Tile::<S, L, K, R>::TEAM_ROWS;

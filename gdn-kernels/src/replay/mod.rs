@@ -176,7 +176,7 @@ unsafe fn sequence<
         let folds = fresh | (force != 0) | (window.len + count > p.most);
         let appends = is_draft | !folds;
 
-        let ring = Ring::<G, T, K>::new(&p.rings, &p.layer, slot, work.heads, window);
+        let ring = Ring::<G, T, K>::new(&p.rings, &p.layer, p.inputs.eps, slot, work.heads, window);
         let block_rows = Tile::<S, L, K, R>::block_rows(thread::block_dim_x());
         let row_of_block = work.place.team() * Tile::<S, L, K, R>::TEAM_ROWS;
         let first_row = work.first_row - row_of_block;

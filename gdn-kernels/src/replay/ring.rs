@@ -81,6 +81,8 @@ pub(crate) struct Ring<'a, G, T, const K: u32> {
     records: u32,
     pub(crate) window: Window,
     layer: &'a Layer,
+    /// Added to the sum of squares of a key.
+    eps: f32,
     types: PhantomData<(G, T)>,
 }
 
@@ -90,7 +92,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
 
     /// The ring of a slot.
     #[inline(always)]
-    pub(crate) fn new(rings: &Rings, layer: &'a Layer, slot: u32, heads: Heads, window: Window) -> Self {
+    pub(crate) fn new(rings: &Rings, layer: &'a Layer, eps: f32, slot: u32, heads: Heads, window: Window) -> Self {
         let records = rings.records;
         let at = |pitch: u32, head: u32, width: u32| wide(slot, pitch) + wide(head * records, width);
         Ring {
@@ -101,6 +103,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
             records,
             window,
             layer,
+            eps,
             types: PhantomData,
         }
     }
@@ -240,7 +243,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
             unsafe {
                 let key = Room::<G, T, K, R, THREADS, TOKENS>::key_piece(at, j, place.lane, vector);
                 let norm = if self.layer.flags & flags::L2NORM != 0 {
-                    float::rsqrt(reduce::<K>(dot(&key, &key)) + self.layer.eps)
+                    float::rsqrt(reduce::<K>(dot(&key, &key)) + self.eps)
                 } else {
                     1.0
                 };

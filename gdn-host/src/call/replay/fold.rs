@@ -215,7 +215,7 @@ impl Fold<'_> {
             null_slot: pool.null_slot.unwrap_or(-1),
             n: self.batch,
             layer_count: self.layers.count(),
-            reserved: 0,
+            eps: form.l2norm.unwrap_or(1.0),
             layer: form.layer(plan, pool.flags()),
         })
     }
@@ -276,8 +276,6 @@ impl RecordForm {
             tiles_reciprocal: abi::head_reciprocal(plan.tiles.max(1)),
             head_reciprocal: abi::head_reciprocal(divisor),
             flags: more | tiled | if self.l2norm.is_some() { flags::L2NORM } else { 0 },
-            scale: 1.0,
-            eps: self.l2norm.unwrap_or(1.0),
         }
     }
 }

@@ -271,7 +271,7 @@ mod tests {
             assert_eq!(layout.size, size, "{name}");
         }
         let params = parsed.structs.iter().find(|layout| layout.name == "DecodeParams").unwrap();
-        let layer = params.fields.iter().find(|field| field.name == "layer").unwrap();
-        assert_eq!(layer.offset, core::mem::offset_of!(abi::DecodeParams, layer));
+        let gate = params.fields.iter().find(|field| field.name == "gate").unwrap();
+        assert_eq!(gate.offset, core::mem::offset_of!(abi::DecodeParams, gate));
     }
 }
