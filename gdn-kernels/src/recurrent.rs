@@ -227,10 +227,14 @@ unsafe fn sequence<
             prefetch::<L, S, K, R>(&p.pool, &p.layer, work, later.get());
             thread::sync_threads();
             let tile = Tile::<S, L, K, R>::unpack(state);
-            let is_plain = !(keeps || has(flags::WRITE_PER_TOKEN) || has(flags::ROUND_STATE)) && len <= CHUNK;
-            let tile = match is_plain {
-                true => chunks.run::<true>(work, &start, out, tile),
-                false => chunks.run::<false>(work, &start, out, tile),
+            let is_short = !has(flags::WRITE_PER_TOKEN | flags::ROUND_STATE) && len <= CHUNK;
+            let of_pool = !draft.parent.is_there() && draft.dtype == S::DTYPE as u32;
+            let tile = if is_short && !keeps {
+                chunks.run::<PLAIN>(work, &start, out, tile)
+            } else if Chunks::<L, G, S, T, K, R>::HAS_CHAIN && is_short && of_pool {
+                chunks.run::<CHAIN>(work, &start, out, tile)
+            } else {
+                chunks.run::<ANY>(work, &start, out, tile)
             };
             finish(p, &work.anew::<S, L, K, R>(), slot, &tile);
         } else if p.target.state != 0 {
@@ -239,6 +243,17 @@ unsafe fn sequence<
         }
     }
 }
+
+/// The loop of a sequence of one chunk that stores no state on the way.
+const PLAIN: u32 = 0;
+/// The loop of a sequence of one chunk, each token of which follows the one before, and whose states on the way go to a buffer of
+/// their own type.
+const CHAIN: u32 = 1;
+/// The loop of every other sequence.
+const ANY: u32 = 2;
+
+/// Rows of a lane up to which a tile is a small one, in layout VK.
+const MOST_SMALL_ROWS: usize = 4;
 
 /// Where a sequence starts, and which row of the buffer it has.
 struct Start {
@@ -262,6 +277,9 @@ struct Chunks<'a, L, G, S, T, const K: u32, const R: usize> {
 }
 
 impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> Chunks<'_, L, G, S, T, K, R> {
+    /// Whether chains have a loop of their own: small tiles of 16-bit states alone have registers for three loops.
+    const HAS_CHAIN: bool = !L::ALONG_V && S::VECTOR == 8 && R <= MOST_SMALL_ROWS;
+
     /// Tokens of the chunk that starts with token `t`.
     #[inline(always)]
     fn count(&self, t: u32) -> u32 {
@@ -298,13 +316,13 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
         }
     }
 
-    /// Takes a tile through all tokens, the first chunk of which is prepared. A `PLAIN` sequence has no other chunk and stores no
-    /// state on the way: the usual case has a loop of its own, in which registers are kept for nothing else.
+    /// Takes a tile through all tokens, the first chunk of which is prepared. `LOOP` is [`PLAIN`], [`CHAIN`] or [`ANY`]: the usual
+    /// cases have loops of their own, in which registers are kept for nothing else.
     ///
     /// # Safety
     /// As for [`sequence`].
     #[inline(always)]
-    unsafe fn run<const PLAIN: bool>(
+    unsafe fn run<const LOOP: u32>(
         &self,
         work: &Work,
         start: &Start,
@@ -321,12 +339,15 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
             let step_at = |t: u32| {
                 let step = p.layer.hv * v * K;
                 let offset = (wide(compiler::opaque(start.row), draft.pitch) + wide(t, step)) * S::SIZE;
-                buffer_at::<S>(draft.state, draft.dtype, offset + in_slot())
+                match LOOP {
+                    CHAIN => draft.state + offset + in_slot(),
+                    _ => buffer_at::<S>(draft.state, draft.dtype, offset + in_slot()),
+                }
             };
             let state_at = |slot: i32| slot_at::<S>(p.pool.state, slot as u32, p.pool.pitch) + in_slot();
             // SAFETY: the caller's promise; parents and slots are used only after they were checked.
             unsafe {
-                if !PLAIN && start.keeps && draft.parent.is_there() && t > 0 && t < draft.steps {
+                if LOOP == ANY && start.keeps && draft.parent.is_there() && t > 0 && t < draft.steps {
                     // A parent that is none is a large u32.
                     let parent = Index::load_if(true, &draft.parent, work.n, t).get() as u32;
                     if parent < t {
@@ -350,7 +371,10 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
                 let exchange = Exchange { sums: corrections + CORRECTIONS_BYTES as u32, corrections };
                 let value = tile.step(&token, tokens.value(t % CHUNK), work.place, exchange);
                 out.store::<T>(self.begin + t, work.row, value);
-                if !PLAIN {
+                if LOOP == CHAIN && t < draft.steps {
+                    tile.store(step_at(t), v, work.place);
+                }
+                if LOOP == ANY {
                     if has(flags::ROUND_STATE) {
                         tile.round();
                     }
@@ -366,7 +390,7 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
                     }
                 }
                 t += 1;
-                if !PLAIN && t % CHUNK == 0 && t < self.len {
+                if LOOP == ANY && t % CHUNK == 0 && t < self.len {
                     // Everyone is through with the tokens of the last time.
                     thread::sync_threads();
                     self.prepare(&work, self.ask(&work, t), t);
