@@ -23,7 +23,12 @@
 //! A warp waits for loads by counters, of which there are six, and ptxas gives one and the same to all loads that are used behind
 //! a branch. The slot would then wait for the inputs, or the inputs for the state. So where a warp works its token out for
 //! itself, there is no branch from the slot to the state: a state that is not there is not loaded, by a predicate, and the
-//! outputs become zeros at the end. That took a tenth off a launch of a few states.
+//! outputs become zeros at the end. That took a tenth off a launch of a few states. Nor is there a branch from the state's loads to
+//! where the inputs are waited for ([`crate::token::Own::awaited`]), so decay and beta are worked out while the state comes.
+//!
+//! ptxas puts instructions in an order of its own, and waits where it pleases. What it must not look at yet therefore gets bits
+//! of something later, none of which is set: the slot those of the gate's addresses, so that all inputs are asked for before it is
+//! waited for, and the inputs those of the state's address.
 //!
 //! In large batches a block asks for a state that comes some nine megabytes later into the L2 (`Pool::ahead`), one of the
 //! next wave of blocks: so the memory has work while blocks end and start. It does so when its own state should be there,
@@ -103,9 +108,9 @@ pub(crate) unsafe fn decode<
         let zero = lane_zero();
         let at = if own { n } else { n + zero };
         let (listed, separate) = (is_there(&p.pool.slot), is_there(&p.pool.write_slot));
-        let slot = Index::load_if(listed, &p.pool.slot, at, 0);
-        // Without a table the sequence's own number; what is loaded is 0 then.
-        let (unlisted, null_slot) = if listed { (0, p.pool.null_slot) } else { (n, -1) };
+        // Without a table the sequence's own number.
+        let slot = Index::load_or(n, listed, &p.pool.slot, at, 0);
+        let null_slot = if listed { p.pool.null_slot } else { -1 };
         let reset = Flag::load(&p.pool.reset, at);
         if p.layer.flags & flags::EARLY != 0 {
             // The predecessor may still write the inputs; meanwhile the state comes as far as the L2.
@@ -120,14 +125,15 @@ pub(crate) unsafe fn decode<
             true => Asked::Own(block.load_own(n, if S::VECTOR == 4 { zero } else { 0 })),
             false => Asked::Shared(tokens.load(n, 1)),
         };
-        // What the block shares is asked for in branches, and so shares a counter with the state: therefore the slot gets bits
-        // of it, none of which is set, and is looked at when all that is there.
+        // The slot is looked at when all inputs are asked for. What the block shares is asked for in branches, and so shares a
+        // counter with the state: there the slot is looked at when all that is there.
         let last = match &asked {
-            Asked::Own(_) => u32::MAX,
+            Asked::Own(_) => (p.gate.a ^ p.gate.b ^ p.gate.a_log ^ p.gate.dt_bias) as u32,
             Asked::Shared(loads) => loads.last(),
         };
-        let slot = slot.behind(last & zero | unlisted).get();
-        let is_real = names_slot(slot, p.pool.slots, null_slot);
+        let bits = last & zero;
+        let (slot, is_index) = slot.behind(bits).parts();
+        let is_real = is_index & names_slot(slot, p.pool.slots, null_slot);
         if !(own || is_real) {
             out.store::<T>(n, work.row, 0.0);
             return;
@@ -136,7 +142,7 @@ pub(crate) unsafe fn decode<
         let in_slot = work.state_offset::<S, L, K>(&p.layer);
         let state_at = |slot: i32| slot_at::<S>(p.pool.state + in_slot, slot as u32, p.pool.pitch);
         let inverted = p.layer.flags & flags::RESET_INVERTED != 0;
-        let fresh = is_there(&p.pool.reset) && (reset.bits() != 0) != inverted;
+        let fresh = is_there(&p.pool.reset) && (reset.behind(bits).bits() != 0) != inverted;
         let state = match own {
             true => Tile::<S, L, K, R>::load_if(is_real & !fresh, state_at(slot), p.layer.v, work.place),
             false if fresh => Tile::<S, L, K, R>::ZEROS,
@@ -149,10 +155,10 @@ pub(crate) unsafe fn decode<
         let later_at = later.unwrap_or(n) + zero;
         let later_slot = Index::load_if(listed & later.is_some(), &p.pool.slot, later_at, 0);
         let token = match asked {
-            // ptxas would work the norms out before it asks for the state.
+            // Looked at behind the state's loads, which ptxas would else put behind the norms.
             Asked::Own(loads) => {
                 warp::sync_warp();
-                block.own(loads)
+                block.own(loads.awaited(state_at(slot) as u32 & zero))
             }
             Asked::Shared(loads) => {
                 tokens.prepare(loads, n, 1);

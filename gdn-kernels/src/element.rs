@@ -4,7 +4,7 @@
 //! place it behind the last load they want in flight.
 
 use crate::abi::DType;
-use crate::arch::{float, memory};
+use crate::arch::{float, memory, warp};
 use half::{bf16, f16};
 
 /// Elements of a row that one lane holds, whatever K: `K / ROW` lanes share a row.
@@ -242,13 +242,25 @@ impl Scalar {
         self.wide | self.narrow
     }
 
+    /// The same element, waited for here: not before `bits` are there, none of which is set, and not behind the next branch, since
+    /// a shuffle stays in front of it. All lanes have asked for the same element.
+    ///
+    /// # Safety
+    /// The warp is converged.
+    #[inline(always)]
+    pub(crate) unsafe fn awaited(self, bits: u32) -> Scalar {
+        // SAFETY: the caller's promise.
+        let bits = unsafe { warp::broadcast(f32::from_bits(self.bits() | bits), 0, 32) }.to_bits();
+        Scalar { wide: bits, narrow: bits & 0xffff, ..self }
+    }
+
     #[inline(always)]
     pub(crate) fn to_f32(self) -> f32 {
-        let bf16_bits = if self.dtype == DType::Bf16 as u32 { self.narrow << 16 } else { 0 };
+        let bits = if self.dtype == DType::Bf16 as u32 { self.narrow << 16 } else { self.wide };
         // Widened whether it is one or not: a choice between two values is no branch.
         let from_f16 = f16::widen(self.narrow);
         let is_f16 = self.dtype == DType::F16 as u32;
-        if is_f16 { from_f16 } else { f32::from_bits(self.wide | bf16_bits) }
+        if is_f16 { from_f16 } else { f32::from_bits(bits) }
     }
 }
 

@@ -89,7 +89,7 @@ impl Index {
     /// The same index, but not before `bits` are there, none of which is set.
     #[inline(always)]
     pub(crate) fn behind(self, bits: u32) -> Index {
-        Index { low: self.low | bits, ..self }
+        Index { low: self.low | bits, high: self.high | bits }
     }
 
     /// The index and whether it is one: for addresses that must not wait for a choice behind the load. Where it is none, the
@@ -126,6 +126,12 @@ impl Flag {
             let word = memory::load_u32_if(is_word, at);
             Flag(byte | word)
         }
+    }
+
+    /// The same flag, but not before `bits` are there, none of which is set.
+    #[inline(always)]
+    pub(crate) fn behind(self, bits: u32) -> Flag {
+        Flag(self.0 | bits)
     }
 
     /// What is not 0 if the flag is set.

@@ -127,6 +127,17 @@ impl DecayInputs {
         }
     }
 
+    /// The same inputs, as [`Scalar::awaited`] says.
+    ///
+    /// # Safety
+    /// The warp is converged.
+    #[inline(always)]
+    pub(crate) unsafe fn awaited(self, bits: u32) -> DecayInputs {
+        // SAFETY: the caller's promise.
+        let [a, bias, a_log] = [self.a, self.bias, self.a_log].map(|x| unsafe { x.awaited(bits) });
+        DecayInputs { a, bias, a_log }
+    }
+
     /// The decay.
     #[inline(always)]
     pub(crate) fn decay(self, gate: &Inputs, options: u32) -> f32 {

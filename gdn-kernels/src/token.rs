@@ -325,6 +325,25 @@ pub(crate) struct Own {
     beta: Scalar,
 }
 
+impl Own {
+    /// The same loads, waited for here, but not before `bits` are there, none of which is set. The gate's inputs are used behind
+    /// branches; waited for there, they would be waited for together with the state.
+    ///
+    /// # Safety
+    /// The warp is converged.
+    #[inline(always)]
+    pub(crate) unsafe fn awaited(self, bits: u32) -> Own {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Own {
+                keys: self.keys.map(|key| key.map(|vector| vector.map(|word| word | bits))),
+                decay: self.decay.awaited(bits),
+                beta: self.beta.awaited(bits),
+            }
+        }
+    }
+}
+
 /// Where outputs go.
 #[derive(Clone, Copy)]
 pub(crate) struct Output {
