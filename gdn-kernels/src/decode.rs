@@ -27,7 +27,7 @@
 //! where the inputs are waited for ([`crate::token::Own::awaited`]), so decay and beta are worked out while the state comes.
 //!
 //! ptxas puts instructions in an order of its own, and waits where it pleases. What it must not look at yet therefore gets bits
-//! of something later, none of which is set: the slot those of the gate's addresses, so that all inputs are asked for before it is
+//! of something later, none of which is set: the slot those of the inputs' addresses, so that all inputs are asked for before it is
 //! waited for, and the inputs those of the state's address.
 //!
 //! In large batches a block asks for a state that comes some nine megabytes later into the L2 (`Pool::ahead`), one of the
@@ -125,10 +125,19 @@ pub(crate) unsafe fn decode<
             true => Asked::Own(block.load_own(n, if S::VECTOR == 4 { zero } else { 0 })),
             false => Asked::Shared(tokens.load(n, 1)),
         };
+        let ask_rest = || {
+            let v = block.load_v(true, n, work.row);
+            let write_slot = Index::load_if(separate, &p.pool.write_slot, n + zero, 0);
+            let later = later(n, p.pool.ahead, p.n);
+            let later_at = later.unwrap_or(n) + zero;
+            let later_slot = Index::load_if(listed & later.is_some(), &p.pool.slot, later_at, 0);
+            (v, write_slot, later, later_slot)
+        };
+        let rest = if own { Some(ask_rest()) } else { None };
         // The slot is looked at when all inputs are asked for. What the block shares is asked for in branches, and so shares a
         // counter with the state: there the slot is looked at when all that is there.
         let last = match &asked {
-            Asked::Own(_) => (p.gate.a ^ p.gate.b ^ p.gate.a_log ^ p.gate.dt_bias) as u32,
+            Asked::Own(_) => (p.gate.a ^ p.gate.b ^ p.gate.a_log ^ p.gate.dt_bias ^ p.inputs.v) as u32 ^ p.inputs.v_stride,
             Asked::Shared(loads) => loads.last(),
         };
         let bits = last & zero;
@@ -149,11 +158,7 @@ pub(crate) unsafe fn decode<
             false => Tile::<S, L, K, R>::load(state_at(slot), p.layer.v, work.place),
         };
 
-        let v = block.load_v(true, n, work.row);
-        let write_slot = Index::load_if(separate, &p.pool.write_slot, n + zero, 0);
-        let later = later(n, p.pool.ahead, p.n);
-        let later_at = later.unwrap_or(n) + zero;
-        let later_slot = Index::load_if(listed & later.is_some(), &p.pool.slot, later_at, 0);
+        let (v, write_slot, later, later_slot) = rest.unwrap_or_else(|| ask_rest());
         let token = match asked {
             // Looked at behind the state's loads, which ptxas would else put behind the norms.
             Asked::Own(loads) => {
