@@ -71,7 +71,7 @@ impl Decode {
         p.layer.tiles_reciprocal = head_reciprocal(d.tiles());
         p.layer.head_reciprocal = head_reciprocal(1);
         p.layer.flags = flags::L2NORM | flags::OUT_F32;
-        (p.layer.scale, p.layer.eps) = ((K as f32).powf(-0.5), 1e-6);
+        (p.inputs.scale, p.inputs.eps) = ((K as f32).powf(-0.5), 1e-6);
         d.params = p;
         d
     }

@@ -185,7 +185,7 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
             if is_80 {
                 return None;
             } else {
-                129
+                130
             }
         }
         ("RecurrentParams", 128) if is_kv && !is_kda => 126,
