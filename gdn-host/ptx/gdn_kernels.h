@@ -30,6 +30,18 @@
 /// Columns of that warp, in bytes: 16 elements of f32.
 #define GDN_CONVERT_TILE_COLUMNS 64
 
+/// Records of a ring at most.
+#define GDN_MOST_RECORDS 32
+
+/// Records of a ring at most in KDA, whose records have a decay for each k.
+#define GDN_MOST_KDA_RECORDS 16
+
+/// Drafts of a sequence at most.
+#define GDN_MOST_DRAFTS 8
+
+/// Columns of a table of layers: addresses of the pool, of the rings of k, d and g, and of the pool that is written.
+#define GDN_LAYER_COLUMNS 5
+
 /// Divide q and k by their l2 norms, `x * rsqrt(sum x^2 + eps)`.
 #define GDN_FLAG_L2NORM (1u << 0)
 
@@ -87,6 +99,9 @@
 
 /// conv1d: `accepted[n]` chooses the slot that sequence n starts from; without it, where its window begins.
 #define GDN_FLAG_ACCEPTED_SLOT (1u << 18)
+
+/// Replay: the tables of cursors have a row for each slot; without it one for each sequence.
+#define GDN_FLAG_CURSORS_BY_SLOT (1u << 19)
 
 /// What an entry of a `GdnTable` is.
 enum GdnEntry
@@ -160,6 +175,10 @@ typedef struct GdnInputs {
   uint32_t k_stride;
   /// Elements between two tokens of `v`.
   uint32_t v_stride;
+  /// Factor on q, `K^-1/2` by default.
+  float scale;
+  /// Added to the sum of squares inside the root of the l2norm.
+  float eps;
   /// Keeps the struct free of padding bytes; write 0.
   uint32_t reserved;
 } GdnInputs;
@@ -200,16 +219,11 @@ typedef struct GdnGate {
 /// The state pool and which of its slots a call reads and writes: `[slots, HV, V, K]` (K contiguous), or
 /// `[slots, HV, K, V]` in the `_kv` operations.
 typedef struct GdnPool {
-  /// First element of slot 0. Address and slot pitch are multiples of 16 bytes.
-  uint64_t state;
   /// Slot that sequence `n` starts from, of any `GdnEntry` but `U8`; negative, `null_slot` or `>= slots` marks a padded
   /// row. Without a table it is slot n.
   struct GdnTable slot;
-  /// Slot the new state goes to (negative, `null_slot` or `>= slots`: nowhere), of any `GdnEntry` but `U8`. Without a
-  /// table it is the one the sequence started from.
-  struct GdnTable write_slot;
-  /// Sequences that start from zeros, `U8`, `I32` or `U32`, see `GDN_FLAG_RESET_INVERTED`; without a table none does.
-  struct GdnTable reset;
+  /// First element of slot 0. Address and slot pitch are multiples of 16 bytes.
+  uint64_t state;
   /// Elements between two slots, at least `HV * V * K`. Offsets into the pool are 64-bit.
   uint32_t pitch;
   /// Number of slots in the pool.
@@ -219,9 +233,14 @@ typedef struct GdnPool {
   int32_t null_slot;
   /// How many sequences later one is whose state a block asks for into the L2; 0: none.
   uint32_t ahead;
+  /// Sequences that start from zeros, `U8`, `I32` or `U32`, see `GDN_FLAG_RESET_INVERTED`; without a table none does.
+  struct GdnTable reset;
+  /// Slot the new state goes to (negative, `null_slot` or `>= slots`: nowhere), of any `GdnEntry` but `U8`. Without a
+  /// table it is the one the sequence started from.
+  struct GdnTable write_slot;
 } GdnPool;
 
-/// What holds for every token of a call: heads, options, factors.
+/// What holds for every token of a call: heads and options.
 typedef struct GdnLayer {
   /// Key heads, H.
   uint32_t h;
@@ -235,10 +254,6 @@ typedef struct GdnLayer {
   uint32_t head_reciprocal;
   /// See the `GDN_FLAG_*` bits.
   uint32_t flags;
-  /// Factor on q, `K^-1/2` by default.
-  float scale;
-  /// Added to the sum of squares inside the root of the l2norm.
-  float eps;
 } GdnLayer;
 
 /// Argument of the `gdn_decode_*`, `gdn_decode_kv_*` and `gdn_kda_decode_*` kernels: one token for each of `n`
@@ -250,20 +265,20 @@ typedef struct GdnLayer {
 /// of `team`. That is 1 for states `[V, K]`; for states `[K, V]`, the `_kv` entries, `rows / 4` with an f32 state and
 /// `rows / 8` with a 16-bit one. No dynamic shared memory.
 typedef struct GdnDecodeParams {
-  /// q, k, v.
-  struct GdnInputs inputs;
-  /// Decay and beta.
-  struct GdnGate gate;
+  /// Heads and options.
+  struct GdnLayer layer;
+  /// Sequences, N.
+  uint32_t n;
+  /// Elements between two tokens of `out`.
+  uint32_t out_stride;
   /// Recurrent state.
   struct GdnPool pool;
   /// Output `[N, HV, V]`, heads packed; aligned to an element.
   uint64_t out;
-  /// Elements between two tokens of `out`.
-  uint32_t out_stride;
-  /// Sequences, N.
-  uint32_t n;
-  /// Heads and options.
-  struct GdnLayer layer;
+  /// q, k, v.
+  struct GdnInputs inputs;
+  /// Decay and beta.
+  struct GdnGate gate;
 } GdnDecodeParams;
 
 /// Another tensor of states, where sequence n's last state goes to slot n.
@@ -284,9 +299,6 @@ typedef struct GdnIntermediate {
   uint64_t state;
   /// Row of each sequence (negative or `>= rows`: none), of any `GdnEntry` but `U8`. Without a table sequence n's is n.
   struct GdnTable row;
-  /// Rows of `steps` entries, of any `GdnEntry` but `U8`: token t > 0 starts from the state after token `parent[t]`, or, if
-  /// that is not in `0..t`, from where the sequence started. Without a table it starts from the token before it.
-  struct GdnTable parent;
   /// Elements between two rows, at least `steps * HV * V * K`.
   uint32_t pitch;
   /// Number of rows.
@@ -295,6 +307,9 @@ typedef struct GdnIntermediate {
   uint32_t steps;
   /// `GdnDType` of the buffer: the type of the pool, or, beside an f32 pool, any.
   uint32_t dtype;
+  /// Rows of `steps` entries, of any `GdnEntry` but `U8`: token t > 0 starts from the state after token `parent[t]`, or, if
+  /// that is not in `0..t`, from where the sequence started. Without a table it starts from the token before it.
+  struct GdnTable parent;
 } GdnIntermediate;
 
 /// Argument of the `gdn_recurrent_*`, `gdn_recurrent_kv_*`, `gdn_kda_recurrent_*` and `gdn_kda_recurrent_kv_*`
@@ -310,38 +325,38 @@ typedef struct GdnIntermediate {
 ///
 /// Launch: as for `GdnDecodeParams`.
 typedef struct GdnRecurrentParams {
-  /// q, k, v.
-  struct GdnInputs inputs;
-  /// Decay and beta.
-  struct GdnGate gate;
+  /// Heads and options.
+  struct GdnLayer layer;
+  /// Sequences, N.
+  uint32_t n;
+  /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
+  uint32_t tokens;
   /// Where sequences start, and where states go by table. `state` 0: sequences start from zeros.
   struct GdnPool pool;
-  /// Where the last state goes, if not to the pool.
-  struct GdnTarget target;
-  /// Where the state after each token goes.
-  struct GdnIntermediate intermediate;
+  /// Output `[tokens, HV, V]`, heads packed; aligned to an element. 0: none, states advance only.
+  uint64_t out;
   /// First token of each sequence, and behind the last one the number of tokens, of any `GdnEntry` but `U8`. Without a table
   /// all have `tokens`.
   struct GdnTable cu_seqlens;
   /// Tokens of the last draft that were accepted, `1..=slot_columns`, of any `GdnEntry` but `U8`. Without a table sequences
   /// start from column 0 of `pool.slot`.
   struct GdnTable accepted;
-  /// Output `[tokens, HV, V]`, heads packed; aligned to an element. 0: none, states advance only.
-  uint64_t out;
-  /// Elements between two tokens of `out`.
-  uint32_t out_stride;
-  /// Sequences, N.
-  uint32_t n;
-  /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
-  uint32_t tokens;
   /// Entries of a row of `pool.slot`.
   uint32_t slot_columns;
+  /// Elements between two tokens of `out`.
+  uint32_t out_stride;
+  /// Where the state after each token goes.
+  struct GdnIntermediate intermediate;
+  /// q, k, v.
+  struct GdnInputs inputs;
+  /// Decay and beta.
+  struct GdnGate gate;
+  /// Where the last state goes, if not to the pool.
+  struct GdnTarget target;
   /// Entries of a row of `pool.write_slot`. With `GDN_FLAG_WRITE_PER_TOKEN` the states of further tokens are not stored.
   uint32_t write_columns;
   /// Keeps the struct free of padding bytes; write 0.
   uint32_t reserved;
-  /// Heads and options.
-  struct GdnLayer layer;
 } GdnRecurrentParams;
 
 /// Slots of a tensor, and which of them each of `n` copies uses.
@@ -487,21 +502,32 @@ typedef struct GdnUnpackQkvzParams {
 /// Launch: block `(32 * warps, 1, 1)`, at most 8 warps; grid `(ceil(dim / (c * 32 * warps)), min(N, 65535),
 /// ceil(N / 65535))` where c, the channels of a thread, is 1, or 4 with `VECTORS`. No dynamic shared memory.
 typedef struct GdnConv1dParams {
+  /// See the `GDN_FLAG_*` bits.
+  uint32_t flags;
+  /// Sequences, N.
+  uint32_t n;
+  /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
+  uint32_t tokens;
+  /// Channels.
+  uint32_t dim;
+  /// Taps, W: 2 to 4.
+  uint32_t width;
+  /// Entries of a channel, L, at least W - 1.
+  uint32_t len;
+  /// Elements of the pool between two channels. This or `tap_stride` is 1.
+  uint32_t channel_stride;
+  /// Elements of the pool between two entries of a channel.
+  uint32_t tap_stride;
   /// Conv states: `state` is entry 0 of channel 0 of slot 0, of the first type in the entry's name, and aligned to an
   /// element.
   struct GdnPool pool;
-  /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of `dtype`, the type of the state or that of `x`,
-  /// aligned to an element.
-  /// `parent` does not need the buffer: token t then sees `x[parent[t]]` before `x[t]`, and before that the
-  /// parent's parent; behind a token whose parent is not in `0..t` follows the sequence's window.
-  struct GdnIntermediate intermediate;
+  /// Inputs `[tokens, dim]`, of the second type in the entry's name.
+  uint64_t x;
   /// First token of each sequence, and behind the last one the number of tokens. Without a table all have `tokens`.
   struct GdnTable cu_seqlens;
   /// Tokens of the last draft that were accepted, of any `GdnEntry` but `U8`. Without a table the window ends with the
   /// last entry.
   struct GdnTable accepted;
-  /// Inputs `[tokens, dim]`, of the second type in the entry's name.
-  uint64_t x;
   /// Outputs `[tokens, dim]`, of the type of `x`.
   uint64_t out;
   /// Weights `[dim, W]`, oldest tap first.
@@ -512,20 +538,6 @@ typedef struct GdnConv1dParams {
   uint32_t x_stride;
   /// Elements between two tokens of `out`.
   uint32_t out_stride;
-  /// Elements of the pool between two channels. This or `tap_stride` is 1.
-  uint32_t channel_stride;
-  /// Elements of the pool between two entries of a channel.
-  uint32_t tap_stride;
-  /// Entries of a channel, L, at least W - 1.
-  uint32_t len;
-  /// Channels.
-  uint32_t dim;
-  /// Taps, W: 2 to 4.
-  uint32_t width;
-  /// Sequences, N.
-  uint32_t n;
-  /// Tokens of each sequence, without `cu_seqlens`; with it, tokens that the inputs have in all.
-  uint32_t tokens;
   /// Entries of a row of `pool.slot`, with `GDN_FLAG_ACCEPTED_SLOT`.
   uint32_t slot_columns;
   /// Entries of a row of `pool.write_slot`. With `GDN_FLAG_WRITE_PER_TOKEN` the states of further tokens are not stored.
@@ -534,8 +546,11 @@ typedef struct GdnConv1dParams {
   uint32_t weight_dtype;
   /// `GdnDType` of `bias`.
   uint32_t bias_dtype;
-  /// See the `GDN_FLAG_*` bits.
-  uint32_t flags;
+  /// Where the window after each token goes: `[rows, steps, dim, W - 1]` of `dtype`, the type of the state or that of `x`,
+  /// aligned to an element.
+  /// `parent` does not need the buffer: token t then sees `x[parent[t]]` before `x[t]`, and before that the
+  /// parent's parent; behind a token whose parent is not in `0..t` follows the sequence's window.
+  struct GdnIntermediate intermediate;
 } GdnConv1dParams;
 
 /// Argument of the `gdn_gated_rmsnorm_*` kernels: `out = x * rsqrt(mean(x^2) + eps) * weight * act(z)` over each row of
@@ -580,6 +595,223 @@ typedef struct GdnGatedRmsNormParams {
   uint32_t flags;
 } GdnGatedRmsNormParams;
 
+/// The rings of records beside a pool of states, one for each slot.
+typedef struct GdnRings {
+  /// Keys as they came in, `[slots, H, records, K]`, of the kernel's input type. Address and pitch are multiples of 16 bytes.
+  uint64_t k;
+  /// Corrections, `[slots, HV, records, V]`, f32. Address and pitch are multiples of 16 bytes.
+  uint64_t d;
+  /// Log decays, `[slots, HV, records]`, in KDA `[slots, HV, records, K]`, f32. Aligned to an element, in KDA address and
+  /// pitch are multiples of 16 bytes.
+  uint64_t g;
+  /// Elements between two slots of `k`.
+  uint32_t k_pitch;
+  /// Elements between two slots of `d`.
+  uint32_t d_pitch;
+  /// Elements between two slots of `g`.
+  uint32_t g_pitch;
+  /// Records that a ring has room for: 1 to `GDN_MOST_RECORDS`, in KDA to `GDN_MOST_KDA_RECORDS`.
+  uint32_t records;
+} GdnRings;
+
+/// Which records of a ring are live. Both tables have a row for each sequence, or, with `GDN_FLAG_CURSORS_BY_SLOT`, for each slot.
+typedef struct GdnCursors {
+  /// Place of the oldest live record, below `records`, of any `GdnEntry` but `U8`. Without a table it is 0.
+  struct GdnTable base;
+  /// Live records, of any `GdnEntry` but `U8`. A window that does not lie in the ring, or leaves no room for what is
+  /// appended, marks a padded row.
+  struct GdnTable len;
+} GdnCursors;
+
+/// Argument of the `gdn_replay_decode_*`, `gdn_replay_verify_*`, `gdn_kda_replay_decode_*` and `gdn_kda_replay_verify_*`
+/// kernels.
+///
+/// Decode takes one token of each of `n` sequences. It appends the token's record, or, where more than `most` records would be
+/// live, where `force` says so, and where `pool.reset` does, stores the true state behind the token instead and appends
+/// nothing.
+///
+/// Verify takes `tokens` drafts of each, up to `GDN_MOST_DRAFTS`, which it appends behind the live window. Where more than
+/// `most` records would be live, where `force` says so, and where `pool.reset` does, it also stores the true state in front of
+/// the drafts. Then the drafts' records are the live window of a step to come.
+///
+/// A sequence that `pool.reset` names starts from zeros with an empty ring, whatever slot and cursors hold; its records
+/// go from place 0 on.
+///
+/// Launch: as for `GdnDecodeParams`(super::DecodeParams). No two sequences may have the same slot.
+typedef struct GdnReplayParams {
+  /// Heads and options.
+  struct GdnLayer layer;
+  /// Sequences, N.
+  uint32_t n;
+  /// Tokens of a sequence; 1 in decode.
+  uint32_t tokens;
+  /// Checkpoints. There is no `write_slot`.
+  struct GdnPool pool;
+  /// Output `[n * tokens, HV, V]`, heads packed; aligned to an element.
+  uint64_t out;
+  /// The live ones.
+  struct GdnCursors cursors;
+  /// Sequences that fold whatever their ring holds, `U8`, `I32` or `U32`; without a table none.
+  struct GdnTable force;
+  /// Records.
+  struct GdnRings rings;
+  /// q, k, v; sequence n has the rows `n * tokens..(n + 1) * tokens`.
+  struct GdnInputs inputs;
+  /// Decay and beta.
+  struct GdnGate gate;
+  /// Of verify: rows of `tokens` entries, of any `GdnEntry` but `U8`. Token t > 0 follows token `parent[t]`, or, if that is
+  /// not in `0..t`, the live window. Without a table it follows the token before it.
+  struct GdnTable parent;
+  /// Elements between two tokens of `out`.
+  uint32_t out_stride;
+  /// Live records at most behind the call: up to `records`, in verify up to `records - tokens`.
+  uint32_t most;
+} GdnReplayParams;
+
+/// Argument of the `gdn_replay_fold_*` and `gdn_kda_replay_fold_*` kernels: stores the true state of each of `n` sequences in
+/// each of `layers` layers, where its slot was or elsewhere. Rings and cursors stay as they are.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(HV * V / BV, n, layers)`, with BV as for `GdnDecodeParams`(super::DecodeParams). No
+/// dynamic shared memory.
+typedef struct GdnReplayFoldParams {
+  /// Table of layers, `[layers, 5]` (`GDN_LAYER_COLUMNS`) addresses: slot 0 of the checkpoints, of the rings of k, d and g, and of
+  /// the pool that is written.
+  uint64_t layers;
+  /// The live records.
+  struct GdnCursors cursors;
+  /// Slot of each sequence, as in `GdnPool`.
+  struct GdnTable slot;
+  /// Slot that each true state goes to, of any `GdnEntry` but `U8`; one that is none keeps nothing. Without a table it is the one
+  /// it came from.
+  struct GdnTable target_slot;
+  /// Records that are applied, up to those that are live, of any `GdnEntry` but `U8`; another number stores nothing. Without
+  /// a table all are.
+  struct GdnTable count;
+  /// Sequences that are meant, `U8`, `I32` or `U32`; without a table all.
+  struct GdnTable force;
+  /// Elements between two slots of the rings of k.
+  uint32_t k_pitch;
+  /// Elements between two slots of the rings of d.
+  uint32_t d_pitch;
+  /// Elements between two slots of the rings of g.
+  uint32_t g_pitch;
+  /// Records that a ring has room for.
+  uint32_t records;
+  /// Elements between two checkpoints.
+  uint32_t pitch;
+  /// Elements between two slots of the pool that is written.
+  uint32_t target_pitch;
+  /// Number of slots.
+  uint32_t slots;
+  /// Number of slots of the pool that is written.
+  uint32_t target_slots;
+  /// A second index value that marks padding, in both tables; -1 for none.
+  int32_t null_slot;
+  /// Sequences, N, up to 65,535.
+  uint32_t n;
+  /// Layers, up to 65,535.
+  uint32_t layer_count;
+  /// Added to the sum of squares inside the root of the keys' norm.
+  float eps;
+  /// Heads and options.
+  struct GdnLayer layer;
+} GdnReplayFoldParams;
+
+/// Argument of `gdn_replay_commit`: makes the records of each sequence's accepted path contiguous, in every layer. The drafts'
+/// records stand behind the live window; that of `path[n, i]` moves to place i of them.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(units / (32 * warps)), n, layer_count)` with
+/// `units = h * k_vectors + hv * d_vectors + hv * g_units`. No dynamic shared memory.
+typedef struct GdnReplayCommitParams {
+  /// Table of layers, as in `GdnReplayFoldParams`; the pools are not touched.
+  uint64_t layers;
+  /// The live records in front of the drafts.
+  struct GdnCursors cursors;
+  /// Slot of each sequence, as in `GdnPool`.
+  struct GdnTable slot;
+  /// Sequences that started from zeros, as in `GdnPool`: their drafts begin at place 0.
+  struct GdnTable reset;
+  /// Accepted drafts, of any `GdnEntry` but `U8`; a number outside `0..=tokens` moves nothing.
+  struct GdnTable accepted;
+  /// Rows of `tokens` entries, of any `GdnEntry` but `U8`: the accepted drafts in rising order. An entry outside `i..tokens` ends
+  /// the path.
+  struct GdnTable path;
+  /// Elements between two slots of the rings of k.
+  uint32_t k_pitch;
+  /// Elements between two slots of the rings of d.
+  uint32_t d_pitch;
+  /// Elements between two slots of the rings of g.
+  uint32_t g_pitch;
+  /// Records that a ring has room for.
+  uint32_t records;
+  /// Vectors of 16 bytes of a key.
+  uint32_t k_vectors;
+  /// Vectors of 16 bytes of a head's corrections, V / 4.
+  uint32_t d_vectors;
+  /// Log decays of a record and head: 1, or in KDA vectors of 16 bytes of them, K / 4.
+  uint32_t g_units;
+  /// Bytes of an element of a key.
+  uint32_t k_size;
+  /// Key heads, H.
+  uint32_t h;
+  /// Value heads, HV.
+  uint32_t hv;
+  /// `ceil(2^31 / k_vectors)`, see `GdnLayer.head_reciprocal`.
+  uint32_t k_reciprocal;
+  /// `ceil(2^31 / d_vectors)`.
+  uint32_t d_reciprocal;
+  /// `ceil(2^31 / g_units)`.
+  uint32_t g_reciprocal;
+  /// Number of slots.
+  uint32_t slots;
+  /// A second index value that marks padding; -1 for none.
+  int32_t null_slot;
+  /// Drafts of a sequence.
+  uint32_t tokens;
+  /// Sequences, N, up to 65,535.
+  uint32_t n;
+  /// Layers, up to 65,535.
+  uint32_t layer_count;
+  /// See the `GDN_FLAG_*` bits.
+  uint32_t flags;
+  /// Keeps the struct free of padding bytes; write 0.
+  uint32_t reserved;
+} GdnReplayCommitParams;
+
+/// Argument of `gdn_replay_advance`: moves the cursors behind a step of all layers, as a decode or a verification with these
+/// arguments left the rings.
+///
+/// Launch: block `(32 * warps, 1, 1)`, grid `(ceil(n / (32 * warps)), 1, 1)`. No dynamic shared memory.
+typedef struct GdnReplayAdvanceParams {
+  /// The cursors, `I32` or `U32`, written in place.
+  struct GdnCursors cursors;
+  /// As in `GdnReplayParams.pool`.
+  struct GdnTable slot;
+  /// As in `GdnReplayParams.pool`.
+  struct GdnTable reset;
+  /// As in `GdnReplayParams.force`.
+  struct GdnTable force;
+  /// Accepted drafts, of any `GdnEntry` but `U8`; a number outside `0..=tokens` accepts none. Without a table the step was a
+  /// decode.
+  struct GdnTable accepted;
+  /// As in `GdnRings.records`.
+  uint32_t records;
+  /// As in `GdnReplayParams.most`.
+  uint32_t most;
+  /// Drafts of each sequence; 1 behind a decode.
+  uint32_t tokens;
+  /// Sequences, N.
+  uint32_t n;
+  /// Number of slots.
+  uint32_t slots;
+  /// A second index value that marks padding; -1 for none.
+  int32_t null_slot;
+  /// See the `GDN_FLAG_*` bits.
+  uint32_t flags;
+  /// Keeps the struct free of padding bytes; write 0.
+  uint32_t reserved;
+} GdnReplayAdvanceParams;
+
 /// `ceil(2^31 / divisor)`, what `GdnLayer.head_reciprocal` is made of. `divisor` must not be 0.
 static inline uint32_t gdn_head_reciprocal(uint32_t divisor) {
   return (uint32_t)((((uint64_t)1 << 31) + divisor - 1) / divisor);
@@ -595,14 +827,16 @@ GDN_ASSERT_LAYOUT(sizeof(GdnTable) == 16);
 GDN_ASSERT_LAYOUT(offsetof(GdnTable, address) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnTable, stride) == 8);
 GDN_ASSERT_LAYOUT(offsetof(GdnTable, entry) == 12);
-GDN_ASSERT_LAYOUT(sizeof(GdnInputs) == 40);
+GDN_ASSERT_LAYOUT(sizeof(GdnInputs) == 48);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, q) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, k) == 8);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, v) == 16);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, q_stride) == 24);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, k_stride) == 28);
 GDN_ASSERT_LAYOUT(offsetof(GdnInputs, v_stride) == 32);
-GDN_ASSERT_LAYOUT(offsetof(GdnInputs, reserved) == 36);
+GDN_ASSERT_LAYOUT(offsetof(GdnInputs, scale) == 36);
+GDN_ASSERT_LAYOUT(offsetof(GdnInputs, eps) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnInputs, reserved) == 44);
 GDN_ASSERT_LAYOUT(sizeof(GdnGate) == 72);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, a) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, b) == 8);
@@ -619,31 +853,29 @@ GDN_ASSERT_LAYOUT(offsetof(GdnGate, softplus_beta) == 60);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, lower_bound) == 64);
 GDN_ASSERT_LAYOUT(offsetof(GdnGate, beta_scale) == 68);
 GDN_ASSERT_LAYOUT(sizeof(GdnPool) == 72);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, state) == 0);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, slot) == 8);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, write_slot) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, slot) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, state) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, pitch) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, slots) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, null_slot) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, ahead) == 36);
 GDN_ASSERT_LAYOUT(offsetof(GdnPool, reset) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, pitch) == 56);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, slots) == 60);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, null_slot) == 64);
-GDN_ASSERT_LAYOUT(offsetof(GdnPool, ahead) == 68);
-GDN_ASSERT_LAYOUT(sizeof(GdnLayer) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnPool, write_slot) == 56);
+GDN_ASSERT_LAYOUT(sizeof(GdnLayer) == 24);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, h) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, hv) == 4);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, v) == 8);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, tiles_reciprocal) == 12);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, head_reciprocal) == 16);
 GDN_ASSERT_LAYOUT(offsetof(GdnLayer, flags) == 20);
-GDN_ASSERT_LAYOUT(offsetof(GdnLayer, scale) == 24);
-GDN_ASSERT_LAYOUT(offsetof(GdnLayer, eps) == 28);
 GDN_ASSERT_LAYOUT(sizeof(GdnDecodeParams) == 232);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, inputs) == 0);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, gate) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, pool) == 112);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out) == 184);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out_stride) == 192);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, n) == 196);
-GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, layer) == 200);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, layer) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, n) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out_stride) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, pool) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, out) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, inputs) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnDecodeParams, gate) == 160);
 GDN_ASSERT_LAYOUT(sizeof(GdnTarget) == 16);
 GDN_ASSERT_LAYOUT(offsetof(GdnTarget, state) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnTarget, pitch) == 8);
@@ -651,27 +883,27 @@ GDN_ASSERT_LAYOUT(offsetof(GdnTarget, slots) == 12);
 GDN_ASSERT_LAYOUT(sizeof(GdnIntermediate) == 56);
 GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, state) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, row) == 8);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, parent) == 24);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, pitch) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, rows) == 44);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, steps) == 48);
-GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, dtype) == 52);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, pitch) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, rows) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, steps) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, dtype) == 36);
+GDN_ASSERT_LAYOUT(offsetof(GdnIntermediate, parent) == 40);
 GDN_ASSERT_LAYOUT(sizeof(GdnRecurrentParams) == 352);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, inputs) == 0);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, gate) == 40);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, pool) == 112);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, target) == 184);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, intermediate) == 200);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, cu_seqlens) == 256);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, accepted) == 272);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out) == 288);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out_stride) == 296);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, n) == 300);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, tokens) == 304);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, slot_columns) == 308);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, write_columns) == 312);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, reserved) == 316);
-GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, layer) == 320);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, layer) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, n) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, tokens) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, pool) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, cu_seqlens) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, accepted) == 128);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, slot_columns) == 144);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, out_stride) == 148);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, intermediate) == 152);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, inputs) == 208);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, gate) == 256);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, target) == 328);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, write_columns) == 344);
+GDN_ASSERT_LAYOUT(offsetof(GdnRecurrentParams, reserved) == 348);
 GDN_ASSERT_LAYOUT(sizeof(GdnSlots) == 40);
 GDN_ASSERT_LAYOUT(offsetof(GdnSlots, state) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnSlots, slot) == 8);
@@ -720,28 +952,28 @@ GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, k_reciprocal) == 100);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, v_reciprocal) == 104);
 GDN_ASSERT_LAYOUT(offsetof(GdnUnpackQkvzParams, reserved) == 108);
 GDN_ASSERT_LAYOUT(sizeof(GdnConv1dParams) == 248);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, pool) == 0);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, intermediate) == 72);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, cu_seqlens) == 128);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, accepted) == 144);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x) == 160);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out) == 168);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight) == 176);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias) == 184);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x_stride) == 192);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out_stride) == 196);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, channel_stride) == 200);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tap_stride) == 204);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, len) == 208);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, dim) == 212);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, width) == 216);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, n) == 220);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tokens) == 224);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, slot_columns) == 228);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, write_columns) == 232);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight_dtype) == 236);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias_dtype) == 240);
-GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, flags) == 244);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, flags) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, n) == 4);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tokens) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, dim) == 12);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, width) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, len) == 20);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, channel_stride) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, tap_stride) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, pool) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, cu_seqlens) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, accepted) == 128);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out) == 144);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight) == 152);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias) == 160);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, x_stride) == 168);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, out_stride) == 172);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, slot_columns) == 176);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, write_columns) == 180);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, weight_dtype) == 184);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, bias_dtype) == 188);
+GDN_ASSERT_LAYOUT(offsetof(GdnConv1dParams, intermediate) == 192);
 GDN_ASSERT_LAYOUT(sizeof(GdnGatedRmsNormParams) == 80);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, x) == 0);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, z) == 8);
@@ -759,6 +991,92 @@ GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, tokens) == 64);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, weight_dtype) == 68);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, eps) == 72);
 GDN_ASSERT_LAYOUT(offsetof(GdnGatedRmsNormParams, flags) == 76);
+GDN_ASSERT_LAYOUT(sizeof(GdnRings) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnRings, k) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnRings, d) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnRings, g) == 16);
+GDN_ASSERT_LAYOUT(offsetof(GdnRings, k_pitch) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnRings, d_pitch) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnRings, g_pitch) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnRings, records) == 36);
+GDN_ASSERT_LAYOUT(sizeof(GdnCursors) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnCursors, base) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnCursors, len) == 16);
+GDN_ASSERT_LAYOUT(sizeof(GdnReplayParams) == 344);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, layer) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, n) == 24);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, tokens) == 28);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, pool) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, out) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, cursors) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, force) == 144);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, rings) == 160);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, inputs) == 200);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, gate) == 248);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, parent) == 320);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, out_stride) == 336);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayParams, most) == 340);
+GDN_ASSERT_LAYOUT(sizeof(GdnReplayFoldParams) == 176);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, layers) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, cursors) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, slot) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, target_slot) == 56);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, count) == 72);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, force) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, k_pitch) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, d_pitch) == 108);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, g_pitch) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, records) == 116);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, pitch) == 120);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, target_pitch) == 124);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, slots) == 128);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, target_slots) == 132);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, null_slot) == 136);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, n) == 140);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, layer_count) == 144);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, eps) == 148);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayFoldParams, layer) == 152);
+GDN_ASSERT_LAYOUT(sizeof(GdnReplayCommitParams) == 184);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, layers) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, cursors) == 8);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, slot) == 40);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, reset) == 56);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, accepted) == 72);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, path) == 88);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, k_pitch) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, d_pitch) == 108);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, g_pitch) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, records) == 116);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, k_vectors) == 120);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, d_vectors) == 124);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, g_units) == 128);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, k_size) == 132);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, h) == 136);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, hv) == 140);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, k_reciprocal) == 144);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, d_reciprocal) == 148);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, g_reciprocal) == 152);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, slots) == 156);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, null_slot) == 160);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, tokens) == 164);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, n) == 168);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, layer_count) == 172);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, flags) == 176);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayCommitParams, reserved) == 180);
+GDN_ASSERT_LAYOUT(sizeof(GdnReplayAdvanceParams) == 128);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, cursors) == 0);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, slot) == 32);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, reset) == 48);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, force) == 64);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, accepted) == 80);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, records) == 96);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, most) == 100);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, tokens) == 104);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, n) == 108);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, slots) == 112);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, null_slot) == 116);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, flags) == 120);
+GDN_ASSERT_LAYOUT(offsetof(GdnReplayAdvanceParams, reserved) == 124);
 #undef GDN_ASSERT_LAYOUT
 
 #endif // GDN_KERNELS_H

@@ -11,7 +11,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "5d00997817e03fdf7eb5e6a0be0caf827358ada94252e8064a950c4b3e444fa2",
+        sha256: "ac758f26a2364fd8e3cedd8c0543589176af96ec4a0dbbc5c0e4fb3f836d168d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -23,7 +23,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "21392a5c1d450ff9f76c230a4b91067cf7eba6377578a405ed74cfa2be09e8a5",
+        sha256: "722422a570834c63bc72e1f81e594387d3a17e0a8c68a6fd879768d49dd2883f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -35,7 +35,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "ad6084f773a1602a71df9f7108b88e478a1d9cfa44453f59457e4c767ccd0e05",
+        sha256: "9f84827cfdf8097e933969feff45f4d7843df308af2cf0ddbc840e5140f8b7d3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -47,7 +47,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "98534ee271486dbd4535b7a6339a622b7aac00bbb3dbe81d5eddf0f31a6302a4",
+        sha256: "222f60f5cb723e468ef9eb8412e2daf638985dbed235216bce71a48e761c5c7c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -59,7 +59,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "898a21bd8dcf5858801652822a59c8bd0fa1a1c801db3343fd4b148fedd293ba",
+        sha256: "8b4bc209fe967cc25a6cd292b72e71895ba0525068882d729d69162b49ae9e7c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -71,7 +71,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "6cf6c0a34f2593f6a61fb6fad33c35d1ed831b89f9bbbe5540d91ac68d0806f7",
+        sha256: "ba17ef2eaf76491f54a8c78bbafd6603bfc6c3c373f86cb479f6ad152c5c1767",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -83,7 +83,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "c44aa9d93cba934bb0a234be48e4d0c002eb9a88378ae1e7a4bcfb6641c2b288",
+        sha256: "d80c8cf98c93a43f78df57eebff95f46717a4a3b16fb071d12b0202795bf853c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -95,7 +95,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "81aee0a3faf874f3c4250bb23fba230df9cb860652781d0bb2be894af04fe2e9",
+        sha256: "1eec604d1db83232a694fb341adaddbebe5d8433760080881c3c3932803b09d1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -107,7 +107,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "768d476e519211c1563b12def2569b23c4957cdd05ef91ae09a052e1edd20921",
+        sha256: "d82b4eec109c55e7cc8320352e630adab51bff70e857881488d92ed5a9ca69c6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -119,7 +119,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "5ed7017932a2304ef4965bab13af0678c60d1373435caeb87c1f610b1dabc993",
+        sha256: "061958242e118d2054e76049488376d1cb055d92d64214a48e31cb4e2dd1d60b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -131,7 +131,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "b98340a28833bd31baa23f1ac326e03243c7293c90474b3f6b2676013905dce2",
+        sha256: "25da497f09ed2b16f778a5c08c2173c19d009ec94b83ba7bb817f5b0c50a48f4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -143,7 +143,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "4b7db3bb3012e1327f900c56e6d90d1900b0ec1a67a9d9e61e36b93e8a89e4eb",
+        sha256: "d6f4bf6e4ba469d450f0de993f96ecf95b62d15bfc493ab4bb8fb34accc6cd8d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -155,7 +155,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "577aa86175082595931eb184f4fd97cadd3182e71499df75356d9f5a040a4d5d",
+        sha256: "5b41b35a2259dc0b2eb75e99fa4e2f673b0ea81c271770ad6e120fac0179729d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -167,7 +167,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "c4890c9bbc7232820e3caf097c516842b00835c2ebc77d748bb8706ca6479a64",
+        sha256: "0ae20df43383f75c3b8bdb05ab74a98142021f73c28a898a6d269143475cb5d1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -179,7 +179,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "d883dae57f00eb42b897e33860debfbeb5b520da9ebb014dc7aee31729b27611",
+        sha256: "60db9a5b7c6137f9945605530196ee6749df54c7dc46235b516df4d474a9b4c7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -191,7 +191,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "87de5b503628fd8b09d7141f3768c3415a9045f1192e46e30c62779d68bb3bc8",
+        sha256: "71a29805996f5aa7aa8219f2b0301f900dda2438c2c4207d3d68da3154b707c0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -203,7 +203,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "ccbd10f513457eabd1eaaaed55d19f2400ee915eb1b2634582a08af016bdf049",
+        sha256: "354cbb570f89b776deaec645ef7758bfc61d49a608b4d6d5350655dea47b05a0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -215,7 +215,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "7daa2251a2a386970b6f8a1506e281bfc7ace49d80e5f63747568213431f10a6",
+        sha256: "04e7600fb5fa3699333a6d3ad62a6ba67244ab920443dffc4c1d89628cfb1ff9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -227,7 +227,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "be1c441af9af39d1781d6e207b63a72bbbbfe554182967b86e305539a605fd08",
+        sha256: "78f9e8ad41250dd94640f9ade977afc6c17d093f7a56d544448033d6673c276d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -239,7 +239,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "2888c1cd0d43c52b9272b730b2dd282e604ab39491e0626a7039fbe136a4d97b",
+        sha256: "f1d70ee7503d82f9b6c5343ca6005c5439a06db5be60fdef296b558588a35913",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -251,7 +251,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "f9d95105e80ba41ebb3266de97867f6aa04085f18413bfc7324a2390ad180e7a",
+        sha256: "b0e836155b136395a6855f82c2b64de8521666faafc29744ee7a2e94014447f6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -263,7 +263,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "a8c4de2e2462850ef8c146fb95bd08ef454ee74b0abefdeaf7166276d1517989",
+        sha256: "bb5fd526eeab8217f6cf588a33d0b390540d653ca518f6a62d03269be735f536",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -274,7 +274,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "2f77560d6a5174d86d0e3a1ae2b4d53eb16d467320f5dccb93ff504af26f9fae",
+        sha256: "22f8342c138b0bdb6f5a663f3f550c5d00e5552c14a55d108f52e5a3b9fb251a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -285,7 +285,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "73081fee090b879d3683cb4ec4b54469bc737c7d8a171c9bce7ae3e5636eee0a",
+        sha256: "e7a3b4c863b0caba1ece46ca4d0ca379c53ebea0a8aa88ed41e80d6810bd1fff",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -296,7 +296,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "c25199a26f668c6bf893d7595b9a5ec2ed9f1a2aa853fcbfdb9dc8864704c6e8",
+        sha256: "533b2254473f5d01986f05c866f557de9729bcabed1710e16733e54f5af8628d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -308,7 +308,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "67535f443f8f0abe5fb3a452e5e5038fe04bf87c4834b83bc1567d919e5edb32",
+        sha256: "73035934898aec0a58d403636cc7b479a1c49cb02e04976ff8c7bce02e6be4d7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -320,7 +320,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "839472658fdcc57b53672aded0d95c856e132c959c21ad72f4dbbc63f7ff5136",
+        sha256: "acdca1e9188c7f084ab005d91f2b6b504475b827290ac3b150862ea91c72b9c6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -332,7 +332,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "4f6db94f3081cedb87175e320311fd3881bf4e7cd6b6c2590f562d787f5e3bba",
+        sha256: "742a9ac4424e7f9999b98fadc79dccb80065b0fda7fd269dc79acb7ef8967db8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
@@ -345,7 +345,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "3565a8411e05fed8ccf1dac283e72ff686f7429975a588130ab0355187f8f56c",
+        sha256: "cb709067b7518d2691d3679b2caaaade78d3f8b55ba95673868f23143925374f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
@@ -358,7 +358,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "f7adaf749cc72bcd7e4e073344bdbd5c5b91d8cc88415cf83dfece1bbbcb6250",
+        sha256: "9a76e89cb670bee0a9d48f31a93624073674f7c15ec1345a5d699a5103d9a76f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -370,7 +370,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "56027c539d2003c6d6470c40a17cc11afee1276c06d633e1f5022efae82d7a19",
+        sha256: "13d5321c344a8220939cd4c735154541af37844e219d4c22eccb8cf6911a33b7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -382,7 +382,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "5b79ba5e4602db013e6a32df96da28b3bfd3001e40f6e6d6e74fd74cd8c64c7a",
+        sha256: "4997f77969c71e6139e8a3578dd2c61535480f6aa97f1953c9604885106f5f83",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -394,7 +394,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "3f6823fc12eabc0cf6bc4b7cc7c279b31b680abf05506a8cbe0278ae1b20035f",
+        sha256: "e51331b60daedc10f02dde2432ae5c10261653f4e90ce4ef574bc04f5ebd91bd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -406,7 +406,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "f2cab6800de47be9874d1f0b35c5e2dc96f88b4dd545aeda1ca220625f9a6165",
+        sha256: "4bc2c2e2e2593639c9223509802437f5851636248160222dcd299bf0e8a6c3d9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -418,7 +418,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "3718c4c70cc1071240defd8411c213e72bab3febe1f40de7d47523c76d95b993",
+        sha256: "972246725acc22568cff3c18aa9c70befccf97656e72ac5b59c53be14e0e8748",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -429,7 +429,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "c9f489274daba0ac9ebed10142ef70c7b2bfc6cba25b6dbde2eedbf535c25696",
+        sha256: "3add202a6d64dc06c9ce4b81d446e81e95a152b8f36ce8bb39f5dfabe82ba394",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -440,7 +440,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "490e38d563f3b052c0a6d62e0f4a3c2384c12179f9c771acd6958a0a94fac07f",
+        sha256: "c04b8adf02add21e6518c13173e237f92ed5d7374b2151788c3ba968cfe5de18",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -452,7 +452,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "1e6018d8f570dc80301913981c76e88ecd4d487f9c70178dfa729bbc50611e64",
+        sha256: "8e5d0f229180dfde376977c1d7a840324489a608b0e5833d0d08b3f78482361a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -464,7 +464,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "358d24b9c524133fa4743f70bee198e36fe0166e8fb0ea33469c6591ec8e12f0",
+        sha256: "cbbccbc67b8047d2a27758393da275c9d5703f67c2f4217fc0160c8ae4bc5f1c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -476,7 +476,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "87da7aa233081f3c25d21c40fbe97e6d1ebcf2e63f679d4cdae6392c607feb6d",
+        sha256: "9418512cea890cd6098285fd5c4b727de95bfbcc03286bcb51595e24e2798a24",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -487,7 +487,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "c7e938c017fb05cd86d003ea240cf4939fca0e69e0b9d6d054bccb89ce5b0552",
+        sha256: "2f04dc068bd398551797c5b3ce1555bb206ed3a33dc9ed2ffa4816134102545f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -498,7 +498,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "433fd823d39591195648e4176abc33820117538c61ffb59f77acf62224356b21",
+        sha256: "0f1be54f10f5302f63f956a4ca51baf9b2aecaf96730dd5d343a8f07d6a5152b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -510,7 +510,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "71a1afd4aacfaa5e320761892d49e365b33560f524464e239c9fa8bc8a5216bc",
+        sha256: "46a3ae253704fa63dc7fcb0561286d538ebf41f828e6079836d36b20ca6d326c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -522,7 +522,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "837fb90fa7c6b2165aa230768052f0b5e67ddb68ead64b26269a7c4e3de78a1a",
+        sha256: "6a72544fd4da3dffa84a902819d537dd0938f2e3e6b465c4239842e2b599deab",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -534,7 +534,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "910ea7139757da5a4095967484d4275dd4c9a56c90437fd6beac9dac8d13ab9c",
+        sha256: "63c30443e85f837853a6bb63a0ff77c7ea1a044064e4bbc3b0405309dd30101d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -546,7 +546,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "105d3bd7b67f0b6a4476e84986d7eaa560a1da79f85d386e71e5b1bb7796d2c5",
+        sha256: "303eab56a8a8dd4e4022c30adb8fe06cd2cfd531b5539c0880b456ed98460a57",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -558,7 +558,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "0f0138e542f819d24c983b54ae998920c35f0826e1b28ceec0626f9b965216bd",
+        sha256: "bdbd7beaa17079d38bad3dd1dff35c87dbb2c399a22058b4cc885eae305e1b25",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -570,7 +570,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "33dab8ddb5d52aa1f0d2f67b3912511ead8bf54fa8397a8bd578719f0987bcfe",
+        sha256: "1b2a1ed2367363c0c0043f12dafbd48dbc6b5074782b78ba7a54224234098b53",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -582,7 +582,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "bbc6be6ccbab478918f04fdb8cecf0a473bed202f01181101d948e8e11a3ca92",
+        sha256: "e39460a5dcd8e54086838c21fcae533279fec9e550de59a9f9b35f9a99bf77bb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -594,7 +594,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "200b6f9ec66f7707a7ffbc87840142aeeba94205bfb68b29c63bc68c42f00e46",
+        sha256: "1793ec088496c7225405cc710b84a0ac714b9e24f73fe4773f6e674a888a669a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -606,7 +606,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "6b1b4e3ab446d0111f8f7b45e9a174c9ae1d886e133f917287d41b5b90fdd729",
+        sha256: "3e92f4813c71a3a233be3d2d7601742ebdf8b41fc5bf8b71006c2568a6d34110",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -618,7 +618,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "a207368f9c996914ab964e78a25c5d654a66341000b2cd3f4eef18ad76f5dc78",
+        sha256: "3476bea9232d012193ed6f7fedba13cb27a36663136899d545bf1a3903d8e982",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -630,7 +630,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "99881d3e2595abbc4c13a6002a0a874f0fa9b45ec9d3b78214541064e5db0dd8",
+        sha256: "1a8e22708c303794046bfde68c095db7ea7c7fc026512c388a716dc3603d856e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -641,7 +641,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "407cb464910841c42aa28f71f57a519a85f03dd274a2efd9ca4ccb4fde4548e8",
+        sha256: "976ce33e6b2de71a1f03248780dd5960ca7f6750566931f52ec1c93c4af956c7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -652,7 +652,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "40cab0408be34e6ec7f43d1e6694a71bd8eebc6a4fe88d46983fccdc91babb96",
+        sha256: "65eb839f0f7988f3788cd0d36df1b25d99f002eb27da8a69e2678fa051ae693c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -663,7 +663,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "28cc7e091bb8bc3121188a7bb8ca01e5f72d0b12885e4fb013a821176b50d940",
+        sha256: "0c8ea0f174ed9a76a087a3d35f5a03b457557f3cd2a757705a9f85c55c727b81",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -674,7 +674,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "46ca25c0bd3944ea441ebff3e49b7517507452cb1332866163f744f7913e152b",
+        sha256: "b0e371172bff71f4d976795503992f500e711ef36f99b53654dcb14f5b75bdc8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -685,7 +685,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "3126e525b83020bd37b0f5d2a8866d5de76b56b6febfd7bf835926def4dcfad8",
+        sha256: "d3076de56dbde4cfa9be9f8889b47b1fcfd1bb24337eef3c7f152b3620c2457b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -697,7 +697,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "882d886902221e1c3ca77f70f9df56e09c3406aea0ce544bdc6921826e563578",
+        sha256: "60d070b72fed1dc0d714cb5bf78668514eaaa303407f55ec33662c8c3e387e08",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -709,7 +709,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "b68cbe78b89c8ff6b77b9c1b84a5b06d5fa883bec85d01c79c2147221ffa9042",
+        sha256: "e4a88f100f78089d55fd66c72daae862f4f8d7bbaf507cf20725feee79f25a35",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -721,7 +721,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "ab65f4f870a10849c50e09c67242210813d305304c0f28d8d6865f4c90c04a8f",
+        sha256: "c85fdda8380a47e92635fc198acbc971c42474f6251e183796d18be6c30e6b64",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
@@ -734,7 +734,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "a8206fc67dc8caead2d6e317194835afc8b361ffc002aeb525526c1fed762f53",
+        sha256: "e437a2523ed3dffc2f4628b523e62b344fc7b50925b751feca356fdf328624dd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
@@ -747,7 +747,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "b9d14fcf1feedf44a6c5e6fff3c3678ca8b5b496353617ae509f3cc0c047ea57",
+        sha256: "36511f473e4d990845af01c812d10341debbaa2a8c45ab66e98f7324d8dff38f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -759,7 +759,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "0f62e4df7381a41397ff60036076e97c36105e386aff5066d14e32a99aabc23d",
+        sha256: "c7f4b943a3caeecbf25c69b6bd2ce7c2597110d081235576f8318ce3eff231b4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -771,7 +771,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "54c8e40cdfb6589cf882a518fdad0b91cba69ad1db4b3b06fbbbc10243ef2297",
+        sha256: "2deb2f0e29d1e971779cb4bddc317fb1cf61886d5bea0008e54fb6b44c820165",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -783,7 +783,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "20a6b3fbac3f584a83238fe7df481b8a5a2eac09c2dac0adef6f84dbda3bf1e6",
+        sha256: "3e64db981247adf1a54929aa51d937225b5dd8904c6a7e62c59df957160845d5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -795,7 +795,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "f581a7bccaebc3514221248b9eff8fda94c7a5d550fbbc608d531e4175876a09",
+        sha256: "c772a98342c1c5f0d0d688bf538e205e8642c853aebce668a37ecb274de3c5bc",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -807,7 +807,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "99bab5c17996f0e66988b435d291ea779be34095a5e6e9ab08c40fa08c58f526",
+        sha256: "76a77c8c3de490ffbbbe4f9e3f229c7f493d88a3a660f3736936111c76f8d42d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -818,7 +818,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "67c4f82e7442241df3a8189d6cb1de2ebf9ceb5a58cfb4785ae3befffb118a04",
+        sha256: "9e25bd3100b6d191d70f3e8a6c0f0dd1b533f410360abcb34964317adf5164a2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -829,7 +829,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "fe7d64cadbad70bf812ea7ce1527b3dc2aaef7473a80f39a925364e1330acc3d",
+        sha256: "1e432d2c2c308702f20854e7ab35b77ea11594caa3c943ac61f6c93c07d32dc9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -840,7 +840,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "39c8461e989a8f21a77a9e6eba0c7b160372b38847a54ed5b951d8addffd7c21",
+        sha256: "57375a59eb0b4c6a18dbf26dcfb818529950138d37ae26005fc7aecac7e5cb87",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -851,7 +851,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "25c0bc2e1daf306011b429d724806286f1f8c7b5fc895c7061ed225ae06ca641",
+        sha256: "6b0d793a3236e389f96d1918f8ca68502169dee6650a285b3a8cd20d5d061c9e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -862,7 +862,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "2e34a1af557da171b84eb188617fc181c7ef1b15058933e4bf8f2734a7e093c4",
+        sha256: "44a56c00e887e74113e73dc19e190af6b5d2857fcfe069e2b3dc9f4a69c4e695",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -874,7 +874,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "6c7ed33568bf10e7dc58e2b1885987ceb35abbfa54a8ca6c4ba721c86de36dc1",
+        sha256: "b640656c8211ae516e0d878f8435144d2fcc353ec3cddf9250080d7acece0e87",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -886,7 +886,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "021c65432381f37ce6500bfe13eb47d3fbde6f78fbc85553a8584d7edf345f5d",
+        sha256: "a53945fb2a292ccc13a93dd0c1b23861a55e2ec68749ccb5e3c97e236e4a6d18",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -897,7 +897,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "8f32f8fc6b72dae96672e155f6af13ab83816669b8137cad24e6d044e420a4f0",
+        sha256: "9009599d885789afe66eb9e8109e9aa66420829916fb062479111b2da13e696a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -908,7 +908,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "d15f3971f2d888c6894c162b7478460a766fb7939a38e17863c07660cbf5c78e",
+        sha256: "1d5083a318da6c5366faf187375efd96d57d80a2756e8908161af325ac1c8256",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -919,7 +919,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "cb9e30e78a34cd47b7ebed2d1cd0118b5084ff44914499ac330311ab1769bc6c",
+        sha256: "2d0db68955424b86eb9688cdf00338f8f92b1aa643879824eadc0453234f56bc",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -931,7 +931,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "c12fe13cc9ed9615ec1f81639f9ca10aa41a6e6efef129ca100bd0644fc98b9a",
+        sha256: "a518bbb0aad2af5e41e15f3fe8dbb36d8b0e9ba5cffcdb8547d0988cd90bf474",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -943,7 +943,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "bc3316b3c9c198f7714e615357bef452fbaf7aef3023a14d00b04fd62c5158a0",
+        sha256: "58706192f41baebfbca50571005c9b722e5b9226a1ba2cf170888165eb9c8b65",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -954,7 +954,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "7d1c4b9f502d193d83c686ce1ce23070bb0f7e49cdc379ffd5f7372775f43f79",
+        sha256: "85c6817267888e85c99f70212ada4d6ec28094bf8d35dfd7eea2bc150e987f01",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -965,7 +965,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "32442464b4919d91e4b0b121d875a8eaaea0e0e9126e5d141780ed6eb6bfb60c",
+        sha256: "fc1d6672f0a4efe48b2cf2066b4c9b40734604ebb00b2d693700c3e32f4a35f4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -976,7 +976,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "45bb44f415d16ec102973d5a104f4acfe3629f9c3bc546d03ad31045c96969cc",
+        sha256: "8e08fbfd3547be64aef3117bdd6f47d12c88ae0007021cd12a313dc175402180",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -987,7 +987,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "1bccde8fe98a8f2bb53247d50be21f80b49cb85ecd958f206406393dcf639423",
+        sha256: "b6b10a9ae0848a4db821e9c3be198bc8f7cead1489cf906203af1e781dceae7d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -998,7 +998,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "c85e2e0c2274a1935aa3dadacbbeb29b3a8a0511e46b4d452ee685499f60fc72",
+        sha256: "5e072bdcb4260de4947bc9a8c2e9d0d27d5ef87385735f3f12c1bfcae778105d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1009,7 +1009,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "ae5b725b5a7636bed9198973b6afcf62f62e7a2595f69b5151e68c86303c88a5",
+        sha256: "1961fe976027e50dce3c64d057f6cf67dec62aef09ad744c5ed65eafa39497e3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1020,7 +1020,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "16e3e9cd79ec9f7054b08bbe10391fe7de600000f2295193e9978c7cc9cbfddb",
+        sha256: "bbfb3b5228787352bd29a849efaa53dd9911ce6659c510b2d5150aac70e9f8fe",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k96_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1031,7 +1031,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "70afe97f9b997ff639e518227ad4bf1c409c00d20952b4e5892c8edb9e55d6bc",
+        sha256: "397d147809f039b8e9d3e5932bd8845efee525d3d0c575040d36e0009e00f2fc",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1042,7 +1042,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "bc9a0623a6d2d04c55eadfc1f2d49bcb7a4343ffddcec62f229cf34fb94202fd",
+        sha256: "cea9bfe723dcb5b220837d94f2bd927d3f9b30c6c6beaf23ca85f5ead3a5fbec",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1053,7 +1053,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "90162e6f2541a1357f2c316d8dd15d22762ccc6747b1728a4c5ea3b6cb5cb407",
+        sha256: "0baccdb7dd91b1b42b03758c1ac6ddb3f34a3d657fa38e272aaeac45d1361230",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k256_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1064,7 +1064,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "9680f0432e4d6d6ad07bd6417dc3c4ffdaf0d40c123bebdc54fac038fb02c546",
+        sha256: "5d3fa0c8317c522a7779c84f9d5f7b3b0897646f11da33a5f7a444218c9f13c9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1075,7 +1075,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "b01c81d616fed6355bcb90a461096fcb885d5ca5a7d4bb3e505a61cce2acb0fd",
+        sha256: "ebe45ba94256494806fbdbf7e479b02f2df4a73825f0fdd5190e6f05a49589d4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1087,7 +1087,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "4cf6744425253eff0e32fc6c9f6adda771d8573e2fe4832946bdbfb87a69bc63",
+        sha256: "dc62f5cfa571bb62d1c28e6b8cc5053682d06830dd1914af2b95159b2454f946",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1099,7 +1099,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "1598f2a1ad21d89a8fdb7c3c61d22ef654221913f3d976aee90693773c40fd13",
+        sha256: "c95e53cae09a9fd2a70e2bebe6bde2c1ee40f24353f7150e418b7d663dbd48ef",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1111,7 +1111,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d61c4184823f935371d58cadc2c9d3c4657f19d70b24c768acd124ae2b58eff2",
+        sha256: "b2da98af3f876e559bfdd9b4b385ad3c73e9bde47d2da925cd8625831885bb8f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1123,7 +1123,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "d490d543f48d0bae5fb24c1384391c0da8469ee5191182bcf2ba72d181be8e15",
+        sha256: "222739e92eedeef2078a21b9631fa032dc5818ed24130de728e6cbeeb4b4971f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1134,7 +1134,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "55d8a6914cc737830bec7fa55e7b4f0f0cc72c39e6d4631820088f0a36fea826",
+        sha256: "2b609c4bafded726c9ca5ce6878ec61341b7e4eb1065903f08164cf9130db723",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1145,7 +1145,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "570dcc3b77b695a9f2d2ddd896ab4580128d276954299bab2d51de24a847657c",
+        sha256: "afb3d6a80a0e4c4108d2a9271224e9bccec859f83711a80176738e40c417be18",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1156,7 +1156,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "76242b69c28798ee7526b481412f37bfe756d00ef64e04654dc27414604e8696",
+        sha256: "cb059884775a6a5115f7129ed5c7bcbdefdcd58e6681384904f8f4d04f99a6bb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1168,7 +1168,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "a01c0b82416e3d501984b37d7e6060c50583827b67271ba3358503c4826fa8b7",
+        sha256: "16ff2cea399c1d541361e12575dfd1ace4a5b15e27758d995f40d065f0f399fa",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1180,7 +1180,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "4c5ccdf86a25c13003acd66d2613b8a444c6b4c2be7f4405657a7151a6c9de4a",
+        sha256: "0abac5087ffa17206b388dd3614a5c1d0ebbf04c0e5dfbf61c4b623ce9db98e0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1191,7 +1191,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "d6e8e2825d80a6e91ca97a4941b5ec55b034d318ef3971b00dee615b7e799f53",
+        sha256: "248d41f5faa8b40c6e437d280e411817bad112ec1e6dd32e80c501ced54b8ad8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1202,7 +1202,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "8fb45bc7622cf8740d7107538cc2a83aa87ca99430a5b8f3a818d461e94ac239",
+        sha256: "552d2c9cdb763ad5daa69ffe2d650832ed542362229ac91ea60157ceaa636eea",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1213,7 +1213,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "a86d18e583da254fe9b845129a695d1aff8bedea3b75ce5f4e6759c538743d04",
+        sha256: "68d2c835c2c6e2b96660da3fdee418ec8eddde3d8b9553aae325e590e6bc5593",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1224,7 +1224,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "508ab164193fa36e1d2ac645493a556a437c2d9b2d51b41d8d290fdbcbf8c967",
+        sha256: "addf2f4c2d1ea99d758902f5217632ad32a28c812acf45a8e4320eb0adb514f1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1235,7 +1235,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "e0ec217b5f223c9dec4eb85e4473f741e8f8ec6c669b313790dd1b7325ba7b5d",
+        sha256: "b2db0644e53e3501fe871594eff9f5f87c1b4a04e44ea94cb2e1802c6fc89d21",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1246,7 +1246,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "550a036ab064765726f83bca3c02b510503359f778800256aa727a372353fd8b",
+        sha256: "cf1f771b6764e4d9b6699d49e5a6fe4f53e29e0a688ddffe715cebaff1c7d262",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1257,7 +1257,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "6c5cb8c79566d87e336804df50541b67a6364c8f9f9ad0874e95f02c89cb7340",
+        sha256: "0d45198ecc5cd979385ec6c21bff4091da768b3525a8fe4f5b7016bdf8041cd3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1268,7 +1268,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "2ad00b2ba78dbd1f965e74c6cc7055cce64b65992e69225d181d89543e045139",
+        sha256: "72e81dd4a7f7cac6e7a4f14f2dbba1bafe71ac9af19cc7e016f419de36843c05",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1279,7 +1279,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "7dfd0f0daa64f0f14bba43dcb1c03862d834fb6e751da9e4b0cd7615f3d19233",
+        sha256: "69edf20ab8f77ac417541401534ffea8e3310134729fe210a3c174d0b82cf210",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1290,7 +1290,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "33431b62cfd4369c67d7e2f490ca2c5fcb80d2aa982bd2d43f982afd2f7dbaed",
+        sha256: "5d32dbfc5de8cd0e0a2121aac313b26d58175d400aed04d281ff3d74089f7369",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1301,7 +1301,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "5270fdd2c1cee09fbc52721c4b0c3a1693188311c54970e03646028fc3bfe489",
+        sha256: "37a91a5eec5ffd669bfd9a4f954c861cb7634caba295f9cc95cc48ca5566ae4c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1313,7 +1313,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "c7cbb103fc456a1585ad759394b5802243a7557ed9c7c90af7252ff2d668c3a5",
+        sha256: "437289f9a03c875951d4f0b8c7a50b3aad910cf4bf30b4dc17bbfb9b167c6cf1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1325,7 +1325,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "418e2fe7f66396f7e968268c487aec8689212ff9118f88e3afeee9efc7f7dc6f",
+        sha256: "e16a0618af872036f880e3374bb2e9df3239df6064c52d9a55f9d5c8215ecf53",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1336,7 +1336,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "5e96689f30124c9a71982c640767cce5695011c0db15f38b83ee7b6df8ead657",
+        sha256: "694a13869b4680794f67271a8049c7962b0becee97041a1b82bb63b601c5c445",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1347,7 +1347,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "d2f8b96aab879ccd387dfb789e4e9d7f8b20bd65d1f78dc02c3e9906c78d7fe2",
+        sha256: "033ec25639cf3763f5e602ee92b6e96545b55847e9c77611339a01a0d05ab04e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1358,7 +1358,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "8f69772c9113f38476581446fecdc7f95e90c627e75143711ea977a3d9c55902",
+        sha256: "d23308bca6494a66bc48b8848412b88b53b81d471c2939148bccc74e8bcfc9c0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -1370,7 +1370,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "91d3f3fedb7674df1fdd357f2b13c7f7ee7a98d08bfa1e732fde54ba1a905182",
+        sha256: "c9cb34850fdc6415a45fac52faef8903baad480e3ef0f66fb3e928db8be3877c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -1382,7 +1382,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "bc14ec02640463ce3ddeb329e1f48b8ee2516ed838ecd3b1f044f0ddbaa32a72",
+        sha256: "c6d5bece25360a14656300b8e09c345a026ea667628875e6f5d37b6af429d8d4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1393,7 +1393,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "dfff8c3ae727599b1c02172b19cbbc4123ae5c9270fc5c2ff1c2cb78afb35fe3",
+        sha256: "cd917fe67d06e60738d0c241dd21886f7bf29ce9e7923d1f502e40a8109a8ace",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1404,7 +1404,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "ba11493c8434f5f4464ae025cef6590958f741065987d22e7695ee0cf5d64b57",
+        sha256: "99ca28a8fb3c22fc3e693a4a2a0a2ca062d09d4840974a43fdd0224e6bfdc262",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1415,7 +1415,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "664ba0eb9f65549e191b44b742d861c1dfc2d073b60b3f86012f5c9b4c681672",
+        sha256: "fb40e2f66f4d34a64b0dce54dbee024b70597ea71fa41e769769e3949ec81c84",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1426,7 +1426,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "5fc3925b6d11de9b66b2f2912348ba0f296425f8a17ad1fa309f6c1e3edc1c2f",
+        sha256: "a1f4976228f91acff99657802ccf7f2b3e997067e510a253c2b7a7c1efcffc9a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1437,7 +1437,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "31c1bcf1447f0024645843ab6dcfec5cd02628e7e003cc4661f7e2f399d74326",
+        sha256: "c6db9213e60078d4a70390ce535dce8d964a6383509cbb0ccab94931eb47c8ca",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1448,7 +1448,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "bc1f3ba43d76b77834025ab81585f81ec4e9059f9c8a4c6f1640c307a753abb8",
+        sha256: "b0ec962d486723a7ed635ee568483aeab7540c0da3e7e19d3cf999df2a8e2311",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1460,7 +1460,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "9ac2f03450450fa801e6e368eb67a78b1579c935249e6d37b9c44e7848e1c1f4",
+        sha256: "be26807584e3370fc512cc0e1f9b45f69f6445aa52cce8276f5e51a93dfa8630",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1472,7 +1472,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "42a7c26fedabd3d62471885fd9376dd358b84d8f8895cc0e9f23557996d52cc9",
+        sha256: "7ed83d307326d2f686ed36883cd923d3ab573b7da9ab2130d07230bd2edfa51a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1484,7 +1484,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "eff57d1fd34e4a59e2ccc45caf10c45c4217292cda29050c4fdb02818a5a968e",
+        sha256: "b7da722ecf20d8acd9fb26bbff11c854c05fc2fd2712893f1b45a9d47ec04e3a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1496,7 +1496,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "1110f4d28323eed1d8a7fec53003bc132b3da8b964226b624f4854c018e1847d",
+        sha256: "6562e1471a836171890a2d324976fef4da193e39eda2a4d8eae1dd07c7b75f8d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1507,7 +1507,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "76e381da1b8c6a963cb55f421f216b541aa1c09224b9622096476c3ff92a0a68",
+        sha256: "0705f0c76fffaa4acfaba598366e514dcfc44049ebac18a1e9e452a57c134492",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1518,7 +1518,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "99a728647ff98c92fd703c7e0e14bac9f37857c67a4ebb3d026aa66a1043603f",
+        sha256: "f7c819b888a04ae5e282ff2be1d360f344d925f9cafc0a4263a3fff902d1a427",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1529,7 +1529,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "0ed18f594d17b6bf132d8c1423a51fc1a704fb307a06328df9793595eaf24f7b",
+        sha256: "3b0155478edf7b158a4c7a691de83e5abc7a3a768cd970cf3b39e32d4ce3e6f5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1541,7 +1541,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "47e1f2146794df078294d0e15ef03931b54f161822928d8212d6efeebb832f51",
+        sha256: "b0aa2b6944f7ca4d5f7ba43bab036ca852499c20f3e48379eebbc18c96614997",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1553,7 +1553,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "a8be1bde2efd5723b8a569da05bb601fac58c550e1bf345e2be6014fb578ca6f",
+        sha256: "09fd6910acc68f995f5bac175c1b6ffb85881d22db9b04309eb0831b3dc03af3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1564,10 +1564,506 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "be5523ec95488e92fff9e4b746199745c735a367a6efe71a7d22b2bdb48c2258",
+        sha256: "21a153c72d971c02e09270fcfdcb82c63e5d1ae5695e815bbffbed3c7899771a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_f32_k128",
+        file: "replay_decode_f32_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "e714c0a1497102a99cf9710312ac0a9379a3adb3321826a228fbe7da72d91e68",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_bf16_k128",
+        file: "replay_decode_f32_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "bf8a141638c9e7be62c5f76bd57275b796a71fb71a2234988e90328e0645da17",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_f16_k128",
+        file: "replay_decode_f32_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "2e11205baae0133a5c4cb72d953d3fd95c2afa49303f2ac673ebcf2c60019a5a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_bf16_bf16_k128",
+        file: "replay_decode_bf16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "8eea86d312c355b2b90c7f156b18fb3a9a0028285de47cf88e126abecf54e8e6",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f16_f16_k128",
+        file: "replay_decode_f16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "454aaf8f83bf829917537ce82686ff74204a332e4ab560353ddda3509af47dde",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f16_bf16_k128",
+        file: "replay_decode_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "b4d1f712fe5ab6a378e63ca59a761fb225109bef13ddad0d14c5474053938951",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_f32_k64",
+        file: "replay_decode_f32_f32_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
+        sha256: "fd560ec6589d3d526c98b2dd09b233b730ac7f50d81a1c71787ea43a20ff32a0",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_bf16_k64",
+        file: "replay_decode_f32_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
+        sha256: "f5d4e082bc654dbdce0d3f3556016c1e39b1434b2cb19dbf50b25b37492198fa",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_bf16_bf16_k64",
+        file: "replay_decode_bf16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
+        sha256: "da0ec277677dbdb0feaa9ad7cf9c11f65d709bef4fe6f284d5a25deb36dd720e",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f32_f32_k128",
+        file: "kda_replay_decode_f32_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "9d763ffd4a75eb7c5dc4bc81168767146472eaad4fca43c140416656d79a89b2",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f32_bf16_k128",
+        file: "kda_replay_decode_f32_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "711aecfb44fe9865cf11c2c3fae3dc9c685e6188ba8d3156a69ecd403e802dc4",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f32_f16_k128",
+        file: "kda_replay_decode_f32_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "e8ad677e6dc9efeb721331363d551f6a17356319fcac53115a1ff1a8da104e62",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_bf16_bf16_k128",
+        file: "kda_replay_decode_bf16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "34ad871fcd826b152df172b85cba87f39ffa345e703d068e4c3588259b9242d1",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f16_f16_k128",
+        file: "kda_replay_decode_f16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "eec98a9afa59623a242a7aa95b291d46833d8769f9b021296ba723ba18062547",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f16_bf16_k128",
+        file: "kda_replay_decode_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "cb7fd2425d291db39bb2858312e853bfa05f6eb80b3ec7c94a2c558ecbbb12b7",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f32_f32_k128",
+        file: "replay_verify_f32_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "7cdcb96d7cd5ac89d259db8133ab3654684785f454976013d72839bbf46eb22a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f32_bf16_k128",
+        file: "replay_verify_f32_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "67a9e7f54d73b9f12cf2850d75b6b76dd4859553d41d292aaef10678701eafdb",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f32_f16_k128",
+        file: "replay_verify_f32_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "b035603059be06f4e534ce28d2066b82dba7804020cc9fab8516c25584697e36",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_bf16_bf16_k128",
+        file: "replay_verify_bf16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "c2d19dad2942ee09dd34ba3415d0c3628cb9938e2c826a651e3f40416f043146",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f16_f16_k128",
+        file: "replay_verify_f16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "bbfe2e76c0d0ba8b820e934391864c44d3f9dd4b03e96f7a6c0ffbafaba35af6",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f16_bf16_k128",
+        file: "replay_verify_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "9cc757003a9163c456250a8dc06218a36a06fe7a950fc55be3887eac67a82f4a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f32_f32_k128",
+        file: "kda_replay_verify_f32_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "62dd994ad4cbb218df587c053852069104fb23e9d761c14739ff195474cc7a68",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f32_bf16_k128",
+        file: "kda_replay_verify_f32_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "cc46ee6a54ab504472114b0abd62bd8d5865c634900ac2ce436a85f08e208c5c",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f32_f16_k128",
+        file: "kda_replay_verify_f32_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "5609b97789988e8eb7fe16408787b3e5513842a8f5c765dbdb651c399df41adb",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_bf16_bf16_k128",
+        file: "kda_replay_verify_bf16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "2d123763aa992cd0b3f43f6d84a37be3302ea9215e8dc1b6315829f8160bccd2",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f16_f16_k128",
+        file: "kda_replay_verify_f16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "24baa531a7214686d9a6e258ba5dad755628ad188bd436f685278a7623ef419a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f16_bf16_k128",
+        file: "kda_replay_verify_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "6f64f89f69fb51bf123e5ee15754965dd0936deb89744dade635ec07619eade8",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_f32_k128",
+        file: "replay_fold_f32_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "c9bb77dfbe628e8f7ca17e5d7c9817f478c7ede81d4ed1c2bf3891e382a39e2f",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_f32_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_bf16_k128",
+        file: "replay_fold_f32_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "4dde54ea49cfa548dc38580fb7cee4e77878516ddca91678ec146d09703a7621",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_f16_k128",
+        file: "replay_fold_f32_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "1fa1558710cc6c31e90b2e883a9a16e5f9a55327cc555551f86b73a2d98cdc51",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_bf16_bf16_k128",
+        file: "replay_fold_bf16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "aa9858f10b8c46c0955f54554cc8176e48981a7820ced0038df650a2513fb59a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_bf16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f16_f16_k128",
+        file: "replay_fold_f16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "9a3b7a6509ab84f61a7b41deca8c775ccb02e3ef1998552590271015df7c70d5",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f16_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f16_bf16_k128",
+        file: "replay_fold_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "ca4a4a2774f43803ac6f5d43204afff7f500b38e3fe0daf3260df2b09ce2b1e9",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_f32_k64",
+        file: "replay_fold_f32_f32_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
+        sha256: "31e4d3c8da5e341a3156e6a954d3968cd1d52acea1b0a4b4b5add7daf86d0338",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_f32_k64_r4", rows: 4, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_bf16_k64",
+        file: "replay_fold_f32_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
+        sha256: "157b785985e0747099f4f852f5d41b96c90665c5a20db3653df86773791af6a3",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_bf16_k64_r4", rows: 4, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_bf16_bf16_k64",
+        file: "replay_fold_bf16_bf16_k64.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
+        sha256: "b60c9b60ae7780af28e12797b19444ceea5ecaff8b785e0abc1da0cad229559c",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_bf16_bf16_k64_r4", rows: 4, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f32_f32_k128",
+        file: "kda_replay_fold_f32_f32_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "196e7c2ff808af3c59ee8d4a6f04ef3d6c1fd7d7dac4919f6e854b2f4aa50739",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_f32_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f32_bf16_k128",
+        file: "kda_replay_fold_f32_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "2f658b312a49ca4cffdcc3f45052e82c3a7a512cd3f9120fbf14aefa4bad82ee",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f32_f16_k128",
+        file: "kda_replay_fold_f32_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "ee642c635381ca86d06d4eff2ba3f144c11e943e8dc630678bee3aca9f05dcf4",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_bf16_bf16_k128",
+        file: "kda_replay_fold_bf16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "44170dcb8f564f54c024a94d9b7665ad4d3d86477000c54a456e6ac6dbd152ce",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_bf16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f16_f16_k128",
+        file: "kda_replay_fold_f16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "4e1833d030c1877529024645e7a1080c13136c89396c6c05f1e8ce08195dc8ec",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f16_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f16_bf16_k128",
+        file: "kda_replay_fold_f16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "7db1a29dc31dddcd8f000d958022aac2cc8ba7f039c360111403fb471861941a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_commit",
+        file: "replay_commit.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayCommit, family: None, layout: None, state: None, io: None, k: 0 },
+        sha256: "bee7c4916a451c6c8596204d28205843b28cb2b73171103404e0f0cc88e1c74e",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_commit", rows: 0, params_size: 184, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_advance",
+        file: "replay_advance.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayAdvance, family: None, layout: None, state: None, io: None, k: 0 },
+        sha256: "974a5f7a429cda1b216c6b6e2fc81bdc3ab700c9131034817af393ce2b97e416",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_advance", rows: 0, params_size: 128, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -1630,7 +2126,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_f32.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F32), k: 0 },
-        sha256: "8eec123ca518b372104f015341a3ccbb6eaa1faafeb6d990489b82e0e41641cd",
+        sha256: "3705f5c8e28caec3ff4b46f123c52493493ca62747c00d719d5347547cd45288",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f32_f32", rows: 0, params_size: 248, max_threads: 256 },
@@ -1641,7 +2137,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 0 },
-        sha256: "b4f280af171e85f34fee9afbef379c1a4083cf73f7bc560d6df2454790ba7b8a",
+        sha256: "eab4626403a7052c01920856974266995369d9f2a7cb392efe448c87bd6cc7b5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f32_bf16", rows: 0, params_size: 248, max_threads: 256 },
@@ -1652,7 +2148,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F16), k: 0 },
-        sha256: "a38a2a8e012c30c6c8260683a6f417d1da7a29f54582f0dd9284ed65d8e3618e",
+        sha256: "d3c3e2c058e3d76dfd7b0551da2605425b875081b05d4841033e14f81d225bcd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f32_f16", rows: 0, params_size: 248, max_threads: 256 },
@@ -1663,7 +2159,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16_bf16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 0 },
-        sha256: "eb0f00f1d8ad953107df1cd00c4e4781aad5a62d7fa5b660502de64e9c429b50",
+        sha256: "da43c9c8e11a294e93d50c74a7bf9f298ac1f156705e1e5e02ae614dfeb0b74e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_bf16_bf16", rows: 0, params_size: 248, max_threads: 256 },
@@ -1674,7 +2170,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16_f16.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F16), io: Some(F16), k: 0 },
-        sha256: "0cd2afa85a376d859b6d4a2ef7b77dd340a9289f41863d048bc6e84e0d22eed1",
+        sha256: "d8f39647b8738a441053d9a64139a9d17996139cb0f07b8f14d4e7e20d4c0170",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_conv1d_update_f16_f16", rows: 0, params_size: 248, max_threads: 256 },
@@ -1850,12 +2346,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "0131fa2fe5975699471eb23903ee3ded03b4db61d9fe76f976c497eae8ad0b77",
+        sha256: "aea4324cc76056b5faf1ff5acac57312f1b25e1b442b2debb4d73dfa538891bb",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a80e21c03e8a3fb807311360cb1d034fee661dfeba9c8c635831c299f1894ff0",
+                sha256: "e4461c4b56789d22f579d1dda7573d520e745fe940c8377e1ef8b88449dd4d5c",
                 },
         ],
         entries: &[
@@ -1868,12 +2364,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "d59c705aecc1d4692a965c457e2f8c1505363817c938022fbf819912d7daf95f",
+        sha256: "8d50afcb4923aeae936eda91b2ad419d2f68bcd8c4656fb7092816cb4c2cd6b5",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "435518663486daec656aba986921f751785e91ca19ac8a115b7d2b292fff37cf",
+                sha256: "4755d34ce842d47d5af82a88f7ce8990fd2b2fe328bc42b9e686d082b0889bfe",
                 },
         ],
         entries: &[
@@ -1886,12 +2382,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "40769736735f391914acb6277eb9605e1f19dc8f0a51605fd726fbccad4b533d",
+        sha256: "c6ed2272f54f36d74b450d9835aecbb6d3f3f8b2d13c81a1dd04ba37fbf4c187",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "98eb419c3ae4d7ae78f71728708c1ab04878ad47f31b69ff2fc7deffa12725fd",
+                sha256: "027c9b56b853f6720de357c9156c8cfd4b683b17ecdda19e6d54bd346bdf2053",
                 },
         ],
         entries: &[
@@ -1904,12 +2400,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "6d00a1cea7d9dbcad398db8e24b489ff436615c9c7344043f3866760b90f13a1",
+        sha256: "7ddf08a68fbbe18f15789648a5b5f38d0ff052542a101350ae725d807f79a45c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "079e2f8762d99c989fdc0c20ea8d15f4d8d72971846669b7bd9c3c32af68f3ca",
+                sha256: "3c92ec80050879296e799e00d94a8e2079ec8b52c97556734b933c32914ef4ca",
                 },
         ],
         entries: &[
@@ -1922,12 +2418,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "1373d6da8002e49c8001421774306cf3fdcd5793fcacbc23c383b8e285c803f5",
+        sha256: "b0ccf4d6ab7a1845a1a1aeae00f004afa735ffce9a2b99038f5f863a8553bb7f",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "13840e8de1288c6db72bcfcd81387b5b16a4e31ec40f733e37e1e936de325cbc",
+                sha256: "ef75085c2a348f1eb62696a12583d0e793671bb3b2a5530ba25ef11587415497",
                 },
         ],
         entries: &[
@@ -1940,12 +2436,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "4e368cbd6ad01c18f35f37996e4d28678d65c4341bfb7fd3aeedc0da7793ef64",
+        sha256: "5ef650e83c5f300ceb8d3c5ea6b79f4e74b0106bbe82aba8b331fbb4e9f0fc7e",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ae960f387a96b3075054a53039a8b6e14495275289ab2282d87282549a5f9171",
+                sha256: "37a2707a619cda017baf2b6c4b5837ea9092c5f30f5020a749229f103f876f78",
                 },
         ],
         entries: &[
@@ -1958,12 +2454,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "f2bff28aba3bca57cb5fd67fd49d3faed8aa31fcd9930de3f05d91a5b733dbf9",
+        sha256: "e1f799e309ca18cf4979ab3ee6ccce94b8add834d26067a106e89ab0a0d60cbc",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "62791218b42a1322ce8f0089d5b4a3049b144ebf10df824f0c4931f2c2866614",
+                sha256: "a58469bcb12284689dc093e4fe483811d0bdadf1552a5bf15905ca012c63e647",
                 },
         ],
         entries: &[
@@ -1976,12 +2472,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "97c05d43f4d6e63bed9c3171adbd7837695af4b70919c9b5374d0a0f7af19eef",
+        sha256: "c08cb185a4dba115346a183b277b8bd0041061eea5ee8e3c4ff2fb57a91062da",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5c2befb847a9eafa10bd2cc0d44b5fc5831caf2a1aaa9889301e8c62c5582aee",
+                sha256: "c108ee5d6b557015ae9a70a833ec2e5a0b519a8cb985ebc719b19e27e96252c9",
                 },
         ],
         entries: &[
@@ -1994,12 +2490,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "6d94e6ad1d11897315636cae7dc94d4756c94e81008fb8846f6daddf115236dd",
+        sha256: "76f74c48bc074a8b216321d8bb6173d0d426a62f329e7d33c1d4699d6beac139",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "847447d977c162417cba78a32798b0665adfbe295b179dd92173c7b6ed22149d",
+                sha256: "a2b73dfa54b492bea05b12777abf10e36ab9347f98aa3f0495deb813a2ac27cc",
                 },
         ],
         entries: &[
@@ -2012,12 +2508,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "97985ff019e8705a1781f552244202c0c0e9a5d425e6c2e76cd031332f399918",
+        sha256: "787e63dcb5560493aff179d8d3509b3dd4dbb69d06ed03be70c7411b750919da",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "01169f78b65f12aee70c82f2e88d817ba707e41c70fbaa3a81860dc6ca5d4f90",
+                sha256: "3d0e75b7f8e064bbc1571bdd212d9a45c51dd75c5fb3d9cb2f7ebe577b20b541",
                 },
         ],
         entries: &[
@@ -2030,12 +2526,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "3ce3f6a38f21ac3e66c8df8e5ffc843de07aef5e985329e966470a0525d41684",
+        sha256: "e33f24ca9df887034b95257e6b5260aca7a385776c31d986d5fe7039dbb95be5",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "98b5f97d4a87f31151a28d9d89edf31c463561b745b18b5f9935d4f8569ac138",
+                sha256: "a134b49eb97881bcf0118559a40cb0e8653e28e8fb24c8c2ad1b5f9ab97d655d",
                 },
         ],
         entries: &[
@@ -2048,12 +2544,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "1029a676d6b0e2f04bc370d514a3ab3fc820cf5050a1cbb634fa48915b95f7fa",
+        sha256: "f8157d4f6e8c8bbfe93e3219827fadcebfefa8052e5e21d7b6eea808d72b8418",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "339fd465f93773c420d6208508f5e54139a95303fadc4ec1951f478b482bf4d7",
+                sha256: "a6f7a3b461362ac78f0cc0637240d34be59dd92adb75b94cf024951d8474b947",
                 },
         ],
         entries: &[
@@ -2066,12 +2562,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "cbe727d4bd79b1ef13c796d82579768cf0674bc60ce7ba23d0f56916a44ee54e",
+        sha256: "755afcba957752052f07f324b6409d3650e1976d3f6f2b8e3dae4a8ab43c55eb",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2c61a86c309b0277530a34d926e85e41d2b458a34b89316579e00ece6d450a11",
+                sha256: "38d75c0edf63251af4fc0973f9e0aba085940348ed0e173a28bb883b09dffbcb",
                 },
         ],
         entries: &[
@@ -2084,12 +2580,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "b315067520fcd8b84d1f98572d66b7970045afe8611b863514fb5aab965a7044",
+        sha256: "258693cf6c0f42ef59a375af50aeb1715df0ad0971c8087159f257e296249cf4",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "48cccd830c732783ef05d08cbb75d377112e0b044de80bfeaa907ae9155c5e63",
+                sha256: "dc49c18bc65f9782972271aa0751a2753f4c79d1d08fac63b57a76e7675c8076",
                 },
         ],
         entries: &[
@@ -2102,12 +2598,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "e33fce7e5feff9eb474d94302ca96dd65366e29e99cc001240d35557ae931115",
+        sha256: "38e1f816b536eeb2aec4e7ce696927cc05d120d493023c6a5f88647df052017c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0456d3411ab0aa62f74e100f55dcd78b8a1ad24817a23ae64cf9d236fe3a9ace",
+                sha256: "f6e608eb184de9b223f813cae6fbbc86e918beb6ef7a5c3cbe983e00da460712",
                 },
         ],
         entries: &[
@@ -2120,12 +2616,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "3aa0a651ea0c2d8af63522b5af5af9e5686a918f3769462c1c14365b2beae029",
+        sha256: "1322d55ff631e74203db526dd3e76d11e467494c4955aa38a39da82d34cf1b92",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "bf8da3d50a8408807b7ffb18422c64e02d9c1630cd99823b4f1679b3e2c50fd7",
+                sha256: "3e5c4d5ed74681ec139fa78da6ac2265f0723b00b96a5128c46ae63e5f0cde61",
                 },
         ],
         entries: &[
@@ -2138,12 +2634,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "a15eec900f89957c841e3b2a32743554204609fa44a699cdc1df6f9d6336bd02",
+        sha256: "9e7aad59421fb5ddee5902be367460a2ef80350ecf104d357beea88ad799a135",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "4fbe505b400d6f57274ef0717f70bf74094afae0729f1908e7d18b123212c1c1",
+                sha256: "d28cdb7bb68faeebe12dd3705e0b069f06790587349fdef8ac409b0ba0c1dff6",
                 },
         ],
         entries: &[
@@ -2156,12 +2652,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "d7856a0d886f1c23b8a1d8a48d004d49e6c38c81bbb1858328bb9b01a489141c",
+        sha256: "dbb9f43e8fb1f94a7ac99b37e70429584ee92f63c7cfee6a9555adcc248f9657",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c479084a150ca771bcabe2b4c622555eb39ecccf09797550182c454c05d1d858",
+                sha256: "03e737ac4068520942e20a6d586d19353e3d5fcc66aaaa6d0d7e12cc5af380e9",
                 },
         ],
         entries: &[
@@ -2174,12 +2670,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "4ae8b20c0ec62b7d5718b71ce579460a1c704e1af90c1a542eb3248e922ed958",
+        sha256: "cb3aa4fa2463a73b95867d6e0e7bba28b58ac2709548ca9fe7767a0de17c40f7",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "b29cc44626e0050946e5e1bf4e1f7d42d20e3020cacbe00be264f67716ee3a33",
+                sha256: "5eff25ac9b3c42c5508c4cfd938b6674b23ec49d2b6a9cedc228df19f05d8326",
                 },
         ],
         entries: &[
@@ -2192,12 +2688,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "4dc034779691f3a023fb59c11213881d1a1edea9e10bb77e88912297fa7a9b48",
+        sha256: "89eb44b8b0287bee6c43f694703c5a454f6b67a3fa80b1b18617a6c6af438ecc",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "5d9adbfb73bf6c20c42d2d7876f5d2f762cb69b17e0a48800309c8a3dcc1b9d8",
+                sha256: "d6d895c9d3a7174404b04ac506fca9c0876c8ae72252c933c2da5f8bf556922e",
                 },
         ],
         entries: &[
@@ -2210,12 +2706,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "b0732614599488e471f71033f99ee58b8c5a401f907c7f0983758357ca293a09",
+        sha256: "107992ad10f661a81bb1293d9c38d9bf0cbbdc5cbe3043184e5e6611e1d2100d",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "a3e523d182c3aa33c8776bddc1ff348ec437b9314e1d95efd1870cece3395df4",
+                sha256: "88da749de0cef555d07bb31a499c237e6a668c87a5f2406127ca2cf7a7551f04",
                 },
         ],
         entries: &[
@@ -2228,12 +2724,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "b9331ce0f7714202f4d592ea11e3c73f73d27a4cfce68ca42daeac4699820fa6",
+        sha256: "2d42c603744a4d04de4e1386ab769ff6b3c396a1fc1c269c1de0ffc32268456f",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "1099e893b49dd577932d47f3d9247427390a6e5cbdfae2ec609295019069c49f",
+                sha256: "d4ae8a016e5c6422b8e10807246c0f02e1d5a8943c29263ed157c5556725f79b",
                 },
         ],
         entries: &[
@@ -2245,12 +2741,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "3bba087237a4478190c1a842541c01f6424413851a84f602fca0d33b86639830",
+        sha256: "9977152e2a3dc9634e2de6a8f4a2746de82c6bfaacaeb6ef4c8a3370777bb17f",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "bc96627b0242c024c7324da03cc78bb29a88b7ea733d05e0e95db43dcc8b284c",
+                sha256: "f1d7bcb9ee604b2c4a2f26faca30950db76de85c0f831a4433582a1be9534aa0",
                 },
         ],
         entries: &[
@@ -2262,12 +2758,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "1f2a8b307c91d7b0b75faef56f4367e533fa4bf386d2dcb9e9e9f003202774e8",
+        sha256: "516fb438081e1b4d4fdafb60c01cf2be7fcdd6a80c8227c4c3e6313c10cd6024",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "8e892531da8e91b5eab741780fa6cfde04e639b8d360b64f09bb966f9ba9fa4d",
+                sha256: "73da74bf5d71c5dccb531f01ab86e286ef2e88b20ed6919bc04fbe91cd4d3a2f",
                 },
         ],
         entries: &[
@@ -2279,12 +2775,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "8b31eff484013d46bf3a8480037ed56352ffe732009f194e83b6adaecd3bc2eb",
+        sha256: "5af2a842545828bb18a5ba4bba8ed520ccc574818c6926ec209e64cf2911ffe4",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a6eb65bb54db69017ba76f0d38122a6a5bbaef6e38145ffe707f2e5b46cc8e80",
+                sha256: "b9f8e9f5aa3e7d26a0e2bfe403359e2b982860097c9e2b9106638bfdcee652c9",
                 },
         ],
         entries: &[
@@ -2297,12 +2793,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "b5a188d9a6413750d6ce35cf2e8712cb006ee42366147d460ef68eaa098eeaa0",
+        sha256: "b8ac92067f060af41a4cd2c60f3e21fc008cdee6b2f9bc342e3d8e6785f0a910",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c3ed5d227020cf2768d2edf1910bb760677c6895f8efe52496f2ce4f7465142e",
+                sha256: "c9b6097887efc5eccd0e153f64f72fb8541be316ab281755fd8f065333b42641",
                 },
         ],
         entries: &[
@@ -2315,12 +2811,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "9b2e0ea5f6be7bc0517ada7e1c9d5c822e147be0ac79bbab813423118d5b5348",
+        sha256: "3c3ee693411f3368652621c1adc45ece8c053dce7d1cea8defce1a930ea7e741",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bab1fc4df2b09d370c65b14917953d8ea0dcc9996024cd57686141a43e4fdef7",
+                sha256: "ece09b34706c9c10056a8d402ab36f89fde24c2837d006c996fcdd2aa0d10c02",
                 },
         ],
         entries: &[
@@ -2333,12 +2829,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "bb071cdaa51fa0ab4ce9e3fc197e257e3291880071e1a86f10be1a5e97189699",
+        sha256: "d30324b6318e0cc646377b076499744b269780c14f075fdf574d2e441724e4ef",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4cfeddcbef1d927b559f06781479ebad042c18d29cb19ad502124b3064df10a4",
+                sha256: "94c633fe5fa2f1b336a55c88c9c21080e1f6923a21637c6fceb54c08fd75495f",
                 },
         ],
         entries: &[
@@ -2352,12 +2848,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "6080b0605d5f838bcf50334cff9fc154565fda1a214fabedfb6de0f7b3bae205",
+        sha256: "3e998a046fb626f30c2ab8803faaf16b1289c54cc3eaa0fa90eb91c831a01718",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "526c51f661cd9e08484d88e65452c1bfb22529f7c9742506a41a6969cfdde9fd",
+                sha256: "b44ab4635d49e0aa5f0f8a1f8c25e64c5e44bad659821197522c523e9f9ff51a",
                 },
         ],
         entries: &[
@@ -2371,12 +2867,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "0e1e5c60858493cd99cbb6835309a9d4fcf8119610257c7d4b39c8586a43a290",
+        sha256: "707142272179eb0dca790bf21f197c4f0ffa52e2147f90854c9e84cba49b110a",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a02372cdaa967f35bc0ddacdfa1d521b51e9df0a1ffa8e9ee69236f49cdcb45b",
+                sha256: "03260ed6f64c0673346bf7297c2bb27e797a05ea8e0da7902207dc1813bb359b",
                 },
         ],
         entries: &[
@@ -2389,12 +2885,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "1b4d8863a03451b4f2250fc217ba0236f90b05b99461279f559e9befc23f2104",
+        sha256: "19b503d4a5b8e000a9c750202b3cf0e48a2f21f054d75b771e913ec121a9a9a6",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "97b42046d4d8e2f9b8346bef53a0fceb6b54c1a5a45180523d45b41d58327bc5",
+                sha256: "2acc748b0cc53aa15d844e9ef3787785a9baaf4f22112d7ab1672378133829ac",
                 },
         ],
         entries: &[
@@ -2407,12 +2903,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "debf01f8e704909cb507883b4575e479e6ecc7bf427dd81c227e874e62aaf1c4",
+        sha256: "2a64152180c7d6a1b9fe52a8f486f76e7f79e706160eee8cf6f40a7120b04fea",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0dfeb297361381460c7e8a5c0f9471a2d20f7dd07445d78588ce8ff23ff73659",
+                sha256: "bfa3a52a7a120fde09fae11ba20a37a37c38d16c64ab0c1402f9a279c3d3c8b9",
                 },
         ],
         entries: &[
@@ -2425,12 +2921,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "feb10113c8cecd6d7c19876f79c8659ed336723c2bf7c3f34d755fe86898aa68",
+        sha256: "9d64356397d57771ee68cc38d24682f1d1f6874e216852849ca9601ff40405af",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "66076fdc26104dfb25473157f0d8e810c5fab0df2efea3bc2df9850c1a8f740b",
+                sha256: "c7e69d6e98b5b2a6b243674abcd9b73637d563e39e454d7611e6e567860bc6bc",
                 },
         ],
         entries: &[
@@ -2443,12 +2939,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "44375274fe5bf1c7c93477110bdccb693a2d53b918f2ba7a5e2da3fac5e172cb",
+        sha256: "d665357c73320a79e7b05b4d32bb39021c19b30856eb7b8675e085d2afefd560",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a5927540fb6e100994aa2aa4b45c983d157e7a29a6b3537a3702c6b67ae6f519",
+                sha256: "754815b3834ffda333270f7f2ef0dc4b6b0a367053e36e5b7646ee0a4262877d",
                 },
         ],
         entries: &[
@@ -2461,12 +2957,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "7b8a82abde4d2c9b7d9323e30d95687d87bf8e69482c87a8bfbd7fa57a5c3142",
+        sha256: "540ef4a71ccd3c1a6abe2041485b0ec36666a3e6de2cef6968ff818fee129bb1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8fdb2a7842494b856a1cd4ed53f1c32907f763b5286128e6582afc22e2627e51",
+                sha256: "c48a584190b52c4aad910462f0e9f825d07f08b193a2e6871316577247c7d379",
                 },
         ],
         entries: &[
@@ -2478,12 +2974,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "af1799ec2b522a9d4487febd9c48dcff0d2fc1f8adc9b0f278f1567efaabbac5",
+        sha256: "3714e6a969f24b2305da6586a48133ec630d023364a63691e659b0b9e681a2da",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2d6b057d149ada256a0ee1dd140ea4f3a3f09614312ef617f7a26d1e867fbacc",
+                sha256: "d13bf49df30256fc5d1a0cffdd2043bb9e0339eb2a8f72d956503495be337b7e",
                 },
         ],
         entries: &[
@@ -2495,12 +2991,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "cdaf160ceae75b72a08d200fa2d5d7671b15b90e8ee3300d4d12c33852c1b349",
+        sha256: "0f4509669fefa562289d84830b1a614535f0d4a5fd0ca0764e88023ce9943d6e",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "a2725d74efceb8c2a9cd2ee3b9a6db41d045a317cc0d93edddd642112853c736",
+                sha256: "b389d273df66248065d7a9ccd4dee024221759fdf89cedc316f0d07baa6c1875",
                 },
         ],
         entries: &[
@@ -2513,12 +3009,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "dd9bb4be61e7843118ce4ead0f289d3e32e1a5a8846ba50b7dd5b7f615c7f3b1",
+        sha256: "284abe7359a0373541fa7d8d1900f7f4dbeefd062b889800a2ea7c61d0a8115e",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "0f84d83aded6a99326b59f51f6d5c79bd123f7afe6a02af3c34a41e89a2adc5d",
+                sha256: "20f7d3cf86fcd753521ae58a7f3a23ed5d2bd983066805e03b4768e5c4cab7e6",
                 },
         ],
         entries: &[
@@ -2531,12 +3027,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "4bd741ef8b6ab601a198881d362b9606a4de6777bc91cac5ef5ec59aa1075d69",
+        sha256: "f2aff5accf56ae9e90ec255dcc18beadd6fbbee6c49a83d2ce7e2573ceac9ebb",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "959a6d03461175758984d1925fe02ba1bd71657d62ab41a9dc5f22d0abe4536b",
+                sha256: "ea77f7afa39caec221c87d56cf41083b5cac869ee63f4c678f1a51c54de0a058",
                 },
         ],
         entries: &[
@@ -2549,12 +3045,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "2982bf1b6594d053dfc12e32960ec48a4f7b573163db7b0449841bbab5d8be48",
+        sha256: "b6cb7c8995466a30af3ab8546e515081355efd8b7d72d85fff61d4d7d624b880",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "0ab91e99827dce29c16866ce9608f9a74364685b28c688ca7445b7d1a35162b0",
+                sha256: "6a8c1b892954de0cedca178e5f5333ea1d40ef614dc34720eef260d082420e25",
                 },
         ],
         entries: &[
@@ -2566,12 +3062,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "90b3ce9df626c087d0f95de22a995098aae81afd01627cc91e1dad59ba6da7b8",
+        sha256: "b3aa1cd038932f13c39fb45921fa878b7e875f351f18b4c8f18a905e4aae13c1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "32782deb6b39feadc025d02c5d6bac722b1135149afce9341b6fb877d7d5547e",
+                sha256: "b29aa15bbb51a6d5cfe8285ff833c54f33be6bb007e1b9ac2b3cccc37de32697",
                 },
         ],
         entries: &[
@@ -2583,12 +3079,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "d0f754ec7f56395ef310dc5601647d0ec588c475bc33f812c12b7fbd32b3d477",
+        sha256: "58457e0ea1957bd4844491903e4a49bb434ee738afdc08ac4bfbacb0cdea3962",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "0c28d2b91fee71b72d99bb8e959d331583fc2fb74aee1a20d7913a61dbf30f7a",
+                sha256: "cd77b3d257a5cd921272533ac629825f48b64c1c0a2ad9b0c7f119591e0ff0b7",
                 },
         ],
         entries: &[
@@ -2601,12 +3097,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "5953f599ce48f76b855d51c2d40002dce6aee6d967077a9f7bb74f4aed9bb422",
+        sha256: "d0f52eedb77bad919077b0e66a5e273538c5d5b9bff2d6ed858a85d1a38ba054",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b0fb7782f2639f603aee3fddf7a6cdd87dc2d9779826588142241a9d2416a045",
+                sha256: "d7304474db10cfc10cbc4d7647f9d5a0942272dad278f969d2c7f69b05e6e551",
                 },
         ],
         entries: &[
@@ -2619,12 +3115,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "76b743d6ddc8838c1dd5ec2e6bffd512bf8aec1cefc6a870246764872b14a1c4",
+        sha256: "271758616f8097efaae95ffb02d6d41b2ae99f58ec9fe8868063f240ee5a259a",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "21185d7c02a07b8fdd2e9038598c5b5bdf06361717ccce9ff3468614024b0b7e",
+                sha256: "903b0217a1e6a5522cacfb92aec1e5b9bf491e85611f31db76daceab4a268e2c",
                 },
         ],
         entries: &[
@@ -2637,12 +3133,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "366aa1a99859552e8901bd231732a0a74e5ead692f564f3778180774f2e49b09",
+        sha256: "312ed05d35fcaf10a34a1b5afec4512083aebd8ee2d60544aa26da9ca174ba4a",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4690f967f1e2eb53fa28bf5940c95c8d9ca3a06c71ca74e8b787cfaae5d72865",
+                sha256: "cad3982a4dbaf1f842dde075916400cc8286b0e1cf30efbed644a842e8002baf",
                 },
         ],
         entries: &[
@@ -2655,12 +3151,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "a36fbceb477f41f0624213524eb126d13cfc916248d11a009111db836d3bc6f5",
+        sha256: "92530e727c9daadbda5bfa0249bee0da016d6f6b0f64caa74a6611c6a0de66b9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f2941b545d1cb5bfc3d9806a74b748604e41af54240bd38107e86aea10eaff3d",
+                sha256: "b43919c0c875021887d62192a97daf3ed26bbdd4f0532dd498ef1f494077dfba",
                 },
         ],
         entries: &[
@@ -2673,12 +3169,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "6cbe858079982100e78899f8b4ea4d91293e35db2e8cf23583c944156a9289d1",
+        sha256: "b61bd369e730bd04aab8ba7d28c9d750267568ac5559a414d98872c5cb5a568f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0d9d67a91ca4df9380bec8e4b117b55e422a00550de9ad6f491a439f0f4583b6",
+                sha256: "ecb668a09d4a0c22e8217d1f3fd90c242a6b325f6eba0af8a2ad94abad1e3c0a",
                 },
         ],
         entries: &[
@@ -2691,12 +3187,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "03e79955e3b11548805066b6bdc14c1317132a29df72da01d206e8ab20978ac6",
+        sha256: "01d914d60970db1a30ce2543b2ca797634d218b2f9f1a170a19045c008c05f95",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "81d9e0ee85eb1e6b640f8b43d2c86ac95800e3965930b32de5342326c837ae9a",
+                sha256: "b76729c2e579e5512f51759a281aa7831e463257a45c58c07e845c505fb7ee08",
                 },
         ],
         entries: &[
@@ -2709,12 +3205,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "0ca9a0186a9314077458134f66e8435ae8837f712486d0a48679b3024cdbbc49",
+        sha256: "3b9c088867fe63c5040bf02e4611cecaf4e97589911a610768e0410a1e4e1b07",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "1500517323708fcfa85ba46a30d0b7619bdc2fb090b11b4a09878b23642705ee",
+                sha256: "2d0689f63ac354050d0253358b0d621a99210d1200d6a22479b7e8938f51725e",
                 },
         ],
         entries: &[
@@ -2727,12 +3223,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "c67a4a2b09ed9ab57026af286e068c840be84ec78daf451d7c7cdd89bf8e1682",
+        sha256: "2ae93473c9756af13084d1d5186291d54d13f5cd4e9c2c3bf085db4f471902db",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c153053a23f0275605b419643f948a024bfb4dda98eff45b1bd4897273ce7ca7",
+                sha256: "6d739585784ba4b08225029ba4afe2112583da13f8cb67d52770909088456cc9",
                 },
         ],
         entries: &[
@@ -2745,12 +3241,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "f53d5833ecfa68df624eeba9b0db73e070f94502f366ded0178475c356bb5bd5",
+        sha256: "41e8f244a8bb693f3f7388c8f7881b386053fe8f838c0fac42d925890adf809d",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "fcad7f1c1858c23f7b3bc71d7cb91fac2c91c4cc3fac1e7519eea9e581e9d118",
+                sha256: "11f6bbdecc6a7a3e126bb12042d6a66a1232d55b5a4af5aaa2a1ab2665954bb6",
                 },
         ],
         entries: &[
@@ -2763,12 +3259,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "32010b9002d89a8f5927b4a43a841ef67250e41376228f826804463d231925ad",
+        sha256: "00eb95ab7e83368f116d12775574ec04b87c2f4ceb5f6a1d10ee9d4664610af5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "43c96eadcf67a73bffcd681f889f56f618b1325af24d08449e5bf816d135aa5d",
+                sha256: "bd1931ced743164fc6a88655fd2107f79c5ac48292aa404ae80ad7f3ed9dcc10",
                 },
         ],
         entries: &[
@@ -2781,12 +3277,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "8116c7ad5497aa1f6442f2a377da5f49ec9a23a1c74361a839eaf7d1932eea1d",
+        sha256: "13917fdcc036e56a93a0e735fb31999e580f3717343a45d95d8fb53b0e8a08fc",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "069d2194489b5d03b313b240cf8cfa2bf21915ff516e5e1892c00a16959a8971",
+                sha256: "3e98d89d368f98773e9e4bacd3937696b758ab6e668e322f4979f64b3f901cee",
                 },
         ],
         entries: &[
@@ -2798,12 +3294,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "bc32436e0f12b61c01d8492bb571705c8f7430fc67a8d88bd63a699ee5c880fc",
+        sha256: "6a70a9bd183d57457b252287ae69f6bf2dee34a99fd046127496e6754e8eaec1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "51ed28343715000e3e669194b2506aa6b9666e154fdc3ac7b364e3234dfe325f",
+                sha256: "5dcad71f00e82e1e8a6651a6564e9618621d4123e3f3179a7aa26af7ce32e761",
                 },
         ],
         entries: &[
@@ -2815,12 +3311,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "7f8ba0c740c55111ee871d6af62f67a0f8834370f7e1a888c98cc20ff8be4818",
+        sha256: "2dad6ef6c9233defb23ce7191e755332d629b9a06f948056d4ebf573a52f6329",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "dba75d111e3b7317a10e7672aac68af9a13319a15bc1939b354201efc83d52d9",
+                sha256: "7e3c35a5d0a802bcbce0acefe59fa42c7e5bf5e7a8c973d59e8a9d3ebbd33804",
                 },
         ],
         entries: &[
@@ -2832,12 +3328,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "35d256051151c9dc96852e84279f77268081f0b32b0b78426ecb5af6e6bf6514",
+        sha256: "c643ed2b18339b31dfbbdf6437b306c95f3deaa8abbd3580dc5448916ed6e8ed",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4bef358506622e77b3138009b0c37d0a0981c8f434f94943a4f79af87fe986d0",
+                sha256: "76a442ff3e67deeec7be8d8580bf4433aebe505d6def54779091c03ae6916f3a",
                 },
         ],
         entries: &[
@@ -2849,12 +3345,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "6de441444cc8fb6e5dba6fc25e4912a43c48b8a5937155c7b9381f73002465f3",
+        sha256: "12788366c1bf66ae6044d66b2d6efce21b150d535e8bc284a7eb4d52dd2e9729",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b3b34a756867f618c93822070ef69d5a0689762f698ba6a4f3898ec07570758c",
+                sha256: "b312352ce4661cae73cb1364149496204fdfd8e47ddbf6e60c174d0ec0945dae",
                 },
         ],
         entries: &[
@@ -2866,12 +3362,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "49d986a249bf634731acae5bab74cecd2630f041caa8334895de977ed51c14a7",
+        sha256: "c7753beb0cd688a0d63eef6b81cd7a21a62e647c448b02d7f65bdd48284483fa",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "87431370e1c8064f8efe43bb115e86dcda526fcf265a2b53ee44c6beee5a583f",
+                sha256: "1c0436718a6c1371e0d06fc7c4c3f6cdd11fac7e0c5a462b8ddbfa0a3c4169e2",
                 },
         ],
         entries: &[
@@ -2884,12 +3380,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "e02676ca2c3c6054d837b9360c3a849237b9e0e1284499045d61451a7b3cec18",
+        sha256: "a034ca3f74726e6ce50f3c3bc4c910147212707718268849460598ded4428fd6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "72a8ecfa9b98bdbda5edfd68924dd56082f6ead35955c04a16d47fc07a8a0f25",
+                sha256: "52edab01e241c31333d471f4a2928e78ac83316632a0cfa35af49c709695b830",
                 },
         ],
         entries: &[
@@ -2902,12 +3398,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "c4d136e61b13ff1322e985bdb846d7558e395bc129773d79e53cc4b4ea8c1bcb",
+        sha256: "3968ee05397e179ae84c281eae0790698df89398c75afd0a601443752b194b62",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "29d9ceffeff3b1a53cc08acff2cae3025aab56f4e67f80a8725bf148a0b8f5eb",
+                sha256: "cd012936df4fb9187bfb24a5a05646099e7988685bae34441d7afbdc32daf5c6",
                 },
         ],
         entries: &[
@@ -2920,12 +3416,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "b3793d8fd227e0723ff1dc6fe550e06dcbaa3d28f97c37e5874ecd3a306a6545",
+        sha256: "a8f4f04b641eba7eaef1cf35481234e9ba7bd26e60fc299fa7e143596ab9f1dd",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "40034a21cb3b60a2790c15012e80421791555bf3ec26c24a0460563eda048da1",
+                sha256: "85747830591dc0073354d25462ca1aecaca6976d467cfee5c037369df324f205",
                 },
         ],
         entries: &[
@@ -2939,12 +3435,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "9da52f2c2a2babfa1191f2b8f0469855a124e2713bd8cf253c0635d6d80bbaa8",
+        sha256: "f029da63fe6e59cd48ea5b03b50566120e43768118dfbeb8464eb502db7ad385",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fa87f97df88d96ffb0eb35d0a5659aa84b3fc5d14858140188c8b263d67b5c19",
+                sha256: "1fa6a45f71b94b44b5afc35d5fb420bbc97d1144a5efe0b5d08b3c4d50490b1d",
                 },
         ],
         entries: &[
@@ -2958,12 +3454,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "75853a3f315bbc162dc1ad4eeb1fa7b997dc7458488a56736ac0526d537a1106",
+        sha256: "6521939962b9141ca013c55ef4f94b1888c148f4a17d60dfe8c232c42d8236fd",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "81a75eff4a6e2a13edac7ba32dc22c25464efe7f2fb2760f6d10d6a52331c408",
+                sha256: "9e53cc92332e242010039c6ad0bef4cdc822f3944453add5512056bf34bd529c",
                 },
         ],
         entries: &[
@@ -2976,12 +3472,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "0a88ad633f9b09b74fce05caa0c55b073d8ca3bad052cbd31a4fddfed4aff175",
+        sha256: "dd2cf5afdb3fe689490b86784324f7a9b3d38e000a4ccdb03713acf957baea05",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "c9339f9deae84849fc9c20b2b81070095922a4396c84d2250f01a826a687ad46",
+                sha256: "45cc5be9f740e8b3fffae885173fc7de4dd302c175033a4f8f8c9a79e1cdb422",
                 },
         ],
         entries: &[
@@ -2994,12 +3490,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "39d880b1436fec52f4199a171b83e59ca788485b15e8e4dcfb919413abf56e16",
+        sha256: "8f85ea0a1ae0cc46af5f797c94a0ef6f27b5bcc76a8f7f63235aa1d11e6cbc01",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "194495f021138033995217767d210e4d0078914fbc6df7a223803ef39e35d2ad",
+                sha256: "20e6fd6857afb1faf293d0c5cbdd901aa9efeeb13cd30a5183d73a8b0e5a8de0",
                 },
         ],
         entries: &[
@@ -3012,12 +3508,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "056c82fe20fbaa342ffe638188433b85ff428c14a45f6e580d27481066bc9f19",
+        sha256: "518b1bd7c06c81283719a596300f7420b0fc5ea026b8ee5546883226278ef118",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8cca8dc68d5a3969b0f70e2b2f3ea5f136082ef25e88bc01f8314731335c0861",
+                sha256: "5af440dbfcb8bd1c8926cc08dd0b27d7f6221b922c22b36ac315d22606fb317d",
                 },
         ],
         entries: &[
@@ -3030,12 +3526,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "30721bab3a327291d93d074b1ce20834675748440696b13fad83f8cc8013dfce",
+        sha256: "24acda02518cfd467fb16eed10c09f32d9a0dca0584275960d06017c94ee0e37",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "873761bcca1974e4bd485416d2bbe78c0394499e5d5ae5db8ce15bd8f6d3dc25",
+                sha256: "5a720c50401ed1b8812999021363c84b32b54a83596bc1cfd9a75681e2251bb7",
                 },
         ],
         entries: &[
@@ -3048,12 +3544,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "87ae0bcc5f4f16dc33582b6854f87a432a40289cd60cc3213d8b712226a196ad",
+        sha256: "74dc53a8d00894d8d025b304a925fb129686cbe6d4b540469354957b89edc2fb",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9c89ea126aede43bec3981dbd59036ccb3e9a61ea6a1250b6f1050a3ea7b2d10",
+                sha256: "05c58abc7f0bbe29e0ea4d13504a1f3a3240df4f61716af9cd7eb63caef5b9a5",
                 },
         ],
         entries: &[
@@ -3065,12 +3561,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "1df3b074ee91fbe10878ed0257c9b2982c0725e88ab452c8e47bbde66b23d9db",
+        sha256: "b6873f060ce3bad1796ec34c5096c9490132eeb9d8bf0114645d223e01813795",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ffb697a3b0d0493b8ca25a25a97a06247e9902d0a2a5bccde5c536535b833a9c",
+                sha256: "8fbe26f60170d35d19938e784b02f9d022af5ce9cb7379dfb3e76c9547e94296",
                 },
         ],
         entries: &[
@@ -3082,12 +3578,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "d852b6bc1be419b79fca90047068959bab364992d00f1f4416c18c6e7d784158",
+        sha256: "a6edee61e306db52eded6edc04b2f3e92117aeaa0fa4fb6eeef115e15f1d4420",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "eb5755b81385cc2bc41754a9ced4beb2403923ef6c6525e65c443212db1b68f0",
+                sha256: "1a998babfb9357c4d8e5b6ac97d73bf3ce930c2708ee02ae255f0911b7b89228",
                 },
         ],
         entries: &[
@@ -3099,12 +3595,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "508063d1fdbc9f6ab77d53ee1a7376339b530678e1abe89b2899bdda5b8f391f",
+        sha256: "f9a3a543f0b7b6d452e6f66772c92e70d3f61059d8d62f22ce97e4599e84e03a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9be8c34320506fec3d810e98892ade02c38f6325bce2cef4cf8d66621596b084",
+                sha256: "8dd0d696d31ca2685391bbc049492fb84e6c8532c092308503013d13aac665fd",
                 },
         ],
         entries: &[
@@ -3116,12 +3612,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "a337c014ef6d033c2cb997c09c04ec6fa3e0d1f7f5ec0417e55204956bd990d9",
+        sha256: "d5bf1c0781632ef9087a1396ad30f31a4680674a82d5f092d01e190c46bd024f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "029b98a71fc15888aaf5c60d2137b71f21ae4a66d2eca745afd8049dae3f2e71",
+                sha256: "acdb3bc6c0b718a180c9d73e70918c60f4e83e95c4b0d9677c99a53b785d8d82",
                 },
         ],
         entries: &[
@@ -3133,12 +3629,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "3b4ceae60d7669e6f8fc6d013fda357e291c7698cb63ec8418c1117c49bbbef6",
+        sha256: "e8d24b14e754379bb732dde7caa54a6851748577beb8e66f6e0e41d91e7ceb6a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7fc19316f607643366922d14d3ee3cd3ae9d91113c53d8ec8b014c8373983823",
+                sha256: "b6dbbb5178f35b324f7e3944db36c632e216217b8e1d9d8001fee87b4e1c823d",
                 },
         ],
         entries: &[
@@ -3151,12 +3647,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "cf7becbf178750c9854c25029f4592177edb99115d75820228b28ff20dbfbcd2",
+        sha256: "5b79e3fbabde56ff9681e1e86359e4406f919266e8192fa96872fe081cec35a6",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "487b20285b67b4bb5add876a857a082dbe93fe40676127fb7d9d058f5839c543",
+                sha256: "7300afc0cb5965594f0bc013a682770c9273843a4d1d546089e1a165548a6b97",
                 },
         ],
         entries: &[
@@ -3169,12 +3665,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "f664c2b93899332178f53474520fab6b1c7288ff166277bd3b33f2e20faa3368",
+        sha256: "01a7e4bfeeabe629c8dbd92a42248f8394ca238369164414b6a5417fdcc0d851",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2ca359204682cec910341528e702f1abda50fb0346fc5794dcaeda4cfd23da91",
+                sha256: "642399beb15682caed68880210d419c1dca72ee89600a2ff12f7fa6f046a6be1",
                 },
         ],
         entries: &[
@@ -3186,12 +3682,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "98a71a0fbca059283bd05acd53031b85c26b0363cd9d27bcfaefbc5e0d1e301f",
+        sha256: "f07db48213d5cb6e52cbc34d790ab8428ab5c6e23a2b5bc9bea4173ea32bce86",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "ee63507d78977931b4cb639f00f65dac6831db41a7a209429202ec5e9b896c9c",
+                sha256: "ae6049e398f8d45abbbe8fc0dcc440723a076252555aa2a6d8f462bb350097b1",
                 },
         ],
         entries: &[
@@ -3203,12 +3699,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "28eb8ef8243b3c5762ef4252a510541438ee4ad7672c506fca2808d342607fad",
+        sha256: "78ea8e2a9600a55e0b61ced1ba1091d823047d17b15e5cf3ebf600a61ec5a89c",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "85b201effa4a21539bf6f0325859d1ffe0b6890410d99f632502a3667c582230",
+                sha256: "daea6bf0a34b3224810a64b85ac11aa5c325b9df1b6a66f8bb85a9b9264647c6",
                 },
         ],
         entries: &[
@@ -3220,12 +3716,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "c44a975a8c850c16cbd8b8db9dbaa760923ba55fc4f6a193d18a5cc209a77eb9",
+        sha256: "cfbf0f379bba3339b69866e6547aada847c7ff82b9cfd9eed47578b039bf668e",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "563046d1e7c937bfa3133920ebac20d51ca629c112a99f97050cc3743a8bd0f9",
+                sha256: "6fb919cffd4b492d347f497395bd5fb23dcbc1b2e29e4037f96df533fa5c7c5f",
                 },
         ],
         entries: &[
@@ -3238,12 +3734,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "0714b8f76ce6d4addac4347670e03d54ca5142e4af19c6c3492af89f7a6b1240",
+        sha256: "db5a7fa0c50ef0f76c70e91c05230ac09bac4eb2aa6d038ebca8b750c6925e6e",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "588dff2fe03a87fbc7ead21802ff1a2b0e7fb2f856775b97274f85bcf666e2a0",
+                sha256: "26c4a66cf8c15ecfd8976ac4434102fb9dcae3670eead3ab09a12df128c391aa",
                 },
         ],
         entries: &[
@@ -3256,12 +3752,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "fe31b38ab9eba89006d4a6de86460e643e241d9c4e993167a0004590490d3b1a",
+        sha256: "6417b827681ff284b288a6211edb182ed211785e4d7d4ad66f34c08696ebe9f5",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c462256123a78eb72ba300453d0b6e799b443b957e316b6c30acaccdd7171c19",
+                sha256: "7eff61c27361e70fb3087446c943422b80b4561884488cdce3ceaf86f3314df0",
                 },
         ],
         entries: &[
@@ -3273,12 +3769,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "538b39054a61a34f0c836020649d07039e912fc2285c1fe0bb18a4fd975af4f8",
+        sha256: "a48c8b358926e65b3014b663b6f2bdb50a6da3d862ccc7d535aef4d45a3644f7",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "76f11ec65b9b487ffe4bd084c0b3c7c96b62a21ddb6b6c4074f64f1630501d46",
+                sha256: "df5a9fd4c6eb32f161569d4708fb6607eaa1dc27c85c4ea5f9e88e5e2163adad",
                 },
         ],
         entries: &[
@@ -3290,12 +3786,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "a0959d02dbe1c15b626e2ddfc181fd059bb6cd022e8a48de324ff8b9572de930",
+        sha256: "2899ce42eb87f9b07e2883cda8689e1afa927cedfe8360b195e0a043147c2230",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9ddf630e860573e7d49792b2c17de3d5f7a1a0eadedbc68166e7aadbc8fb2fd9",
+                sha256: "bb1023ce0bd1f6b310ad30302ff5eb71a6f5ec646e348006f0e87a208875a839",
                 },
         ],
         entries: &[
@@ -3307,12 +3803,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "6c59670eb0740822c048665cd1e5ca86e24dac219a09b6ea8f39cde9f55ae3e6",
+        sha256: "17a61cd35e2b5213dc332446a24548c960fb9eeaeac402c559d546b439c4d08f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0b21e00064d0d90f2b153764e7cc4c9f9a366bf0f1a9f85b94a3d3ee2fce88ed",
+                sha256: "9509ef312dac12618e160104f833094f7a304d4441e0ae4fde06be06e539bf3e",
                 },
         ],
         entries: &[
@@ -3324,12 +3820,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "26f238696d35c972c7e6876f17746a8524d8528ede1548803dd12bd7bcdc01ee",
+        sha256: "a02390084935beaf7fde9953270763d4e7ed1873ca958b2a5ce4efcfe41d2631",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "597a75e2c8e1b984f7c58a4741150b90e8cff7edf81606cdbaed7aa9e40fe560",
+                sha256: "dd5944a95acd5e92cad2fac8b41815297bc342f6d1c2f0ba95dd94a04a86d0b5",
                 },
         ],
         entries: &[
@@ -3341,12 +3837,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "751fd9020be6c20c9afb913ce88cd7dd761c7c5cce653596508b1f4936500acf",
+        sha256: "68a342bf426c74b69c7f87148cd04c72481905873393dfbf74578df8617af2c2",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "5c6309013094a348d8863dcc7a1dcb98abf8f1c56e4933574a8f0c9028ae092f",
+                sha256: "97be5b5962ca68fccbbb8671740ae88cba1818f368af119c0c3140ecde19a084",
                 },
         ],
         entries: &[
@@ -3358,12 +3854,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "309244cbf369b2d67ec5a3b75589528b687b2cdbaa3ac00ec281a288956c3efa",
+        sha256: "9e86536c28f4e057d19e06c9e2fc2d15faecc9bc66c3426f83a57531ff18d483",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "b9dcdacba82a684bda0f17de42462dabc915c204dac074d0f55002e9eab28f82",
+                sha256: "e68b0274f85f65cecc44c146d82245380a32e08811b795169c244fca64f938db",
                 },
         ],
         entries: &[
@@ -3375,12 +3871,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "87431b24c36962ef598b643583b2be797f2d7e1419024ae54aeab2968d0d2b47",
+        sha256: "0a4b79c1f73b9662e755504372926391cae70d618b76e78689058d5e58b3a54c",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "a4b3bdb6f6f045918b6e499fa9a8a5da7c05bec191d4bc13160d91a729ca60d5",
+                sha256: "3c0c649c183b3febde13a035b65da35b6fd1f9fbabd17e7217f6648358719d64",
                 },
         ],
         entries: &[
@@ -3392,12 +3888,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "adaee85c849d4d2d797cbff934bbdb19719d7f3373424e817247eba8c233f147",
+        sha256: "3e3199854ae2b3528a85b1702f42e9ece30d2b08e8a94b847ae4961d24deeed0",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "d7e1c1ae7d4166531e0ad5283be30d605698e5991e43f58d162b39a445dabf88",
+                sha256: "4722d2b01586be43e7377f080eb22d52b9e12cd1d4c3b9e1e707d54d2032d375",
                 },
         ],
         entries: &[
@@ -3409,12 +3905,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "eb58628e406bd0e0d565a321a10ae730e07726ada70596755b5c97ec8018099a",
+        sha256: "99b8fcd258b26478d625abe1cccc09bf1c0a0d630995c2af59a2519c0e0d848d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "0f192230d66328240cbc8c44f0076e3234878fa75cc3c84bd74dcd9b7c62e9dc",
+                sha256: "686744f0824485fd213d206aa9a795af90253d64ef2a9c67230c2f0be082db9a",
                 },
         ],
         entries: &[
@@ -3426,12 +3922,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "fa0f5bcfc4fb04bc5bab0bf60cf56a31be0fe6a765a5b6d8b42e279e739c1c56",
+        sha256: "c8ae1e3584b07797db8ab546a1bb2d80b3601b17cbc2326c5f253e7f42125013",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "d11f89c34f5a4b50fb0bcbe9cc890dff491a2353c3c15452fca3c71c2692470f",
+                sha256: "e03c269c427e8896ee146b70231fb6534c41d88f09c82df70c09da750d3f0761",
                 },
         ],
         entries: &[
@@ -3443,12 +3939,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "d880452a8cec852a4123fcbef69601042e4f09d22f411829c6a1ee67d876845b",
+        sha256: "31fc30d681bed458605af797b103358034c4321e1cc08604c686c1a2d945d35f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d5c26730092387be307523a98ef04a681cf56817c736ce321a07a7d0c3cdd4d0",
+                sha256: "ce7e2c05cd87a3624be08d4e5972b587e716aec3491952a5a53069dfc4376079",
                 },
         ],
         entries: &[
@@ -3460,12 +3956,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "fb051f897427a782696635908f9ba49df1d847f730c5e84d062f135303762caa",
+        sha256: "192fa1689013e8c67d230cd4dadc3db314de905829208f5f363cf8994da41bf4",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "30cffdb1c2bc6b5b125e0f6ac447127b337e44b1c7c7d75b7e3406aa196d8bab",
+                sha256: "7ecb55e31e6350c3641c70fb9cacc59211434c054d9ae12c1e2d37e1c1cc6e11",
                 },
         ],
         entries: &[
@@ -3478,12 +3974,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "fc4b7d9feecc1a771b1406e39c9e448a767c61e30ebdd590be235a53a9382f8c",
+        sha256: "81a80bd301fc11f500261e5c4000409cab511c4df7f9003950910040ce81d02b",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "163c98468f731a9a51380f29d55d41a1f3943f22bdb76610e4968bc561df1d32",
+                sha256: "8601e79df1c51fd238c1fe40e20ef782cc16266f22ca316b6f951a5e9e85b688",
                 },
         ],
         entries: &[
@@ -3496,12 +3992,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "260291113d30fbc44b3b3cded7c84e2934c380a029294d2b3b07a39c3aea370b",
+        sha256: "235719a09810f163a90bf775784c838bc90a43aa5be1eb643598d30ab1b5f913",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8284cd2475dd8c600e8943e2b5e03f2cfd0d6da32786bd5ff3a15840e519d566",
+                sha256: "46f3f585e8e91e13aaca82cee8a80822f1306bb112733cb9a7d49d68a9d144a9",
                 },
         ],
         entries: &[
@@ -3514,12 +4010,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "0c5414ce53d58959d2d71ad246f1ea7d01b5c439d18f9863eb2c70f27b3f1a65",
+        sha256: "edcc6536d181da90e6f61001c0dbf1081453bb4815f3799ac9c96b4c8db025c9",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4a57737b3bad9539d6b1420f0d1a0b56906ec9be811fb3367d06b651e248806f",
+                sha256: "67ca4580be73d7a75063425f9550b6cbe2bdc560de5d34245de090a4338c700a",
                 },
         ],
         entries: &[
@@ -3532,12 +4028,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "5a1021a0b7a5e880e6047c5735a64ecd3e4b849dbfe8e2cef47d897f48167caf",
+        sha256: "b6d15112c831cfae55b1db077df5a2131853a29b6bb3b32fdaa6f92250419760",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "02691e8b17f08400ab93d24f4c1487b200113e019bc841d8b96b3b89e0ebd03a",
+                sha256: "03d6f9661e116ff0983e67431465013cc84d8203e733cd8a4a2ccee1ea5f001d",
                 },
         ],
         entries: &[
@@ -3549,12 +4045,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "88fcbb0f1887c282ef30e86faceb0c17b85442666a6aeefc0f8c80723ac637ba",
+        sha256: "799c09fd3e8078e64d9af671c5c271e50bf5d4d26b2923cf9d2e3764e6a73944",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "016ba2e11f9dab665778d0283ad615a4e2f687263886a1f4ab7f3e0cba9895cd",
+                sha256: "0dccb5a4d4b030b27e87c15c7a448ba0768ce1a9cce997399ee138dbda133aa6",
                 },
         ],
         entries: &[
@@ -3566,12 +4062,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "e7e28fecbf54471bc35a58df0ce89a4f20f2c120746454ca0d62679c5e62ff24",
+        sha256: "8912172f19dada3f4ec29dd857cbbc0a806bc015b04ada0b6247d83e6a5aa081",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "8b26cd02a79b217facd587180ecc4966a3b201a8afa473836235bda3956c809b",
+                sha256: "1bf43d9d7ce54026a12e4c32513bef9b5d432c8df0760b855203bf4254b2888f",
                 },
         ],
         entries: &[
@@ -3583,12 +4079,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "5e0e4424c2a3150903e56e22bb51626a5e8d27c052d5dcfa0f6f2f58337e3f7a",
+        sha256: "4fcb39eb6cab4a970309ce100c2a03e5185c662b2053351685644c1d9be32f98",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "beb0213f01c5de606539187803781a5e81b771644643114eeaba6f2bf0eed28a",
+                sha256: "a94f6b5bd63ebae6c64c3d6ae9274105f8b641a732db3161ab5ead63f85a4957",
                 },
         ],
         entries: &[
@@ -3601,12 +4097,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "c2a087ad9dd7308b8118ff706b87fbdb81fdccc2e597a9909d3075f93f5cc793",
+        sha256: "81f76173639991f210c845ae204bb2deb48190902dae9634a5f075d5fe155e36",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "296a134d0450c77274d7aafe19f5f095f8006d3c062b1e545cb89f7ff1d019e3",
+                sha256: "f50013e0f4099694ffbad8de1a341cc3b911f43466ec8eaffaaef4f15daa8495",
                 },
         ],
         entries: &[
@@ -3619,12 +4115,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "76d966a59dc205ea1a38ab5a23f973204fb96f452a4a2c6f93669c9f14a346b2",
+        sha256: "fd29d9ac41ae153e015210dd9ebaefe94b4f3a3d0ef2275b0b2f840e12f8f4f9",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4dd1a89c582c159b0ca29e362f9b56a27e43380e5d0e242c8b97d39c94755944",
+                sha256: "a501e45657bb210d5aca91ea5a611bd8645bb1ae93dad8dd97456eaaac86a622",
                 },
         ],
         entries: &[
@@ -3636,12 +4132,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "71bf391cfc92fb2cf59ecc758caa598261647392678e10296af0cd0dafde1de1",
+        sha256: "a988246c444b6d84226e6eaec39e6c80cdc4b391f4cc7daa946f3b2976668900",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2aaec9da4d2a5ba800c428365c5c5275ea9172f6ed5291dd0c723972e643af22",
+                sha256: "0b0763bf56b8ad125b3e091b00fce93e8507e0516ffb457de9c3447794cedebe",
                 },
         ],
         entries: &[
@@ -3653,12 +4149,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "001981cdf010c7bf377d82e533e962eeda4311014debc60f0cb7384790d3ce05",
+        sha256: "f4cf11138bb6d3ef15a7855c507ba1cedece288d616c6229e040b934b5043f7f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "87544eba210103254537666f4df8b02d38e81d1bcf200483e30eb818340363db",
+                sha256: "261d320bec484620ab14701a426f3364cbfa4d57942a8750cfb437b2ecf3a1a9",
                 },
         ],
         entries: &[
@@ -3670,12 +4166,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "12fae8258c5358ffd2a0e80eb1a439355b6425a258607c51ea619eeb0d96d21a",
+        sha256: "cc3a5fedf257ce20608e6e165b87fb54b11aabf4ecb602b71cbdf3447bfaf26d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "239d675aa4dcc97af5bc4b0ab85fdc489728d749fa6588ed2cf3fc426ac45107",
+                sha256: "980e32294ffbba06e1dbb0507c0b130f7d3e15d92bf218bfc9dbbb4195080b2f",
                 },
         ],
         entries: &[
@@ -3687,12 +4183,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "4e6c7208022ce752d6f54d5c3e177fd8ff57ff1d3b2f68ebdd08203e807d5529",
+        sha256: "a6fe129199f2c52d1a61954b55e611d50bdd0521ab0fc7965bb56670a1f135ac",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "28000369d77103425f66f5b338a81a29ad38bf67e4c338fab266f0bdb71556b5",
+                sha256: "ef9c56a129a8839221c430718dc99dc2f5b8d2fb34101b5d73274e97e8408738",
                 },
         ],
         entries: &[
@@ -3704,12 +4200,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "3101950b98546ee6f39d3abaee892195d7e417a785edd3786b155f3a8f9e94d6",
+        sha256: "624400902066ea6463716737dcf5d456793bb62ec8a6317fb7029619035c66cf",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "3bc0e7383a6a2eac26a18446175e6df4e5e239f4c5ce1a0e048f3546eb888ec3",
+                sha256: "8e96e6214c24f5b8bd79e60a387c441facd575963bba26d898259bfd92392edd",
                 },
         ],
         entries: &[
@@ -3721,12 +4217,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "2ae7186b5e65a64713b8ea5bb49b0b021b587c6c87e8bc11462b1922aac0f799",
+        sha256: "f936e2a3938c83c21f22b8ba270f052c50e4e187146026e0990b0c5a0f6e150b",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "9ba88e4d6c3653bd3a8970524a9e4ce202bd4ac8e7ad396a04b7ef8e7530466a",
+                sha256: "1d573c0aab5ce1877792f574094d134ba3f61887020144ab4413c9a81f7195f0",
                 },
         ],
         entries: &[
@@ -3738,12 +4234,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "b1a5bd0c662ca48cf895b0b45c605ae300b16b20895238c98af11a051d06a6cb",
+        sha256: "55ce315eb9043df4da7180c757cfdb6a24595567851087918306fe5e3375f801",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "1f875ce6163aa588d11c348a5ea86ac8efc9f4b11dae359c8eef3ae6accd0c7a",
+                sha256: "98c61afc079cd8eff17ccae011ad5e6a70a7bf0af63fa434b884c20e873278ac",
                 },
         ],
         entries: &[
@@ -3755,12 +4251,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "0c2a5881297d58419932ee0f0755f750986bc9e28e663219598330329a4a218f",
+        sha256: "805cd63d34cf3f9a1bb44bf920debe8ce191e7d145193ab37f64b9ef5f6e91ce",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c501f43d81fa6c86e40878877540232081a9e64147e4ae78e6dc6b0df8a5b709",
+                sha256: "2e9abc49ee7740f938966ee76b94921ce5a50a9fc9388c469d97853718e80c93",
                 },
         ],
         entries: &[
@@ -3772,12 +4268,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "c6312f37db904350878b32df4c5567b80f5d19c7061e18dbdb2ecf854b451e60",
+        sha256: "8734bdafaf1d30ddc966530319fc19275e12caf6db99ed73418589b8ff361665",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9f848bc620fcd737362567f748bda6b63b67a777da7a09f3ef6f9400605fcb27",
+                sha256: "0a4303d9d18d4539996c3cd2077d5fa415ef0e85284e70aaca6579c8acc985e2",
                 },
         ],
         entries: &[
@@ -3789,12 +4285,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "f86a3df939c156419fce6058f003cd7da3da0ce48d4d626b91964c1cd68438f3",
+        sha256: "3e21943596bff80226fbc5d6c53aad88170808e14d7848b51067f5693576030b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "01336d15dd62a25425f52be32b39ffe08f08f7dc965c08b6e69a9741b66412de",
+                sha256: "572f5e43dd5a21bdd750e3fad92f9552f7d89b33ef4950229ff4969aad23f9f5",
                 },
         ],
         entries: &[
@@ -3806,12 +4302,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "ee30cf87349c938e948d63113306d40cf6da286e10cc868ccf047ec69d8c42ff",
+        sha256: "534379dbc8673fcc45a227a0714d6a3e8183849563aaa09df8cad882a92c87aa",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1eba61adaf2b89c99d0238cccd92e543d27bb0739f950fc10416586f282dc8d7",
+                sha256: "02a0de9fda136524ecef53c907d3f123760d067ecdd4c857325e64961a9e05b4",
                 },
         ],
         entries: &[
@@ -3824,12 +4320,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "30d862ea6b5fbf82c1c037a5cf887e4031edd27386f49b7a823675ea2167e6ae",
+        sha256: "cd5b67cfc46faf253ca05e483b2656167b7f7aedf98e2402a15b6cf0ed4e17b0",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9008d56ba02baab5aa18c567f9199331f07122339f24515619145a5ea074bb7d",
+                sha256: "e6092d9f172932b35ff4d2d0e29615254308801d57ddd1044a6a6e637667adcb",
                 },
         ],
         entries: &[
@@ -3842,12 +4338,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "fb49a740398674da3ba7ffd6b6a07ac35193a1f832550c9cdb9214dc8038d238",
+        sha256: "af476cf2e2cb827b436527ece8a4a95ab52cc4b82f5faa8709250aa4fa862f2f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e4ed4e74662bc142b10cab8af70408fb5f0dbeae3c99f8b0497025df605a129f",
+                sha256: "1debc4fd1f112a07a9e5fb0e37afa69de4fcd7b17f570e5b14b4e8809132b6f7",
                 },
         ],
         entries: &[
@@ -3859,12 +4355,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "7127e154f9d45c37ed3dcf8830f2da1eddd3724ab97a5a6ee3dc672eafc7d0c9",
+        sha256: "df8c1210294987de644f322188211e3c2ee41e9953e33a1cb0b31ab1d3890817",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e38604502f987af8636f7ab4101732bb9e4117aae7d09b378a9d87e1daddc714",
+                sha256: "609b1ad791fe61f572e0afb2950920f30d9a5a743c81cb4b5882acd94300f89e",
                 },
         ],
         entries: &[
@@ -3876,12 +4372,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "e1b5a3e2f27d5b08a8641477402311afb05ca667b0b7ae17b102e1c7916ee131",
+        sha256: "21c762b6c27772b235358e846abc54279f2ddaf3edd357514819ed0fdc4d0285",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "77bb8f8e39e10e64f3f791480077265190c2b34e1234cd47ed6029a2f986afd8",
+                sha256: "dc0414d2a6bf2d83e146cab98d924c634313b94dbeff65bc70d70bbe74438511",
                 },
         ],
         entries: &[
@@ -3893,12 +4389,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "f0e97093134314453ee8791113db87fd0d982f984abd754d3395161cd463a1d9",
+        sha256: "cfdc6b8760840cf295f0494154595614844f1c8a739b2c624acc07f9db65f751",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "82dc6a654ece39c0677979196091eec071ba7f728b21667ea9196b1c9a9e9422",
+                sha256: "1c50922061be5edfc65ad83ac2b1d5959b89fe0137d9bf67416eee23dbcca3bf",
                 },
         ],
         entries: &[
@@ -3911,12 +4407,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "96890c9d4e6d7d772915ee89d6917b3c8b6fc2a34d3a8d2f30e1c8c8552f1192",
+        sha256: "460fc7d871db60df113acb2f79839d5bb534a056ae77c5e01467aed9b89cc9e5",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "152e723122d5531721945ce0910e7cd800f155f3e0152a944b481fde9980146c",
+                sha256: "8cb55f3b328e453e70a37eb4f734e4d0abeb48351f057e28deb89122b47f4211",
                 },
         ],
         entries: &[
@@ -3929,12 +4425,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "5bce24098c41ece97c5370676fe22095928a87222b33f21fa28f542aa59b6678",
+        sha256: "0e127b3e4915104f926daa44ff49e47f1bf3038399ab2e2f730c8e66930fe197",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2a89c58ad6958f8a878a91c6e2de3e5ee192162dc49b5f96c738980382007e54",
+                sha256: "5031699e7dea8e650b1e50ebe3ae83964e449e0d4c8d724b453a8923a6a60ffa",
                 },
         ],
         entries: &[
@@ -3946,12 +4442,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "0c275f901c46408449d34e94f14daf030404cdb29ce5d3da2d31015e96f3be5b",
+        sha256: "cc2c50069e6b5609958ee8a6586d15d0919c6377dc74620c9a31e9386193cc13",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "38ea78bac6aea7c591f1d50357f0c03bcda51c7bc2d602dacfc33eff1457bdcf",
+                sha256: "b6a283c5706dae5d5d3b7e8b7be6795c8b5ff772e0e5a5a7a55dafe8ba00bb99",
                 },
         ],
         entries: &[
@@ -3963,12 +4459,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "79a5b79f388e6f5dcf23991de8ba2da270f4e04910f9cfd63cc5bd4a98021610",
+        sha256: "4810a092761c36d9be095df697de8e5459cc09d58960d9238ada93510b3e7308",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "38f6418c15fc0f6ef42b4581621bae4c907c62d11cf2f1c15322c43c72aa077d",
+                sha256: "d04b3348b4d735a8c94aaecc7e889e4fccac3bb0bae1702d75fd7b37874f27f1",
                 },
         ],
         entries: &[
@@ -3980,12 +4476,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "8636cba69f49c702923a52ae14013e9b9feed0f891b20700259d516622e46ef4",
+        sha256: "759fca283bbe7d454bed6ba1a2cb944816a90ce25b90ecb7b4e7c3d4887a4bdf",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5afc73b651d34e4ea623f4dcc25830351ae099dc5e7353bd17ee9f5cf5bade1e",
+                sha256: "dc4e7fc0f5c00eb7e9cb60a572f0f7c6e79dc2f2945e47e3dc59c32de9753691",
                 },
         ],
         entries: &[
@@ -3997,12 +4493,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "d6af2c2993db90552104f73b4ad3fbcd3e328e22c7ae138c3183a8b411eeaa67",
+        sha256: "6b1612ffc93c4bf692a6ce386d9b23cbc8c2d5935603d8d8a3d03378adb2a578",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "58674fa7b2c8403e1ff65177cc19b0c1965aac1ef65924ddb890b311d6a5810b",
+                sha256: "0b55ce909ffd51595b1d518480cf349df149e604208e657525a7094678a8a02b",
                 },
         ],
         entries: &[
@@ -4014,12 +4510,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "1ad6337e941485f18b921ce42b4ef6752b9a6463a2599333c58a6d1046c70574",
+        sha256: "b47eddc79ceedb0012a1d2491572e3cce96044a96d5f32548135b0f63272d902",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2c6a927b5be87d229c689c87bdaa260ed325b12b6e9b9cadbc4a75526f7fb821",
+                sha256: "c1f2ee1f9eb4e3d47029fa1b2d438c46bf93a97b01f4d777203edf49ffbc5266",
                 },
         ],
         entries: &[
@@ -4031,12 +4527,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "e8aa0b8a051bd8b90eef960fb8e2618f9e24ee8ba5b43f00e8d2b9a0d905304f",
+        sha256: "ddd4e144e27a6651ffc5efb989a23cc3adb686c8f7c0889ce22ca941c1532fbb",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1c97b857fe2a0f479635e752c0b70a909735a411fb9c49fc200c501b98ffb560",
+                sha256: "1cc517e5b582b38e0ee82b6a2dd6f7da1d25103c1d6c2d29a4c7b6b722633730",
                 },
         ],
         entries: &[
@@ -4049,12 +4545,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "e04f7fe0067138bfb562ef005e65a766f9e72596c83f3960cb0efd06490ef566",
+        sha256: "236b3250999b95b8b579afacea980c7e572930b2d019e857c86c94bc75c4dd59",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fd1784bfa7c84a9ec860aebf186970211b3909242f29be019b27a7003818331d",
+                sha256: "6c227e4ff5e94d3baa81539e088497659cc4d2fed3dc1c074d7d1c0253aaae70",
                 },
         ],
         entries: &[
@@ -4067,12 +4563,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "68a023af411461b70e5c4641c847f37d9df4e412487e8553766512a34c2f5192",
+        sha256: "2fd24add109f87add208c9b3b0f1ac93b7c1a5ccec35060e57305996382b5304",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4c57eeb70d63dc7f8ee6d8dd384de4e713d01d6775ac787ba673fecc2cea6558",
+                sha256: "9948d84ad2eb5eda6938af8e703de9b7a11c9613aad73e94a8fc747313181799",
                 },
         ],
         entries: &[
@@ -4085,12 +4581,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "9a8cd6e60fe4a61092ab93e854aa520b1cf4e8c9d47e276cc2fc646a65aead58",
+        sha256: "eb69fa8e7f1eb6af01abe7ca892ab25bacd90bef42765fc189b8ba4d659cb999",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7c4a2b14843c2fd38511a7cce5672c5b0cbc7bbb93c37b85280b5e128cfddd88",
+                sha256: "aff58c7cc77cde4eca04aa684707832c45e4160bd99b7f88bccd8e68b370e536",
                 },
         ],
         entries: &[
@@ -4103,12 +4599,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "6aa8590cd6efa504be723414b603809ce5578c9aae76292097b540802fd14a15",
+        sha256: "e817a8289fdcd3a44c1fe1ae100ecf929343f695d9ae7c06044e896c0748a45f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "0b1a8bb877a12ed985c6d26f7bb15d4715f5de46bba4fcdc5df335549e32b6b8",
+                sha256: "a57d9f7e6932e4111f03dd02469abce6986a4a5844ac774129f2a94d0192ba19",
                 },
         ],
         entries: &[
@@ -4120,12 +4616,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "fa7226a232bf2a1c03e11eedfb750c6942dda2ff27f0f3603ed378746aea17f5",
+        sha256: "8678a2c709c287422601afb7e4a15115caaeeece2e6d2a520d8761fef3bc4163",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "1e60f77f317be934e91371166e2c09f2d034c5bade65748ebf432ab3770e4682",
+                sha256: "6c9d237ecdb85fef5b62205138ddf78c9de9b3785c89501ed6e9e1aae2ed6748",
                 },
         ],
         entries: &[
@@ -4137,12 +4633,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "4e2b3f0f3bbaed3167d5279cd295dc59fc97f8baba8050b75b047d6c2973a344",
+        sha256: "e6a14434ec25292820472be952e1c593f6d1e9238473f39389ff33146e96ac4b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "2155a4a08c2f96b420a99e6029b53e57839200c05cc145ad30c4d9949c14e6d8",
+                sha256: "cf54e41be34987e66b9a2edb9fc3e26a6692faac1217a460bf4131bc6ebe391a",
                 },
         ],
         entries: &[
@@ -4154,12 +4650,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "840befaaddcc1246960e81c83ce349e699e81e7fbdec83dc9e8e9b0a58be49c9",
+        sha256: "b4a5bfa5ecf5b9bb9971c56b32d17cc163cc4ada3aba365e845b8c90c4b2f255",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "79fa299f69f80f24334b07837db3fe7a1ac7025eb253f2e0728f4c56f8a3c558",
+                sha256: "9748ead8b8fcd7639dbee74ebc865fb19678349882eaa774b4dec098b776f3f0",
                 },
         ],
         entries: &[
@@ -4172,12 +4668,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "10aaf3393a7d9a39874ca7c0633c55f7ba5c377318c7a285cad4a7cb18f0f030",
+        sha256: "1fedf8e803dd844fbb3c7f49ffba32aeb2126465536d9b3d1abd7152135b1e5f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "3cb7c3a1e49fcc8e50e1adc8af340bda49cb808617d54d3ba5eadc74823e6c5c",
+                sha256: "290dba4edbd1e97e13d0bace338202564d3a9f49126922d6b6b08cabc470b8ae",
                 },
         ],
         entries: &[
@@ -4190,12 +4686,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "0beb738138bb2a7876b18d28c726d2d70b4af671b2ce9981f116947ac23794d3",
+        sha256: "36a8e14009fb185ddfcc308780da89f7222b2f2df46eba114b70a28029e621a6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9915ea28ad655c59a73bfeb19a313891794704438e22605830d7890456715868",
+                sha256: "8a397cec86afdcde64fb1225fc5050604b58b6ea05642ad12f6c883d3da58292",
                 },
         ],
         entries: &[
@@ -4207,16 +4703,776 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "9d2385f13f0ba3b5cb96d6e70c8e3ab060f9cb827078a00e041979e1b44633a9",
+        sha256: "491198547c99b3e4740f6c7722a2e14a88fee996154201fe87fc5951fae2dbc3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "bc46e7b07df278fbb470b147bf672b79fc5bcdf6cf8b6bbd365ea1e32a151813",
+                sha256: "7f16adbe6e2b4aa535cc1c3c68b7da5580e5f9542b25fb5960bb19f4d361a69a",
                 },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_f32_k128",
+        file: "replay_decode_f32_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "042a377ac9b9d68d2a272a6d938af67ca783dd4616b6c1916c4cc3b981af742f",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_f32_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "a4b1d19fcee4cd2d7c910c429aa8147f9868f81dbbc888e42b44f5429a51eb95",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_bf16_k128",
+        file: "replay_decode_f32_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "a5b978b08eb02be622f54f16c593c54c2c10293a7c636fb29046d859a9d16ee5",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_f32_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "f7f79e19ea92eb281ebeaf5d62c194ff3d464a474d7c0794c34279e6367612ff",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_f16_k128",
+        file: "replay_decode_f32_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "06530aa13569f5bbac1595ace815fc8959bd1a125bae06137c33eea866b267f8",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_f32_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "05616cdeb5b38ff92547423a2e949ff280ee17024b5c563a7223cb56bd0e4774",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_bf16_bf16_k128",
+        file: "replay_decode_bf16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "d049b0bbea498d5f3ede1ab62055872188e9fb4e8da53c6eba63aef6e5ee81e6",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_bf16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "9b89a8b13acca7ebd7961b2239f208042d29a905a9639e05cfaa1badff4a5454",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f16_f16_k128",
+        file: "replay_decode_f16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "b3ffceb6f9d27674f1765be4838d8753cba51646d0278b0a0891838f8892d745",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_f16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "39f9e16d94b19cc3126aa50efd67e651b63835fdd49c112db57578d5efc54964",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f16_bf16_k128",
+        file: "replay_decode_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "35e8990e5cb940c6b9004044fc2618cdc4b75fd13ea07693a24cb5738fd20512",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "c62b456b54db35c466d323874879ad7fc39c3c91d7e5d739479e065fac7288f7",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_replay_decode_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_f32_k64",
+        file: "replay_decode_f32_f32_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
+        sha256: "a41e48ff8166f452853f26d3e32af851c290db315bafaae06a18cff079abf0f5",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_f32_f32_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "585b0373b847221cd86b758384930febc453f5d83b1d2b7e04baed536b360da0",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_f32_bf16_k64",
+        file: "replay_decode_f32_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
+        sha256: "d4ffb6d64e3b1db74588d032cf0b45e0911b7c825da581061c2ed2bae8a1e008",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_f32_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "12cf7aca9c972c98f270d5ca264a0ae1906aa67fbe55c99ee427546461960b60",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_decode_bf16_bf16_k64",
+        file: "replay_decode_bf16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
+        sha256: "31467a5876d4e6a0aa526a8c7d0237ca85d843a7f3f8184556dc588517bc66aa",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_decode_bf16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "699a5dc0d7e79c395142fec1ad48bbbed00affd97a89b28d6742ede8a7901e4b",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f32_f32_k128",
+        file: "kda_replay_decode_f32_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "8f918da3c87e4720c540d22bdc0b9b2efeb1a5e7e3a710793b0a8a419100004f",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_decode_f32_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "7b21640f220b5abcdd866a7fd482d447c882ba04fe259966f48f2a3f06f0408e",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f32_bf16_k128",
+        file: "kda_replay_decode_f32_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "c06a19281e196fe5322646fca4d272dabd3a211b0fc50049e00785a532f36f79",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_decode_f32_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "c39ceba743bef8a12d7cb1994f0af4aff9a03544d432998a0edf9de2b34f193a",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f32_f16_k128",
+        file: "kda_replay_decode_f32_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "a8ab993ab72a114e6c5a83bc66eecbb252ba041d17983d76bfa5615eb1eb27a7",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_decode_f32_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "995bf8a72e6acdb63fcb7a56a111bb6e2dd950a20887871d4636023b0a48c696",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_bf16_bf16_k128",
+        file: "kda_replay_decode_bf16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "391e082b3fbb204cdb8d413273f5ef0a7730678535bdc597f5cb801c878577c0",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_decode_bf16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "a7f50aabbfc3ef8d744789c43f0490ed8a28d15832924c26866c25193100038e",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f16_f16_k128",
+        file: "kda_replay_decode_f16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "c673088943d0533d70f38d41332f88755d708e68bd087e60ab6612cafb1386d7",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_decode_f16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "f503ff3029d99767aa9c6ca67aee84fdd52063d9fc96335dde90f287075a7877",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_decode_f16_bf16_k128",
+        file: "kda_replay_decode_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "5e5d4e3061fb0cfc5693ed59323cf62f4670f92052d2302787c7842c7d7534f3",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_decode_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "50e99a8f91346227f4a869e338e0a64f72df1c91b5fdf888843f8f11fe92a313",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
+            EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f32_f32_k128",
+        file: "replay_verify_f32_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "5bcf30d9f8ae80ceed9716eaef973aed199c7ad834be65d647d9f6f926c0b928",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_f32_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "69558d810de33afd0f026305804168b7b6096ab2c2176a853460f1634ad6f3d3",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f32_bf16_k128",
+        file: "replay_verify_f32_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "94889d14bc4124d0a200103a57df53eea4a6c5a902d960821b1498696eaedb74",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_f32_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "f23710bdc1c67081e3720398ea4780019ef995d6d0e7fdf344711920a8ac30c0",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f32_f16_k128",
+        file: "replay_verify_f32_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "0eaee3bc08398737833436a952e5491d640ca3d3394e5b1d31d89b6776db9dae",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_f32_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "5b83695bf54120dd7cc365253814fadae4680baee2a88d3e50c63e270916cd56",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_bf16_bf16_k128",
+        file: "replay_verify_bf16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "6bb1d47e397a5390b937022dab5f807fa37029095aeb2e74ae873ad2683aef98",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_bf16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "8c44ea22d7c961f810f64e3123ffaaabb843ea62394873f8b6c668038b0c2c8f",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f16_f16_k128",
+        file: "replay_verify_f16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "504caabc8a784e74ef685b434e6a73d937dde6e92cee1407ebbc9a7e8c7b76e1",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_f16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "d138c16737b57be3eb6eda78a51af19f07b7fe58b2d7c86506f4401b03dac253",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f16_bf16_k128",
+        file: "replay_verify_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "096497557257ada1c88eb9561d6a81dfd6ddffce461d944976aa6631cd7e8858",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "66094081a2b68312f1db6b4680adf1ebda4bd2a0ab4401cc4d974fc5f6924950",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f32_f32_k128",
+        file: "kda_replay_verify_f32_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "ccea883cfd5581962345d0fe5a4c4aeca7d2bc429dbbae402ecbfebe4ef217f4",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_verify_f32_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "ce08178f7399f9870c14ffbb92a0b025f21f6501d9a82f9849c45919a6e43e7f",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f32_bf16_k128",
+        file: "kda_replay_verify_f32_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "d7b26be6d35aafcf0606b69fcf6d1b36d69680969e2b1ef8cd3ffd3119dfdc6d",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_verify_f32_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "257eb30458233a05f0f9fe8e228a6c14aff1951e725b6b10839375858b581431",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f32_f16_k128",
+        file: "kda_replay_verify_f32_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "d17892ba8f996f8025851991a03fcf0d4f5806aae7e0c90d1372e83d5c6601de",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_verify_f32_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "8525157fd27cd75aa486437a52cb59a97db3d6094f753a43d3fbef85b99a1d3d",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_bf16_bf16_k128",
+        file: "kda_replay_verify_bf16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "6182aaed7477452d3d724c3afa49e288ac6fb14ab7f2df955004fc597a87ac9e",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_verify_bf16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "1a50e977b5b7e645da5151fb185e167e1d5cfbffe8ac5b7e91a206c613b5fa65",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f16_f16_k128",
+        file: "kda_replay_verify_f16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "d29b2a5b7f50be548ea6f996e083ad2ca3427b17f06d808645fb80cbf41ba9d6",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_verify_f16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "1c53e1a49fb97ca97abdca5e0ea97825a3ab3ba62951f24cf162b37935e41656",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f16_bf16_k128",
+        file: "kda_replay_verify_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "361ae80703a6c677200dd91f06d188db5fb6ac2d0b303ef5827b9c902e32a08c",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_verify_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "044b10cfabf6679ea3088866bee580963dea8e0e54a4592356b7ca8f742b5220",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_f32_k128",
+        file: "replay_fold_f32_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "b90a07d1d3aa3d7fc99d6f266b04bbff1383910898f2cb0d99555ba750603d55",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_f32_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "da5183631b9cb1c244a990795ff3a307ad91939eaf491b1e8b4ab451412a5683",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_f32_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_bf16_k128",
+        file: "replay_fold_f32_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "95829e33d01a66342fb67711bd5499fa5d345e0394e04af787dc249b6606c812",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_f32_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "632f319ee8faa912727c371e3e19fac3d597a499900ac9c9fedbca4c516515ad",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_f16_k128",
+        file: "replay_fold_f32_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "d4ffab955e4077e130971532105ac57eae489286b5a50c1d9512bcbe1eb1f3c4",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_f32_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "c71004a13f7b758e499741147ea7351893126eff9b07c631af1eee19b2d170d9",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_bf16_bf16_k128",
+        file: "replay_fold_bf16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "03d2b19592d7f69bf27223f01d4c6a43c02d357007c15c9adb71a610bd1a0ffa",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_bf16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "dfec54a5e9e13b77484ba80035ea1b58ffe6c80fababbe361e1a382f11dbcbc8",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_bf16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f16_f16_k128",
+        file: "replay_fold_f16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "7a28f3f5abc9e71a49ac2f77fba896b4b90609dddbe3f871c438a329744d1b1f",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_f16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "67e5c18b4c9640db1942bae689ca0df50300807012e251e9037996874a9a2231",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f16_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f16_bf16_k128",
+        file: "replay_fold_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "de3f2faddb6949f86b2ebc6d1ab864075c60b44ead78516b0974131f644c2c63",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "f15d599b8d85b8d71edb3e50379132da7b680fb05dcff856acb375b44e223518",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_f32_k64",
+        file: "replay_fold_f32_f32_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
+        sha256: "6bd364f4849a4fb385e6780e8018730245648749e5eacc2c4b6148b37b79bb70",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_f32_f32_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "5b6f3f9ee9378ee9859ada623359d0f837e2fef1333bb01943423abf36993e5e",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_f32_k64_r4", rows: 4, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_f32_bf16_k64",
+        file: "replay_fold_f32_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
+        sha256: "7f7dc5c3a6b0eb469af693e24828a0846a1ea87d6404ac143ef6da92337b1d9d",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_f32_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "2057d50463991a2c0721a977b23867514bc82363f244ec46e66e475ddf197112",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_f32_bf16_k64_r4", rows: 4, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_fold_bf16_bf16_k64",
+        file: "replay_fold_bf16_bf16_k64.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
+        sha256: "89f539f26ffeb4331ee75499e55ef3ea645d7f9aa691cc65cf755f68569e274d",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_fold_bf16_bf16_k64.sm_90.cubin",
+                gpu: 90,
+                sha256: "70669c52bdbc573b4533de9fdafbc1cf004fd7a0706dc8f7211ac6ca08d5d65b",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_fold_bf16_bf16_k64_r4", rows: 4, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f32_f32_k128",
+        file: "kda_replay_fold_f32_f32_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
+        sha256: "349e5b344b7bc01bf9f07e77bc021d83350d0e7f449463297fad0836ac8eb164",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_fold_f32_f32_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "255e1d09e034ed631fbe12b3c4e5b3bc66b3fb92af4c341f2ae1a039ec5a75d7",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_f32_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f32_bf16_k128",
+        file: "kda_replay_fold_f32_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "57b93736bfe4cae19b33ada6ba23ad721e8e4cb5ae5c1ba0f4200532a0650952",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_fold_f32_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "89fbdae60b8f7f4ec727bc52b2619ec9a7b2c37b2f82b25802e9f0571a37a66b",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f32_f16_k128",
+        file: "kda_replay_fold_f32_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
+        sha256: "613a23b2d2d8b5bc12191ec0b139a9a1e60e15e27928d20925e6e4e422af4f01",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_fold_f32_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "1611f92c1d1d55d97196230cfddcbb1f031e7dc1da2783235b30467a8fe03272",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_bf16_bf16_k128",
+        file: "kda_replay_fold_bf16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "18f0c42635ac3bc11ab40fd829d8e3446b0514949532691b06a94f272e7ac0a1",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_fold_bf16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "1ddf9277d04a1d338c6d9428964e2a9dc00ea0b58db312ff41512f723945b1f9",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_bf16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f16_f16_k128",
+        file: "kda_replay_fold_f16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "e6a7e3dd5637b5495396d2152ef097a2c59a275075743217920fefd08f8cd4be",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_fold_f16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "e4c62b12946185631847b0cfaf8906011817c6859cc005d07c586a2194072117",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f16_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_fold_f16_bf16_k128",
+        file: "kda_replay_fold_f16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
+        sha256: "00f73b93f218961a36142fe2554c0d76c6b5e07058ece385edaa08aa588a508d",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_fold_f16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "6c74336c24a4228d8733a95f369af3d150f9d826fa656d9a066953901fe1283d",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_fold_f16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_commit",
+        file: "replay_commit.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayCommit, family: None, layout: None, state: None, io: None, k: 0 },
+        sha256: "566361209b9a68e60031013b1edffcd412cbb69c29c467ff754078f5c1c35a49",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_commit.sm_90.cubin",
+                gpu: 90,
+                sha256: "57e4450cc414fddcbd3aea7c7ca997db8c95b04488be284351325ea1d4874a0a",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_commit", rows: 0, params_size: 184, max_threads: 256 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_advance",
+        file: "replay_advance.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayAdvance, family: None, layout: None, state: None, io: None, k: 0 },
+        sha256: "2e7ccbc07a7cfe708e2870757547eb9403aa1f818fe59808490dfec40bdafdd1",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_advance.sm_90.cubin",
+                gpu: 90,
+                sha256: "8daee665ac5d81c279bea6e2a9fbaf214241db798d01444f73a85ea7cb5b6ba3",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_advance", rows: 0, params_size: 128, max_threads: 256 },
         ],
     },
     EmbeddedModule {
@@ -4309,12 +5565,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_f32.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F32), k: 0 },
-        sha256: "76a43db778f4ffe1f8edb90477f98a551e433cfb8c47c7d98c08fdf0d4aa2b9e",
+        sha256: "bdeb31ab387aebfb56cebf54de6bfb74f7a74a6dc02f266e31e15fc777ddeaf7",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f32_f32.sm_90.cubin",
                 gpu: 90,
-                sha256: "10f1d87d814bc885bc08a2c6197462bc493b2782db2a5aea4bf710e1d863b448",
+                sha256: "489e167834d6a4477183ba4f64dc5fa090971661c9f4851c57ec492ba851876b",
                 },
         ],
         entries: &[
@@ -4326,12 +5582,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(Bf16), k: 0 },
-        sha256: "01352d6003911c66a17c35d2c464c5a62e292e447defaaf83175e2f1f37496b9",
+        sha256: "fc443483e36f64b0be1ebd3cbdecc03772ccb2d6d6e9a206a542b45f3ebd681f",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f32_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "0cd74c4c596042ec5e98298440403388c68a62a4329973203b6e7a7abfcf439b",
+                sha256: "219c4cbd44477ac5da0ec74e8c7c92ea13070fd2c771314cdee1069847b6df80",
                 },
         ],
         entries: &[
@@ -4343,12 +5599,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f32_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F32), io: Some(F16), k: 0 },
-        sha256: "2de62bb497b5a74b54b382a806134b86ea73c9c7c47db6c722e7812b24c44c60",
+        sha256: "78fb8dceea5e23f32cf91983fc6afaae36a4cc5b02817aec9291a96766087c5e",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f32_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "29d46a6bb32963a444020fdbb0c3726e16a276776d5d85a5e72748d15b2a75a7",
+                sha256: "ebf8962bc0fff0f104363ebf3f196feca9d0c5b166bee789760a44221a70c1b4",
                 },
         ],
         entries: &[
@@ -4360,12 +5616,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_bf16_bf16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(Bf16), io: Some(Bf16), k: 0 },
-        sha256: "84192e49ecb99f860f0df066a6864a8de2a6d9ee8bfee038188a6f82e01c83ce",
+        sha256: "68420cdc2f30f721685a53214a11cfee22da803903241103f807ca4074bb072d",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_bf16_bf16.sm_90.cubin",
                 gpu: 90,
-                sha256: "55c84855c6720fd1648fc9f871c86b93edafb17c3698195889318f423bbc2094",
+                sha256: "058595e06a41700d302a9e1e937d146c0da1161c594cc575797073f5d0e49c28",
                 },
         ],
         entries: &[
@@ -4377,12 +5633,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "conv1d_update_f16_f16.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Conv1dUpdate, family: None, layout: None, state: Some(F16), io: Some(F16), k: 0 },
-        sha256: "7ad4df7bc143e585188096f3fa2e2e66f4f9b66c249e63bf59d3c92207de50e8",
+        sha256: "8120b562c2c3cb5db3b6586b7f3327b7ce64289f9fa7fb36b0e46cf68d194021",
         binaries: &[
             EmbeddedBinary {
                 file: "conv1d_update_f16_f16.sm_90.cubin",
                 gpu: 90,
-                sha256: "685e4444fbffc9fa6a3fe1516912d894769445102bc4c516f4f2de512460643c",
+                sha256: "515ca6b31b2a45502c192a427500fb6139037fa65e4b6245bb4aeadd2b5ae5af",
                 },
         ],
         entries: &[
