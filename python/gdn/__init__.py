@@ -1,0 +1,54 @@
+"""Decode of gated-delta-rule layers (Qwen3-Next, Qwen3.5, Kimi) on NVIDIA GPUs.
+
+Operations take torch tensors on a GPU and launch on torch's current stream of that GPU; on tensors and numpy arrays on
+the CPU the same calls compute a reference in f64. ``python -m gdn`` says what is here.
+
+    decode, decode_packed       one token for each sequence
+    recurrent                   several: drafts, trees, short prompts
+    causal_conv1d_update, gated_rmsnorm, unpack_qkvz    what stands around it
+    copy_state, commit_state, convert_layout            states from slot to slot
+    SlotAllocator               which sequence has which slot
+    load, plan, Caps            kernels before they are needed; how a call is launched
+    gdn.compat                  the same under the names of SGLang, vLLM, FLA and FlashInfer, and for transformers
+"""
+
+from ._errors import ArgumentError, Error
+from ._gdn import Caps, Plan, Sequence, SlotAllocator, Snapshot, __version__
+from ._loading import load, loaded, models, modules, plan, status
+from ._ops import (
+    causal_conv1d_update,
+    commit_state,
+    convert_layout,
+    copy_state,
+    decode,
+    decode_packed,
+    gated_rmsnorm,
+    recurrent,
+    unpack_qkvz,
+)
+
+__all__ = [
+    "ArgumentError",
+    "Caps",
+    "Error",
+    "Plan",
+    "Sequence",
+    "SlotAllocator",
+    "Snapshot",
+    "__version__",
+    "causal_conv1d_update",
+    "commit_state",
+    "convert_layout",
+    "copy_state",
+    "decode",
+    "decode_packed",
+    "gated_rmsnorm",
+    "load",
+    "loaded",
+    "models",
+    "modules",
+    "plan",
+    "recurrent",
+    "status",
+    "unpack_qkvz",
+]

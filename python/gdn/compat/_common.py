@@ -1,0 +1,84 @@
+"""What the drop-ins share."""
+
+import functools
+
+try:
+    import torch
+except Exception as problem:
+    raise ImportError(f"gdn.compat needs torch, which cannot be imported: {problem}") from None
+
+from .._errors import ArgumentError, Error
+
+#: Names of gdn's arguments, where most packages have others.
+STATE_NAMES = {"state": "initial_state", "slots": "ssm_state_indices"}
+
+
+def drop_in(names=None):
+    """Marks a function that stands for another package's, whose arguments are called `names` where gdn's are others."""
+    names = names or {}
+
+    def mark(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            try:
+                return function(*args, **kwargs)
+            except ArgumentError as problem:
+                field, colon, rest = str(problem).partition(": ")
+                raise ArgumentError(f"{names.get(field, field)}{colon}{rest}") from None
+
+        return call
+
+    return mark
+
+
+def refuse(function, **arguments):
+    """Refuses arguments that were given and are not taken."""
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            shown = tuple(value.shape) if isinstance(value, torch.Tensor) else value
+            raise Error(f"{function}: {name} = {shown} is not taken by gdn; see docs/MIGRATING.md")
+
+
+def refuse_rest(function, kwargs):
+    """Refuses keywords that a function takes by ``**kwargs``."""
+    for name in kwargs:
+        raise Error(f"{function}: {name} is not taken by gdn; see docs/MIGRATING.md")
+
+
+def check_scale(scale):
+    if scale is not None and not scale > 0:
+        raise ArgumentError(f"scale: {scale} is not allowed, it must be positive")
+    return scale
+
+
+def rows(x):
+    """x itself where the kernels take it, else a copy: the elements of a token's heads lie behind one another, 16-byte aligned."""
+    strides, shape = x.stride(), x.shape
+    packed = strides[-1] == 1 and (len(shape) < 3 or shape[-2] == 1 or strides[-2] == shape[-1])
+    if not packed or len(shape) > 3 and shape[0] > 1 and shape[1] > 1 and strides[0] != strides[1] * shape[1]:
+        return x.contiguous()
+    if torch.compiler.is_compiling():
+        return x
+    return x.clone(memory_format=torch.contiguous_format) if x.data_ptr() % 16 else x
+
+
+def norm_eps(use_l2norm):
+    """The eps of the l2norm, or None for none."""
+    return 1e-6 if use_l2norm else None
+
+
+def table(indices):
+    """Indices as the kernels take them: column 0 of a wider table is a view."""
+    return indices[:, 0] if indices is not None and indices.ndim == 2 else indices
+
+
+def check_tokens(q, cu_seqlens):
+    if cu_seqlens is not None and q.shape[0] != 1:
+        raise ArgumentError(f"q: the batch is {q.shape[0]}, with cu_seqlens it must be 1: tokens lie one behind the other")
+
+
+def of_tree(buffer, parents):
+    """The buffer as long as the table of parents, which may be shorter than what was allocated."""
+    if parents is None or buffer is None or parents.shape[1] == buffer.shape[1]:
+        return buffer
+    return buffer[:, : parents.shape[1]]
