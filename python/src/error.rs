@@ -8,7 +8,7 @@ use pyo3::types::PyType;
 use std::fmt::Display;
 
 /// Names of a call's fields that are others in Python. The longest come first.
-const NAMES: [(&str, &str); 15] = [
+const NAMES: [(&str, &str); 16] = [
     ("intermediate.parent", "parents"),
     ("intermediate.row", "intermediate_rows"),
     ("tokens.cu_seqlens", "cu_seqlens"),
@@ -24,6 +24,7 @@ const NAMES: [(&str, &str); 15] = [
     ("target.slots", "write_slots"),
     ("beta.given", "beta"),
     ("beta.b", "b"),
+    ("start", "reset or has_initial_state"),
 ];
 
 /// The field of a call as Python's argument.

@@ -271,6 +271,9 @@ impl Raw {
 
     /// The inputs, and how many tokens they are.
     fn inputs(&self, dims: Dims) -> PyResult<(Inputs, u64)> {
+        if self.k.is_some() != self.v.is_some() {
+            return Err(argument("k", "k and v are given both, or neither with q, k and v in one row"));
+        }
         let row_dims = self.row_dims();
         let Some(lead) = self.q.rank().checked_sub(row_dims) else {
             return Err(self.q.wrong_shape("[.., H, K], or [N, H * K]"));
@@ -299,7 +302,7 @@ impl Raw {
                 Key(k.rows(keys, tokens)?),
                 Value(v.rows(values, tokens)?),
             ),
-            (None, None) => {
+            _ => {
                 if width < 2 * keys + values {
                     let problem = format!(
                         "rows of {width} elements are shorter than 2 * H * K + HV * V = {}",
@@ -309,7 +312,6 @@ impl Raw {
                 }
                 split_mixed_qkv(&self.q.rows(width, tokens)?, &shape)
             }
-            _ => return Err(argument("k", "k and v are given both, or neither with q, k and v in one row")),
         };
         let (family, decay) = self.decay(&shape, tokens)?;
         let beta = self.beta(&shape, tokens)?;

@@ -57,9 +57,14 @@ def rows(x):
     packed = strides[-1] == 1 and (len(shape) < 3 or shape[-2] == 1 or strides[-2] == shape[-1])
     if not packed or len(shape) > 3 and shape[0] > 1 and shape[1] > 1 and strides[0] != strides[1] * shape[1]:
         return x.contiguous()
-    if torch.compiler.is_compiling():
+    return aligned(x)
+
+
+def aligned(x):
+    """x itself, or a copy where it is not 16-byte aligned, as weights in a mapped file may not be."""
+    if torch.compiler.is_compiling() or x.data_ptr() % 16 == 0:
         return x
-    return x.clone(memory_format=torch.contiguous_format) if x.data_ptr() % 16 else x
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def norm_eps(use_l2norm):

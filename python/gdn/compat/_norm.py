@@ -2,7 +2,7 @@
 
 from .. import _ops
 from .._errors import Error
-from ._common import refuse, torch
+from ._common import aligned, refuse, torch
 
 
 def gated(function, x, z, weight, bias, eps, activation, **refused):
@@ -13,9 +13,9 @@ def gated(function, x, z, weight, bias, eps, activation, **refused):
     if activation not in ("swish", "silu", "sigmoid"):
         raise Error(f"{function}: activation = {activation!r} is not taken by gdn, 'swish', 'silu' and 'sigmoid' are")
     out = None if x.dtype == z.dtype else torch.empty(x.shape, dtype=z.dtype, device=x.device)
-    x = x if x.stride(-1) == 1 else x.contiguous()
+    x = aligned(x if x.stride(-1) == 1 else x.contiguous())
     z = z if z.stride(-1) == 1 else z.contiguous()
-    out = _ops.gated_rmsnorm(x, z, weight, eps=eps, activation="sigmoid" if activation == "sigmoid" else "silu", out=out)
+    out = _ops.gated_rmsnorm(x, z, aligned(weight), eps=eps, activation="sigmoid" if activation == "sigmoid" else "silu", out=out)
     return out.to(x.dtype)
 
 

@@ -8,7 +8,7 @@ import types
 
 from .. import _ops
 from .._errors import Error
-from ._common import torch
+from ._common import aligned, torch
 
 __all__ = ["patch", "unpatch"]
 
@@ -78,7 +78,7 @@ def _convolve(module, mixed, conv_state):
 
 
 def _norm(norm, core, gate, activation):
-    return _ops.gated_rmsnorm(core, gate, norm.weight.detach(), eps=norm.variance_epsilon, activation=activation)
+    return _ops.gated_rmsnorm(core, gate, aligned(norm.weight.detach()), eps=norm.variance_epsilon, activation=activation)
 
 
 def _gated_delta_net(module, mixed, z, b, a, conv_state, state):

@@ -1,0 +1,77 @@
+"""Which arrays the tests run on, and what was left out: nothing is skipped in silence."""
+
+import os
+from pathlib import Path
+
+import cases
+import pytest
+
+KINDS, MISSING = cases.kinds()
+
+
+def _folder(variable, what):
+    """A folder that an environment variable names."""
+    if os.environ.get(variable):
+        return [Path(os.environ[variable])]
+    MISSING.append(f"{what}: {variable} names no folder")
+    return []
+
+
+def _gpus():
+    if not any(kind.name == "torch-cuda" for kind in KINDS):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+PEERS = _folder("GDN_PEERS", "the peers' own sources")
+MODELS = [model for folder in _folder("GDN_MODELS", "recorded models") for model in sorted(folder.glob("*_float32"))]
+SECOND = [cases.Torch("cuda:1")] if _gpus() > 1 else []
+if not SECOND:
+    MISSING.append("a second GPU: there is none here")
+
+
+def pytest_generate_tests(metafunc):
+    """`kind`: every kind of array. `tensors`: those of torch. `gpu`: torch's on a GPU. And folders with more to test with."""
+    chosen = {
+        "kind": KINDS,
+        "tensors": [kind for kind in KINDS if kind.name != "numpy"],
+        "gpu": [kind for kind in KINDS if kind.name == "torch-cuda"],
+        "second": SECOND,
+        "peers_folder": PEERS,
+        "model_folder": MODELS,
+    }
+    for name, kinds in chosen.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, kinds, ids=[getattr(kind, "name", str(kind)) for kind in kinds])
+
+
+def pytest_collection_modifyitems(items):
+    """A test without any kind to run on is left out, and said to be at the end."""
+    empty = [item for item in items if "NOTSET" in item.name]
+    items[:] = [item for item in items if "NOTSET" not in item.name]
+    for item in empty:
+        _LEFT_OUT.add(item.originalname)
+
+
+_LEFT_OUT = set()
+
+
+def pytest_terminal_summary(terminalreporter):
+    for text in MISSING:
+        terminalreporter.write_line(f"not checked here: {text}")
+    if _LEFT_OUT:
+        terminalreporter.write_line(f"not checked here: {len(_LEFT_OUT)} tests that need them: {', '.join(sorted(_LEFT_OUT))}")
+
+
+@pytest.fixture(autouse=True)
+def _no_grad():
+    """Operations are forward only."""
+    try:
+        import torch
+    except Exception:
+        yield
+        return
+    with torch.no_grad():
+        yield

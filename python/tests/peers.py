@@ -1,0 +1,65 @@
+"""The peers' own kernels, from a folder that their wheels are unpacked in, without what else they need."""
+
+import importlib
+import sys
+import types
+
+
+class _Stub(types.ModuleType):
+    """A helper of a peer's package that only asks what machine this is: an NVIDIA GPU, and nothing special."""
+
+    __path__ = []
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name == "torch_release":
+            import torch
+
+            return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:3])
+        answers = {"is_cuda": True, "get_device_sm": 90, "get_jit_cuda_arch": 90, "device_context": None}
+        return lambda *args, **kwargs: answers.get(name, False)
+
+
+class _Finder:
+    """Serves stubs for the parts of SGLang that are not kernels."""
+
+    PREFIXES = ("sglang.srt", "sglang.kernels.jit")
+
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith(self.PREFIXES):
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        return _Stub(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+
+def _package(name, folder):
+    """A package without running its `__init__`."""
+    module = types.ModuleType(name)
+    module.__path__ = [str(folder)]
+    sys.modules[name] = module
+
+
+def load(folder):
+    """Adds the peers of a folder to what can be imported."""
+    if "sglang" in sys.modules:
+        return
+    sys.meta_path.insert(0, _Finder())
+    parts = ["sglang", "sglang.kernels", "sglang.kernels.ops", "sglang.kernels.ops.attention", "sglang.kernels.ops.mamba"]
+    parts += ["sglang.kernels.ops.attention.fla", "sglang.kernels.ops.attention.linear"]
+    for name in parts:
+        _package(name, f"{folder}/{name.replace('.', '/')}")
+    sys.path.append(str(folder))
+
+
+def sglang(path, name):
+    return getattr(importlib.import_module(f"sglang.kernels.ops.{path}"), name)
+
+
+def fla(path, name):
+    return getattr(importlib.import_module(f"fla.{path}"), name)

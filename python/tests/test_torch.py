@@ -1,0 +1,215 @@
+"""torch: compiled, traced, under autograd, from several threads, on several streams, in graphs."""
+
+import threading
+
+import cases
+import gdn
+import pytest
+from problems import clone, torch_problem
+
+
+def test_compiled_gives_what_eager_gives(tensors):
+    import torch
+
+    problem = torch_problem(tensors)
+    eager, compiled = clone(problem), clone(problem)
+    want = gdn.decode(**eager)
+
+    @torch.compile(fullgraph=True)
+    def step(q, k, v, a, b, A_log, dt_bias, state, slots):
+        out = gdn.decode(q * 1, k, v, a, b, A_log, dt_bias, state, slots)
+        return out + 0
+
+    assert torch.equal(step(**compiled), want)
+    assert torch.equal(compiled["state"], eager["state"]), "the compiled step did not update the pool"
+    # Once more, from the state that the first step left.
+    assert torch.equal(step(**compiled), gdn.decode(**eager)) and torch.equal(compiled["state"], eager["state"])
+
+
+def test_every_operation_compiles(tensors):
+    import torch
+
+    problem = torch_problem(tensors, T=2)
+    H, HV, K, V = 2, 4, 128, 128
+    dim = 2 * H * K + HV * V
+    make = lambda *shape: torch.randn(*shape).bfloat16().to(tensors.device)
+    inputs = [make(3, 2, 2 * H * K + 2 * HV * V), make(3, 2, 2 * HV), make(6, dim, 3), make(dim, 4), make(V)]
+
+    def layer(qkvz, ba, windows, weight, norm, state, final, slots, A_log, dt_bias):
+        mixed, z, b, a = gdn.unpack_qkvz(qkvz, ba, H, HV, K, V)
+        mixed = gdn.causal_conv1d_update(mixed, windows, weight, slots=slots)
+        q, k, v = torch.split(mixed, [H * K, H * K, HV * V], -1)
+        q, k, v = (x.unflatten(-1, (-1, 128)) for x in (q, k, v))
+        core = gdn.recurrent(q, k, v, a, b, A_log, dt_bias, state, slots)
+        gdn.copy_state(state, final)
+        return gdn.gated_rmsnorm(core, z, norm)
+
+    def run(function):
+        moved = [x.clone() for x in inputs]
+        state = problem["state"].clone()
+        final = torch.zeros_like(state)
+        out = function(*moved, state, final, problem["slots"], problem["A_log"], problem["dt_bias"])
+        return out, state, final, moved[2]
+
+    for have, want in zip(run(torch.compile(layer, fullgraph=True)), run(layer)):
+        assert torch.equal(have, want)
+
+
+def test_fake_tensors_have_shapes_and_compute_nothing(tensors):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    problem = torch_problem(tensors)
+    with FakeTensorMode() as mode:
+        fake = {name: mode.from_tensor(value) for name, value in problem.items()}
+        out = gdn.decode(**fake)
+    assert out.shape == problem["v"].shape and out.dtype == problem["v"].dtype
+
+
+def test_gradients_are_refused(tensors):
+    import torch
+
+    problem = torch_problem(tensors)
+    problem["q"].requires_grad_()
+    with torch.enable_grad():
+        with pytest.raises(gdn.Error, match="gdn.decode is forward only"):
+            gdn.decode(**problem)
+        gdn.decode(**{**problem, "q": problem["q"].detach()})
+    gdn.decode(**problem)
+    with torch.inference_mode():
+        gdn.decode(**problem)
+
+
+def test_devices_are_not_mixed(gpu):
+    problem = torch_problem(gpu)
+    with pytest.raises(gdn.ArgumentError, match="slots: it is on cpu, state is on cuda:0"):
+        gdn.decode(**{**problem, "slots": problem["slots"].cpu()})
+    with pytest.raises(gdn.ArgumentError, match="state: it is on cpu, x is|q: it is on cuda:0, state is on cpu"):
+        gdn.decode(**{**problem, "state": problem["state"].cpu()})
+
+
+def test_threads_do_not_disturb_each_other(tensors):
+    import torch
+
+    problems = [torch_problem(tensors, seed=seed, state=state) for seed in range(2) for state in ("float32", "bfloat16")]
+    wanted = []
+    for problem in problems:
+        arguments = clone(problem)
+        wanted.append((gdn.decode(**arguments), arguments["state"]))
+    failures = []
+
+    def work(problem, want):
+        stream = torch.cuda.Stream() if tensors.device == "cuda" else None
+        with torch.no_grad(), torch.cuda.stream(stream):
+            for _ in range(20 if tensors.device == "cuda" else 2):
+                arguments = clone(problem)
+                out = gdn.decode(**arguments)
+                if stream is not None:
+                    stream.synchronize()
+                if not (torch.equal(out, want[0]) and torch.equal(arguments["state"], want[1])):
+                    failures.append(threading.current_thread().name)
+
+    if tensors.device == "cuda":
+        torch.cuda.synchronize()
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(problems, wanted)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_gpu_agrees_with_the_reference(gpu):
+    cpu = cases.Torch("cpu")
+    for options in [{}, dict(kda=True), dict(state="bfloat16"), dict(dtype="float16"), dict(dtype="float32"), dict(K=64, V=64)]:
+        on_cpu, on_gpu = torch_problem(cpu, **options), torch_problem(gpu, **options)
+        want, have = gdn.decode(**on_cpu), gdn.decode(**on_gpu)
+        limit = 1e-5 if options.get("dtype") == "float32" else 3e-3
+        assert cases.relative(have.float().cpu(), want.float()) <= limit, options
+        assert cases.relative(on_gpu["state"].float().cpu(), on_cpu["state"].float()) <= 3e-3, options
+
+
+def test_work_is_ordered_by_the_current_stream(gpu):
+    """Inputs that another kernel of the same side stream still computes are waited for."""
+    import torch
+
+    problem = torch_problem(gpu, N=4, slots=8)
+    want = gdn.decode(**clone(problem))
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        arguments = clone(problem)
+        late = torch.zeros_like(problem["q"])
+        torch.cuda._sleep(20_000_000)
+        late.copy_(problem["q"])
+        have = gdn.decode(**{**arguments, "q": late})
+        stream.synchronize()
+    assert torch.equal(have, want)
+
+
+def test_graph_is_captured_and_follows_its_tables(gpu):
+    import torch
+
+    problem = torch_problem(gpu, N=4, slots=8)
+    gdn.load(k=128, v=128)
+    static = clone(problem)
+    out = torch.empty_like(static["v"])
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        gdn.decode(**static, out=out)
+    for seed in range(3):
+        fresh = torch_problem(gpu, N=4, slots=8, seed=seed)
+        for name, value in fresh.items():
+            static[name].copy_(value)
+        graph.replay()
+        torch.cuda.synchronize()
+        want = gdn.decode(**fresh)
+        assert torch.equal(out, want) and torch.equal(static["state"], fresh["state"])
+
+
+def test_capture_refuses_to_load(gpu):
+    """A module that is not loaded is no kernel for a capture: the error says what to do, and the capture goes on."""
+    import torch
+
+    problem = torch_problem(gpu, dtype="float32", K=64, V=64, kda=True)
+    name = "kda_decode_f32_f32_k64"
+    assert not any(file.startswith(name + ".") for file in gdn.loaded())
+    out = torch.empty_like(problem["v"])
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        with pytest.raises(gdn.Error, match=f"{name} is not loaded, and a stream is being captured: call gdn.load"):
+            gdn.decode(**problem, out=out)
+        out.zero_()
+    graph.replay()
+    gdn.load(modules=[name])
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        gdn.decode(**problem, out=out)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert out.abs().sum() > 0
+
+
+def test_compiled_with_graphs(gpu):
+    """torch.compile(mode="reduce-overhead") captures graphs of its own."""
+    import torch
+
+    problem = torch_problem(gpu)
+    gdn.load(k=128, v=128)
+    want_state = problem["state"].clone()
+    step = torch.compile(lambda p: gdn.decode(**p) * 2, mode="reduce-overhead", fullgraph=True)
+    for _ in range(4):
+        want = gdn.decode(**{**problem, "state": want_state}) * 2
+        have = step(problem)
+        assert torch.equal(have, want) and torch.equal(problem["state"], want_state)
+
+
+def test_second_gpu(gpu, second):
+    """Tensors of the second GPU launch there, whatever device is current."""
+    import torch
+
+    first, second = torch_problem(gpu), torch_problem(second)
+    with torch.cuda.device(0):
+        have = gdn.decode(**second)
+        want = gdn.decode(**first)
+    torch.cuda.synchronize(1)
+    assert torch.equal(have.cpu(), want.cpu()) and torch.equal(second["state"].cpu(), first["state"].cpu())
