@@ -1,8 +1,19 @@
 """The peers' own kernels, from a folder that their wheels are unpacked in, without what else they need."""
 
+import contextlib
 import importlib
 import sys
 import types
+
+
+class _Answer:
+    """What a helper is or gives: false, and whatever else is asked of it likewise."""
+
+    def __call__(self, *args, **kwargs):
+        return False
+
+    def __getattr__(self, name):
+        return _Answer()
 
 
 class _Stub(types.ModuleType):
@@ -17,8 +28,17 @@ class _Stub(types.ModuleType):
             import torch
 
             return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:3])
-        answers = {"is_cuda": True, "get_device_sm": 90, "get_jit_cuda_arch": 90, "device_context": None}
-        return lambda *args, **kwargs: answers.get(name, False)
+        return _ANSWERS.get(name, _Answer())
+
+
+_ANSWERS = {
+    "is_cuda": lambda: True,
+    "get_device_sm": lambda: 90,
+    "get_jit_cuda_arch": lambda: 90,
+    "cdiv": lambda a, b: -(-a // b),
+    "next_power_of_2": lambda n: 1 << (n - 1).bit_length(),
+    "device_context": lambda device: contextlib.nullcontext(),
+}
 
 
 class _Finder:

@@ -22,6 +22,7 @@ mod report;
 mod test;
 mod tools;
 mod tune;
+mod wheel;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -55,6 +56,7 @@ enum Command {
     Bench(bench::Args),
     Tune(tune::Args),
     Dist(dist::Args),
+    Wheel(wheel::Args),
     Doctor(doctor::Args),
 }
 
@@ -75,7 +77,11 @@ impl Command {
             Command::Parity(args) => args.needs(),
             Command::Bench(args) => args.needs(),
             Command::Tune(args) => args.needs(),
-            Command::Demo(_) | Command::Test(_) | Command::Dist(_) | Command::Doctor(_) => Needs::default(),
+            Command::Demo(_)
+            | Command::Test(_)
+            | Command::Dist(_)
+            | Command::Wheel(_)
+            | Command::Doctor(_) => Needs::default(),
         }
     }
 
@@ -97,6 +103,7 @@ impl Command {
             Command::Bench(args) => bench::run(args),
             Command::Tune(args) => tune::run(args),
             Command::Dist(args) => dist::run(args),
+            Command::Wheel(args) => wheel::run(args),
             Command::Doctor(args) => doctor::run(args),
         }
     }

@@ -4,7 +4,7 @@ mod candle;
 mod counted;
 mod suite;
 
-use crate::{dist, tools};
+use crate::{dist, tools, wheel};
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::path::Path;
@@ -72,6 +72,7 @@ fn full(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
              (a test holds its hashes against them); `cargo xtask parity --device gpu` repeats it",
         );
     }
+    wheel(suite)?;
     kernels(suite, root, strict)
 }
 
@@ -91,6 +92,16 @@ fn libgdn(suite: &mut Suite) -> Result<()> {
     } else {
         suite.not_checked(&format!("libgdn for aarch64: `rustup target add {AARCH64}` brings what it needs"));
     }
+    Ok(())
+}
+
+/// The Python wheel and its tests, with what the interpreter has of what they need.
+fn wheel(suite: &mut Suite) -> Result<()> {
+    let (can_run, missing) = wheel::missing();
+    if can_run {
+        suite.add("Python wheel", Work::Command(xtask(&["wheel", "--test"])?));
+    }
+    missing.iter().for_each(|what| suite.not_checked(what));
     Ok(())
 }
 
