@@ -41,6 +41,9 @@ def _ignored():
 
 collect_ignore = _ignored()
 PEERS = _folder("GDN_PEERS", "the peers' own sources")
+CUTE_DSL = PEERS if importlib.util.find_spec("cutlass") else []
+if not CUTE_DSL:
+    MISSING.append("FlashInfer's kernels: their compiler, CuTe-DSL (`cutlass`), is not installed")
 MODELS = [model for folder in _folder("GDN_MODELS", "recorded models") for model in sorted(folder.glob("*_float32"))]
 SECOND = [cases.Torch("cuda:1")] if _gpus() > 1 else []
 if not SECOND:
@@ -55,6 +58,7 @@ def pytest_generate_tests(metafunc):
         "gpu": [kind for kind in KINDS if kind.name == "torch-cuda"],
         "second": SECOND,
         "peers_folder": PEERS,
+        "flashinfer_folder": CUTE_DSL,
         "model_folder": MODELS,
     }
     for name, kinds in chosen.items():

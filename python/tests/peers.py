@@ -77,6 +77,18 @@ def load(folder):
     sys.path.append(str(folder))
 
 
+def flashinfer(folder):
+    """FlashInfer's kernels of the recurrence: their modules by name. They need CuTe-DSL (`cutlass`)."""
+    _package("flashinfer", f"{folder}/flashinfer")
+    _package("flashinfer.gdn_kernels", f"{folder}/flashinfer/gdn_kernels")
+    sys.modules["flashinfer.jit"] = types.ModuleType("flashinfer.jit")
+    builder = types.ModuleType("flashinfer.jit.cute_dsl_core")
+    builder.build_and_load_cute_dsl_kernel = lambda module_name, kernel_name, compile_fn, extra_key_files=(): compile_fn()
+    sys.modules["flashinfer.jit.cute_dsl_core"] = builder
+    names = ("gdn_decode_pretranspose", "gdn_decode_bf16_state", "gdn_decode_mtp", "gdn_decode_nontranspose")
+    return {name: importlib.import_module(f"flashinfer.gdn_kernels.{name}") for name in names}
+
+
 def sglang(path, name):
     return getattr(importlib.import_module(f"sglang.kernels.ops.{path}"), name)
 
