@@ -82,6 +82,8 @@ def runner(name):
         if _grad_enabled():
             _refuse_grad(name, args)
         device = tensor.get_device()
+        if device >= 0 and not tensor.is_cuda:
+            raise Error(f"gdn.{name}: tensors are on {tensor.device}, NVIDIA GPUs and the CPU are taken")
         kernel(*args, _raw_stream(device) if device >= 0 else 0)
 
     return run

@@ -213,3 +213,30 @@ def test_second_gpu(gpu, second):
         want = gdn.decode(**first)
     torch.cuda.synchronize(1)
     assert torch.equal(have.cpu(), want.cpu()) and torch.equal(second["state"].cpu(), first["state"].cpu())
+
+
+def test_operators_are_what_their_schemas_say(tensors, monkeypatch):
+    """torch's own check of an operator: what it writes is declared and nothing else, and it traces."""
+    import torch
+    from gdn import _ops
+
+    calls = []
+    for name in _ops._RUNNERS:
+        monkeypatch.setitem(_ops._RUNNERS, name, lambda tensor, args, name=name: calls.append((name, args)))
+    one, many = torch_problem(tensors), torch_problem(tensors, T=2)
+    state, slots = many["state"], many["slots"]
+    buffer = torch.zeros(3, 2, *state.shape[1:], device=tensors.device)
+    make = lambda *shape: torch.randn(*shape).bfloat16().to(tensors.device)
+    gdn.decode(**one)
+    gdn.recurrent(**many, intermediate=buffer, update=False)
+    gdn.recurrent(**{**many, "slots": None, "state": state[:3].clone()}, final_state=torch.zeros_like(state[:3]))
+    gdn.causal_conv1d_update(make(3, 256), make(6, 256, 3), make(256, 4), slots=slots)
+    gdn.gated_rmsnorm(make(3, 4, 128), make(3, 4, 128), make(128))
+    gdn.unpack_qkvz(make(3, 2 * 256 + 2 * 512), make(3, 8), 2, 4, 128, 128)
+    gdn.copy_state(state, torch.zeros_like(state))
+    gdn.commit_state(torch.randn_like(buffer), tensors.int32([1, 2, 0]), state.clone(), slots)
+    gdn.convert_layout(state, torch.zeros_like(state))
+    assert {name for name, _ in calls} == set(_ops._RUNNERS)
+    for name, args in calls:
+        checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+        torch.library.opcheck(getattr(torch.ops.gdn, name).default, args, test_utils=checks)
