@@ -44,7 +44,7 @@ PEERS = _folder("GDN_PEERS", "the peers' own sources")
 CUTE_DSL = PEERS if importlib.util.find_spec("cutlass") else []
 if not CUTE_DSL:
     MISSING.append("FlashInfer's kernels: their compiler, CuTe-DSL (`cutlass`), is not installed")
-MODELS = [model for folder in _folder("GDN_MODELS", "recorded models") for model in sorted(folder.glob("*_float32"))]
+MODELS = sorted((cases.FOLDER / "models").glob("*_float32"))
 SECOND = [cases.Torch("cuda:1")] if _gpus() > 1 else []
 if not SECOND:
     MISSING.append("a second GPU: there is none here")

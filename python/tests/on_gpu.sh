@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything about the wheel that needs a GPU: installs it beside the machine's torch, runs all tests, and measures.
-#   bash python/tests/on_gpu.sh WHEEL [PEERS]            GDN_MODELS may name a folder of recorded models
+#   bash python/tests/on_gpu.sh WHEEL [PEERS]
 # PEERS: a folder that the wheels of SGLang and flash-linear-attention are unpacked in. Results go to $OUT, or to the
 # current folder. Nothing is downloaded.
 set -uo pipefail

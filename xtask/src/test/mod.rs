@@ -98,6 +98,8 @@ fn libgdn(suite: &mut Suite) -> Result<()> {
 /// The Python wheel and its tests, with what the interpreter has of what they need.
 fn wheel(suite: &mut Suite) -> Result<()> {
     let (can_run, missing) = wheel::missing();
+    let clippy = ["clippy", "-p", "gdn-python", "--all-targets", "--", "-Dwarnings"];
+    suite.add("lints of the Python wheel", Work::Command(cargo(&clippy)));
     if can_run {
         suite.add("Python wheel", Work::Command(xtask(&["wheel", "--test"])?));
     }
