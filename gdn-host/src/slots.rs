@@ -50,6 +50,9 @@
 //! - A call that fails changes nothing.
 //! - A snapshot that someone holds, or that a sequence still reads, is never evicted. Others are, the least recently used first,
 //!   and only when a slot is wanted.
+//!
+//! `tests/tests/slots.rs` holds that against a model, and `cargo xtask soak` with the kernels: a server whose sequences must
+//! have, bit for bit, the states of their tokens decoded alone.
 
 use std::collections::HashMap;
 use thiserror::Error;

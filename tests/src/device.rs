@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, Result, anyhow};
 use gdn_host::call::Extent;
-use gdn_host::driver::{Context, DeviceBuffer, Driver, OwnedStream};
+use gdn_host::driver::{Context, DeviceBuffer, Driver, Graph, OwnedStream, Stream};
 use gdn_host::plan::Overlap;
 use gdn_host::{Caps, Code, Files, Gdn, Launch, ModuleKey, Operation, Plan, Tile, all_modules};
 use gdn_kernels::arch::sim;
+use std::collections::HashMap;
 
 /// The byte that memory nobody wrote reads as.
 pub const POISON: u8 = 0xA5;
@@ -26,6 +27,16 @@ pub trait Device {
     fn read(&self, address: u64, bytes: u64) -> Result<Vec<u8>>;
     /// Checks, plans and runs calls one behind the other, each launched as asked, and waits for the last.
     fn run_all(&mut self, calls: &[&dyn Operation], launch: Launch) -> Result<()>;
+    /// Runs sequences of calls side by side where the device can, else one behind the other, and waits for all of them. Under a
+    /// number the device may keep a graph of them and replay it: until [`Self::reset`] the same number stands for the same
+    /// calls. Says whether it did.
+    fn run_side_by_side(&mut self, lanes: &[Vec<Box<dyn Operation>>], _graph: Option<u64>) -> Result<bool> {
+        for lane in lanes {
+            let calls: Vec<&dyn Operation> = lane.iter().map(AsRef::as_ref).collect();
+            self.run_all(&calls, Launch::default())?;
+        }
+        Ok(false)
+    }
     /// Checks, plans and runs a call, and waits for it.
     fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()> {
         self.run_all(&[call], tile.into())
@@ -195,6 +206,10 @@ impl Device for Host {
 pub struct Gpu {
     gdn: Gdn,
     buffers: Vec<DeviceBuffer>,
+    /// A stream for each of the sequences that run side by side.
+    lanes: Vec<OwnedStream>,
+    /// Recorded sequences by number, a graph for each lane.
+    graphs: HashMap<u64, Vec<Graph>>,
     context: Context,
 }
 
@@ -213,7 +228,7 @@ impl Gpu {
     pub fn open_from(modules: &[ModuleKey], code: Code, files: Files) -> Result<Gpu> {
         let context = Context::primary(0)?;
         let gdn = Gdn::load_from(modules, code, files)?;
-        Ok(Gpu { gdn, buffers: Vec::new(), context })
+        Ok(Gpu { gdn, buffers: Vec::new(), lanes: Vec::new(), graphs: HashMap::new(), context })
     }
 
     /// The loaded kernels.
@@ -243,6 +258,7 @@ impl Device for Gpu {
     }
 
     fn reset(&mut self) {
+        self.graphs.clear();
         self.buffers.clear();
     }
 
@@ -280,6 +296,34 @@ impl Device for Gpu {
             unsafe { self.gdn.run_with(*call, launch, stream.as_stream())? };
         }
         Ok(stream.synchronize()?)
+    }
+
+    fn run_side_by_side(&mut self, lanes: &[Vec<Box<dyn Operation>>], graph: Option<u64>) -> Result<bool> {
+        while self.lanes.len() < lanes.len() {
+            self.lanes.push(OwnedStream::new(&self.context)?);
+        }
+        // The calls' addresses come from `alloc`, the context is current since `open`, writes have waited until they were done, the
+        // streams are waited for below, and graphs go before the memory does.
+        let queue = |lane: &[Box<dyn Operation>], stream: Stream| {
+            // SAFETY: as said above.
+            lane.iter().try_for_each(|call| unsafe { self.gdn.run(call.as_ref(), stream) })
+        };
+        match graph {
+            None => lanes.iter().zip(&self.lanes).try_for_each(|(lane, on)| queue(lane, on.as_stream()))?,
+            Some(number) => {
+                if !self.graphs.contains_key(&number) {
+                    let record = |(lane, on): (&Vec<_>, _)| Graph::capture(on, |stream| queue(lane, stream));
+                    let recorded = lanes.iter().zip(&self.lanes).map(record).collect::<Result<_, _>>()?;
+                    self.graphs.insert(number, recorded);
+                }
+                for (graph, on) in self.graphs[&number].iter().zip(&self.lanes) {
+                    // SAFETY: as said above.
+                    unsafe { graph.launch(on.as_stream())? };
+                }
+            }
+        }
+        self.lanes.iter().try_for_each(OwnedStream::synchronize)?;
+        Ok(graph.is_some())
     }
 }
 

@@ -15,6 +15,7 @@ pub mod parity;
 pub mod problem;
 pub mod random;
 pub mod replay;
+pub mod soak;
 pub mod strided;
 pub mod table;
 

@@ -19,6 +19,7 @@ mod on_demand;
 mod other_build;
 mod parity;
 mod report;
+mod soak;
 mod test;
 mod tools;
 mod tune;
@@ -41,6 +42,7 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Parity(parity::Args),
+    Soak(soak::Args),
     #[cfg(feature = "kernels")]
     BuildKernels(build_kernels::Args),
     /// Compile the kernels to PTX, lint and assemble them, and embed the result
@@ -79,6 +81,7 @@ impl Command {
             Command::Tune(args) => args.needs(),
             Command::Demo(_)
             | Command::Test(_)
+            | Command::Soak(_)
             | Command::Dist(_)
             | Command::Wheel(_)
             | Command::Doctor(_) => Needs::default(),
@@ -94,6 +97,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Test(args) => test::run(args),
             Command::Parity(args) => parity::run(args),
+            Command::Soak(args) => soak::run(args),
             #[cfg(feature = "kernels")]
             Command::BuildKernels(args) => build_kernels::run(args),
             #[cfg(feature = "kernels")]

@@ -49,7 +49,7 @@ pub struct Args {
 
 /// Where kernels run.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Where {
+pub enum Where {
     /// The lane-accurate simulator
     Sim,
     /// The first GPU

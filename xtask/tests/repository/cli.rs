@@ -36,6 +36,16 @@ fn parity_says_which_devices_and_operations_there_are() {
     assert!(!output.status.success() && error.contains("--device gpu"), "{error}");
 }
 
+#[test]
+fn soak_says_its_seed_and_what_it_did() {
+    let (output, out, error) = xtask(&["soak", "--steps", "40", "--seed", "5"]);
+    assert!(output.status.success(), "{error}");
+    assert_eq!(out.lines().next(), Some("simulator, seed 5"));
+    assert!(out.contains("rejected tokens") && out.contains("every state that was looked at"), "{out}");
+    let (output, _, error) = xtask(&["soak", "--check-one-in", "0"]);
+    assert!(!output.status.success() && error.contains("--check-one-in is 0"), "{error}");
+}
+
 /// A table that a terminal of 100 columns shows without breaking lines, with a verdict at the end.
 #[test]
 fn a_table_fits_100_columns() {
