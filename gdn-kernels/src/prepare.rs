@@ -312,9 +312,35 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     pub(crate) unsafe fn keys(&self, i: u32) -> Keys {
         // SAFETY: the caller's promise.
         unsafe {
-            let [kq, q, k, _] = shared::load_f32x4(self.scalars(i));
-            Keys { q: self.piece(i, 0), k: self.piece(i, 1), factors: Factors { q, k, kq } }
+            Keys { q: self.piece(i, 0), k: self.piece(i, 1), factors: self.factors(i) }
         }
+    }
+
+    /// What query and key of prepared token `i` come to besides themselves.
+    ///
+    /// # Safety
+    /// As for [`Self::get`].
+    #[inline(always)]
+    pub(crate) unsafe fn factors(&self, i: u32) -> Factors {
+        // SAFETY: the caller's promise.
+        let [kq, q, k, _] = unsafe { shared::load_f32x4(self.scalars(i)) };
+        Factors { q, k, kq }
+    }
+
+    /// Beta of prepared token `i`, if it is one for all rows.
+    ///
+    /// # Safety
+    /// As for [`Self::get`].
+    #[inline(always)]
+    pub(crate) unsafe fn beta(&self, i: u32) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { shared::load_f32(self.scalars(i) + 16) }
+    }
+
+    /// The inputs.
+    #[inline(always)]
+    pub(crate) fn block(&self) -> &'a Block<'a, S, T, G, K> {
+        self.block
     }
 
     /// Decay of prepared token `i`.
@@ -339,8 +365,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         let options = self.block.layer.flags;
         // SAFETY: the caller's promise.
         unsafe {
-            let [beta, ..] = shared::load_f32x4(self.scalars(i) + 16);
-            let (keys, decay) = (self.keys(i), self.decay(i));
+            let (keys, decay, beta) = (self.keys(i), self.decay(i), self.beta(i));
             let beta = if self.block.beta_per_value() {
                 let gate = &self.gate_anew();
                 gate::beta(gate, options, gate::load_beta(gate, self.block.beta_at(token)))

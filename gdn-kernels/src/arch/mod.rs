@@ -11,6 +11,7 @@
 //! | `grid`   | `wait`, `launch_dependents`: programmatic dependent launch                                  | ours |
 //! | `shared` | `block`: the block's own piece of shared memory; `*_f32`, `*_f32x2`, `*_f32x4`; `begin_copy`, `wait_copies` | ours |
 //! | `memory` | `load_*`, `store_*` on global addresses; `*_streaming` for data touched once                | ours |
+//! | `matrix` | `multiply_bf16`, `multiply_f16`: all 32 lanes take part, always                              | ours |
 //! | `float`  | `fma`, `exp2`, `rsqrt`, `rcp`, `min`, `max`, f16 and bf16 conversions                       | ours |
 //! | `compiler` | `opaque`                                                                                  | ours |
 //!
@@ -30,11 +31,11 @@ pub mod sim;
 #[cfg(all(target_arch = "nvptx64", feature = "cuda_std"))]
 pub(crate) use self::cuda_std::{thread, warp};
 #[cfg(target_arch = "nvptx64")]
-pub(crate) use nvptx::{compiler, float, grid, memory, shared};
+pub(crate) use nvptx::{compiler, float, grid, matrix, memory, shared};
 #[cfg(all(target_arch = "nvptx64", not(feature = "cuda_std")))]
 pub(crate) use nvptx::{thread, warp};
 #[cfg(not(target_arch = "nvptx64"))]
-pub(crate) use sim::{compiler, float, grid, memory, shared, thread, warp};
+pub(crate) use sim::{compiler, float, grid, matrix, memory, shared, thread, warp};
 
 /// The one piece of shared memory that a kernel has.
 pub(crate) trait Piece {

@@ -35,6 +35,7 @@
 mod commit;
 mod cursors;
 mod fold;
+mod products;
 mod ring;
 mod room;
 
@@ -51,9 +52,10 @@ use crate::gate::Gate;
 use crate::keys::{Decay, dot, reduce};
 use crate::layout::{Layout, groups};
 use crate::prepare::{CHUNK, Tokens};
-use crate::tile::Tile;
+use crate::tile::{Raw, Tile};
 use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, wide};
 use core::marker::PhantomData;
+use products::Columns;
 use ring::{Asked, Ring, Window, sums_behind};
 
 /// One token of each sequence; the parameters are those of [`crate::decode::decode`].
@@ -73,7 +75,7 @@ pub(crate) unsafe fn decode<
     p: &ReplayParams,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { sequence::<L, G, S, T, K, R, THREADS, 1>(p) }
+    unsafe { sequence::<L, G, S, T, K, R, THREADS, 1, 1>(p) }
 }
 
 /// Drafts of each sequence.
@@ -94,10 +96,10 @@ pub(crate) unsafe fn verify<
 ) {
     const { assert!(MOST_DRAFTS <= CHUNK) };
     // SAFETY: the caller's promise.
-    unsafe { sequence::<L, G, S, T, K, R, THREADS, { MOST_DRAFTS as usize }>(p) }
+    unsafe { sequence::<L, G, S, T, K, R, THREADS, { MOST_DRAFTS as usize }, { MOST_DRAFTS as usize / 4 }>(p) }
 }
 
-/// Takes a sequence through its tokens, of which there are up to `TOKENS`.
+/// Takes a sequence through its tokens, of which there are up to `TOKENS`, in products of four `PRODUCTS`.
 ///
 /// # Safety
 /// As for [`decode`].
@@ -111,6 +113,7 @@ unsafe fn sequence<
     const R: usize,
     const THREADS: u32,
     const TOKENS: usize,
+    const PRODUCTS: usize,
 >(
     p: &ReplayParams,
 ) {
@@ -148,8 +151,16 @@ unsafe fn sequence<
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread, is_draft);
         let loads = tokens.load(first, count);
-        let values = if is_draft { tokens.load_values(first, count) } else { [0; CHUNK as usize] };
-        let value = block.load_v(!is_draft, first, work.row);
+        let is_product = const { products::apply::<S, T>(G::PER_KEY, K, R, TOKENS) };
+        let by_row = !is_product;
+        let values = if is_draft & by_row { tokens.load_values(first, count) } else { [0; CHUNK as usize] };
+        let value = block.load_v(!is_draft & by_row, first, work.row);
+        let columns = match is_product {
+            true => Columns::<PRODUCTS>::ask::<S, T, K>(&p.inputs, &work, p.layer.v, first, count),
+            false => Columns::ZEROS,
+        };
+        let later = later(n, p.pool.ahead, p.n);
+        let later_slot = Index::load_if(listed & later.is_some(), &p.pool.slot, later.unwrap_or(n) + lane_zero(), 0);
         let ancestors = if is_draft { Ancestors::ask(p, n, count) } else { Ancestors { parent: Index::NONE } };
 
         let [slot, reset, force] =
@@ -181,11 +192,17 @@ unsafe fn sequence<
         let row_of_block = work.place.team() * Tile::<S, L, K, R>::TEAM_ROWS;
         let first_row = work.first_row - row_of_block;
         let log_decay = ring.ask::<R, THREADS, TOKENS>(shared, first_row, block_rows);
-        let state_at =
-            slot_at::<S>(p.pool.state, slot, p.pool.pitch) + work.state_offset::<S, L, K>(&p.layer);
-        let state = Tile::<S, L, K, R>::load_if(!fresh, state_at, p.layer.v, work.place);
+        let in_slot = match is_product {
+            true => work.tile_offset::<S, L, K>(&p.layer),
+            false => work.state_offset::<S, L, K>(&p.layer),
+        };
+        let state_at = slot_at::<S>(p.pool.state, slot, p.pool.pitch) + in_slot;
+        let mut state = match is_product {
+            true => products::load_if::<S>(!fresh, state_at, K),
+            false => Tile::<S, L, K, R>::load_if(!fresh, state_at, p.layer.v, work.place),
+        };
 
-        if is_draft {
+        if is_draft & by_row {
             tokens.prepare_values(values);
         }
         // The first block of a head leaves what its rows have in common.
@@ -207,62 +224,42 @@ unsafe fn sequence<
         step.coefficients(&ring, &work, behind);
         thread::sync_threads();
 
-        if let Some(later) = later(n, p.pool.ahead, p.n) {
-            let later = if listed { Index::load_if(true, &p.pool.slot, later, 0) } else { Index::of(later) };
-            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, later.get());
+        if let Some(later) = later {
+            let slot = if listed { later_slot } else { Index::of(later) }.get() as u32;
+            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, warp::reduce_or(slot) as i32);
         }
-        let row = row_of_block + Tile::<S, L, K, R>::carried(work.place);
         let whole = Ring::<G, T, K>::whole::<R, THREADS, TOKENS>(shared, all, work.place.lane, S::VECTOR);
-        let mut correction = 0.0;
-        let mut t = 0;
-        while t < count {
-            t = if is_draft { compiler::opaque(t) } else { 0 };
-            let token = tokens.get(first + t, t);
-            let decay = whole.and(step.path(t, 0));
-            let tile = Tile::<S, L, K, R>::unpack(state);
-            let [hk, hq] = tile.sums(&token.keys, decay, work.place);
-            let factors = token.keys.factors;
-            let sums = [hk * (decay.on_sum() * factors.k), hq * (decay.on_sum() * factors.q)];
-            let [hk, hq] = step.records(sums, t, window.len, row);
-            let v = if is_draft { tokens.value(t) } else { T::widen(value) };
-            let delta = token.beta * (v - hk);
-            out.store::<T>(first + t, work.row, float::fma(delta, factors.kq, hq));
-            if out.stores {
-                if appends {
-                    let at = ring.correction(window.len + t, first_row + row);
-                    memory::store_u32(at, delta.to_bits());
-                }
-                if is_draft {
-                    let draft = Room::<G, T, K, R, THREADS, TOKENS>::draft(t);
-                    shared::store_f32(Room::<G, T, K, R, THREADS, TOKENS>::correction(shared, draft, row), delta);
-                }
-            }
-            if is_draft {
-                warp::sync_warp();
-            }
-            correction = delta;
-            t += 1;
-        }
-
+        let out = Output { stores: is_product | out.stores, ..out };
+        let rows = Rows { p, work: &work, out, first, appends, first_row, row_of_block };
+        let correction = match is_product {
+            true => step.products(&rows, &ring, &mut state, &columns, whole),
+            false => [step.rows(&rows, &ring, state, whole, value); 2],
+        };
         if folds & (!is_draft | fresh | (window.len > 0)) {
-            let mut tile = Tile::<S, L, K, R>::unpack_anew(state);
-            let token = tokens.decay(0);
-            tile.scale(if is_draft { whole } else { whole.and(token) });
-            let behind = if is_draft { G::Decay::NONE } else { token };
-            Room::<G, T, K, R, THREADS, TOKENS>::add_records::<L, S>(
-                shared,
-                &mut tile,
-                work.place,
-                window.len,
-                row_of_block,
-                behind,
-            );
-            if !is_draft {
-                let keys = tokens.keys(0);
-                let along = correction * keys.factors.k;
-                tile.add(|r| Tile::<S, L, K, R>::of_row(along, r), &keys.k);
+            // A decode folds with its token.
+            let behind = if is_draft { G::Decay::NONE } else { tokens.decay(0) };
+            let whole = whole.and(behind);
+            match is_product {
+                true => step.fold_products(&rows, &state, state_at, window.len, whole.on_sum(), correction),
+                false => {
+                    let mut tile = Tile::<S, L, K, R>::unpack_anew(state);
+                    tile.scale(whole);
+                    Room::<G, T, K, R, THREADS, TOKENS>::add_records::<L, S>(
+                        shared,
+                        &mut tile,
+                        work.place,
+                        window.len,
+                        row_of_block,
+                        behind,
+                    );
+                    if !is_draft {
+                        let keys = tokens.keys(0);
+                        let along = correction[0] * keys.factors.k;
+                        tile.add(|r| Tile::<S, L, K, R>::of_row(along, r), &keys.k);
+                    }
+                    tile.store(state_at, p.layer.v, work.place);
+                }
             }
-            tile.store(state_at, p.layer.v, work.place);
         }
         if appends & is_first && owns_key_head(p, &work) {
             let vectors = Room::<G, T, K, R, THREADS, TOKENS>::KEY_BYTES / 16;
@@ -276,6 +273,20 @@ unsafe fn sequence<
             }
         }
     }
+}
+
+/// Which rows of which sequence a block takes through its tokens, and what it leaves of them.
+struct Rows<'a> {
+    p: &'a ReplayParams,
+    work: &'a Work,
+    out: Output,
+    /// The sequence's first token.
+    first: u32,
+    /// Whether the tokens' records are appended.
+    appends: bool,
+    /// The block's first row of the head, and the team's first row of the block.
+    first_row: u32,
+    row_of_block: u32,
 }
 
 /// Whether the value head is the first of its key head.
@@ -434,12 +445,59 @@ impl<
         }
     }
 
-    /// Adds to a row's sums what its records, and the drafts in front of token `t`, count in them. The warp calls it together.
+    /// Takes the lanes' rows through the tokens; gives the last token's correction of the row that the lane carries. `value` is
+    /// that row's of a single token.
     ///
     /// # Safety
     /// Coefficients and corrections are there, and a barrier passed since.
     #[inline(always)]
-    unsafe fn records(&self, sums: [f32; 2], t: u32, len: u32, row: u32) -> [f32; 2] {
+    unsafe fn rows(&self, rows: &Rows, ring: &Ring<G, T, K>, state: Raw, whole: G::Decay, value: u32) -> f32 {
+        let is_draft = TOKENS > 1;
+        let (work, len) = (rows.work, ring.window.len);
+        let row = rows.row_of_block + Tile::<S, L, K, R>::carried(work.place);
+        let (mut correction, mut t) = (0.0, 0);
+        // SAFETY: the caller's promise.
+        unsafe {
+            while t < self.count {
+                t = if is_draft { compiler::opaque(t) } else { 0 };
+                let token = self.tokens.get(rows.first + t, t);
+                let decay = whole.and(self.path(t, 0));
+                // The records are there before the state is.
+                let [rk, rq] = self.records(t, len, row);
+                let v = if is_draft { self.tokens.value(t) } else { T::widen(value) };
+                let [hk, hq] = Tile::<S, L, K, R>::unpack(state).sums(&token.keys, decay, work.place);
+                let (factors, whole) = (token.keys.factors, decay.on_sum());
+                let hk = float::fma(hk, whole * factors.k, rk);
+                let hq = float::fma(hq, whole * factors.q, rq);
+                let delta = token.beta * (v - hk);
+                rows.out.store::<T>(rows.first + t, work.row, float::fma(delta, factors.kq, hq));
+                if rows.out.stores {
+                    if rows.appends {
+                        let at = ring.correction(len + t, rows.first_row + row);
+                        memory::store_u32(at, delta.to_bits());
+                    }
+                    if is_draft {
+                        let draft = Room::<G, T, K, R, THREADS, TOKENS>::draft(t);
+                        let at = Room::<G, T, K, R, THREADS, TOKENS>::correction(self.shared, draft, row);
+                        shared::store_f32(at, delta);
+                    }
+                }
+                if is_draft {
+                    warp::sync_warp();
+                }
+                correction = delta;
+                t += 1;
+            }
+        }
+        correction
+    }
+
+    /// What a row's records, and the drafts in front of token `t`, count in its sums. The warp calls it together.
+    ///
+    /// # Safety
+    /// Coefficients and corrections are there, and a barrier passed since.
+    #[inline(always)]
+    unsafe fn records(&self, t: u32, len: u32, row: u32) -> [f32; 2] {
         let add = |[hk, hq]: [f32; 2], j: u32| {
             // SAFETY: the caller's promise.
             let ([k, q], correction) = unsafe {
@@ -450,7 +508,7 @@ impl<
             };
             [float::fma(k, correction, hk), float::fma(q, correction, hq)]
         };
-        let (mut sums, mut j) = (sums, 0);
+        let (mut sums, mut j) = ([0.0; 2], 0);
         while j < len {
             sums = add(sums, j);
             j += 1;

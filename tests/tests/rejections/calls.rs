@@ -48,7 +48,7 @@ impl Space {
     }
 
     /// bf16 inputs of so many tokens, GDN with a softplus gate.
-    fn inputs(&mut self, tokens: u64) -> Inputs {
+    pub fn inputs(&mut self, tokens: u64) -> Inputs {
         let mut rows = |width| self.rows(DType::Bf16, tokens, width);
         let (q, k, v) =
             (rows(SHAPE.key_elements()), rows(SHAPE.key_elements()), rows(SHAPE.value_elements()));

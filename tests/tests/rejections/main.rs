@@ -6,4 +6,5 @@ mod kda;
 mod lies;
 mod plans;
 mod recurrent;
+mod replay;
 mod states;

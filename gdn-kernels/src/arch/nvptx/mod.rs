@@ -13,6 +13,7 @@
 pub(crate) mod compiler;
 pub(crate) mod float;
 pub(crate) mod grid;
+pub(crate) mod matrix;
 pub(crate) mod memory;
 pub(crate) mod shared;
 #[cfg(not(feature = "cuda_std"))]

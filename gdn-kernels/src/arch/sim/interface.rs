@@ -73,6 +73,47 @@ pub(crate) mod warp {
     }
 }
 
+/// Products of small matrices by a warp.
+pub(crate) mod matrix {
+    use super::warp::broadcast;
+    use crate::arch::sim::lane::current;
+    use half::{bf16, f16};
+
+    /// `c + a b` of 16 x 16 and 16 x 8 elements of bf16, summed in f32. All 32 lanes call it together. With lane `4 g + t` the
+    /// words of a are rows g, g + 8, g, g + 8, columns 2 t and 2 t + 1 of each and, of the last two, eight columns
+    /// further; those of b are column g, rows as columns of a; those of c are rows g, g, g + 8, g + 8, columns 2 t and 2 t + 1.
+    pub(crate) unsafe fn multiply_bf16(c: [f32; 4], a: [u32; 4], b: [u32; 2]) -> [f32; 4] {
+        multiply(c, a, b, |bits| bf16::from_bits(bits).to_f32())
+    }
+
+    /// The same of f16.
+    pub(crate) unsafe fn multiply_f16(c: [f32; 4], a: [u32; 4], b: [u32; 2]) -> [f32; 4] {
+        multiply(c, a, b, |bits| f16::from_bits(bits).to_f32())
+    }
+
+    /// What the lanes hold goes from lane to lane, so that one that does not take part is a fault.
+    fn multiply(c: [f32; 4], a: [u32; 4], b: [u32; 2], widen: impl Fn(u16) -> f32) -> [f32; 4] {
+        let lane = current(|lane| lane.thread % 32);
+        let (g, t) = (lane / 4, lane % 4);
+        // SAFETY: the caller's promise.
+        let word = |word: u32, lane: u32| unsafe { broadcast(f32::from_bits(word), lane, 32) }.to_bits();
+        let pair = |word: u32| [word as u16, (word >> 16) as u16].map(|bits| f64::from(widen(bits)));
+        let mut sums = [0.0f64; 4];
+        for k in 0..4 {
+            let rows = a.map(|a| pair(word(a, 4 * g + k)));
+            let columns = [2 * t, 2 * t + 1].map(|column| b.map(|b| pair(word(b, 4 * column + k))));
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let (row, column) = (i / 2, columns[i % 2]);
+                for half in 0..2 {
+                    let [x, y] = [rows[row + 2 * half], column[half]];
+                    *sum += x[0] * y[0] + x[1] * y[1];
+                }
+            }
+        }
+        std::array::from_fn(|i| (f64::from(c[i]) + sums[i]) as f32)
+    }
+}
+
 /// Programmatic dependent launch: here a kernel starts when its predecessor is done.
 pub(crate) mod grid {
     use crate::arch::sim::lane::current;

@@ -20,7 +20,7 @@
 //!
 //! | file            | contents                                                        |
 //! |-----------------|-----------------------------------------------------------------|
-//! | `interface`     | `thread`, `grid`, `warp`, `shared`, `memory`: what kernels call  |
+//! | `interface`     | `thread`, `grid`, `warp`, `matrix`, `shared`, `memory`: what kernels call |
 //! | `float`         | the GPU's approximations and conversions                         |
 //! | `launch`        | a launch, its shape, its grid                                    |
 //! | `scheduler`     | a block: its coroutines and where they meet                      |
@@ -49,5 +49,5 @@ pub use fault::{Fault, FaultKind, Near, Other, Pattern};
 pub use global_memory::Memory;
 // `shared` waits for the first kernel that needs it.
 #[allow(unused_imports)]
-pub(crate) use interface::{compiler, grid, memory, shared, thread, warp};
+pub(crate) use interface::{compiler, grid, matrix, memory, shared, thread, warp};
 pub use launch::{Launch, launch};
