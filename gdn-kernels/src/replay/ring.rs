@@ -80,9 +80,9 @@ pub(crate) struct Ring<'a, G, T, const K: u32> {
     v: u32,
     records: u32,
     pub(crate) window: Window,
-    layer: &'a Layer,
+    pub(crate) layer: &'a Layer,
     /// Added to the sum of squares of a key.
-    eps: f32,
+    pub(crate) eps: f32,
     types: PhantomData<(G, T)>,
 }
 

@@ -152,8 +152,10 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
         ("DecodeParams", 128) if is_80 && is_kv && !(is_f32 || is_kda) => 112,
         ("DecodeParams", 96..) if !(is_f32 || is_kda) => 96,
         ("DecodeParams", 96..) if !(is_kv || is_kda) => 128,
-        // Three blocks of 128 threads; left to itself ptxas spills some.
-        ("ReplayParams", _) if *max_threads == 128 => 168,
+        // Three blocks of 128 threads for a state in f32, four for others and for decays of each key, five for a single token.
+        ("ReplayParams", _) if *max_threads == 128 && is_f32 && !is_kda => 168,
+        ("ReplayParams", _) if *max_threads == 128 || is_kda => 128,
+        ("ReplayParams", 128) if !is_f32 => 96,
         ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
         ("RecurrentParams", k) if is_kv && is_f32 && (is_kda || k == 64) => return None,
         ("RecurrentParams", 96) if is_kv && is_f32 => {
