@@ -12,10 +12,20 @@ pub enum Work {
     Update,
     /// Several tokens, and the state after each is written: that takes most of the time.
     Verify,
+    /// One token: read with a ring of records, and seldom written. There is no layout KV.
+    ReplayDecode,
+    /// Drafts: likewise.
+    ReplayVerify,
 }
 
 impl Work {
-    pub(super) const ALL: [Work; 3] = [Work::Decode, Work::Update, Work::Verify];
+    pub(super) const ALL: [Work; 5] =
+        [Work::Decode, Work::Update, Work::Verify, Work::ReplayDecode, Work::ReplayVerify];
+
+    /// Whether states have rings of records.
+    pub const fn has_records(self) -> bool {
+        matches!(self, Work::ReplayDecode | Work::ReplayVerify)
+    }
 
     /// As in tables, and as `xtask bench` calls the operation.
     pub const fn name(self) -> &'static str {
@@ -23,6 +33,8 @@ impl Work {
             Work::Decode => "decode",
             Work::Update => "update",
             Work::Verify => "verify",
+            Work::ReplayDecode => "replay_decode",
+            Work::ReplayVerify => "replay_verify",
         }
     }
 }
@@ -45,7 +57,9 @@ impl Class {
     pub fn of(job: &Job) -> Class {
         let module = job.module;
         let work = match (module.op, job.stores_each) {
-            (OpKind::Decode | OpKind::ReplayDecode, _) => Work::Decode,
+            (OpKind::Decode, _) => Work::Decode,
+            (OpKind::ReplayDecode, _) => Work::ReplayDecode,
+            (OpKind::ReplayVerify, _) => Work::ReplayVerify,
             (_, false) => Work::Update,
             (_, true) => Work::Verify,
         };
@@ -59,7 +73,10 @@ impl Class {
 
     /// Every class, in order.
     pub fn all() -> impl Iterator<Item = Class> {
-        let of_work = |work| Layout::ALL.into_iter().map(move |layout| (work, layout));
+        let of_work = |work: Work| {
+            let exists = move |layout: &Layout| !(work.has_records() && *layout == Layout::Kv);
+            Layout::ALL.into_iter().filter(exists).map(move |layout| (work, layout))
+        };
         let of_gate = |(work, layout)| Family::ALL.into_iter().map(move |gate| (work, layout, gate));
         let of_size = |(work, layout, gate)| {
             [false, true].into_iter().map(move |is_narrow| Class { work, layout, gate, is_narrow })

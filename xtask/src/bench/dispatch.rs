@@ -43,9 +43,10 @@ fn assert_near_the_best(file: &str, counts: impl Fn(&Class) -> bool) {
     assert!(100 * off.len() <= (100 - GOOD_PERCENT) * all, "of {all} shapes:\n{}", off.join("\n"));
 }
 
+/// What has rings of records was swept elsewhere.
 #[test]
 fn tiles_on_an_h200_are_near_the_best() {
-    assert_near_the_best("h200-sweep.json", |_| true);
+    assert_near_the_best("h200-sweep.json", |class| !class.work.has_records());
 }
 
 /// Its tiles of layout KV and of several tokens are those of earlier kernels.

@@ -66,7 +66,7 @@ fn a_bad_table_is_refused_by_line_and_field() {
     for (lines, error) in [
         (
             "prefill vk gdn f32 * large 8 0 plain".into(),
-            "line 4: operation: `prefill` is not one of decode, update, verify",
+            "line 4: operation: `prefill` is not one of decode, update, verify, replay_decode, replay_verify",
         ),
         ("decode vv gdn f32 * large 8 0 plain".into(), "line 4: layout: `vv` is not one of vk, kv"),
         ("decode vk gdn bf16 * large 8 0 plain".into(), "line 4: state: `bf16` is not one of f32, 16bit"),
