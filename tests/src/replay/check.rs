@@ -57,7 +57,7 @@ impl ReplayProblem {
             place.iter_mut().zip(state).for_each(|(to, h)| *to = h as f32);
             slots.push(slot as i32);
         }
-        flat.source = Source::Slots(slots);
+        (flat.source, flat.null_slot) = (Source::Slots(slots), None);
         flat.target = if self.is_decode() { Target::InPlace } else { Target::Nowhere };
         if !self.is_decode() {
             let (rows, steps) = (batch, self.tokens());
