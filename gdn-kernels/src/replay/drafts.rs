@@ -5,7 +5,7 @@ use super::products::{
 };
 use super::room::{Room, piece_of};
 use super::ring::Ring;
-use super::step::Step;
+use super::step::{Step, over_records};
 use super::Rows;
 use crate::abi::flags;
 use crate::arch::{float, memory, shared, thread, warp};
@@ -105,7 +105,7 @@ impl<
                         let j = records[half];
                         let factor = norm * exp(warp::broadcast(behind, j, 32));
                         let factor = if j < len { factor } else { 0.0 };
-                        if own == 0 {
+                        if b == 0 && own == 0 {
                             shared::store_f32(Room::<G, T, K, R, THREADS, TOKENS>::factor(self.shared, j), factor);
                         }
                         if is_token {
@@ -127,35 +127,19 @@ impl<
     /// As for [`Self::products`].
     #[inline(always)]
     unsafe fn records_of_rows(&self, t: u32, len: u32, row: u32) -> [f32; 4] {
-        const STEP: u32 = 4;
-        let (mut sums, mut first) = ([0.0; 4], 0);
-        while first < len {
-            let js: [u32; STEP as usize] = core::array::from_fn(|i| first + i as u32);
+        let ask = |j: u32| {
             // SAFETY: the caller's promise.
-            let (factors, corrections) = unsafe {
+            unsafe {
+                let correction = Room::<G, T, K, R, THREADS, TOKENS>::correction(self.shared, j, row);
                 (
-                    js.map(|j| shared::load_f32x2(Room::<G, T, K, R, THREADS, TOKENS>::coefficients(self.shared, t, j))),
-                    // Zeros stand behind the records' factors.
-                    js.map(|j| if j < len { j } else { len - 1 }).map(|j| {
-                        let at = Room::<G, T, K, R, THREADS, TOKENS>::correction(self.shared, j, row);
-                        [shared::load_f32(at), shared::load_f32(at + 8 * 4)]
-                    }),
+                    shared::load_f32x2(Room::<G, T, K, R, THREADS, TOKENS>::coefficients(self.shared, t, j)),
+                    [shared::load_f32(correction), shared::load_f32(correction + 8 * 4)],
                 )
-            };
-            let mut i = 0;
-            while i < STEP as usize {
-                let ([k, q], [x, y]) = (factors[i], corrections[i]);
-                sums = [
-                    float::fma(k, x, sums[0]),
-                    float::fma(q, x, sums[1]),
-                    float::fma(k, y, sums[2]),
-                    float::fma(q, y, sums[3]),
-                ];
-                i += 1;
             }
-            first += STEP;
-        }
-        sums
+        };
+        over_records(len, [0.0; 4], ask, |[hk, hq, hk8, hq8], ([k, q], [x, y])| {
+            [float::fma(k, x, hk), float::fma(q, x, hq), float::fma(k, y, hk8), float::fma(q, y, hq8)]
+        })
     }
 
     /// Takes the warp's rows through the tokens.

@@ -226,22 +226,7 @@ impl<
         let add = |[hk, hq]: [f32; 2], ([k, q], correction): ([f32; 2], f32)| {
             [float::fma(k, correction, hk), float::fma(q, correction, hq)]
         };
-        const STEP: u32 = 4;
-        let (mut sums, mut first) = ([0.0; 2], 0);
-        while first < len {
-            // Several are asked for before the first is added; where there are none left, the last with zeros.
-            let asked: [_; STEP as usize] = core::array::from_fn(|i| {
-                let j = first + i as u32;
-                let (factors, correction) = ask(if j < len { j } else { len - 1 });
-                (if j < len { factors } else { [0.0; 2] }, correction)
-            });
-            let mut i = 0;
-            while i < STEP as usize {
-                sums = add(sums, asked[i]);
-                i += 1;
-            }
-            first += STEP;
-        }
+        let mut sums = over_records(len, [0.0; 2], ask, add);
         if TOKENS > 1 {
             let (ancestors, mut s) = (self.ancestors(t), 0);
             while s < t {
@@ -253,4 +238,23 @@ impl<
         }
         sums
     }
+}
+
+/// Adds up what records count, oldest first. Several are asked for before the first is added.
+#[inline(always)]
+pub(super) fn over_records<A, X>(len: u32, mut sums: A, ask: impl Fn(u32) -> X, add: impl Fn(A, X) -> A) -> A {
+    let mut j = 0;
+    while j + 4 <= len {
+        // A loop over so few turns is not made a longer one.
+        j = compiler::opaque(j);
+        let [a, b, c, d] = [ask(j), ask(j + 1), ask(j + 2), ask(j + 3)];
+        sums = add(add(add(add(sums, a), b), c), d);
+        j += 4;
+    }
+    while j < len {
+        j = compiler::opaque(j);
+        sums = add(sums, ask(j));
+        j += 1;
+    }
+    sums
 }

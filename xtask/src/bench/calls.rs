@@ -176,8 +176,12 @@ fn replay(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
     let out = memory.normal(total, shape.value_elements(), io)?;
     // Windows are as full as in the steady state of a server: staggered over the sequences.
     let is_decode = !spec.op.has_several_tokens();
-    let (most, records, levels, step) =
-        if is_decode { (LIVE - 1, LIVE, LIVE, 1) } else { (LIVE, LIVE + tokens, 6, 3) };
+    let (most, records, levels, step) = match inputs.family {
+        _ if is_decode => (LIVE - 1, LIVE, LIVE, 1),
+        Family::Gdn => (LIVE, LIVE + tokens, 6, 3),
+        // Of those that a ring of KDA may have, drafts take some.
+        Family::Kda => (LIVE - tokens, LIVE, LIVE.saturating_sub(2 * tokens) / 3 + 2, 3),
+    };
     let len = memory.staggered(batch, levels, step)?;
     let widths = Rings::widths(&shape, inputs.family, records);
     let pools = memory.states(state, spec.state_bytes(), launches)?;
