@@ -36,7 +36,7 @@ impl<
     unsafe fn column(&self, b: u32) -> [u32; WORDS] {
         let (g, _) = lane();
         // SAFETY: the caller's promise.
-        unsafe { self.words(AT_ONCE * b + g / 2, g % 2 == 0) }
+        unsafe { self.words(AT_ONCE * b + g / 2, g.is_multiple_of(2)) }
     }
 
     /// The lane's words of a token's key or query, of the last token if there is none.
@@ -97,7 +97,7 @@ impl<
                         // A record's product with itself came to the lane of its own column.
                         let [even, odd] = [squares[half][HALVES * half], squares[half][HALVES * half + 1]];
                         let square =
-                            warp::broadcast(if g % 2 == 0 { even } else { odd }, AT_ONCE * g + g / 2, 32);
+                            warp::broadcast(if g.is_multiple_of(2) { even } else { odd }, AT_ONCE * g + g / 2, 32);
                         let norm = match ring.layer.flags & flags::L2NORM != 0 {
                             true => float::rsqrt(square + ring.eps),
                             false => 1.0,

@@ -125,7 +125,7 @@ pub(crate) unsafe fn ask_keys<L: Layout, G: Gate, S: Element, T: Element, const 
     let (inputs, head) = (tokens.block().inputs, (tokens.block().work.heads.key * K) as u64);
     let mut i = thread::thread_idx_x();
     while i < count * 2 * VECTORS {
-        let (t, is_key, x) = (i / (2 * VECTORS), i / VECTORS % 2 == 0, i % VECTORS * 16);
+        let (t, is_key, x) = (i / (2 * VECTORS), (i / VECTORS).is_multiple_of(2), i % VECTORS * 16);
         let (at, stride) = if is_key { (inputs.k, inputs.k_stride) } else { (inputs.q, inputs.q_stride) };
         let from = at + (wide(first + t, stride) + head) * T::SIZE + x as u64;
         // SAFETY: the caller's promise.
