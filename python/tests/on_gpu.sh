@@ -10,7 +10,7 @@ tests=$(cd "$(dirname "$0")" && pwd)
 out=${OUT:-.}
 site=$(mktemp -d)
 python3 -m pip install -q --no-index --no-deps --target "$site" "$wheel" || exit 1
-export PYTHONPATH=$site:$tests PYTHONUNBUFFERED=1
+export PYTHONPATH=$site:$tests${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 {
   python3 -m gdn
   python3 -c 'import torch, transformers, triton; print("transformers", transformers.__version__, "triton", triton.__version__)'
