@@ -53,6 +53,7 @@
 //! | take several: short prompts, drafts, trees | [`Recurrent`], with [`Tokens`], [`Source`], [`Target`], [`Intermediate`] |
 //! | take tokens or drafts without writing the state each time | [`ReplayDecode`], [`ReplayVerify`], with [`ReplayPool`], [`Rings`], [`Cursors`] |
 //! | fold or copy true states, commit trees, move cursors | [`ReplayFold`], [`Materialise`], [`ReplayCommit`], [`ReplayAdvance`] |
+//! | have pools, rings and cursors of all layers as one thing | [`ReplayState`], [`ReplayShape`], with [`mod@slots`] |
 //! | name inputs, gates and heads | [`Inputs`], [`Decay`], [`Beta`], [`HeadShape`], [`HeadMap`], [`Family`] |
 //! | name memory | [`Tensor`], [`Rows`], [`Table`], [`StatePool`], [`SlotPool`], [`Layout`], [`Start`] |
 //! | move states | [`CopyState`], [`CommitState`], [`ConvertLayout`] |
@@ -86,8 +87,8 @@ pub use call::{
     ConvertLayout, CopyState, Cursors, Decay, Decode, DraftWindows, DtBias, GatedRmsNorm, HeadMap,
     HeadStrides, Inputs, Intermediate, Key, Logits, LowerBound, Materialise, Operation, Query, RecordForm,
     Recurrent, ReplayAdvance, ReplayCommit, ReplayDecode, ReplayFold, ReplayLayer, ReplayLayers, ReplayPool,
-    ReplayVerify, Rings, Rows, SlotPool, Softplus, Source, Start, StatePool, Table, Target, Tensor, Tokens,
-    UnpackQkvz, Value,
+    ReplayShape, ReplayState, ReplayVerify, Rings, Rows, SlotPool, Softplus, Source, Start, StatePool, Table,
+    Target, Tensor, Tokens, UnpackQkvz, Value,
 };
 pub use gdn::{Error, Gdn, Prepared, all_modules, device_caps};
 pub use gdn_kernels::abi::Entry;

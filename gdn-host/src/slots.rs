@@ -7,7 +7,8 @@
 //!
 //! Kernels read a state from one slot and may write it to another (`slots`, `write_slots`). So a prefix is shared without a
 //! copy: a snapshot takes over the slot of the sequence that it is made of, and whoever goes on from there reads that slot at
-//! its next step and writes one of its own. Forks work in the same way.
+//! its next step and writes one of its own. Forks work in the same way. States with rings of records stay in their slots;
+//! what is copied then says [`ReplayState`](crate::ReplayState).
 //!
 //! # The life of a request
 //!
@@ -385,6 +386,16 @@ impl SlotAllocator {
         let slot = self.take().ok_or(SlotError::Full { wanted: 1, free: 0 })?;
         self.sequences.insert(sequence, Entry { place: Place::Own(slot), target: None });
         Ok(slot)
+    }
+
+    /// A sequence whose state comes from elsewhere, say from the process that read its prompt. Copy the state into the returned
+    /// slot before the next step.
+    ///
+    /// # Errors
+    /// [`SlotError::Full`].
+    pub fn receive(&mut self) -> Result<(Sequence, u32), SlotError> {
+        let slot = self.take().ok_or(SlotError::Full { wanted: 1, free: 0 })?;
+        Ok((self.enter(Place::Own(slot)), slot))
     }
 
     /// Ends a sequence; its slot is free.

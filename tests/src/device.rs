@@ -17,6 +17,10 @@ pub trait Device {
     fn name(&self) -> String;
     /// What plans are made for.
     fn caps(&self) -> Caps;
+    /// Tokens that it takes one after the other in a few seconds, if they are small.
+    fn tokens_of_a_long_run(&self) -> u64 {
+        2100
+    }
     /// Frees all memory.
     fn reset(&mut self);
     /// Uninitialised memory; reads as [`POISON`].
@@ -255,6 +259,10 @@ impl Device for Gpu {
 
     fn caps(&self) -> Caps {
         *self.gdn.caps()
+    }
+
+    fn tokens_of_a_long_run(&self) -> u64 {
+        100_000
     }
 
     fn reset(&mut self) {

@@ -37,6 +37,15 @@ fn every_kernel_of_the_table_is_embedded_for_every_target() {
     }
 }
 
+/// Each entry costs build time, size of programs and load time, so what is there has a limit: kernels with records one of their own.
+#[test]
+fn entries_are_kept_in_check() {
+    let with_records = KERNELS.iter().filter(|kernel| kernel.name.contains("_replay_")).count();
+    let others = KERNELS.len() - with_records;
+    assert!(others <= 240, "{others} entries without records");
+    assert!(with_records <= 64, "{with_records} entries with records");
+}
+
 #[test]
 fn embedded_text_is_the_one_that_was_hashed() {
     let manifest = manifest();

@@ -23,6 +23,7 @@ enum Action {
     Step(u8, u8),
     Park(usize),
     Resume(usize),
+    Receive,
     Finish(usize),
 }
 
@@ -38,6 +39,7 @@ fn action() -> impl Strategy<Value = Action> {
         6 => (any::<u8>(), any::<u8>()).prop_map(|(all, written)| Action::Step(all, written)),
         1 => number.clone().prop_map(Action::Park),
         1 => number.clone().prop_map(Action::Resume),
+        1 => Just(Action::Receive),
         2 => number.prop_map(Action::Finish),
     ]
 }
@@ -162,6 +164,13 @@ fn check(actions: &[Action]) {
                         model.pool.insert(slot as i32, state.clone());
                         model.sequences.push((sequence, state));
                     }
+                }
+                Action::Receive => {
+                    let (sequence, slot) = slots.receive()?;
+                    model.token += 1;
+                    let state = vec![model.token];
+                    model.pool.insert(slot as i32, state.clone());
+                    model.sequences.push((sequence, state));
                 }
                 Action::Finish(i) => {
                     if let Some((sequence, _)) = Model::pick(&model.sequences, i) {

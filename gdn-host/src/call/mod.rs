@@ -39,7 +39,7 @@ pub use norm::{Activation, GatedRmsNorm, HeadStrides};
 pub use recurrent::{Recurrent, Source, Target};
 pub use replay::{
     Cursors, Materialise, RecordForm, ReplayAdvance, ReplayCommit, ReplayDecode, ReplayFold, ReplayLayer,
-    ReplayLayers, ReplayPool, ReplayVerify, Rings,
+    ReplayLayers, ReplayPool, ReplayShape, ReplayState, ReplayVerify, Rings,
 };
 pub use state::{SlotPool, Start, StatePool};
 pub use table::Table;

@@ -23,6 +23,7 @@ pub mod norm;
 pub mod padding;
 pub mod replay;
 pub mod replay_layers;
+pub mod replay_state;
 pub mod slots;
 pub mod states;
 pub mod tables;
@@ -258,6 +259,9 @@ macro_rules! for_each_hazard {
                 replay_fold_has_the_same_bits_for_every_tile,
                 replay_cursors_behind_a_decode,
                 replay_commit_leaves_the_accepted_path,
+            }
+            replay_state::{
+                replay_requests_equal_requests_alone,
             }
             conv1d::{
                 conv_padded_first_row_is_zero_and_slot_untouched,

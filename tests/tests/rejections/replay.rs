@@ -2,8 +2,9 @@
 
 use crate::calls::{self, BATCH, SHAPE, Space, refused};
 use gdn_host::{
-    Cursors, DType, Entry, Family, Layout, Materialise, Operation, RecordForm, ReplayAdvance, ReplayCommit,
-    ReplayDecode, ReplayFold, ReplayLayer, ReplayLayers, ReplayPool, ReplayVerify, Rings, Start, Table,
+    CallError, Cursors, DType, Entry, Family, Layout, Materialise, Operation, RecordForm, ReplayAdvance,
+    ReplayCommit, ReplayDecode, ReplayFold, ReplayLayer, ReplayLayers, ReplayPool, ReplayShape, ReplayState,
+    ReplayVerify, Rings, Start, Table,
 };
 
 const SLOTS: u32 = 5;
@@ -73,8 +74,63 @@ fn rings_are_memory_of_a_type() {
 fn states_are_of_a_layout_and_type_with_kernels() {
     let layout = refusal(|c| c.pool.state.layout = Layout::Kv);
     assert_eq!(layout, "pool.state: replay has kernels for layout VK only");
-    let dtype = refusal(|c| c.pool.state.tensor.dtype = DType::F16);
-    assert!(!dtype.starts_with("pool.state: type"), "f16 under bf16 is served: {dtype}");
+    // An f16 state under bf16 is served, a bf16 state under f16 is not.
+    let mut mixed = decode();
+    mixed.pool.state.tensor.dtype = DType::F16;
+    mixed.check().unwrap();
+    let dtype = refusal(|c| {
+        c.pool.state.tensor.dtype = DType::Bf16;
+        for rows in [&mut c.inputs.q, &mut c.inputs.k, &mut c.inputs.v, &mut c.pool.rings.k] {
+            rows.tensor.dtype = DType::F16;
+        }
+    });
+    let want = "pool.state: type bf16 does not fit, expected f32, the type of q, or f16 with q in bf16";
+    assert_eq!(dtype, want);
+    let k = refusal(|c| c.inputs.shape.k = 96);
+    let want = "shape: replay has kernels for K = 128, and decode of GDN for K = 64 with q in f32 or bf16";
+    assert_eq!(k, want);
+}
+
+/// A state for drafts, of a layer, with its tables.
+fn state(
+    change: impl FnOnce(&mut ReplayShape, &mut Vec<ReplayLayer>, &mut Table),
+) -> Result<ReplayState, CallError> {
+    let form = RecordForm::new(SHAPE, Family::Gdn);
+    let mut shape = ReplayShape::new(form, DType::F32, DType::Bf16, SLOTS, RECORDS).with_drafts(DRAFTS);
+    let (mut layers, mut len) =
+        (vec![shape.layer_at(1 << 42), shape.layer_at(1 << 43)], Table::i32(1 << 40, SLOTS.into()));
+    change(&mut shape, &mut layers, &mut len);
+    ReplayState::new(shape, layers, 1 << 41, Table::i32((1 << 40) + 4096, SLOTS.into()), len)
+}
+
+#[test]
+fn states_of_all_layers_are_checked_once() {
+    let refused = |change: fn(&mut ReplayShape, &mut Vec<ReplayLayer>, &mut Table)| {
+        state(change).expect_err("the state was accepted").to_string()
+    };
+    let states = state(|_, _, _| ()).unwrap();
+    assert_eq!(states.pool(1).unwrap().most, Some(RECORDS - DRAFTS), "decode leaves places for drafts");
+    let layer = states.pool(2).unwrap_err().to_string();
+    assert_eq!(layer, "layer: 2 is not allowed, it must be below the number of layers");
+    let want = "it must be no more than the records of a ring, without those that drafts take";
+    assert_eq!(refused(|shape, _, _| shape.drafts = 9), format!("pool.most: 0 is not allowed, {want}"));
+    let none = refused(|_, layers, _| layers.clear());
+    assert_eq!(none, "layers: 0 is not allowed, it must be 1 to 65535 layers");
+    assert_eq!(refused(|_, layers, _| layers[1].d = 0), "pool.rings.d: the address is null");
+    let shared = refused(|_, layers, _| layers[1].g = layers[1].state);
+    assert!(shared.contains("shares memory with"), "{shared}");
+    let short = refused(|_, _, len| len.len = 4);
+    assert_eq!(short, "pool.cursors.len: has 4 rows, the call needs 5");
+    let wide = refused(|_, _, len| len.entry = Entry::I64);
+    assert_eq!(wide, "pool.cursors.len: type i64 does not fit, expected i32 or u32, where they are moved");
+    let bytes = states.shape().slot_bytes();
+    assert_eq!(bytes, [4 * 128 * 128 * 4, 2 * 8 * 128 * 2, 4 * 8 * 128 * 4, 4 * 8 * 4]);
+    assert_eq!(states.shape().layer_bytes(), bytes.iter().sum::<u64>() * u64::from(SLOTS));
+    assert_eq!(states.shape().modules().len(), 5);
+    for key in states.shape().modules() {
+        let prefix = format!("gdn_{key}");
+        assert!(gdn_kernels::KERNELS.iter().any(|kernel| kernel.name.starts_with(&prefix)), "{key}");
+    }
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! Calls of the operations that are timed, and their inputs in device memory.
 
+mod replay;
+
 use super::Gpu;
 use super::ops::{CONV_WIDTH, Op, Spec};
 use anyhow::Result;
 use gdn_host::driver::{DeviceBuffer, OwnedStream};
 use gdn_host::{
-    ALog, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, Cursors, DType, Decode, DtBias, Family,
-    GatedRmsNorm, Inputs, Intermediate, Key, Layout, Logits, Operation, Query, Recurrent, ReplayDecode,
-    ReplayPool, ReplayVerify, Rings, Rows, Softplus, Source, StatePool, Table, Target, Tensor, Tokens,
-    UnpackQkvz, Value,
+    ALog, Conv1dUpdate, ConvPool, ConvertLayout, CopyState, DType, Decode, DtBias, Family, GatedRmsNorm,
+    Inputs, Intermediate, Key, Layout, Logits, Operation, Query, Recurrent, Rows, Softplus, Source,
+    StatePool, Table, Target, Tensor, Tokens, UnpackQkvz, Value,
 };
 use gdn_tests::random::Noise;
 use gdn_tests::strided::encode_values;
@@ -49,11 +50,22 @@ impl Memory<'_> {
     fn staggered(&mut self, n: u32, levels: u32, step: u32) -> Result<Table> {
         let mut order: Vec<(u32, u32)> = (0..n).map(|i| (self.noise.uniform().to_bits(), i)).collect();
         order.sort_unstable();
-        let bytes: Vec<u8> = order.iter().flat_map(|(_, i)| (i % levels * step).to_le_bytes()).collect();
-        let buffer = DeviceBuffer::from_slice(&self.gpu.context, &bytes)?;
-        let table = Table::i32(buffer.address(), n.into());
+        self.table(order.iter().map(|(_, i)| i % levels * step))
+    }
+
+    /// A table of these entries.
+    fn table(&mut self, entries: impl Iterator<Item = u32>) -> Result<Table> {
+        let bytes: Vec<u8> = entries.flat_map(u32::to_le_bytes).collect();
+        let address = self.bytes(&bytes)?;
+        Ok(Table::i32(address, (bytes.len() / 4) as u64))
+    }
+
+    /// The address of these bytes.
+    fn bytes(&mut self, bytes: &[u8]) -> Result<u64> {
+        let buffer = DeviceBuffer::from_slice(&self.gpu.context, bytes)?;
+        let address = buffer.address();
         self.buffers.push(buffer);
-        Ok(table)
+        Ok(address)
     }
 
     /// `count` tensors of random states: one block of values, copied as often as it takes.
@@ -125,8 +137,9 @@ pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<Work> {
             recurrence(&mut memory, spec, launches)?
         }
         Op::ReplayDecode | Op::ReplayVerify | Op::KdaReplayDecode | Op::KdaReplayVerify => {
-            replay(&mut memory, spec, launches)?
+            replay::steps(&mut memory, spec, launches)?
         }
+        Op::ReplayCommit | Op::Materialise => replay::all_layers(&mut memory, spec, launches)?,
         Op::UnpackQkvz => unpack(&mut memory, spec, launches)?,
         Op::Conv1dUpdate => conv1d(&mut memory, spec, launches)?,
         Op::GatedRmsNorm => norm(&mut memory, spec, launches)?,
@@ -164,46 +177,6 @@ fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls
         Box::new(call)
     });
     Ok(calls.collect())
-}
-
-/// Most live records, as the peers' rings have them. A decode behind the fifteenth folds, as SGLang's does.
-const LIVE: u32 = 16;
-
-fn replay(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {
-    let Spec { shape, batch, tokens, state, io, .. } = *spec;
-    let (inputs, slots) = (memory.inputs(spec)?, memory.shuffled(batch)?);
-    let total = u64::from(batch) * u64::from(tokens);
-    let out = memory.normal(total, shape.value_elements(), io)?;
-    // Windows are as full as in the steady state of a server: staggered over the sequences.
-    let is_decode = !spec.op.has_several_tokens();
-    let (most, records, levels, step) = match inputs.family {
-        _ if is_decode => (LIVE - 1, LIVE, LIVE, 1),
-        Family::Gdn => (LIVE, LIVE + tokens, 6, 3),
-        // Of those that a ring of KDA may have, drafts take some.
-        Family::Kda => (LIVE - tokens, LIVE, LIVE.saturating_sub(2 * tokens) / 3 + 2, 3),
-    };
-    let len = memory.staggered(batch, levels, step)?;
-    let widths = Rings::widths(&shape, inputs.family, records);
-    let pools = memory.states(state, spec.state_bytes(), launches)?;
-    memory.pools.clone_from(&pools);
-    memory.slots = Some(slots);
-    let bytes = |width: u64, dtype: DType| u64::from(batch) * width * dtype.size() as u64;
-    let keys = memory.states(io, bytes(widths[0], io), launches)?;
-    let corrections = memory.states(DType::F32, bytes(widths[1], DType::F32), launches)?;
-    let decays: Vec<f32> = (0..u64::from(batch) * widths[2]).map(|_| -0.1 * memory.noise.uniform()).collect();
-    let mut call = |i: usize| -> Result<Box<dyn Operation>> {
-        let rows = |tensor, stride| Rows { tensor, stride };
-        let g = memory.rows(&decays, DType::F32, widths[2])?;
-        let rings = Rings::new(records, rows(keys[i], widths[0]), rows(corrections[i], widths[1]), g);
-        let pitch = shape.state_elements();
-        let state = StatePool { tensor: pools[i], slots: batch, pitch, layout: spec.layout };
-        let pool = ReplayPool::new(state, rings, Cursors::by_sequence(len)).with_slots(slots).with_most(most);
-        Ok(match is_decode {
-            true => Box::new(ReplayDecode::new(inputs, batch, pool, out)),
-            false => Box::new(ReplayVerify::new(inputs, batch, tokens, pool, out)),
-        })
-    };
-    (0..launches).map(&mut call).collect()
 }
 
 fn unpack(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {

@@ -29,6 +29,10 @@ pub enum Op {
     KdaReplayDecode,
     /// Replay's verify with a decay per key.
     KdaReplayVerify,
+    /// Accepted paths of drafts made contiguous, in 48 layers.
+    ReplayCommit,
+    /// True states stored elsewhere, in 48 layers.
+    Materialise,
     /// Interleaved projections taken apart.
     UnpackQkvz,
     /// Causal convolution of one token, width 4, SiLU, over the channels of q, k and v.
@@ -56,6 +60,8 @@ impl Op {
             Op::ReplayVerify => "replay_verify",
             Op::KdaReplayDecode => "kda_replay_decode",
             Op::KdaReplayVerify => "kda_replay_verify",
+            Op::ReplayCommit => "replay_commit",
+            Op::Materialise => "materialise",
             Op::UnpackQkvz => "unpack_qkvz",
             Op::Conv1dUpdate => "conv1d_update",
             Op::GatedRmsNorm => "gated_rmsnorm",
@@ -100,6 +106,9 @@ impl Op {
     }
 }
 
+/// Layers of what is done for all of them at once, about as many as models have.
+pub(super) const LAYERS: u64 = 48;
+
 /// Taps of the convolution in every published model.
 pub(super) const CONV_WIDTH: u64 = 4;
 
@@ -125,7 +134,7 @@ pub struct Spec {
 impl Spec {
     /// With the tokens that the operation takes, `tokens` if it takes several.
     pub fn new(op: Op, shape: HeadShape, state: DType, layout: Layout, batch: u32, tokens: u32) -> Spec {
-        let tokens = if op.has_several_tokens() { tokens } else { 1 };
+        let tokens = if op.has_several_tokens() || op == Op::ReplayCommit { tokens } else { 1 };
         Spec { op, shape, state, io: DType::Bf16, layout, batch, tokens }
     }
 
@@ -139,6 +148,10 @@ impl Spec {
             }
             Op::ReplayVerify | Op::KdaReplayVerify => {
                 return ModuleKey::replay_verify(self.op.family(), self.state, self.io, self.shape.k);
+            }
+            Op::ReplayCommit => return ModuleKey::replay_commit(),
+            Op::Materialise => {
+                return ModuleKey::replay_fold(Family::Gdn, self.state, self.io, self.shape.k);
             }
             Op::UnpackQkvz => return ModuleKey::unpack_qkvz(),
             Op::Conv1dUpdate => return ModuleKey::conv1d_update(self.io, self.io),
@@ -174,7 +187,7 @@ impl Spec {
 
     /// Every tile there is, or every size of a block where the operation has no tiles.
     pub fn tiles(&self) -> Vec<Tile> {
-        match self.op.is_recurrence() {
+        match self.op.is_recurrence() || self.op == Op::Materialise {
             true => plan::tiles(self.module(), &self.shape).collect(),
             false => [1, 2, 4, 8].map(|warps| Tile::Exact { rows: 0, warps }).to_vec(),
         }
@@ -206,6 +219,13 @@ impl Spec {
             Op::Conv1dUpdate => rows * self.channels() * (CONV_WIDTH - 1),
             Op::GatedRmsNorm => 3 * rows * self.shape.value_elements(),
             Op::CopyState | Op::ConvertLayout => 2 * self.state_bytes(),
+            Op::Materialise => LAYERS * 2 * self.state_bytes(),
+            Op::ReplayCommit => {
+                let HeadShape { hv, .. } = self.shape;
+                let f32s = self.shape.value_elements() + u64::from(hv);
+                let record = self.shape.key_elements() * self.io.size() as u64 + 4 * f32s;
+                LAYERS * u64::from(self.batch) * u64::from(self.tokens - 1) * 2 * record
+            }
         }
     }
 

@@ -40,7 +40,8 @@ pub struct Materialise<'a> {
     /// What is written in a layer, of the type of the checkpoints; the address is [`ReplayLayer::target`]. It may be the pool of
     /// the checkpoints: then no target slot is another sequence's slot.
     pub target: StatePool,
-    /// `[N]`: the slot that each true state goes to; one that names none keeps nothing. Without it sequence n's is its own slot.
+    /// `[N]`: the slot that each true state goes to; one that names none, `pool.null_slot` among them, keeps nothing. Without it
+    /// sequence n's is its own slot.
     pub target_slots: Option<Table>,
     /// `[N]`: records that are applied, up to those that are live; another number keeps nothing. Without it all are.
     pub count: Option<Table>,

@@ -6,13 +6,14 @@
 //!
 //! Behind a step of all layers the cursors are moved, once ([`ReplayAdvance`]), where drafts were trees after [`ReplayCommit`].
 //! [`ReplayFold`] and [`Materialise`] store true states without a token. These calls take all layers in one launch
-//! ([`ReplayLayers`]).
+//! ([`ReplayLayers`]). [`ReplayState`] is what they all work on: pools, rings and cursors of a model.
 
 mod cursors;
 mod fold;
 mod form;
 mod layers;
 mod pool;
+mod state;
 mod step;
 
 pub use cursors::{ReplayAdvance, ReplayCommit};
@@ -20,4 +21,5 @@ pub use fold::{Materialise, ReplayFold};
 pub use form::RecordForm;
 pub use layers::{ReplayLayer, ReplayLayers};
 pub use pool::{Cursors, ReplayPool, Rings};
+pub use state::{ReplayShape, ReplayState};
 pub use step::{ReplayDecode, ReplayVerify};

@@ -7,6 +7,7 @@
 mod card;
 mod parts;
 mod region;
+mod replay;
 mod tables;
 
 use super::plot;

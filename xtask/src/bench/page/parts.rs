@@ -2,6 +2,7 @@
 
 use super::super::row::Row;
 use super::card::{Card, Cards, HEADS};
+use super::replay;
 use super::tables::{Table, cells, groups, markdown, us};
 use anyhow::{Context as _, Result, bail, ensure};
 use gdn_host::{Family, MODELS};
@@ -24,10 +25,10 @@ pub(super) fn part(cards: &Cards, words: &[&str]) -> Result<String> {
         ["against", card, op] => against(&*cards.get(card)?, op)?,
         ["mean", card, op] => format!("{:.2}", Ratios::of(&*cards.get(card)?, op)?.mean()),
         ["rest", card] => rest(&*cards.get(card)?),
-        ["replay", card] => replay(&*cards.get(card)?)?,
-        ["replay-us", card, op, state, batch, whose] => {
-            replay_us(&*cards.get(card)?, op, state, batch.parse()?, whose)?
-        }
+        ["replay", card] => replay::table(&*cards.get(card)?)?,
+        ["replay-fastest", card] => replay::fastest(&*cards.get(card)?),
+        ["replay-ahead", card] => replay::ahead(&*cards.get(card)?),
+        ["replay-pays", card] => replay::pays(&*cards.get(card)?),
         ["us", card, op, state, batch] => us(cards.get(card)?.row(op, state, batch.parse()?)?.us),
         ["early", card] => early(&*cards.get(card)?),
         ["layer", card] => layer(&*cards.get(card)?),
@@ -47,7 +48,7 @@ fn device(card: &Card) -> String {
 }
 
 /// How a peer's file calls it, and how a reader does.
-fn peer_name(implementation: &str) -> &str {
+pub(super) fn peer_name(implementation: &str) -> &str {
     match implementation {
         "flashinfer" => "FlashInfer",
         "sglang" => "SGLang",
@@ -172,50 +173,6 @@ fn rest(card: &Card) -> String {
         table.line(&[&op, &layout.to_uppercase(), &heads, state], cells(&rows, cell));
     }
     table.at(&FEW)
-}
-
-/// The operation that a replay stands in for.
-fn plain_of(op: &str) -> &str {
-    op.strip_prefix("replay_").unwrap_or(op)
-}
-
-/// Peers' kernels that do not write the state, beside ours.
-fn replay(card: &Card) -> Result<String> {
-    ensure!(!card.replay_peers.is_empty(), "there is no file of replay kernels for this card");
-    let mut table = Table::new(&["operation", "state", "kernel"]);
-    let at_heads = card.replay_peers.iter().filter(|row| row.shape.heads() == HEADS);
-    for ((op, state), peers) in groups(at_heads, |row| (row.shape.op.clone(), row.shape.state.clone())) {
-        let mut first = [plain_of(&op), &*state];
-        let mut line = |name: &str, cells: Vec<(u32, String)>| {
-            let [op, state] = std::mem::take(&mut first);
-            table.line(&[op, state, name], cells);
-        };
-        let batches: Vec<u32> = peers.iter().map(|row| row.shape.batch).collect();
-        let plain = card.rows_of(plain_of(&op), "vk").into_iter().filter(|row| {
-            let shape = &row.shape;
-            shape.heads() == HEADS && shape.state == state && batches.contains(&shape.batch)
-        });
-        line("gdn, state written", plain.map(|row| (row.shape.batch, us(row.us))).collect());
-        let replay = card.replay.iter().filter(|row| row.shape.op == op && row.shape.state == state);
-        let replay = replay.filter(|row| row.shape.heads() == HEADS && batches.contains(&row.shape.batch));
-        line("gdn replay", replay.map(|row| (row.shape.batch, us(row.us))).collect());
-        for (implementation, rows) in groups(peers, |row| row.implementation.clone()) {
-            line(peer_name(&implementation), cells(&rows, |row| Some(us(row.us))).collect());
-        }
-    }
-    Ok(table.text())
-}
-
-/// One time of a peer that does not write the state.
-fn replay_us(card: &Card, op: &str, state: &str, batch: u32, whose: &str) -> Result<String> {
-    let rows = card.replay_peers.iter().filter(|row| {
-        let shape = &row.shape;
-        (&*shape.op, &*shape.state, shape.batch) == (op, state, batch)
-            && shape.heads() == HEADS
-            && row.implementation.starts_with(whose)
-    });
-    let best = rows.map(|row| row.us).min_by(f64::total_cmp);
-    best.map(us).with_context(|| format!("{whose} has no {op} of {state} at {batch}"))
 }
 
 /// What a launch adds behind a kernel of 2 us, plainly and early.
