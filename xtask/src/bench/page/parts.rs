@@ -4,7 +4,7 @@ use super::super::row::Row;
 use super::card::{Card, Cards, HEADS};
 use super::replay;
 use super::tables::{Table, cells, groups, markdown, us};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use gdn_host::{Family, MODELS};
 
 /// Batches of short tables.

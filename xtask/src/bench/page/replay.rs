@@ -84,7 +84,7 @@ fn best<'a>(rows: impl IntoIterator<Item = &'a Row>, batch: u32) -> Option<&'a R
 /// The fastest kernel of ours and of the peers', with and without records, at each batch of the peers' kernels with records.
 fn pairs(card: &Card) -> Vec<(Key, Vec<(&Row, &Row)>)> {
     let rivals = at_heads(&card.replay_peers).filter(|row| row.implementation != PEERS_RMW);
-    let of_key = |(of, rivals): (Key, Vec<&'_ Row>)| {
+    let beside = groups(rivals, key).into_iter().map(|(of, rivals)| {
         let mut batches: Vec<u32> = rivals.iter().map(|row| row.shape.batch).collect();
         batches.sort_unstable();
         batches.dedup();
@@ -97,8 +97,8 @@ fn pairs(card: &Card) -> Vec<(Key, Vec<(&Row, &Row)>)> {
         };
         let pairs = batches.into_iter().filter_map(pair).collect();
         (of, pairs)
-    };
-    groups(rivals, key).into_iter().map(of_key).collect()
+    });
+    beside.collect()
 }
 
 /// The fastest of either side.
@@ -208,14 +208,14 @@ mod tests {
     }
 
     fn card(replay: Vec<Row>) -> Card {
-        let ours = serde_json::from_str::<Saved>(r#"{ "device": "a GPU", "rows": [] }"#).unwrap();
+        let mut ours = serde_json::from_str::<Saved>(r#"{ "device": "a GPU", "rows": [] }"#).unwrap();
         let plain = |op: &str| [row(op, GDN, 4, 10.0), row(op, GDN, 64, 100.0)];
-        let rows = [plain("decode"), plain("verify")].concat();
+        ours.rows = [plain("decode"), plain("verify")].concat();
         let peers = vec![row("decode", "sglang", 4, 9.0), row("decode", PEERS_RMW, 4, 1.0)];
         let with_records = ["replay_decode", "replay_verify"].into_iter().flat_map(|op| {
             [row(op, "sglang-replay", 4, 12.0), row(op, PEERS_RMW, 64, 5.0), row(op, "flashinfer", 64, 50.0)]
         });
-        Card { ours: Saved { rows, ..ours }, peers, replay_peers: with_records.collect(), replay }
+        Card { ours, peers, replay_peers: with_records.collect(), replay }
     }
 
     #[test]
