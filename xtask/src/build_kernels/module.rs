@@ -152,9 +152,16 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
         ("DecodeParams", 128) if is_80 && is_kv && !(is_f32 || is_kda) => 112,
         ("DecodeParams", 96..) if !(is_f32 || is_kda) => 96,
         ("DecodeParams", 96..) if !(is_kv || is_kda) => 128,
-        // Three blocks of 128 threads for a state in f32, four for others and for decays of each key, five for a single token.
-        ("ReplayParams", _) if *max_threads == 128 && is_f32 && !is_kda => 168,
-        ("ReplayParams", _) if *max_threads == 128 || is_kda => 128,
+        // Three blocks of 128 threads, four for one token with decays of each key and for drafts by products of 16 bits, five
+        // for one token of a 16-bit state.
+        ("ReplayParams", _) if *max_threads == 128 && (is_f32 || is_kda) => 168,
+        ("ReplayParams", _) if *max_threads == 128 || is_kda => {
+            if is_80 {
+                136
+            } else {
+                128
+            }
+        }
         ("ReplayParams", 128) if !is_f32 => 96,
         ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
         ("RecurrentParams", k) if is_kv && is_f32 && (is_kda || k == 64) => return None,
