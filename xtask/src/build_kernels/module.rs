@@ -154,7 +154,8 @@ fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
         ("DecodeParams", 96..) if !(is_kv || is_kda) => 128,
         // Three blocks of 128 threads, four for one token with decays of each key and for drafts by products of 16 bits, five
         // for one token of a 16-bit state.
-        ("ReplayParams", _) if *max_threads == 128 && (is_f32 || is_kda) => 168,
+        ("ReplayParams", _) if *max_threads == 128 && is_kda && !is_f32 => 166,
+        ("ReplayParams", _) if *max_threads == 128 && is_f32 => 168,
         ("ReplayParams", _) if *max_threads == 128 || is_kda => {
             if is_80 {
                 136
