@@ -18,7 +18,7 @@ pub mod step;
 pub mod tokens;
 
 use crate::device::Device;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use gdn_host::HeadShape;
 use std::time::{Duration, Instant};
 
@@ -168,6 +168,7 @@ pub fn run(
     options: &Options,
     progress: &mut dyn FnMut(&Summary),
 ) -> Result<Summary> {
+    ensure!(options.check_one_in > 0, "check_one_in is 0: 1 checks a sequence after each of its steps");
     let start = Instant::now();
     let mut done = || -> Result<Summary> {
         let mut server = server::Server::new(device, options)?;

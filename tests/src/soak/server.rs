@@ -1,8 +1,11 @@
 //! The server: which sequences there are, what the next step does with them, and whether each still has its own state.
 
+mod rows;
+mod traffic;
+
 use super::alone::Alone;
 use super::layer::{Drafts, Layer, Memory, NULL_SLOT};
-use super::step::{Field, Form, Kind, MOST_TOKENS, Tables};
+use super::step::{Form, Kind, MOST_TOKENS, Tables};
 use super::tokens::Lineage;
 use super::{Options, Plant, Size, Summary};
 use crate::device::Device;
@@ -11,9 +14,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use gdn_host::Operation;
 use gdn_host::slots::{Sequence, SlotAllocator, SlotError, Snapshot, StepTables};
 use std::collections::HashMap;
-
-/// Snapshots that the server remembers.
-const MOST_SNAPSHOTS: usize = 48;
 
 /// Indices that name no slot.
 const NO_SLOTS: [i32; 4] = [-1, NULL_SLOT, i32::MAX, i32::MIN];
@@ -138,6 +138,10 @@ impl<'a> Server<'a> {
     pub fn step(&mut self) -> Result<()> {
         self.step += 1;
         self.change().with_context(|| format!("before step {}", self.step))?;
+        if self.live.is_empty() {
+            // Every sequence is swapped out.
+            return Ok(());
+        }
         let mut members = self.choose();
         let sequences: Vec<Sequence> = members.iter().map(|m| self.live[m.live].sequence).collect();
         let tables = match self.slots.step(&sequences) {
@@ -185,326 +189,6 @@ impl<'a> Server<'a> {
         let (free, all) = (self.slots.available(), self.size().slots as usize - 1);
         ensure!(free == all, "{} slots are lost: {free} of {all} are free when all has ended", all - free);
         Ok(self.summary)
-    }
-
-    // What happens between steps.
-
-    fn change(&mut self) -> Result<()> {
-        let most = self.size().live;
-        // A crowd that grows and shrinks: half of the time there is room for a quarter only.
-        let wanted = if (self.step / 64).is_multiple_of(2) { most } else { most / 4 };
-        let arrivals = wanted.saturating_sub(self.live.len()).min(1 + most / 8);
-        for _ in 0..arrivals {
-            if !self.arrive()? {
-                break;
-            }
-        }
-        for _ in 0..1 + most / 32 {
-            match self.noise.below(8) {
-                0 => self.fork()?,
-                1 => self.snapshot()?,
-                2 => self.release()?,
-                3 => self.park()?,
-                4 | 5 if !self.parked.is_empty() => {
-                    let which = self.noise.below(self.parked.len());
-                    self.resume(which)?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn limit(&mut self) -> usize {
-        1 + self.noise.below(self.size().longest)
-    }
-
-    fn seed(&mut self) -> u64 {
-        self.options.seed << 32 | self.noise.below(1 << 31) as u64
-    }
-
-    fn enter(&mut self, sequence: Sequence, tokens: Lineage, slot: Option<usize>) {
-        self.summary.add("sequences", 1);
-        let (number, limit) = (self.summary.get("sequences") as usize, self.limit());
-        self.live.push(Live { number, sequence, tokens, limit, slot, last: None });
-    }
-
-    /// A sequence comes, from nothing or from a prefix; false where there is no room.
-    fn arrive(&mut self) -> Result<bool> {
-        if !self.prefixes.is_empty() && self.chance(30) {
-            let which = self.noise.below(self.prefixes.len());
-            match self.slots.begin_at(self.prefixes[which].snapshot) {
-                Ok(sequence) => {
-                    let (seed, prefix) = (self.seed(), &self.prefixes[which]);
-                    let (tokens, slot) = (prefix.tokens.branch(seed), prefix.slot);
-                    self.enter(sequence, tokens, Some(slot));
-                    self.summary.add("begun at a snapshot", 1);
-                    return Ok(true);
-                }
-                Err(SlotError::NoSnapshot(_)) => {
-                    let prefix = self.prefixes.swap_remove(which);
-                    ensure!(!prefix.is_held, "a snapshot that is held was evicted");
-                    self.summary.add("evicted snapshots", 1);
-                }
-                Err(SlotError::Full { .. }) => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        match self.slots.begin() {
-            Ok(sequence) => {
-                let tokens = Lineage::new(self.seed());
-                self.enter(sequence, tokens, None);
-                Ok(true)
-            }
-            Err(SlotError::Full { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// A sequence that has a state.
-    fn some_with_state(&mut self) -> Option<usize> {
-        if self.live.is_empty() {
-            return None;
-        }
-        let which = self.noise.below(self.live.len());
-        self.live[which].slot.map(|_| which)
-    }
-
-    fn fork(&mut self) -> Result<()> {
-        if self.live.len() >= self.size().live || self.live.is_empty() {
-            return Ok(());
-        }
-        let which = self.noise.below(self.live.len());
-        match self.slots.fork(self.live[which].sequence) {
-            Ok(sequence) => {
-                let (seed, parent) = (self.seed(), &self.live[which]);
-                let (tokens, slot) = (parent.tokens.branch(seed), parent.slot);
-                self.enter(sequence, tokens, slot);
-                self.summary.add("forks", 1);
-                Ok(())
-            }
-            Err(SlotError::Full { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn snapshot(&mut self) -> Result<()> {
-        if self.prefixes.len() >= MOST_SNAPSHOTS.min(self.size().slots as usize / 4) {
-            // The server forgets one; the allocator gives its slot away when it wants to.
-            let which = self.noise.below(self.prefixes.len());
-            let prefix = self.prefixes.swap_remove(which);
-            if prefix.is_held {
-                self.slots.release(prefix.snapshot)?;
-            }
-        }
-        let Some(which) = self.some_with_state() else { return Ok(()) };
-        let live = &self.live[which];
-        let Some(slot) = live.slot else { return Ok(()) };
-        match self.slots.snapshot(live.sequence) {
-            Ok(snapshot) => {
-                let tokens = live.tokens.clone();
-                if self.prefixes.iter().any(|prefix| prefix.snapshot == snapshot && prefix.is_held) {
-                    // It is known, and held once.
-                    self.slots.release(snapshot)?;
-                } else {
-                    self.prefixes.retain(|prefix| prefix.snapshot != snapshot);
-                    self.prefixes.push(Prefix { snapshot, tokens, slot, is_held: true });
-                    self.summary.add("snapshots", 1);
-                }
-                Ok(())
-            }
-            Err(SlotError::Full { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn release(&mut self) -> Result<()> {
-        if !self.prefixes.is_empty() {
-            let which = self.noise.below(self.prefixes.len());
-            let prefix = &mut self.prefixes[which];
-            if std::mem::take(&mut prefix.is_held) {
-                self.slots.release(prefix.snapshot)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Swaps a sequence out: its bytes go to the host, its slot to others.
-    fn park(&mut self) -> Result<()> {
-        if self.parked.len() > self.size().live / 8 {
-            return Ok(());
-        }
-        let Some(which) = self.some_with_state() else { return Ok(()) };
-        let slot = self.slots.park(self.live[which].sequence)? as usize;
-        let mut live = self.live.swap_remove(which);
-        let is_known = live.slot == Some(slot);
-        ensure!(is_known, "sequence {}: it is parked from slot {slot}, not {:?}", live.number, live.slot);
-        let saved =
-            self.memory.iter().map(|memory| memory.read(&*self.device, slot)).collect::<Result<_>>()?;
-        live.slot = None;
-        self.parked.push(Parked { live, saved });
-        self.summary.add("swapped out", 1);
-        Ok(())
-    }
-
-    /// Swaps a sequence in again; false where there is no slot.
-    fn resume(&mut self, which: usize) -> Result<bool> {
-        let slot = match self.slots.resume(self.parked[which].live.sequence) {
-            Ok(slot) => slot as usize,
-            Err(SlotError::Full { .. }) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        let Parked { mut live, saved } = self.parked.swap_remove(which);
-        for (memory, bytes) in self.memory.iter().zip(&saved) {
-            memory.write(self.device, slot, bytes)?;
-        }
-        live.slot = Some(slot);
-        self.live.push(live);
-        self.summary.add("swapped in", 1);
-        Ok(true)
-    }
-
-    /// Snapshots are let go, and a sequence finishes early.
-    fn make_room(&mut self) -> Result<()> {
-        self.summary.add("steps without room", 1);
-        for prefix in &mut self.prefixes {
-            if std::mem::take(&mut prefix.is_held) {
-                self.slots.release(prefix.snapshot)?;
-            }
-        }
-        let which = self.noise.below(self.live.len());
-        let live = self.live.swap_remove(which);
-        self.check_and_finish(live)
-    }
-
-    // A step.
-
-    /// Sequences in rows, in any order and with gaps between them: the rest of the rows is padding.
-    fn choose(&mut self) -> Vec<Member> {
-        let most = self.size().most_rows().min(self.live.len());
-        let count = if self.chance(70) { most } else { 1 + self.noise.below(most) };
-        let rows = self.size().batches.iter().copied().find(|rows| *rows >= count).unwrap_or(count);
-        let lives = self.drawn(self.live.len(), count);
-        let places = self.drawn(rows, count);
-        let member = |(live, row)| Member { live, row, tokens: 1, accepted: 1 };
-        lives.into_iter().zip(places).map(member).collect()
-    }
-
-    /// `count` different numbers below `end`, in any order.
-    fn drawn(&mut self, end: usize, count: usize) -> Vec<usize> {
-        let mut numbers: Vec<usize> = (0..end).collect();
-        for i in 0..count {
-            let other = i + self.noise.below(end - i);
-            numbers.swap(i, other);
-        }
-        numbers.truncate(count);
-        numbers
-    }
-
-    /// The allocator's tables say what the server knows: each sequence starts where its state is.
-    fn check_tables(&self, members: &[Member], tables: &StepTables) -> Result<()> {
-        for (i, member) in members.iter().enumerate() {
-            let live = &self.live[member.live];
-            let from = (tables.reset[i] == 0).then_some(tables.slots[i] as usize);
-            ensure!(
-                from == live.slot,
-                "sequence {} at step {}: it starts from slot {from:?}, but its state is in {:?}",
-                live.number,
-                self.step,
-                live.slot
-            );
-        }
-        Ok(())
-    }
-
-    /// Draws what the step does, and writes its tables.
-    fn fill(&mut self, members: &mut [Member], given: &StepTables) -> Result<Form> {
-        let kind = Kind::DRAWN[self.noise.below(Kind::DRAWN.len())];
-        let rows = self.size().batches.iter().copied().find(|rows| members.iter().all(|m| m.row < *rows));
-        let rows = rows.context("a step of more rows than the largest")?;
-        let tokens = if kind.is_decode() { 1 } else { 2 + self.noise.below(MOST_TOKENS - 1) };
-        let form = Form { kind, rows, tokens };
-        for member in members.iter_mut() {
-            member.tokens = if kind == Kind::Prompt { 1 + self.noise.below(tokens) } else { tokens };
-            member.accepted = if kind.is_draft() { self.noise.below(tokens + 1) } else { member.tokens };
-        }
-        self.fill_padding(form);
-        self.fill_tokens(form, members);
-        for (i, member) in members.iter().enumerate() {
-            self.tables.of(Field::Slots)[member.row] = given.slots[i];
-            self.tables.of(Field::WriteSlots)[member.row] = given.write_slots[i];
-            self.tables.of(Field::Reset)[member.row] = i32::from(given.reset[i]);
-            self.tables.of(Field::Accepted)[member.row] = member.accepted as i32;
-            if kind.is_draft() && member.accepted > 0 {
-                let picked = self.drafts[0].picked(kind, member.row, tokens, member.accepted);
-                self.tables.of(Field::Picked)[member.row] = picked as i32;
-            }
-        }
-        let (from, to) = given.copies();
-        self.tables.of(Field::CopyFrom)[..from.len()].copy_from_slice(&from);
-        self.tables.of(Field::CopyTo)[..to.len()].copy_from_slice(&to);
-        for token in 0..form.total() {
-            self.tables.of(Field::DraftSlots)[token] = self.drafts[0].draft_slot(token) as i32;
-        }
-        self.make_mistake(kind, members);
-        Ok(form)
-    }
-
-    /// Rows that no sequence has: they name no slot, and everything else they say must not matter.
-    fn fill_padding(&mut self, form: Form) {
-        for row in 0..form.rows {
-            let nothing = NO_SLOTS[self.noise.below(NO_SLOTS.len())];
-            self.tables.of(Field::Slots)[row] = nothing;
-            self.tables.of(Field::WriteSlots)[row] = nothing;
-            self.tables.of(Field::Reset)[row] = (row % 2) as i32;
-            self.tables.of(Field::Accepted)[row] = 1;
-            self.tables.of(Field::Picked)[row] = -1;
-            self.tables.of(Field::CopyFrom)[row] = -1;
-            self.tables.of(Field::CopyTo)[row] = -1;
-        }
-    }
-
-    /// The rows of noise of every token, and where the tokens of prompts end.
-    fn fill_tokens(&mut self, form: Form, members: &[Member]) {
-        let vocabulary = self.size().vocabulary;
-        let mut of_row: Vec<Option<&Member>> = vec![None; form.rows];
-        members.iter().for_each(|member| of_row[member.row] = Some(member));
-        let mut at = 0;
-        self.tables.of(Field::Ends)[0] = 0;
-        for (row, member) in of_row.into_iter().enumerate() {
-            let padding =
-                if form.kind == Kind::Prompt { self.noise.below(form.tokens + 1) } else { form.tokens };
-            for t in 0..member.map_or(padding, |member| member.tokens) {
-                let token = match member {
-                    Some(Member { live, accepted, .. }) => {
-                        let lineage = &self.live[*live].tokens;
-                        let token = lineage.token(lineage.len() + t, vocabulary);
-                        // What is rejected is another token than the one that comes there.
-                        if t < *accepted { token } else { (token + 1) % vocabulary }
-                    }
-                    None => self.noise.below(vocabulary),
-                };
-                self.tables.of(Field::Tokens)[at] = token as i32;
-                at += 1;
-            }
-            self.tables.of(Field::Ends)[row + 1] = at as i32;
-        }
-        self.tables.of(Field::Tokens)[at..form.total()].fill(-1);
-    }
-
-    fn make_mistake(&mut self, kind: Kind, members: &[Member]) {
-        let mut accepted = members.iter().filter(|member| member.accepted > 0);
-        match (self.plant, kind, accepted.next(), accepted.next()) {
-            (Some(Plant::DroppedCommit), Kind::DraftToBuffer, Some(member), _) => {
-                self.tables.of(Field::Accepted)[member.row] = 0;
-                self.plant = None;
-            }
-            (Some(Plant::SwappedCopies), Kind::DraftToSlots, Some(one), Some(other)) => {
-                self.tables.of(Field::Picked).swap(one.row, other.row);
-                self.plant = None;
-            }
-            _ => {}
-        }
     }
 
     /// Brings the tables to the device and runs the step's calls, mostly from a graph.
