@@ -4,7 +4,7 @@
 //! place it behind the last load they want in flight.
 
 use crate::abi::DType;
-use crate::arch::{float, memory, warp};
+use crate::arch::{float, memory, thread, warp};
 use half::{bf16, f16};
 
 /// Elements of a row that one lane holds, whatever K: `K / ROW` lanes share a row.
@@ -243,14 +243,14 @@ impl Scalar {
     }
 
     /// The same element, waited for here: not before `bits` are there, none of which is set, and not behind the next branch, since
-    /// a shuffle stays in front of it. All lanes have asked for the same element.
+    /// a shuffle stays in front of it. It takes each lane's element from the lane itself.
     ///
     /// # Safety
     /// The warp is converged.
     #[inline(always)]
     pub(crate) unsafe fn awaited(self, bits: u32) -> Scalar {
         // SAFETY: the caller's promise.
-        let bits = unsafe { warp::broadcast(f32::from_bits(self.bits() | bits), 0, 32) }.to_bits();
+        let bits = unsafe { warp::broadcast(f32::from_bits(self.bits() | bits), thread::thread_idx_x() % 32, 32) }.to_bits();
         Scalar { wide: bits, narrow: bits & 0xffff, ..self }
     }
 
