@@ -11,7 +11,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "ac758f26a2364fd8e3cedd8c0543589176af96ec4a0dbbc5c0e4fb3f836d168d",
+        sha256: "844a43a0af46ad60c90b68364189015414006e9c305e834ba9715cc575d3b0a2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -23,7 +23,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "722422a570834c63bc72e1f81e594387d3a17e0a8c68a6fd879768d49dd2883f",
+        sha256: "cda9fe8c726257df679c12c778082dab49472feb0483d65e4fb90f2f99b58042",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -35,7 +35,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "9f84827cfdf8097e933969feff45f4d7843df308af2cf0ddbc840e5140f8b7d3",
+        sha256: "874984470e0f0ec0d99273d8a837fdbffdc2d4fee312d42c9ab8b75a03edeb9f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -47,7 +47,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "222f60f5cb723e468ef9eb8412e2daf638985dbed235216bce71a48e761c5c7c",
+        sha256: "28428226ecc29b2d3e0ced9deb1f3062f8d2bacb85de24a09d779affe87091ac",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -59,7 +59,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "8b4bc209fe967cc25a6cd292b72e71895ba0525068882d729d69162b49ae9e7c",
+        sha256: "45b37f2ce435e650a55b189e40e57e5e7cc033b1c7a1331883a57ad34807bee3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -71,7 +71,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "ba17ef2eaf76491f54a8c78bbafd6603bfc6c3c373f86cb479f6ad152c5c1767",
+        sha256: "3d77a514eb4e2786198d7801fe9ee7f78d49210a1c3fca026c19b3f9fed8eea8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -83,7 +83,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "d80c8cf98c93a43f78df57eebff95f46717a4a3b16fb071d12b0202795bf853c",
+        sha256: "7a73020df2b85a6197bb632bf1965feda9210b9638e8d5e917974fb7a030f157",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -95,7 +95,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "1eec604d1db83232a694fb341adaddbebe5d8433760080881c3c3932803b09d1",
+        sha256: "0f44381593dfe5783b01566afd4703fd73b9df8622517017495d1080204f8f28",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -107,7 +107,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d82b4eec109c55e7cc8320352e630adab51bff70e857881488d92ed5a9ca69c6",
+        sha256: "9c0fa4b2cf23364d79f9a7ca8602d7fd4de5241407b6a0c36d60eaba4d1843e1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -119,7 +119,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "061958242e118d2054e76049488376d1cb055d92d64214a48e31cb4e2dd1d60b",
+        sha256: "c462cd0a37651744492883893ce743599096a3f2a436afdc998c2d68edd2aaf9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -131,7 +131,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "25da497f09ed2b16f778a5c08c2173c19d009ec94b83ba7bb817f5b0c50a48f4",
+        sha256: "c60150a125345453855ab99380fd219dd176db41a523257f59da659095bb79b6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -143,7 +143,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "d6f4bf6e4ba469d450f0de993f96ecf95b62d15bfc493ab4bb8fb34accc6cd8d",
+        sha256: "fc65847199ec51cc755e40ba40f0502e26253d48b832f0c983cd965398420c05",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -155,7 +155,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "5b41b35a2259dc0b2eb75e99fa4e2f673b0ea81c271770ad6e120fac0179729d",
+        sha256: "6d4f9399c7d6adf7938f5af2bd33f54298ad04d927e6678237ad2e2f60c21a50",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -167,7 +167,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "0ae20df43383f75c3b8bdb05ab74a98142021f73c28a898a6d269143475cb5d1",
+        sha256: "916c013300b1d30b5e2dabbf2e37a69e2d2aafa7753702fb65c52a5709abdc8b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -179,7 +179,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "60db9a5b7c6137f9945605530196ee6749df54c7dc46235b516df4d474a9b4c7",
+        sha256: "70959f4c4ede5d7e73624766c567817e924eb145440b812c9830dbfe60e9c421",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -191,7 +191,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "71a29805996f5aa7aa8219f2b0301f900dda2438c2c4207d3d68da3154b707c0",
+        sha256: "84843cf0e62ecf5d35a75ed61f861670ac1653514336fd4b8c02296d9e8dadaf",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f32_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -203,7 +203,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "354cbb570f89b776deaec645ef7758bfc61d49a608b4d6d5350655dea47b05a0",
+        sha256: "cb01108172abcff69bd29bf5086b219318904014002c9153f6cf8eae9b9993db",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -215,7 +215,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "04e7600fb5fa3699333a6d3ad62a6ba67244ab920443dffc4c1d89628cfb1ff9",
+        sha256: "b89dd976fabf1361e80a4343c715ad6c842112ef44a5fe86d0dbfcc1fc46eb2f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 512 },
@@ -227,7 +227,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "78f9e8ad41250dd94640f9ade977afc6c17d093f7a56d544448033d6673c276d",
+        sha256: "1b950f79fe7dfa19b3944f3f0e60f4488c83799856e6232ff3454dec2cf82f2e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -239,7 +239,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "f1d70ee7503d82f9b6c5343ca6005c5439a06db5be60fdef296b558588a35913",
+        sha256: "5df3ef15059bb0170a84952540b5756542a2657e5ee9321b18afa61b54b6ce3a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -251,7 +251,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "b0e836155b136395a6855f82c2b64de8521666faafc29744ee7a2e94014447f6",
+        sha256: "d64e8b77f9e097428be4b900c3fc08214c5116fee2c4c086adac62984adf727b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k96_r2", rows: 2, params_size: 232, max_threads: 512 },
@@ -263,7 +263,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "bb5fd526eeab8217f6cf588a33d0b390540d653ca518f6a62d03269be735f536",
+        sha256: "c42ed8585eab6de835f01e1fcddb63ab7d4823f024fbca99d5a853e55aace01e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_f32_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -274,7 +274,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "22f8342c138b0bdb6f5a663f3f550c5d00e5552c14a55d108f52e5a3b9fb251a",
+        sha256: "fb4fb33f9e49f5da6928388ef4975a1d9f428f5f732d5dd1d1296ecaa9c97ffc",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_f32_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -285,7 +285,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "e7a3b4c863b0caba1ece46ca4d0ca379c53ebea0a8aa88ed41e80d6810bd1fff",
+        sha256: "eef5d61417613b4ca655e21bd57832674f0486cb2be7f55b9b5af50c1a134701",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_bf16_bf16_k256_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -296,7 +296,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "533b2254473f5d01986f05c866f557de9729bcabed1710e16733e54f5af8628d",
+        sha256: "e81d8d6fec2cd0fafdef5e78c8bdba787f4c5bfaabe230091de826638611810b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -308,7 +308,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "73035934898aec0a58d403636cc7b479a1c49cb02e04976ff8c7bce02e6be4d7",
+        sha256: "a051e57b766463f88dbead658c072637e15ed2bb30f95425bafdb33659e3c6eb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -320,7 +320,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "acdca1e9188c7f084ab005d91f2b6b504475b827290ac3b150862ea91c72b9c6",
+        sha256: "7cd9d6ecf44ae28884b62d37f27524da24c7a222c5af94d5588f0b57835cd5ad",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -332,7 +332,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "742a9ac4424e7f9999b98fadc79dccb80065b0fda7fd269dc79acb7ef8967db8",
+        sha256: "69c9d8fd7759c33f8658382290095225b4c6c2c5f6a9aeca250fc5eb4a0a1d86",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
@@ -345,7 +345,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "cb709067b7518d2691d3679b2caaaade78d3f8b55ba95673868f23143925374f",
+        sha256: "8873052f3d082975c1023671904b4f32d1fead1e3f36bc46cae60271768ce6a1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 64 },
@@ -358,7 +358,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "9a76e89cb670bee0a9d48f31a93624073674f7c15ec1345a5d699a5103d9a76f",
+        sha256: "b9e91940933adfba4e07ce414c7ab0936245faac11cbc8f5a940926150c78f87",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -370,7 +370,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "13d5321c344a8220939cd4c735154541af37844e219d4c22eccb8cf6911a33b7",
+        sha256: "56abb2e0a46e96be5cc257bbc37326852bc36b638df65f206e285e32146cad45",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -382,7 +382,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "4997f77969c71e6139e8a3578dd2c61535480f6aa97f1953c9604885106f5f83",
+        sha256: "06f6fa586f2a00c313e6f89af558544ed3c430c4c5f2e7f75fa4990f45ed4b0a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -394,7 +394,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "e51331b60daedc10f02dde2432ae5c10261653f4e90ce4ef574bc04f5ebd91bd",
+        sha256: "fb25aeaabd6dad0a4c9cdf22cfc4492f1b16e91d8148bc11ffcc05cffa3bc25f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -406,7 +406,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "4bc2c2e2e2593639c9223509802437f5851636248160222dcd299bf0e8a6c3d9",
+        sha256: "858377b548afe3906273eb51986b70818c56a633a137c901e87ed0274b3a4a0a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -418,7 +418,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "972246725acc22568cff3c18aa9c70befccf97656e72ac5b59c53be14e0e8748",
+        sha256: "7ee35b4ad695d644de704fd9d9c51b74b9035af2187c3643926dd5eac37c59fb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -429,7 +429,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "3add202a6d64dc06c9ce4b81d446e81e95a152b8f36ce8bb39f5dfabe82ba394",
+        sha256: "c08411b051ef9384512e4df3d07a738ed5af4451d6c7b0e23105914fc9831070",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -440,7 +440,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "c04b8adf02add21e6518c13173e237f92ed5d7374b2151788c3ba968cfe5de18",
+        sha256: "f57422ea5d5f5919aa25ea08a8454b2bd1ee156b44e3907082739f6b51e38e48",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -452,7 +452,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "8e5d0f229180dfde376977c1d7a840324489a608b0e5833d0d08b3f78482361a",
+        sha256: "f962002aaa68db9315c17551ead5a77b20a44262df68e5d2980f394c702988c5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -464,7 +464,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "cbbccbc67b8047d2a27758393da275c9d5703f67c2f4217fc0160c8ae4bc5f1c",
+        sha256: "34f75e881b9e2e04a9588e17aa56313b3c77c0440eba92549977fd0cf1d14631",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k96_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -476,7 +476,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "9418512cea890cd6098285fd5c4b727de95bfbcc03286bcb51595e24e2798a24",
+        sha256: "612b95994e906e5d3a3896d48b8b691c692fa4aec4f9c0865626fae3d1a9a7e5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_f32_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -487,7 +487,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "2f04dc068bd398551797c5b3ce1555bb206ed3a33dc9ed2ffa4816134102545f",
+        sha256: "1163adc4b41f9b22c2229addf5f16ca0b17d83e1bfbd20a4e0cd911ba8ca41a3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_f32_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -498,7 +498,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "0f1be54f10f5302f63f956a4ca51baf9b2aecaf96730dd5d343a8f07d6a5152b",
+        sha256: "4bf2e7acb571805f4a0796b79cacad82d01bf164aa575caa37fb2d737c8365fd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_decode_kv_bf16_bf16_k256_r32", rows: 32, params_size: 232, max_threads: 256 },
@@ -510,7 +510,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "46a3ae253704fa63dc7fcb0561286d538ebf41f828e6079836d36b20ca6d326c",
+        sha256: "9779fcf3aa2310f362198d4ba8b71f596526fde12180f31d294595217619ad88",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -522,7 +522,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "6a72544fd4da3dffa84a902819d537dd0938f2e3e6b465c4239842e2b599deab",
+        sha256: "2fc48778bedd84df741deb156f5fe94d00a0263da92cb80390137d9d087bfe3e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -534,7 +534,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "63c30443e85f837853a6bb63a0ff77c7ea1a044064e4bbc3b0405309dd30101d",
+        sha256: "194c412e1e34a2512aa8a3224ebd266b42654ed4c435169e36ea86d38fe6ffee",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -546,7 +546,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "303eab56a8a8dd4e4022c30adb8fe06cd2cfd531b5539c0880b456ed98460a57",
+        sha256: "dd058e150bf5ee16edab1dbddbdc7525a0048b849f33803cc69c141755babd33",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -558,7 +558,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "bdbd7beaa17079d38bad3dd1dff35c87dbb2c399a22058b4cc885eae305e1b25",
+        sha256: "253a3c29feda0e5d87bf50a4dfe6a4907780ede7f8854173608e73918d35ba98",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k128_r2", rows: 2, params_size: 232, max_threads: 256 },
@@ -570,7 +570,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "1b2a1ed2367363c0c0043f12dafbd48dbc6b5074782b78ba7a54224234098b53",
+        sha256: "e410d70117e37c57be8cfd5476d520f056cbf9fcbe96c0cd1dd342554232ad3a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f32_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -582,7 +582,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "e39460a5dcd8e54086838c21fcae533279fec9e550de59a9f9b35f9a99bf77bb",
+        sha256: "9b105ece1933dd62b6932412047467de744b05b70c49cd42094216f48a83bfb5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -594,7 +594,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "1793ec088496c7225405cc710b84a0ac714b9e24f73fe4773f6e674a888a669a",
+        sha256: "94c41301b3a2ea36c469cdd8f4317b1c3a4b757b62eb9a078473523862bd9e99",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f32_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -606,7 +606,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "3e92f4813c71a3a233be3d2d7601742ebdf8b41fc5bf8b71006c2568a6d34110",
+        sha256: "c6778a918ebb93958fa6a62faa000d9feec07d7adcc6354d5397cb6e94e5976e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_bf16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -618,7 +618,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "3476bea9232d012193ed6f7fedba13cb27a36663136899d545bf1a3903d8e982",
+        sha256: "7671fd4e347b5602f7374f4ea72cd773987157c1af2a5436b1a8fef00523d1a3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f16_k64_r1", rows: 1, params_size: 232, max_threads: 256 },
@@ -630,7 +630,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "1a8e22708c303794046bfde68c095db7ea7c7fc026512c388a716dc3603d856e",
+        sha256: "923731718c113aecc20d2b1a35753a914b956cb08a1a8272eef87d9d9a7d0b72",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -641,7 +641,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "976ce33e6b2de71a1f03248780dd5960ca7f6750566931f52ec1c93c4af956c7",
+        sha256: "c76e2322cfd698f50828c435374e9a0cd8d4b66b978186fb49a37c8f7a2a7bae",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -652,7 +652,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "65eb839f0f7988f3788cd0d36df1b25d99f002eb27da8a69e2678fa051ae693c",
+        sha256: "2db8402fe63a92c32b83f104478a654d772d1fbe02af828b4f361f4c34932771",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_bf16_f16_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -663,7 +663,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "0c8ea0f174ed9a76a087a3d35f5a03b457557f3cd2a757705a9f85c55c727b81",
+        sha256: "8051172f5ac6e19cadede18cb47db9c354f172099f1ae3f4d30b1994316dfe09",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_f32_k128_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -674,7 +674,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "b0e371172bff71f4d976795503992f500e711ef36f99b53654dcb14f5b75bdc8",
+        sha256: "45fe99105bb0c527ef39c7ac30a73305ce3556b8b0d322d24b5970c9c0f5bd7c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_f16_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -685,7 +685,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "d3076de56dbde4cfa9be9f8889b47b1fcfd1bb24337eef3c7f152b3620c2457b",
+        sha256: "0d350575d7d6df663ba233e3cb2889e267a15a5b4da9e07839da2139af404061",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -697,7 +697,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "60d070b72fed1dc0d714cb5bf78668514eaaa303407f55ec33662c8c3e387e08",
+        sha256: "26426939799a095a81696e492694dd86f0a82f2c31b9caf8d89f9756f2ebcc01",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -709,7 +709,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "e4a88f100f78089d55fd66c72daae862f4f8d7bbaf507cf20725feee79f25a35",
+        sha256: "a8343718ac4557ad6e7ad2a6a894e6d0ca22f75530e00812bcf66a9bd64084e2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k128_r8", rows: 8, params_size: 232, max_threads: 128 },
@@ -721,7 +721,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "c85fdda8380a47e92635fc198acbc971c42474f6251e183796d18be6c30e6b64",
+        sha256: "b571134352f64e1c8a575c53f6c36bf6807647f01eb52e275654bbb34a065589",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
@@ -734,7 +734,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "e437a2523ed3dffc2f4628b523e62b344fc7b50925b751feca356fdf328624dd",
+        sha256: "83823f454dc3e7b93a857fd0f51187565846f918cabe5642f08d87fd13482c85",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k128_r16", rows: 16, params_size: 232, max_threads: 128 },
@@ -747,7 +747,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "36511f473e4d990845af01c812d10341debbaa2a8c45ab66e98f7324d8dff38f",
+        sha256: "5d4cf42e35eaed140a86d6b738b0e4b2d9030cbb58079db16efbc405e55bff02",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f32_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -759,7 +759,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "c7f4b943a3caeecbf25c69b6bd2ce7c2597110d081235576f8318ce3eff231b4",
+        sha256: "f09b8462110038ed0058fd9a850af16f51b4fd4a5ef3f18ed03119d44f8596bf",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_bf16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -771,7 +771,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "2deb2f0e29d1e971779cb4bddc317fb1cf61886d5bea0008e54fb6b44c820165",
+        sha256: "0b556a33cb746cabf062c477da4aa7dd03b305d58cab54df95ca475a179168f2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f32_f16_k64_r4", rows: 4, params_size: 232, max_threads: 256 },
@@ -783,7 +783,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "3e64db981247adf1a54929aa51d937225b5dd8904c6a7e62c59df957160845d5",
+        sha256: "cd0ab786e2cdcb9deaedc1ec069396496794168c68e825d83bd68f569b219781",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_bf16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -795,7 +795,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "c772a98342c1c5f0d0d688bf538e205e8642c853aebce668a37ecb274de3c5bc",
+        sha256: "eb6063f2ea83fa7541ded3eb75371835d07091e7ffbbf46e6fe8053028d3220d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_f16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -807,7 +807,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "76a77c8c3de490ffbbbe4f9e3f229c7f493d88a3a660f3736936111c76f8d42d",
+        sha256: "44a72d6bff9cb78b96130a7c01b48da8292896e70d971eb3934dfa4acbb11db6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k128_r16", rows: 16, params_size: 232, max_threads: 256 },
@@ -818,7 +818,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "9e25bd3100b6d191d70f3e8a6c0f0dd1b533f410360abcb34964317adf5164a2",
+        sha256: "7827702b0c4647b49a5a1dc9ab8f2b214548d22d45fc8aea4dae9f4c3f051238",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_decode_kv_f16_bf16_k64_r8", rows: 8, params_size: 232, max_threads: 256 },
@@ -829,7 +829,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "1e432d2c2c308702f20854e7ab35b77ea11594caa3c943ac61f6c93c07d32dc9",
+        sha256: "610c96cd138412e9e58bc49314c181de6d4ae8d768e116e8f67a5d61d48ec1a5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -840,7 +840,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "57375a59eb0b4c6a18dbf26dcfb818529950138d37ae26005fc7aecac7e5cb87",
+        sha256: "607e649d28e0442e589fa8869028fc63f8dbc7657e2faaed466c100705cc1f98",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -851,7 +851,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "6b0d793a3236e389f96d1918f8ca68502169dee6650a285b3a8cd20d5d061c9e",
+        sha256: "e515612ab3515d337cbb3451ba0fae15350eba9f8c594a53694859eecc442ae2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -862,7 +862,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "44a56c00e887e74113e73dc19e190af6b5d2857fcfe069e2b3dc9f4a69c4e695",
+        sha256: "b0290288127596d0d639ecd451e1cfc9cc443c5de7a94c3f5f26688f06fc33d8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -874,7 +874,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "b640656c8211ae516e0d878f8435144d2fcc353ec3cddf9250080d7acece0e87",
+        sha256: "52ce569141705f219f07c6c083e251652494dc50f53615348678a4ca4f3e51e0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -886,7 +886,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "a53945fb2a292ccc13a93dd0c1b23861a55e2ec68749ccb5e3c97e236e4a6d18",
+        sha256: "ca34caa337f277cd79f1a4620ad311e59d4510cd5b145f45454a127e96872cbd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -897,7 +897,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "9009599d885789afe66eb9e8109e9aa66420829916fb062479111b2da13e696a",
+        sha256: "96cc55069a8abe0f7a0fea699a87795de46dd9c2f74932de775c07ba9fee0816",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -908,7 +908,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "1d5083a318da6c5366faf187375efd96d57d80a2756e8908161af325ac1c8256",
+        sha256: "39fad4272f37f345919c45e146a58ff484a5f5154dd6d52f0d842f1b09d3e02e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -919,7 +919,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "2d0db68955424b86eb9688cdf00338f8f92b1aa643879824eadc0453234f56bc",
+        sha256: "412316f0ae3e1e0f6a481bd348563a66831bfebc4a6412aa60d964be9dd3ad83",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -931,7 +931,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "a518bbb0aad2af5e41e15f3fe8dbb36d8b0e9ba5cffcdb8547d0988cd90bf474",
+        sha256: "159c9bcbb888f55ddcd4d000cc9fb9a771e8094c1f5d78e46586ba7fd7176f54",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -943,7 +943,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "58706192f41baebfbca50571005c9b722e5b9226a1ba2cf170888165eb9c8b65",
+        sha256: "a71a0876bfd4ef6f768d9f6cff67857bc3469d8e3c3a1c06199f603a1faddac7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -954,7 +954,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "85c6817267888e85c99f70212ada4d6ec28094bf8d35dfd7eea2bc150e987f01",
+        sha256: "8316cc9889d2001a05024e93ddc97519198de6ad453e123d1328b8c7a82cd420",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -965,7 +965,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "fc1d6672f0a4efe48b2cf2066b4c9b40734604ebb00b2d693700c3e32f4a35f4",
+        sha256: "46fc8225fee8061e1a46307c550d41e5f6e9aff48cc4f814b3b00d51bb1b6a22",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -976,7 +976,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "8e08fbfd3547be64aef3117bdd6f47d12c88ae0007021cd12a313dc175402180",
+        sha256: "de7da2d181f0c5b087b1e169e4028334542576575e8dc06d8bbf9ad51d1b9671",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -987,7 +987,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "b6b10a9ae0848a4db821e9c3be198bc8f7cead1489cf906203af1e781dceae7d",
+        sha256: "12c1c5cc71570497968ecfab346d2a6243001f49846e03b54a2bdec060286c8a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -998,7 +998,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "5e072bdcb4260de4947bc9a8c2e9d0d27d5ef87385735f3f12c1bfcae778105d",
+        sha256: "7ec2178edda6fc4084d2c243011f98233ab117724641a63261a16539c4093a35",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1009,7 +1009,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "1961fe976027e50dce3c64d057f6cf67dec62aef09ad744c5ed65eafa39497e3",
+        sha256: "155ea431a3fc7bab0cc5ed64b1fa74d0c48b12d58cee2af5be2a0da3bd2c0397",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k96_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1020,7 +1020,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "bbfb3b5228787352bd29a849efaa53dd9911ce6659c510b2d5150aac70e9f8fe",
+        sha256: "325db2be9e1fedbf9dacf21c2772c8cf69f6e758bdf637cce6056e9f0cb50711",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k96_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1031,7 +1031,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "397d147809f039b8e9d3e5932bd8845efee525d3d0c575040d36e0009e00f2fc",
+        sha256: "153619f01b6f1cacdf1f663900c6b0939d636a8312a8129cf45d3fe3596a9d98",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_f32_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1042,7 +1042,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "cea9bfe723dcb5b220837d94f2bd927d3f9b30c6c6beaf23ca85f5ead3a5fbec",
+        sha256: "f1ee83f39ff0ab88b2e0d914159cf90d105586a19140a3114dec921ebda79a54",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1053,7 +1053,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "0baccdb7dd91b1b42b03758c1ac6ddb3f34a3d657fa38e272aaeac45d1361230",
+        sha256: "9eda34263e2ae2cd9606069542513c7bd8d26e7d4c07fb1d2631770c60b7c806",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_bf16_bf16_k256_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1064,7 +1064,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "5d3fa0c8317c522a7779c84f9d5f7b3b0897646f11da33a5f7a444218c9f13c9",
+        sha256: "0bdf965180823aa16acdd43822048dcf91b503c5d805e606dac436ab3c37b684",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1075,7 +1075,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "ebe45ba94256494806fbdbf7e479b02f2df4a73825f0fdd5190e6f05a49589d4",
+        sha256: "afd837ae1b8468893757cf4a599d0557f2c03c6bfe4c0cacae7de2f6012449c3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1087,7 +1087,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "dc62f5cfa571bb62d1c28e6b8cc5053682d06830dd1914af2b95159b2454f946",
+        sha256: "2350d6c8a9346e0938e8352f27fc9734b54e265e925e63d6a5e8a08a60c193ba",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1099,7 +1099,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "c95e53cae09a9fd2a70e2bebe6bde2c1ee40f24353f7150e418b7d663dbd48ef",
+        sha256: "a4d20bf4de950d2d9e389aff9a141f1a291ebc11c880ab3568366dc406170967",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1111,7 +1111,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "b2da98af3f876e559bfdd9b4b385ad3c73e9bde47d2da925cd8625831885bb8f",
+        sha256: "7f7128d6c43187a2d504061e37e69b6620e96299b753a0b43c8a956fb13aaa47",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1123,7 +1123,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "222739e92eedeef2078a21b9631fa032dc5818ed24130de728e6cbeeb4b4971f",
+        sha256: "1ebdb08c6328273167f1408eb6ded12dbcfdda4dad509f24ac572ab30a46b6af",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1134,7 +1134,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "2b609c4bafded726c9ca5ce6878ec61341b7e4eb1065903f08164cf9130db723",
+        sha256: "d5379c164d51f0fb5ea504b644e7613da11cade792c9069e6d421ea2182b9cd7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1145,7 +1145,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "afb3d6a80a0e4c4108d2a9271224e9bccec859f83711a80176738e40c417be18",
+        sha256: "ab2db3f6b127406305f959e975fe754d860691de978a3d6cc79ce1d59b425a5f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1156,7 +1156,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "cb059884775a6a5115f7129ed5c7bcbdefdcd58e6681384904f8f4d04f99a6bb",
+        sha256: "fee2aeeb1ad11de244941e69f353406184e2ee1f08b1d5cc5491a834d5f79322",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1168,7 +1168,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "16ff2cea399c1d541361e12575dfd1ace4a5b15e27758d995f40d065f0f399fa",
+        sha256: "e3b998495c2f3c807abb35170b9c838a9caa6f6af40e07bb9a4cc292019e47de",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1180,7 +1180,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "0abac5087ffa17206b388dd3614a5c1d0ebbf04c0e5dfbf61c4b623ce9db98e0",
+        sha256: "65bfd499e50fc6c0a0bae70e17d323ffbfcfde4755f7eeec8d744fcf028baeb6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1191,7 +1191,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "248d41f5faa8b40c6e437d280e411817bad112ec1e6dd32e80c501ced54b8ad8",
+        sha256: "8b9a51545a332ba1b11aa411efc052e55ded5fe7be43a2b328b65af6dcc26118",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1202,7 +1202,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "552d2c9cdb763ad5daa69ffe2d650832ed542362229ac91ea60157ceaa636eea",
+        sha256: "89101c9c919206c0d5424371d6a24cf1d6f148e930aceffb4ed7849b491b0380",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1213,7 +1213,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "68d2c835c2c6e2b96660da3fdee418ec8eddde3d8b9553aae325e590e6bc5593",
+        sha256: "f5f4db5a8f9a1389da83abf75f104cddc76d354f25431e01c205597b2393cab1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1224,7 +1224,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k96.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "addf2f4c2d1ea99d758902f5217632ad32a28c812acf45a8e4320eb0adb514f1",
+        sha256: "3e2a1e8d2d7b51e95663b5e0582cf1cc0a5a72cc1750673d411e590f50a8b033",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k96_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1235,7 +1235,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "b2db0644e53e3501fe871594eff9f5f87c1b4a04e44ea94cb2e1802c6fc89d21",
+        sha256: "60ad474d2977518c0e2197530c9235fa4ef84a1b72c1a95832e674544fa0c436",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_f32_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1246,7 +1246,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "cf1f771b6764e4d9b6699d49e5a6fe4f53e29e0a688ddffe715cebaff1c7d262",
+        sha256: "63809775f6d8d6e9d506a841d0ca50c489dc37a8d1a12d2aea43dcacb257ae60",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_f32_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1257,7 +1257,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "0d45198ecc5cd979385ec6c21bff4091da768b3525a8fe4f5b7016bdf8041cd3",
+        sha256: "536cf04a560a7eabb6285e54cab088ee4c5506856bdd749c29a8d8c6d2349c98",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_kv_bf16_bf16_k256_r32", rows: 32, params_size: 352, max_threads: 256 },
@@ -1268,7 +1268,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "72e81dd4a7f7cac6e7a4f14f2dbba1bafe71ac9af19cc7e016f419de36843c05",
+        sha256: "7a814d09fe28d21694f824627a273c46ca6154502be6ad56b1e242c58b8b88d3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1279,7 +1279,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "69edf20ab8f77ac417541401534ffea8e3310134729fe210a3c174d0b82cf210",
+        sha256: "9c46e19836489a2a1e2a24326f03bd7320e40ed761d9ca4c2029fb3bcdd77d39",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1290,7 +1290,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "5d32dbfc5de8cd0e0a2121aac313b26d58175d400aed04d281ff3d74089f7369",
+        sha256: "5eaf43e9336e1b5a499319873ce56ad7266bb94b93fac42e82623ea56c8e1e87",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1301,7 +1301,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "37a91a5eec5ffd669bfd9a4f954c861cb7634caba295f9cc95cc48ca5566ae4c",
+        sha256: "608be3a51c9c505ac4dde021164be499041d34f661df83f3b2ae4321db96f7e0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1313,7 +1313,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "437289f9a03c875951d4f0b8c7a50b3aad910cf4bf30b4dc17bbfb9b167c6cf1",
+        sha256: "66b7d1b028243477880bd32108a56000d960e1809eaf26842297984a3f9b4420",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k128_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1325,7 +1325,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "e16a0618af872036f880e3374bb2e9df3239df6064c52d9a55f9d5c8215ecf53",
+        sha256: "1e2cf38e3471c9fe9cab15bf5c0fc4ad6af347541c5fd62bdc5d09bcf1d0ce64",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f32_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1336,7 +1336,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "694a13869b4680794f67271a8049c7962b0becee97041a1b82bb63b601c5c445",
+        sha256: "aa0bf2fa0bc835e289df833859db5222172fa9d0cd52244e4db772a2135d52c7",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1347,7 +1347,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "033ec25639cf3763f5e602ee92b6e96545b55847e9c77611339a01a0d05ab04e",
+        sha256: "fe10f87cf19c778846601ae1c27829232d1b2ac5d4aa6e260f35fa2b7dcc9419",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f32_f16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1358,7 +1358,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "d23308bca6494a66bc48b8848412b88b53b81d471c2939148bccc74e8bcfc9c0",
+        sha256: "777ef17b94331246a88245829d3d1cc627c87e1b1543218d28e3e31c5ae139e4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_bf16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -1370,7 +1370,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "c9cb34850fdc6415a45fac52faef8903baad480e3ef0f66fb3e928db8be3877c",
+        sha256: "5d61f231b50500aceed2fb287872e89cea574266032bf93de249cff31feddf13",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f16_k64_r2", rows: 2, params_size: 352, max_threads: 256 },
@@ -1382,7 +1382,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "c6d5bece25360a14656300b8e09c345a026ea667628875e6f5d37b6af429d8d4",
+        sha256: "ed9187c4592743cb7e73f9d877c42139c872b10004cf209f79b289d52286f84b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1393,7 +1393,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "cd917fe67d06e60738d0c241dd21886f7bf29ce9e7923d1f502e40a8109a8ace",
+        sha256: "94cc8da8f9779c96c9d9740f091a1ab30f91af537c91bc37366240ba24cf9cdf",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1404,7 +1404,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "99ca28a8fb3c22fc3e693a4a2a0a2ca062d09d4840974a43fdd0224e6bfdc262",
+        sha256: "63460e7eece7b8e7cbffd851e4247fc563c0c51b33dcb38caa518c06dec8e702",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_bf16_f16_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1415,7 +1415,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "fb40e2f66f4d34a64b0dce54dbee024b70597ea71fa41e769769e3949ec81c84",
+        sha256: "878dff6fdc9ae919955b888d92144efaead1511b463175480d7394269dfc2ff8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_f32_k128_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1426,7 +1426,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "a1f4976228f91acff99657802ccf7f2b3e997067e510a253c2b7a7c1efcffc9a",
+        sha256: "032d5c2388a3212bb7585d49e2694f2b4a9156c799dff4ce281d464458517d5a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_f16_bf16_k64_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1437,7 +1437,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "c6db9213e60078d4a70390ce535dce8d964a6383509cbb0ccab94931eb47c8ca",
+        sha256: "61b23b27d0249442714947f679dd35e950e14a47a1946b7dbbabea2f87bc5c9a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1448,7 +1448,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "b0ec962d486723a7ed635ee568483aeab7540c0da3e7e19d3cf999df2a8e2311",
+        sha256: "e8475314e8f6867e1071ad564370a08cfb58b3b501e89e982d1627eadd34cbbe",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1460,7 +1460,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "be26807584e3370fc512cc0e1f9b45f69f6445aa52cce8276f5e51a93dfa8630",
+        sha256: "84985640cdc369ad047ea254621769b5923a9c6458c465cbafbd0df2c84b6b59",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1472,7 +1472,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "7ed83d307326d2f686ed36883cd923d3ab573b7da9ab2130d07230bd2edfa51a",
+        sha256: "d8223397876a18ae898e0c698e610e976abc2a964a0542359157741888cc3ed2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1484,7 +1484,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "b7da722ecf20d8acd9fb26bbff11c854c05fc2fd2712893f1b45a9d47ec04e3a",
+        sha256: "aaaa3aee0a543556684cd251d457bfdefff6181a538f6b711df2b94d8b73609a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1496,7 +1496,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "6562e1471a836171890a2d324976fef4da193e39eda2a4d8eae1dd07c7b75f8d",
+        sha256: "03b9f7fc0cc7c3f9d9bd2f8d14ab5db37edd1d4248b979ccb87bfdf3e685a756",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f32_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1507,7 +1507,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "0705f0c76fffaa4acfaba598366e514dcfc44049ebac18a1e9e452a57c134492",
+        sha256: "cfcaafd9d8e47ff4af708d65ac3ae857b012790ce34c46eccf759a325eff2d0c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1518,7 +1518,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "f7c819b888a04ae5e282ff2be1d360f344d925f9cafc0a4263a3fff902d1a427",
+        sha256: "b09ab8ea288f910f280131aa40939c1c157414cf9706baad432a429e377bb7bd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f32_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1529,7 +1529,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "3b0155478edf7b158a4c7a691de83e5abc7a3a768cd970cf3b39e32d4ce3e6f5",
+        sha256: "9a8db82b5de5207e4527c8f86a933e4a12d8e0efa61f8c4e534811fb4f08e4ba",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_bf16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1541,7 +1541,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "b0aa2b6944f7ca4d5f7ba43bab036ca852499c20f3e48379eebbc18c96614997",
+        sha256: "f92c291b2de189e8480b0628f463a3709c67e3c1184347d4c540911fc4c4fd32",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_f16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1553,7 +1553,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "09fd6910acc68f995f5bac175c1b6ffb85881d22db9b04309eb0831b3dc03af3",
+        sha256: "e747a1960c9908e492e1663e863bbf76a415a5a74a538677a0084372072dcfd0",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k128_r16", rows: 16, params_size: 352, max_threads: 256 },
@@ -1564,7 +1564,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "21a153c72d971c02e09270fcfdcb82c63e5d1ae5695e815bbffbed3c7899771a",
+        sha256: "8035d036b50f996754a725b3c3e896392df752ff0495522a020ab8da266eb162",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_recurrent_kv_f16_bf16_k64_r8", rows: 8, params_size: 352, max_threads: 256 },
@@ -1575,7 +1575,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "e714c0a1497102a99cf9710312ac0a9379a3adb3321826a228fbe7da72d91e68",
+        sha256: "040aa77f06b4cca15607fe6a533140d8d46a5c86801e513dd8ce5e24fa96d2c6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1587,7 +1587,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "bf8a141638c9e7be62c5f76bd57275b796a71fb71a2234988e90328e0645da17",
+        sha256: "ed746b5b4c189bcf5439c968aa7611717a5e502320f48d4ae3e7060b33ad449e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1599,7 +1599,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "2e11205baae0133a5c4cb72d953d3fd95c2afa49303f2ac673ebcf2c60019a5a",
+        sha256: "e327b163f3b3d5fa4facaa2c8c372607c181004f38ebf7e87d40be24f4d854b4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1611,7 +1611,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "8eea86d312c355b2b90c7f156b18fb3a9a0028285de47cf88e126abecf54e8e6",
+        sha256: "c22ac4a2341a71a70eaebfd0c536f416d1f5622affa7c4ca8533b88a42daa857",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1623,7 +1623,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "454aaf8f83bf829917537ce82686ff74204a332e4ab560353ddda3509af47dde",
+        sha256: "74d7e2f637966242ee5b816f2aa84a791e69e1ab0f574dd1c323388f852e18a3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1635,7 +1635,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "b4d1f712fe5ab6a378e63ca59a761fb225109bef13ddad0d14c5474053938951",
+        sha256: "dfce14ec0162f10c9a0b0c202be130a307182ad6f0353d4337f73e1eb8f18c75",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1647,7 +1647,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "fd560ec6589d3d526c98b2dd09b233b730ac7f50d81a1c71787ea43a20ff32a0",
+        sha256: "13a8321fd52fa6891317311f88057ac0a8af8a6e73206aa7fbae99de701df077",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
@@ -1658,7 +1658,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "f5d4e082bc654dbdce0d3f3556016c1e39b1434b2cb19dbf50b25b37492198fa",
+        sha256: "7b31e506ff1ad6e05ff5313f7f34cc99bb4bf78605faea91f8c761c7e55eaec2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
@@ -1669,7 +1669,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "da0ec277677dbdb0feaa9ad7cf9c11f65d709bef4fe6f284d5a25deb36dd720e",
+        sha256: "b36fc5479607c602ae92ae4aa74ad59486680329141ac40e04395a525e83792a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
@@ -1680,7 +1680,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "9d763ffd4a75eb7c5dc4bc81168767146472eaad4fca43c140416656d79a89b2",
+        sha256: "17f1915f3d0c9ece2dea6ff4b10519debf7aff294742c5ec8770328420faeeb8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1692,7 +1692,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "711aecfb44fe9865cf11c2c3fae3dc9c685e6188ba8d3156a69ecd403e802dc4",
+        sha256: "7b266031dde560197fb14cdbd59e4427295d24667b9b04fb436496bfae966fda",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1704,7 +1704,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "e8ad677e6dc9efeb721331363d551f6a17356319fcac53115a1ff1a8da104e62",
+        sha256: "3adbe04d60a705209cdb9eb872eae029f66321928ba68b673db5514d18c7dba9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1716,7 +1716,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "34ad871fcd826b152df172b85cba87f39ffa345e703d068e4c3588259b9242d1",
+        sha256: "b0cbd63f95b30479eb81eb0d271995325c84757e150ac8f27ad24e081d37e928",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1728,7 +1728,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "eec98a9afa59623a242a7aa95b291d46833d8769f9b021296ba723ba18062547",
+        sha256: "40403b1e170b06cce981ffb0b6f84b279c789cf575e8999422de3bc220fea922",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1740,7 +1740,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "cb7fd2425d291db39bb2858312e853bfa05f6eb80b3ec7c94a2c558ecbbb12b7",
+        sha256: "49e1a69d292e6cd62dc981194405c17c51dd47eef378d1f8b286bec6131e1f51",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1752,7 +1752,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "7cdcb96d7cd5ac89d259db8133ab3654684785f454976013d72839bbf46eb22a",
+        sha256: "4b299df88ad788c68664332ed34b2997fda1aaee65f3de9441fc110fab3d5dff",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1763,7 +1763,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "67a9e7f54d73b9f12cf2850d75b6b76dd4859553d41d292aaef10678701eafdb",
+        sha256: "8fbe5afefb5b5c0aa2488cf3d6509da5f1ac06fbdbfa2e3dabd7c519c9ceaa6b",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1774,7 +1774,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "b035603059be06f4e534ce28d2066b82dba7804020cc9fab8516c25584697e36",
+        sha256: "3bcc41811b6fef5c2a2e1da9b92acc742a4004e3c44e32c1a32ef6873f4897f8",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1785,7 +1785,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "c2d19dad2942ee09dd34ba3415d0c3628cb9938e2c826a651e3f40416f043146",
+        sha256: "362792f5f5ac6b74ea8c437874499c04e82a057d1f4e25e3d7931d6157394de6",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1796,7 +1796,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "bbfe2e76c0d0ba8b820e934391864c44d3f9dd4b03e96f7a6c0ffbafaba35af6",
+        sha256: "00d5d0163f3760b2b80e6672a423eae7c5df563322c23df86729bd5b4070ada5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1807,7 +1807,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "9cc757003a9163c456250a8dc06218a36a06fe7a950fc55be3887eac67a82f4a",
+        sha256: "702b1cea46fd241b5b4b14ea7ebcf4f13f462d01726049359365a3ba59a1935f",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1818,7 +1818,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "62dd994ad4cbb218df587c053852069104fb23e9d761c14739ff195474cc7a68",
+        sha256: "f7af26d87d8a9799fc754599013d336aca73f8965be07e7c13054026f9cc306c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1829,7 +1829,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "cc46ee6a54ab504472114b0abd62bd8d5865c634900ac2ce436a85f08e208c5c",
+        sha256: "c3695b06cd76dbe125bc3d71ce07ad1405411a278bc69fce3d0ad2c41800b0b9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1840,7 +1840,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "5609b97789988e8eb7fe16408787b3e5513842a8f5c765dbdb651c399df41adb",
+        sha256: "ba61d0f01bfe3fd976aa0d374f86d25895e0f7f2a4b78e8f57df874807a34906",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1851,7 +1851,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "2d123763aa992cd0b3f43f6d84a37be3302ea9215e8dc1b6315829f8160bccd2",
+        sha256: "556abc078d6c2c2cb068028632741b487c50e8aa1aab91721a35420b43bbb790",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1862,7 +1862,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "24baa531a7214686d9a6e258ba5dad755628ad188bd436f685278a7623ef419a",
+        sha256: "8426dacca66ca91bc52822db1a1d893c7afd1c06999fa34ab7ffaaa90e14e370",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1873,7 +1873,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "6f64f89f69fb51bf123e5ee15754965dd0936deb89744dade635ec07619eade8",
+        sha256: "fd3de6a9c3ec35c2a68754ff1d4eb41e9262b1cab236e93a6b16292d430874a2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -2346,12 +2346,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "aea4324cc76056b5faf1ff5acac57312f1b25e1b442b2debb4d73dfa538891bb",
+        sha256: "eb1d71277e47372b0d7a53640943bf1c6b5f124fa502628e1e24f56f3cf18488",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e4461c4b56789d22f579d1dda7573d520e745fe940c8377e1ef8b88449dd4d5c",
+                sha256: "e4d139028b212188bb2c419a019184eedb65995b98deff6c88a1d3c8f552c174",
                 },
         ],
         entries: &[
@@ -2364,12 +2364,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "8d50afcb4923aeae936eda91b2ad419d2f68bcd8c4656fb7092816cb4c2cd6b5",
+        sha256: "f722e1d9bcd8612e7fecacaa10fd558c8f12403a4a08440456d9593e66543cbc",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4755d34ce842d47d5af82a88f7ce8990fd2b2fe328bc42b9e686d082b0889bfe",
+                sha256: "debc98ec0b1a15105c2a7899e9831ddbc8f7e93d9b24b349783707204fbe95cc",
                 },
         ],
         entries: &[
@@ -2382,12 +2382,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "c6ed2272f54f36d74b450d9835aecbb6d3f3f8b2d13c81a1dd04ba37fbf4c187",
+        sha256: "34828606b2fccb8db6ce6366e33e8bab15f097a6fbf3701740aabbff6bb9f912",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "027c9b56b853f6720de357c9156c8cfd4b683b17ecdda19e6d54bd346bdf2053",
+                sha256: "d286092eeefc26a1a085a4abbb989e25b19feaa39fa1d5214ebe192efdf67f4a",
                 },
         ],
         entries: &[
@@ -2400,12 +2400,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "7ddf08a68fbbe18f15789648a5b5f38d0ff052542a101350ae725d807f79a45c",
+        sha256: "fced132178912630d484bc56bee3a76114c31f486d7933644ee1362e07c3cd97",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "3c92ec80050879296e799e00d94a8e2079ec8b52c97556734b933c32914ef4ca",
+                sha256: "5c267a1a05070cb9dad76ebc94c2f6c815224fadd3128716a0be3140821203d4",
                 },
         ],
         entries: &[
@@ -2418,12 +2418,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "b0ccf4d6ab7a1845a1a1aeae00f004afa735ffce9a2b99038f5f863a8553bb7f",
+        sha256: "3fd5378914d25e01e3264f16ce2d8537841135a35d857e3af9a41f231f756880",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ef75085c2a348f1eb62696a12583d0e793671bb3b2a5530ba25ef11587415497",
+                sha256: "3b123d67af5da43a4979928d807b7de74ac3281680cfbb00df4fffaac1d8401b",
                 },
         ],
         entries: &[
@@ -2436,12 +2436,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "5ef650e83c5f300ceb8d3c5ea6b79f4e74b0106bbe82aba8b331fbb4e9f0fc7e",
+        sha256: "640fecec3fe95c7ef14bc3b48c4d4aaebfab9c55e86f96c9d87e3d6d471a02e8",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "37a2707a619cda017baf2b6c4b5837ea9092c5f30f5020a749229f103f876f78",
+                sha256: "95cd5dd3f4013c96534baff7b31665a5521be057743a3975d217a997608f34a3",
                 },
         ],
         entries: &[
@@ -2454,12 +2454,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "e1f799e309ca18cf4979ab3ee6ccce94b8add834d26067a106e89ab0a0d60cbc",
+        sha256: "23f25d3e575e35ef35dfc7f9c5a405ae32b479f67f226c63d9c597d7c5f23f59",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a58469bcb12284689dc093e4fe483811d0bdadf1552a5bf15905ca012c63e647",
+                sha256: "51a7f3577b71a3244ce85e58c4e79c3c36359af5b5b777b50a9f4d137c5ff899",
                 },
         ],
         entries: &[
@@ -2472,12 +2472,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "c08cb185a4dba115346a183b277b8bd0041061eea5ee8e3c4ff2fb57a91062da",
+        sha256: "18befffa594bb7ac460f503235517fb14643f479b0344c83289a0705f9189f83",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c108ee5d6b557015ae9a70a833ec2e5a0b519a8cb985ebc719b19e27e96252c9",
+                sha256: "4b15ea026d7d540533f2b0d48016a0b6043cc663362059463cfc9db7c1ecc4f4",
                 },
         ],
         entries: &[
@@ -2490,12 +2490,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "76f74c48bc074a8b216321d8bb6173d0d426a62f329e7d33c1d4699d6beac139",
+        sha256: "d1db2c07524e0980051a21a1436f7b65f45d9ad98e63c0f53024fcee4cb2cb40",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a2b73dfa54b492bea05b12777abf10e36ab9347f98aa3f0495deb813a2ac27cc",
+                sha256: "36c020d101ddced90b9aad58edd532e43a5fc574168a6a640001fc034dc4d528",
                 },
         ],
         entries: &[
@@ -2508,12 +2508,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "787e63dcb5560493aff179d8d3509b3dd4dbb69d06ed03be70c7411b750919da",
+        sha256: "b3975353120e116ab9021c71f7033375179441973f2f8289a8f678fb8e1074f7",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "3d0e75b7f8e064bbc1571bdd212d9a45c51dd75c5fb3d9cb2f7ebe577b20b541",
+                sha256: "a447f5e0cf9b69106c88b976194956cbad3dc266def349ff68fa04948e71b105",
                 },
         ],
         entries: &[
@@ -2526,12 +2526,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "e33f24ca9df887034b95257e6b5260aca7a385776c31d986d5fe7039dbb95be5",
+        sha256: "93b1ec29efbad3faae29e49489d8214bfde7f2aca05c4b1b07bf9ec3ddd40ec2",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a134b49eb97881bcf0118559a40cb0e8653e28e8fb24c8c2ad1b5f9ab97d655d",
+                sha256: "9523f4f9e870f691c5ec095a3fd68900fa29469bd6e6b389cc5a3dedf44f16c5",
                 },
         ],
         entries: &[
@@ -2544,12 +2544,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "f8157d4f6e8c8bbfe93e3219827fadcebfefa8052e5e21d7b6eea808d72b8418",
+        sha256: "2dcfabf5f8725484ff7fb7b97fa7f3017a499257d55ab6fca1e5694286e3743a",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "a6f7a3b461362ac78f0cc0637240d34be59dd92adb75b94cf024951d8474b947",
+                sha256: "0ae46f504bdb211aa0440510e8174e2ac94005edc012f023f11183ae8d944373",
                 },
         ],
         entries: &[
@@ -2562,12 +2562,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 64 },
-        sha256: "755afcba957752052f07f324b6409d3650e1976d3f6f2b8e3dae4a8ab43c55eb",
+        sha256: "9e0bc468037a69ad0e3a646bf94a58bd27c3af611929df93d2208f94fb7b7a7a",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "38d75c0edf63251af4fc0973f9e0aba085940348ed0e173a28bb883b09dffbcb",
+                sha256: "e529fb5c11a6a619e3df53973dde6ef8b24098d284ae6ac9d508c338b6b13953",
                 },
         ],
         entries: &[
@@ -2580,12 +2580,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "258693cf6c0f42ef59a375af50aeb1715df0ad0971c8087159f257e296249cf4",
+        sha256: "d1e773a9899ca73982afd2339247971b96e25bd341725290a1a3ba8536739290",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "dc49c18bc65f9782972271aa0751a2753f4c79d1d08fac63b57a76e7675c8076",
+                sha256: "cd017887e01c59f4857c7dfaaf9953b5d649f4dc636eccbe82af9537f43afd47",
                 },
         ],
         entries: &[
@@ -2598,12 +2598,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 64 },
-        sha256: "38e1f816b536eeb2aec4e7ce696927cc05d120d493023c6a5f88647df052017c",
+        sha256: "ab77de8f4d4155767d78b90bb92c4bc9d933d0030717d43c5ebdf913ea4458ab",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f6e608eb184de9b223f813cae6fbbc86e918beb6ef7a5c3cbe983e00da460712",
+                sha256: "b2ab9472b3abc74b4927e67c47511064115f14afcebb68642f4b5922cf232dd8",
                 },
         ],
         entries: &[
@@ -2616,12 +2616,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 64 },
-        sha256: "1322d55ff631e74203db526dd3e76d11e467494c4955aa38a39da82d34cf1b92",
+        sha256: "c8b5c5812011a8af0ab10ea8b26d9bfc641dc0af3264d469289e4d94617aeec0",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "3e5c4d5ed74681ec139fa78da6ac2265f0723b00b96a5128c46ae63e5f0cde61",
+                sha256: "a01f21ea7a52aa09454e03b38e1fe4294edfe2664792b96597657338ad8e9520",
                 },
         ],
         entries: &[
@@ -2634,12 +2634,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "9e7aad59421fb5ddee5902be367460a2ef80350ecf104d357beea88ad799a135",
+        sha256: "554c84dfe9d85843165b813db0fcd6e87ebfdce432dd4dafdfa1a2425c56139c",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "d28cdb7bb68faeebe12dd3705e0b069f06790587349fdef8ac409b0ba0c1dff6",
+                sha256: "ab534eed6f25bba1b2b754b7dc59bce9e37739a664cbb320b707c9af51fcf83b",
                 },
         ],
         entries: &[
@@ -2652,12 +2652,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "dbb9f43e8fb1f94a7ac99b37e70429584ee92f63c7cfee6a9555adcc248f9657",
+        sha256: "de05da21d50ed9d5d25d8f531b9146ee06afb28ad35a168226ac1725c01719c3",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "03e737ac4068520942e20a6d586d19353e3d5fcc66aaaa6d0d7e12cc5af380e9",
+                sha256: "cce3bde155d76378ab4e510c626b6c0df1f554bb0702befeb54681a9af6dc4f0",
                 },
         ],
         entries: &[
@@ -2670,12 +2670,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "cb3aa4fa2463a73b95867d6e0e7bba28b58ac2709548ca9fe7767a0de17c40f7",
+        sha256: "801f3ce762dcf209d8dee62f2a6b195e07331f016702a3ad7e7cf3685bee260e",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "5eff25ac9b3c42c5508c4cfd938b6674b23ec49d2b6a9cedc228df19f05d8326",
+                sha256: "c5ef3043411735344525f7f7b7e4cdb9e33255fc5d68a648ca9cea85efed3ecb",
                 },
         ],
         entries: &[
@@ -2688,12 +2688,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "89eb44b8b0287bee6c43f694703c5a454f6b67a3fa80b1b18617a6c6af438ecc",
+        sha256: "32997293f987eed99a519ee45f3e721486c0fa37b245210df6c05aea40b95fbb",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "d6d895c9d3a7174404b04ac506fca9c0876c8ae72252c933c2da5f8bf556922e",
+                sha256: "4f762e4032438946399727efec9513054f30469449408697faa52383db3e8810",
                 },
         ],
         entries: &[
@@ -2706,12 +2706,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "107992ad10f661a81bb1293d9c38d9bf0cbbdc5cbe3043184e5e6611e1d2100d",
+        sha256: "59e9bddff11ee59dafead7a9595ef1499430d66ca72454ff1f5ffe825ba33007",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "88da749de0cef555d07bb31a499c237e6a668c87a5f2406127ca2cf7a7551f04",
+                sha256: "908135f01f472f21bfc74513d2ceb598fad25c0645c71c18e2643fd4ac924ab1",
                 },
         ],
         entries: &[
@@ -2724,7 +2724,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "2d42c603744a4d04de4e1386ab769ff6b3c396a1fc1c269c1de0ffc32268456f",
+        sha256: "7ca757583f45d0f798e97eb98230556768f65ee684da01376b740daaa8f16593",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_f32_k256.sm_90.cubin",
@@ -2741,7 +2741,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "9977152e2a3dc9634e2de6a8f4a2746de82c6bfaacaeb6ef4c8a3370777bb17f",
+        sha256: "7c58e3e9c86f7ccd51e6d158f845b59f85ddb8f9037919d6fb754b5f64724529",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_f32_bf16_k256.sm_90.cubin",
@@ -2758,7 +2758,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "516fb438081e1b4d4fdafb60c01cf2be7fcdd6a80c8227c4c3e6313c10cd6024",
+        sha256: "5228797d5eb87a172dc4df7253b4e80b8dfe1f6c33857eba6dd5b17e0215ec95",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_bf16_bf16_k256.sm_90.cubin",
@@ -2775,7 +2775,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "5af2a842545828bb18a5ba4bba8ed520ccc574818c6926ec209e64cf2911ffe4",
+        sha256: "196e57610e0a00955f48cb267147321f5ea33ac13c40859a125dea4d43cf4634",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k128.sm_90.cubin",
@@ -2793,7 +2793,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "b8ac92067f060af41a4cd2c60f3e21fc008cdee6b2f9bc342e3d8e6785f0a910",
+        sha256: "fce8247e260903bdef8d7ce427b0fcdc9b527ea2551c4d7c63777a45aaf1010a",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k128.sm_90.cubin",
@@ -2811,7 +2811,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "3c3ee693411f3368652621c1adc45ece8c053dce7d1cea8defce1a930ea7e741",
+        sha256: "daffae0bc1037125be5053ac60a5ff5ef343ea3e7e2ddc4d3b46c5a6f20fbef2",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k128.sm_90.cubin",
@@ -2829,7 +2829,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "d30324b6318e0cc646377b076499744b269780c14f075fdf574d2e441724e4ef",
+        sha256: "cce8f5a78352001f904c462116e3141b634391f6a6347335ae76813f65c3d8c1",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k128.sm_90.cubin",
@@ -2848,7 +2848,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "3e998a046fb626f30c2ab8803faaf16b1289c54cc3eaa0fa90eb91c831a01718",
+        sha256: "b4ca551d3ebe1a51cc49781f1ea5ba993e6adee086c9d43145a71c0ec6916cb7",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k128.sm_90.cubin",
@@ -2867,7 +2867,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "707142272179eb0dca790bf21f197c4f0ffa52e2147f90854c9e84cba49b110a",
+        sha256: "fca20f03d26998a6956bad3d0d88bf9425700163b06313004254a78a95706b13",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k64.sm_90.cubin",
@@ -2885,7 +2885,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "19b503d4a5b8e000a9c750202b3cf0e48a2f21f054d75b771e913ec121a9a9a6",
+        sha256: "a957fa78bac4d6cc9f8752acd6e09252b64709f10494c652ceb336b3a94e424f",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k64.sm_90.cubin",
@@ -2903,7 +2903,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "2a64152180c7d6a1b9fe52a8f486f76e7f79e706160eee8cf6f40a7120b04fea",
+        sha256: "ebcadcfefe4b720e3e3751c198c63c400ef1f773b8ffbafb749f14ce35b6d14a",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f16_k64.sm_90.cubin",
@@ -2921,7 +2921,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "9d64356397d57771ee68cc38d24682f1d1f6874e216852849ca9601ff40405af",
+        sha256: "a9536b9d400afaa0b861ea787d53b5680298717f8ff29952992d6a22a30a5d29",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k64.sm_90.cubin",
@@ -2939,7 +2939,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "d665357c73320a79e7b05b4d32bb39021c19b30856eb7b8675e085d2afefd560",
+        sha256: "e3853954587080d9598d4cb701bc2cf82a16ac8cdfed8de153df41e410c211a4",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_f16_k64.sm_90.cubin",
@@ -2957,7 +2957,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "540ef4a71ccd3c1a6abe2041485b0ec36666a3e6de2cef6968ff818fee129bb1",
+        sha256: "7b993717388103690fc19eb8e1473465b9cea8135b32dd6c2c458e22b58b9179",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_bf16_k128.sm_90.cubin",
@@ -2974,7 +2974,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "3714e6a969f24b2305da6586a48133ec630d023364a63691e659b0b9e681a2da",
+        sha256: "e27ef596026026e70add335de46d30b16f44021cadcf5453723843604f99c54a",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f16_bf16_k64.sm_90.cubin",
@@ -2991,7 +2991,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "0f4509669fefa562289d84830b1a614535f0d4a5fd0ca0764e88023ce9943d6e",
+        sha256: "1530db0f222d5162dd267afe8d30175a5d3f7287ed96159dc440d22579c8f1d4",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k96.sm_90.cubin",
@@ -3009,7 +3009,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "284abe7359a0373541fa7d8d1900f7f4dbeefd062b889800a2ea7c61d0a8115e",
+        sha256: "8271473a593b9f52e5818bb80085ac3a0e8e3a519b18fe6f7ddf03b09c8098bb",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k96.sm_90.cubin",
@@ -3027,7 +3027,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "f2aff5accf56ae9e90ec255dcc18beadd6fbbee6c49a83d2ce7e2573ceac9ebb",
+        sha256: "7be3a326cef9ff10511b357c02e135fcaee431fed23950e31e025c60b5ea9b20",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k96.sm_90.cubin",
@@ -3045,7 +3045,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "b6cb7c8995466a30af3ab8546e515081355efd8b7d72d85fff61d4d7d624b880",
+        sha256: "0f5d8046d977c37718f0cc18082ac4f5d0cd44a6126bd8978add0e7ccefcefa3",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_f32_k256.sm_90.cubin",
@@ -3062,7 +3062,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "b3aa1cd038932f13c39fb45921fa878b7e875f351f18b4c8f18a905e4aae13c1",
+        sha256: "e130c398848432e26a8b33f17646b967cbd6e8c0a9878bbe9f807201b82d0a20",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_f32_bf16_k256.sm_90.cubin",
@@ -3079,7 +3079,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "decode_kv_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "58457e0ea1957bd4844491903e4a49bb434ee738afdc08ac4bfbacb0cdea3962",
+        sha256: "16c6d63923ddb156f46f1c82b9e27e6f6ca3a5a0c724bddc845c3bde422185de",
         binaries: &[
             EmbeddedBinary {
                 file: "decode_kv_bf16_bf16_k256.sm_90.cubin",
@@ -3097,7 +3097,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "d0f52eedb77bad919077b0e66a5e273538c5d5b9bff2d6ed858a85d1a38ba054",
+        sha256: "2a0bb1c4280db6260d9703306ee45f227fd158ac9963f74ab1f1b5b583455677",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k128.sm_90.cubin",
@@ -3115,7 +3115,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "271758616f8097efaae95ffb02d6d41b2ae99f58ec9fe8868063f240ee5a259a",
+        sha256: "837f3a64af7ba71652a074b29e91c5ccc901cf9b413e9e0843e8c660f731c3b3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k128.sm_90.cubin",
@@ -3133,7 +3133,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "312ed05d35fcaf10a34a1b5afec4512083aebd8ee2d60544aa26da9ca174ba4a",
+        sha256: "60ff5aa85005b80f7e60500eafcb72ee55844cb647b40c677d816fd014a6a5a1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k128.sm_90.cubin",
@@ -3151,7 +3151,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "92530e727c9daadbda5bfa0249bee0da016d6f6b0f64caa74a6611c6a0de66b9",
+        sha256: "1c812c935657a9a11b5870638c6566e9d47d00c6a2f9b2a3afa9387638c6f472",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k128.sm_90.cubin",
@@ -3169,7 +3169,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "b61bd369e730bd04aab8ba7d28c9d750267568ac5559a414d98872c5cb5a568f",
+        sha256: "cd86d43553180c1505d022649e7603e4f4ef9031dcefcdcfb9a2eb608d979c97",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k128.sm_90.cubin",
@@ -3187,7 +3187,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "01d914d60970db1a30ce2543b2ca797634d218b2f9f1a170a19045c008c05f95",
+        sha256: "3ff4a1a4259c0660ea1c1a97fa1f096d0409db3fa330e1467bc6b9642b469349",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f32_k64.sm_90.cubin",
@@ -3205,7 +3205,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "3b9c088867fe63c5040bf02e4611cecaf4e97589911a610768e0410a1e4e1b07",
+        sha256: "38256ccd51361ef334869302282b6c9f96bb8c70f4ba56a5561b9d3a4a33f961",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_bf16_k64.sm_90.cubin",
@@ -3223,7 +3223,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "2ae93473c9756af13084d1d5186291d54d13f5cd4e9c2c3bf085db4f471902db",
+        sha256: "722e0ed74072d1f9370806807a20a8abfc52c6478c321080b07665397ac0efa1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f32_f16_k64.sm_90.cubin",
@@ -3241,7 +3241,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "41e8f244a8bb693f3f7388c8f7881b386053fe8f838c0fac42d925890adf809d",
+        sha256: "ea0351b8fa9a1f1ae71c461463921f1e5fa5bb72c8969cb312cc4b2db4642f32",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_bf16_k64.sm_90.cubin",
@@ -3259,7 +3259,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "00eb95ab7e83368f116d12775574ec04b87c2f4ceb5f6a1d10ee9d4664610af5",
+        sha256: "94746f3f0cc158d3caaafa9fbb6784886b201871f686349e8933b6e51966136f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f16_k64.sm_90.cubin",
@@ -3277,7 +3277,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "13917fdcc036e56a93a0e735fb31999e580f3717343a45d95d8fb53b0e8a08fc",
+        sha256: "e02da463aae8ab1a629eaeb9f240ab8b26cb777f6684ceb8482dc4e4908dd98c",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_bf16_k128.sm_90.cubin",
@@ -3294,7 +3294,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "6a70a9bd183d57457b252287ae69f6bf2dee34a99fd046127496e6754e8eaec1",
+        sha256: "8cebc4ad7bbcc090890768e61e3c5c5633c4c1b0b0b4f945c4b9b1d10cac20d4",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_f32_k128.sm_90.cubin",
@@ -3311,7 +3311,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "2dad6ef6c9233defb23ce7191e755332d629b9a06f948056d4ebf573a52f6329",
+        sha256: "bfa60d42ba9632302343ea1aa577a3843720893e5e70c035b37ed7428f5a6a59",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_bf16_f16_k128.sm_90.cubin",
@@ -3328,7 +3328,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "c643ed2b18339b31dfbbdf6437b306c95f3deaa8abbd3580dc5448916ed6e8ed",
+        sha256: "fb34df1cfe63021294ecab1eab5ac0f09705fe3b1c305b1ad8279f127f8960f8",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_f32_k128.sm_90.cubin",
@@ -3345,7 +3345,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "12788366c1bf66ae6044d66b2d6efce21b150d535e8bc284a7eb4d52dd2e9729",
+        sha256: "c13e63085584f264d844f1a8d8c5f6e91994455c8da5ddbdeb5057d682f1ddad",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_f16_bf16_k64.sm_90.cubin",
@@ -3362,7 +3362,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "c7753beb0cd688a0d63eef6b81cd7a21a62e647c448b02d7f65bdd48284483fa",
+        sha256: "3de18bef0dfc6c5f2d2bac6ad29ac60a68e42373995905c0f8c750a401d4fb9f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k128.sm_90.cubin",
@@ -3380,7 +3380,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "a034ca3f74726e6ce50f3c3bc4c910147212707718268849460598ded4428fd6",
+        sha256: "7cb841d1e4fb34decb6a32517098d9ab0dac7a011a2306970b801d98f020d57f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k128.sm_90.cubin",
@@ -3398,7 +3398,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "3968ee05397e179ae84c281eae0790698df89398c75afd0a601443752b194b62",
+        sha256: "408a4d5ab4ed6cbdf46d46b51d2861344e6553b26cb919e167631825eac5780b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k128.sm_90.cubin",
@@ -3416,7 +3416,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "a8f4f04b641eba7eaef1cf35481234e9ba7bd26e60fc299fa7e143596ab9f1dd",
+        sha256: "d44a91fa4409a40a3d52fabd9f0267b5070476c0113960687ba89c32ed8a213c",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k128.sm_90.cubin",
@@ -3435,7 +3435,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "f029da63fe6e59cd48ea5b03b50566120e43768118dfbeb8464eb502db7ad385",
+        sha256: "9765a87c88dff06c6dcf1ed3a11447393ac08456d001baec9ea8ef4a0b87b557",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k128.sm_90.cubin",
@@ -3454,7 +3454,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "6521939962b9141ca013c55ef4f94b1888c148f4a17d60dfe8c232c42d8236fd",
+        sha256: "5605a1cb56af94c15a9711c422a4df1dd17bf6fafca0b289f58705c6ed2e88c3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f32_k64.sm_90.cubin",
@@ -3472,7 +3472,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "dd2cf5afdb3fe689490b86784324f7a9b3d38e000a4ccdb03713acf957baea05",
+        sha256: "23ee7987742e2f7acae131d70d7a774d96272e727e849117c7f86093d5f9c75f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_bf16_k64.sm_90.cubin",
@@ -3490,7 +3490,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "8f85ea0a1ae0cc46af5f797c94a0ef6f27b5bcc76a8f7f63235aa1d11e6cbc01",
+        sha256: "ce0d7e09ce640c80fd68c7387b0a3533cc445167c8edf0beb1f974eb4f2f3030",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f32_f16_k64.sm_90.cubin",
@@ -3508,7 +3508,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "518b1bd7c06c81283719a596300f7420b0fc5ea026b8ee5546883226278ef118",
+        sha256: "db6339a9dd83a3f9fec526268d2fc9ca29191f371b7ed9da3601c7fb65405741",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_bf16_bf16_k64.sm_90.cubin",
@@ -3526,7 +3526,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "24acda02518cfd467fb16eed10c09f32d9a0dca0584275960d06017c94ee0e37",
+        sha256: "15f96a1ab840cf679d575e2fced57b4337745344b49fe1aa0451456af0dd682b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_f16_k64.sm_90.cubin",
@@ -3544,7 +3544,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "74dc53a8d00894d8d025b304a925fb129686cbe6d4b540469354957b89edc2fb",
+        sha256: "5b4aad84c3e11237654589331bc3950b68cd78938baa1f43404c39dbde3280bf",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_bf16_k128.sm_90.cubin",
@@ -3561,7 +3561,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_decode_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Decode, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "b6873f060ce3bad1796ec34c5096c9490132eeb9d8bf0114645d223e01813795",
+        sha256: "e35e0bfb38ef707e4335fbaefe1ccc7a88dcd4d265e2076d3e7fe41879eed538",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_decode_kv_f16_bf16_k64.sm_90.cubin",
@@ -3578,7 +3578,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "a6edee61e306db52eded6edc04b2f3e92117aeaa0fa4fb6eeef115e15f1d4420",
+        sha256: "10c2cea72b394d4170ac3b562db885871b855b8411b35caf2310ed6ccd8288ca",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k128.sm_90.cubin",
@@ -3595,12 +3595,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "f9a3a543f0b7b6d452e6f66772c92e70d3f61059d8d62f22ce97e4599e84e03a",
+        sha256: "79c2fd38a0e4aeb75af9dd244f39ae6192cc654a7071c7f0ccac4e95b9bdbdb3",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8dd0d696d31ca2685391bbc049492fb84e6c8532c092308503013d13aac665fd",
+                sha256: "4ab3a216913332a5baf57db8d4fefb556ce296429d6fec33e666c2e6057ba9a8",
                 },
         ],
         entries: &[
@@ -3612,7 +3612,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "d5bf1c0781632ef9087a1396ad30f31a4680674a82d5f092d01e190c46bd024f",
+        sha256: "8067c9c785b5d45b15922fefe33a70489352dd8ed6d55ca08e3dc5c1e5de6a16",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k128.sm_90.cubin",
@@ -3629,7 +3629,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "e8d24b14e754379bb732dde7caa54a6851748577beb8e66f6e0e41d91e7ceb6a",
+        sha256: "e814e74015fa4b14ecd24ab7bf877b95b5d5bfb1a396b9d0eec251b163ee94e9",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k128.sm_90.cubin",
@@ -3647,7 +3647,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "5b79e3fbabde56ff9681e1e86359e4406f919266e8192fa96872fe081cec35a6",
+        sha256: "4bc380723379111b4c437b9d7c13a4795254425e03d0aab32bcbd30d52e24f18",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k128.sm_90.cubin",
@@ -3665,7 +3665,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "01a7e4bfeeabe629c8dbd92a42248f8394ca238369164414b6a5417fdcc0d851",
+        sha256: "ec6f27282a5e73a1d062bf39af5e94da517879b9e653357a48728b835946391c",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k64.sm_90.cubin",
@@ -3682,7 +3682,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "f07db48213d5cb6e52cbc34d790ab8428ab5c6e23a2b5bc9bea4173ea32bce86",
+        sha256: "c9d363c08931e1cf58d727ca86ce01bbed8e90bdfce89e0f4a28f910f56361f4",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k64.sm_90.cubin",
@@ -3699,7 +3699,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "78ea8e2a9600a55e0b61ced1ba1091d823047d17b15e5cf3ebf600a61ec5a89c",
+        sha256: "85b38fbc7128d726fc779cda231d701676409af5c955ecceb8f6cb4c5636f370",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f16_k64.sm_90.cubin",
@@ -3716,7 +3716,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "cfbf0f379bba3339b69866e6547aada847c7ff82b9cfd9eed47578b039bf668e",
+        sha256: "195f27e7a78da9bd39a84479207808a90f23c20bc582f77d16ec2e49a641af59",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k64.sm_90.cubin",
@@ -3734,7 +3734,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "db5a7fa0c50ef0f76c70e91c05230ac09bac4eb2aa6d038ebca8b750c6925e6e",
+        sha256: "48b1a0a1ca016ead6d006f1c0dba3800e7afd7f71e0ff019e128658d46e08d8d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f16_k64.sm_90.cubin",
@@ -3752,12 +3752,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "6417b827681ff284b288a6211edb182ed211785e4d7d4ad66f34c08696ebe9f5",
+        sha256: "4224b2e57ac8f461e02b35736ffafa1259351358a6fad2dc0d83b8e416ea389a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7eff61c27361e70fb3087446c943422b80b4561884488cdce3ceaf86f3314df0",
+                sha256: "a9ed81cb4b9914a28298750ba0e5f0b84a3bdef3ec97ca5b8190388a4ea4332d",
                 },
         ],
         entries: &[
@@ -3769,12 +3769,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "a48c8b358926e65b3014b663b6f2bdb50a6da3d862ccc7d535aef4d45a3644f7",
+        sha256: "85c529f76afad90a9fd497b9534b0a0cf88ebad5d42131a52f9a623573dfb77e",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "df5a9fd4c6eb32f161569d4708fb6607eaa1dc27c85c4ea5f9e88e5e2163adad",
+                sha256: "99a2ca04615d6b3fd86959204e5fbd03b091c2dfe0ac1f2a5d89defb43a94085",
                 },
         ],
         entries: &[
@@ -3786,12 +3786,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "2899ce42eb87f9b07e2883cda8689e1afa927cedfe8360b195e0a043147c2230",
+        sha256: "2fde556892e2a7114c531343d733214d5d991760e45fcd89198e0d45c2fc3111",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "bb1023ce0bd1f6b310ad30302ff5eb71a6f5ec646e348006f0e87a208875a839",
+                sha256: "414cc8480744d8389643bad7c5962f1b269c5453099bdc2e9bcba02be8383ae7",
                 },
         ],
         entries: &[
@@ -3803,12 +3803,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "17a61cd35e2b5213dc332446a24548c960fb9eeaeac402c559d546b439c4d08f",
+        sha256: "9d510d8af5a8974676625ac063c20b84c5eed146fc5d673e258553958971885b",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9509ef312dac12618e160104f833094f7a304d4441e0ae4fde06be06e539bf3e",
+                sha256: "facc700ded7f0fe3f097318cd33fdf5d10140722e8adad9db1026ceed449673a",
                 },
         ],
         entries: &[
@@ -3820,7 +3820,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "a02390084935beaf7fde9953270763d4e7ed1873ca958b2a5ce4efcfe41d2631",
+        sha256: "a70f1c08b4bf7f781756a0d1961b8cb1bb6acb17709ee7af17e33c3312665d6d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f16_bf16_k64.sm_90.cubin",
@@ -3837,7 +3837,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "68a342bf426c74b69c7f87148cd04c72481905873393dfbf74578df8617af2c2",
+        sha256: "5357314bc13d82ff87330cdad61fc6cc2dfb5ef9e113aa924572cb31f518486d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k96.sm_90.cubin",
@@ -3854,7 +3854,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "9e86536c28f4e057d19e06c9e2fc2d15faecc9bc66c3426f83a57531ff18d483",
+        sha256: "5299ce578de2853c08b5f1ee7bec67e189019b4c58b316645551de152d22a2ea",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k96.sm_90.cubin",
@@ -3871,12 +3871,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "0a4b79c1f73b9662e755504372926391cae70d618b76e78689058d5e58b3a54c",
+        sha256: "497b2415aa5ef2eb639374f7be53e66734a36ecab177241047296b890ec8650d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "3c0c649c183b3febde13a035b65da35b6fd1f9fbabd17e7217f6648358719d64",
+                sha256: "85870fc5d19575220e7010d109a70b2d1d04992fd90d6b5c7c2b7b950d700c8d",
                 },
         ],
         entries: &[
@@ -3888,7 +3888,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "3e3199854ae2b3528a85b1702f42e9ece30d2b08e8a94b847ae4961d24deeed0",
+        sha256: "94f1a02268da9586c6390d391cb1d90ec150c9bcb5f2cb85656aa0e274bd9614",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_f32_k256.sm_90.cubin",
@@ -3905,12 +3905,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "99b8fcd258b26478d625abe1cccc09bf1c0a0d630995c2af59a2519c0e0d848d",
+        sha256: "706e05a13fb31209f10bd1edd9a5afe9e68dd5de620f3c37b3e24bfc8bb1aa39",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_f32_bf16_k256.sm_90.cubin",
                 gpu: 90,
-                sha256: "686744f0824485fd213d206aa9a795af90253d64ef2a9c67230c2f0be082db9a",
+                sha256: "6022dff99c5de7611ba170600f1671e7d87d77662d7962f0952b9803af249467",
                 },
         ],
         entries: &[
@@ -3922,7 +3922,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "c8ae1e3584b07797db8ab546a1bb2d80b3601b17cbc2326c5f253e7f42125013",
+        sha256: "5c3f766f5406de04fa06c65f76414d365abc4831e788505d1106481b6743c368",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_bf16_bf16_k256.sm_90.cubin",
@@ -3939,7 +3939,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "31fc30d681bed458605af797b103358034c4321e1cc08604c686c1a2d945d35f",
+        sha256: "5daf73c64eb3c087dfd6c3e9b62fa3f953d6f113f71cc0192363d9da99a2031f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k128.sm_90.cubin",
@@ -3956,7 +3956,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "192fa1689013e8c67d230cd4dadc3db314de905829208f5f363cf8994da41bf4",
+        sha256: "867be22d194431a472be9c4ac4b2c632fb563d52b712e50e8b9a957c57e8f39a",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k128.sm_90.cubin",
@@ -3974,7 +3974,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "81a80bd301fc11f500261e5c4000409cab511c4df7f9003950910040ce81d02b",
+        sha256: "8f9676f7a18946c6f443833ed971889c3536e46ae6d22550d73d702ce111fc16",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k128.sm_90.cubin",
@@ -3992,7 +3992,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "235719a09810f163a90bf775784c838bc90a43aa5be1eb643598d30ab1b5f913",
+        sha256: "64ece6f6f3e73cd798e2e5b0263e08415debf384e90558e8dd78a0e510b70b45",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k128.sm_90.cubin",
@@ -4010,7 +4010,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "edcc6536d181da90e6f61001c0dbf1081453bb4815f3799ac9c96b4c8db025c9",
+        sha256: "4e0bced6cdae2a3e6a01de634d355bae8598942aedb1610cf349fba78613b9d9",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k128.sm_90.cubin",
@@ -4028,7 +4028,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "b6d15112c831cfae55b1db077df5a2131853a29b6bb3b32fdaa6f92250419760",
+        sha256: "b18ebd46b18d51a313b18fd5225d36ecedfaf65bd30dc2adc1f20674a17090b9",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k64.sm_90.cubin",
@@ -4045,7 +4045,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "799c09fd3e8078e64d9af671c5c271e50bf5d4d26b2923cf9d2e3764e6a73944",
+        sha256: "fecf7b756b87847bda2affb42ce2e6f8c1cd94a9b669ca18be86c9aa4776e1a8",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k64.sm_90.cubin",
@@ -4062,7 +4062,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "8912172f19dada3f4ec29dd857cbbc0a806bc015b04ada0b6247d83e6a5aa081",
+        sha256: "0a3fa4f9f1ca2e1100362d1a7ebf9b620533fab0c8d489427ad013783785da5d",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f16_k64.sm_90.cubin",
@@ -4079,7 +4079,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "4fcb39eb6cab4a970309ce100c2a03e5185c662b2053351685644c1d9be32f98",
+        sha256: "f46d1c131465afa1e2b1a99255d0864588f93ec324d8e890f0455613640cf68c",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k64.sm_90.cubin",
@@ -4097,12 +4097,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "81f76173639991f210c845ae204bb2deb48190902dae9634a5f075d5fe155e36",
+        sha256: "a2360fc061654294a6e01e22c17af80ac67b5488d15883d76d2485d3cc9a06a8",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "f50013e0f4099694ffbad8de1a341cc3b911f43466ec8eaffaaef4f15daa8495",
+                sha256: "2494fd8196d41d79dab937441f2abc74530123de538e6a9e1aab25cf8cca4af5",
                 },
         ],
         entries: &[
@@ -4115,7 +4115,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "fd29d9ac41ae153e015210dd9ebaefe94b4f3a3d0ef2275b0b2f840e12f8f4f9",
+        sha256: "ea29027e1e97622ea44560d044cc49431147327e93d811823a6dc030df168a1f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_bf16_k128.sm_90.cubin",
@@ -4132,7 +4132,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "a988246c444b6d84226e6eaec39e6c80cdc4b391f4cc7daa946f3b2976668900",
+        sha256: "fa83b7af8ec7b25cc4192f319a6a55622e65d8b618b9f10a6a2fad1c0d70a2d6",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f16_bf16_k64.sm_90.cubin",
@@ -4149,7 +4149,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 96 },
-        sha256: "f4cf11138bb6d3ef15a7855c507ba1cedece288d616c6229e040b934b5043f7f",
+        sha256: "1ace90397d67a2a4a92f58cc65c520d5a2f07afe1dc713994372fa40fcfd9645",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k96.sm_90.cubin",
@@ -4166,7 +4166,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 96 },
-        sha256: "cc3a5fedf257ce20608e6e165b87fb54b11aabf4ecb602b71cbdf3447bfaf26d",
+        sha256: "28c2bc5e2ddcb43f0fdd7f76efbba704b1ee6391242757299472e2f9edc7db50",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k96.sm_90.cubin",
@@ -4183,12 +4183,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k96.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 96 },
-        sha256: "a6fe129199f2c52d1a61954b55e611d50bdd0521ab0fc7965bb56670a1f135ac",
+        sha256: "187588de6a49d9f5fde6333922966ae7bec9c95b73dfc57d0908dc58f8bb6f37",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k96.sm_90.cubin",
                 gpu: 90,
-                sha256: "ef9c56a129a8839221c430718dc99dc2f5b8d2fb34101b5d73274e97e8408738",
+                sha256: "9f550e24d5ce0012909da3aa6de471878e37b83c0a2356559530c5099f9c1f80",
                 },
         ],
         entries: &[
@@ -4200,7 +4200,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_f32_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 256 },
-        sha256: "624400902066ea6463716737dcf5d456793bb62ec8a6317fb7029619035c66cf",
+        sha256: "2e24480f8d8c2cfb4a6410910d0d98c2d4e6ac5827faeaa3274fa4c1635bfc2f",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_f32_k256.sm_90.cubin",
@@ -4217,7 +4217,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_f32_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "f936e2a3938c83c21f22b8ba270f052c50e4e187146026e0990b0c5a0f6e150b",
+        sha256: "6807c1cdf6a9fdbbc26dd7206bb0b9e5fbad0e430e89bcea2b1c5f94f82c9c44",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_f32_bf16_k256.sm_90.cubin",
@@ -4234,7 +4234,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_kv_bf16_bf16_k256.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 256 },
-        sha256: "55ce315eb9043df4da7180c757cfdb6a24595567851087918306fe5e3375f801",
+        sha256: "c75ab2e44486dad436eab14e7ab1e6c4555b9a040b8fa069cdeac4c406b3f637",
         binaries: &[
             EmbeddedBinary {
                 file: "recurrent_kv_bf16_bf16_k256.sm_90.cubin",
@@ -4251,12 +4251,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "805cd63d34cf3f9a1bb44bf920debe8ce191e7d145193ab37f64b9ef5f6e91ce",
+        sha256: "cf85fa36ecc9b8f7eb60a94204a6cd212ec7c78e10fc41ead8791de3a35c11d7",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2e9abc49ee7740f938966ee76b94921ce5a50a9fc9388c469d97853718e80c93",
+                sha256: "60b3a16e2521da6388871bd2de9188eeac62c6b1f36a5b750cc1762f1b7d6c0b",
                 },
         ],
         entries: &[
@@ -4268,12 +4268,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "8734bdafaf1d30ddc966530319fc19275e12caf6db99ed73418589b8ff361665",
+        sha256: "dcceed2c229846f4f0b77f342a944a8c043174e5656f6b45d9cfeded4ebb235e",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "0a4303d9d18d4539996c3cd2077d5fa415ef0e85284e70aaca6579c8acc985e2",
+                sha256: "306e068a288e5c233e6ea6394697d9d5db2ec2f2f171b6f22c930e5a34cd5263",
                 },
         ],
         entries: &[
@@ -4285,7 +4285,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "3e21943596bff80226fbc5d6c53aad88170808e14d7848b51067f5693576030b",
+        sha256: "ee9457043c82f03e2bab066f1329d1e3980d50a29d296ddc45a7b2fdc5bf9252",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k128.sm_90.cubin",
@@ -4302,12 +4302,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "534379dbc8673fcc45a227a0714d6a3e8183849563aaa09df8cad882a92c87aa",
+        sha256: "e35c9cd8a56c13f4e0cb95f4dc13fdfaa1946bdda17c674967f5a6cbed77a5b3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "02a0de9fda136524ecef53c907d3f123760d067ecdd4c857325e64961a9e05b4",
+                sha256: "ac703529d9d99135caae18bbc6e8bca12836b93c4465dcf51e9ff8be14e1046d",
                 },
         ],
         entries: &[
@@ -4320,12 +4320,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "cd5b67cfc46faf253ca05e483b2656167b7f7aedf98e2402a15b6cf0ed4e17b0",
+        sha256: "ddbbf8cb59472591b78dba595eccc657e9462e0ebb9da157a076e96646a0da3f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e6092d9f172932b35ff4d2d0e29615254308801d57ddd1044a6a6e637667adcb",
+                sha256: "b18ed64547f1c6eec134902b29887b573bcc826083f237eb7bac78217be721ae",
                 },
         ],
         entries: &[
@@ -4338,7 +4338,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "af476cf2e2cb827b436527ece8a4a95ab52cc4b82f5faa8709250aa4fa862f2f",
+        sha256: "22a6af9d0df2ec89f52d04e04a1a8c8cc77177bc10c46ae6aa5e0828dad10f83",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f32_k64.sm_90.cubin",
@@ -4355,7 +4355,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "df8c1210294987de644f322188211e3c2ee41e9953e33a1cb0b31ab1d3890817",
+        sha256: "8757240791f5f0f372dadd6bda986a81afbfd4630bc70f4442a5ac7b1161731b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_bf16_k64.sm_90.cubin",
@@ -4372,7 +4372,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "21c762b6c27772b235358e846abc54279f2ddaf3edd357514819ed0fdc4d0285",
+        sha256: "a8a38ae8ed7c15ac38043ec5195f51aa8a4e31358d0f96d5b9340bbbbebd7e59",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f32_f16_k64.sm_90.cubin",
@@ -4389,7 +4389,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "cfdc6b8760840cf295f0494154595614844f1c8a739b2c624acc07f9db65f751",
+        sha256: "8139aeb0a98157c25b5d46602173c106acf68a864509ae509133b0476e989cfc",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_bf16_k64.sm_90.cubin",
@@ -4407,7 +4407,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "460fc7d871db60df113acb2f79839d5bb534a056ae77c5e01467aed9b89cc9e5",
+        sha256: "58e54da3a269b05e5908b72fd9ce447b93cc19ef4e1afad2856878062d58f180",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f16_k64.sm_90.cubin",
@@ -4425,12 +4425,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "0e127b3e4915104f926daa44ff49e47f1bf3038399ab2e2f730c8e66930fe197",
+        sha256: "eed38e3a12d1a6a6e4894ff2998e65154ad6422ec9a4974c959e9b6f214faeef",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5031699e7dea8e650b1e50ebe3ae83964e449e0d4c8d724b453a8923a6a60ffa",
+                sha256: "b06e9f839f1e6dea7d67d08ffe9d528100d552e7e49b5f49662247a236d1d5ba",
                 },
         ],
         entries: &[
@@ -4442,7 +4442,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F32), k: 128 },
-        sha256: "cc2c50069e6b5609958ee8a6586d15d0919c6377dc74620c9a31e9386193cc13",
+        sha256: "7fdd182ada02b7a8a33540479598e978791ccd6be8e798bc1f3424827e0e0aba",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_f32_k128.sm_90.cubin",
@@ -4459,12 +4459,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_bf16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(F16), k: 128 },
-        sha256: "4810a092761c36d9be095df697de8e5459cc09d58960d9238ada93510b3e7308",
+        sha256: "d2671541d9a1bea6b865a80737ec237b5574348de55998cc487e1e04120260f8",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_bf16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d04b3348b4d735a8c94aaecc7e889e4fccac3bb0bae1702d75fd7b37874f27f1",
+                sha256: "f337b7a43db99e31e17276571c64c45c7481c93cbe8c51a62ed5127148a2b294",
                 },
         ],
         entries: &[
@@ -4476,12 +4476,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F32), k: 128 },
-        sha256: "759fca283bbe7d454bed6ba1a2cb944816a90ce25b90ecb7b4e7c3d4887a4bdf",
+        sha256: "efde69180457d98f3c92078eb1bec4337bbe694f1c9941bbb9201e07d4c053e0",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "dc4e7fc0f5c00eb7e9cb60a572f0f7c6e79dc2f2945e47e3dc59c32de9753691",
+                sha256: "0b1eba17b666ed27818503ce0f4cfba02f0ca573f7709d29a759ad42e5e9316b",
                 },
         ],
         entries: &[
@@ -4493,7 +4493,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "6b1612ffc93c4bf692a6ce386d9b23cbc8c2d5935603d8d8a3d03378adb2a578",
+        sha256: "f08a4dfe43e5c65b2619265421ceae7095a7bdc592736895c6a7be8440617721",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_f16_bf16_k64.sm_90.cubin",
@@ -4510,7 +4510,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "b47eddc79ceedb0012a1d2491572e3cce96044a96d5f32548135b0f63272d902",
+        sha256: "c8e0b1d444cb98291772fc71feebf08f8a01c4077887cade0094e9ae027ff961",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k128.sm_90.cubin",
@@ -4527,7 +4527,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "ddd4e144e27a6651ffc5efb989a23cc3adb686c8f7c0889ce22ca941c1532fbb",
+        sha256: "b92bbe1aaf24790836f160863eb0179a149bb9fa94813e645a2a9ad89d3b14a3",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k128.sm_90.cubin",
@@ -4545,7 +4545,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "236b3250999b95b8b579afacea980c7e572930b2d019e857c86c94bc75c4dd59",
+        sha256: "4cf4cfdbc32788657489f1db511888d4f441a5cc2acb4d4a90739da652ddbba1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k128.sm_90.cubin",
@@ -4563,7 +4563,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "2fd24add109f87add208c9b3b0f1ac93b7c1a5ccec35060e57305996382b5304",
+        sha256: "ef811dbdd79e1179b179b8347886c1f5f2c01c72824fd38fb87894ff74ad7eaf",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k128.sm_90.cubin",
@@ -4581,7 +4581,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "eb69fa8e7f1eb6af01abe7ca892ab25bacd90bef42765fc189b8ba4d659cb999",
+        sha256: "8418a6756f95e85c6834df04e56b78a4c148c72173c72b0feef9f8bee953c44c",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k128.sm_90.cubin",
@@ -4599,7 +4599,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "e817a8289fdcd3a44c1fe1ae100ecf929343f695d9ae7c06044e896c0748a45f",
+        sha256: "c861fbb53f66deb3ebe5a401b1a38d688901938478509519ff21d305947a6d72",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f32_k64.sm_90.cubin",
@@ -4616,7 +4616,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "8678a2c709c287422601afb7e4a15115caaeeece2e6d2a520d8761fef3bc4163",
+        sha256: "69dff3263fea34a4ca3c2e24d8cf2e42afd47456964531ac4cbbf080cd044473",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_bf16_k64.sm_90.cubin",
@@ -4633,12 +4633,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f32_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F32), io: Some(F16), k: 64 },
-        sha256: "e6a14434ec25292820472be952e1c593f6d1e9238473f39389ff33146e96ac4b",
+        sha256: "a018d70fef75976394db24275b8eeccaae8fcc6314392e2b9be4c2948bcb8bdd",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f32_f16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "cf54e41be34987e66b9a2edb9fc3e26a6692faac1217a460bf4131bc6ebe391a",
+                sha256: "fd9f1f3bfd404d719df2e1a16fa79a18ce60d2d8b460fe9a2086a3ddd7cd3203",
                 },
         ],
         entries: &[
@@ -4650,12 +4650,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "b4a5bfa5ecf5b9bb9971c56b32d17cc163cc4ada3aba365e845b8c90c4b2f255",
+        sha256: "778bcbac50586e891d222947a69cbe2971bedae94f8ea6b0fb3fed5816c86b06",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "9748ead8b8fcd7639dbee74ebc865fb19678349882eaa774b4dec098b776f3f0",
+                sha256: "9db7a191cc87bb4608c1b8e3e544a572761cdb06c00c40c45f7a36e1dafac479",
                 },
         ],
         entries: &[
@@ -4668,7 +4668,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_f16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(F16), k: 64 },
-        sha256: "1fedf8e803dd844fbb3c7f49ffba32aeb2126465536d9b3d1abd7152135b1e5f",
+        sha256: "2baa83751a0a6b4484085173973d453a2546842c2b156054efbe307f1bc107e9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_f16_k64.sm_90.cubin",
@@ -4686,7 +4686,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "36a8e14009fb185ddfcc308780da89f7222b2f2df46eba114b70a28029e621a6",
+        sha256: "423b1001003b418e12ed56c18d2e1dfad224eb42bea9eec8daacf8bb212bc31c",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_bf16_k128.sm_90.cubin",
@@ -4703,7 +4703,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_recurrent_kv_f16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: Recurrent, family: Some(Kda), layout: Some(Kv), state: Some(F16), io: Some(Bf16), k: 64 },
-        sha256: "491198547c99b3e4740f6c7722a2e14a88fee996154201fe87fc5951fae2dbc3",
+        sha256: "4d7f3697a70fd3ab4c645db4871b51fc1ed41eb52b53de72108b2d94212374bc",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_recurrent_kv_f16_bf16_k64.sm_90.cubin",
@@ -4720,12 +4720,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "042a377ac9b9d68d2a272a6d938af67ca783dd4616b6c1916c4cc3b981af742f",
+        sha256: "be7ba9ef81ef75a67971182c45f81696b5c516acdf079e5d24cc6b582eb8b892",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a4b1d19fcee4cd2d7c910c429aa8147f9868f81dbbc888e42b44f5429a51eb95",
+                sha256: "b5352af549733ce34ebf31f5a34a8cf131e78a040b30c70658b770dacdbc079d",
                 },
         ],
         entries: &[
@@ -4738,12 +4738,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "a5b978b08eb02be622f54f16c593c54c2c10293a7c636fb29046d859a9d16ee5",
+        sha256: "c51506aebcebc970ed1ffd6bcfc476e446796e33d3c4b2166b30ccc1f94511a6",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f7f79e19ea92eb281ebeaf5d62c194ff3d464a474d7c0794c34279e6367612ff",
+                sha256: "9eba57bc0c4aa0821dcb3edc9c88d9bcb8f35a9f912eb1cd7e294a633dccab02",
                 },
         ],
         entries: &[
@@ -4756,12 +4756,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "06530aa13569f5bbac1595ace815fc8959bd1a125bae06137c33eea866b267f8",
+        sha256: "414188251ec4681ccabbf19056eaaee568b08660e18dfc83f1d6311ea0c021ba",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "05616cdeb5b38ff92547423a2e949ff280ee17024b5c563a7223cb56bd0e4774",
+                sha256: "eb8142370456a1216de061601f673cd2ce96381d0792f53de485e08a5feab0cd",
                 },
         ],
         entries: &[
@@ -4774,12 +4774,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "d049b0bbea498d5f3ede1ab62055872188e9fb4e8da53c6eba63aef6e5ee81e6",
+        sha256: "e5cf5d015e28b5cf4cf42c22e4fcafec9c612d7b283bd89d9814e395798247f1",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9b89a8b13acca7ebd7961b2239f208042d29a905a9639e05cfaa1badff4a5454",
+                sha256: "6f1f21cc706c6c56fbfa0d89b3463a4eaea292a9633f1d49e20b7f87ecf597c0",
                 },
         ],
         entries: &[
@@ -4792,12 +4792,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "b3ffceb6f9d27674f1765be4838d8753cba51646d0278b0a0891838f8892d745",
+        sha256: "a38932bd3954d11831c729ea6d14bd24aedb779139ba401241ce28cc8bdfbb4d",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "39f9e16d94b19cc3126aa50efd67e651b63835fdd49c112db57578d5efc54964",
+                sha256: "4dacafd81a5731b43fafcc3e8fe07b8ba736fa73963ce6a7443c7822930d1882",
                 },
         ],
         entries: &[
@@ -4810,12 +4810,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "35e8990e5cb940c6b9004044fc2618cdc4b75fd13ea07693a24cb5738fd20512",
+        sha256: "77096aa251e78b36d26a3dba54bf3016ca489e25a17e53860c750129f65d1ed4",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c62b456b54db35c466d323874879ad7fc39c3c91d7e5d739479e065fac7288f7",
+                sha256: "fd2a0041db15314cf76a70987c31f91be0df29f0a8b58a7a317dba1411e690c9",
                 },
         ],
         entries: &[
@@ -4828,12 +4828,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "a41e48ff8166f452853f26d3e32af851c290db315bafaae06a18cff079abf0f5",
+        sha256: "664c8b9f5f42585e871273423d0221dd8314b8d6483fbafacda7e6bcb1c6449c",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "585b0373b847221cd86b758384930febc453f5d83b1d2b7e04baed536b360da0",
+                sha256: "60b8787bf91863948ffb90ef3d82a03043877ff1670c76a2a7d80a98a3cfb754",
                 },
         ],
         entries: &[
@@ -4845,12 +4845,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "d4ffb6d64e3b1db74588d032cf0b45e0911b7c825da581061c2ed2bae8a1e008",
+        sha256: "bcf4ffe4f198d95cc5ae7219848a36e27eebcdd317997dc119592837fb14c37e",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "12cf7aca9c972c98f270d5ca264a0ae1906aa67fbe55c99ee427546461960b60",
+                sha256: "b98298063750d67a8e8b7a71167ab08f7ec49135336c1d29822dfafe42c30bda",
                 },
         ],
         entries: &[
@@ -4862,12 +4862,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "31467a5876d4e6a0aa526a8c7d0237ca85d843a7f3f8184556dc588517bc66aa",
+        sha256: "af1880bd2d3aa00b170237251a2b2425bf875d202d1eec57921d14ed97877a2a",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "699a5dc0d7e79c395142fec1ad48bbbed00affd97a89b28d6742ede8a7901e4b",
+                sha256: "e47ff04982b680ce7d6102ab2828a295b11d98cb5d067b4d37d4f802614c31af",
                 },
         ],
         entries: &[
@@ -4879,12 +4879,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "8f918da3c87e4720c540d22bdc0b9b2efeb1a5e7e3a710793b0a8a419100004f",
+        sha256: "27ad2265120b2e80234826e34f03ca0b73967fddeb9a5aad0910e926bb7858b1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7b21640f220b5abcdd866a7fd482d447c882ba04fe259966f48f2a3f06f0408e",
+                sha256: "422e39f3fbaba92ac87de595d5bd18dfef2934c37bcba21c45a8877f843d66ff",
                 },
         ],
         entries: &[
@@ -4897,12 +4897,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "c06a19281e196fe5322646fca4d272dabd3a211b0fc50049e00785a532f36f79",
+        sha256: "4b19b1dea68ea2c71e5be6eee0062aff9574af941426a8a96332a2d7370e09b1",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "c39ceba743bef8a12d7cb1994f0af4aff9a03544d432998a0edf9de2b34f193a",
+                sha256: "4d2c799bf42f7d2c019fe5953c35aa490cd57703a7a33f29d466a8555928a895",
                 },
         ],
         entries: &[
@@ -4915,12 +4915,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "a8ab993ab72a114e6c5a83bc66eecbb252ba041d17983d76bfa5615eb1eb27a7",
+        sha256: "4278bda263d5ac0b80f3ce2c5338ae95b04f919bb2620194374f0def42495b38",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "995bf8a72e6acdb63fcb7a56a111bb6e2dd950a20887871d4636023b0a48c696",
+                sha256: "89e744d072b5ccb7abdb3329c3d93d6aac51ab432f3821965ad5782a32f8d075",
                 },
         ],
         entries: &[
@@ -4933,12 +4933,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "391e082b3fbb204cdb8d413273f5ef0a7730678535bdc597f5cb801c878577c0",
+        sha256: "d7ab8452406f0c372aac0b8f185493c13f690d9f2fe835b8111a04b1237d7a5b",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "a7f50aabbfc3ef8d744789c43f0490ed8a28d15832924c26866c25193100038e",
+                sha256: "d980dc75a0f07e49d6f1f1b5a9ee10047614f80f1f167da6ff013d523d9a2e4a",
                 },
         ],
         entries: &[
@@ -4951,12 +4951,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "c673088943d0533d70f38d41332f88755d708e68bd087e60ab6612cafb1386d7",
+        sha256: "3f7732c0398ae6b37c9ea8bf47f7a85b97a54dd1c38b89596b228a6a93731e68",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f503ff3029d99767aa9c6ca67aee84fdd52063d9fc96335dde90f287075a7877",
+                sha256: "aef9867b7234916ce87a0690b43901a7274e59a2e1a2ea10313b9a9e8bfb5d9f",
                 },
         ],
         entries: &[
@@ -4969,12 +4969,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "5e5d4e3061fb0cfc5693ed59323cf62f4670f92052d2302787c7842c7d7534f3",
+        sha256: "4419df814d2342d334c5d0292d3c0d5a99a4a7eda6681c923c2308d7047a60b4",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "50e99a8f91346227f4a869e338e0a64f72df1c91b5fdf888843f8f11fe92a313",
+                sha256: "d59f089695d1d3457616a7f5fe1b1d1f01d0ee1bc0f2c64b51b48a6ef4339b97",
                 },
         ],
         entries: &[
@@ -4987,12 +4987,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "5bcf30d9f8ae80ceed9716eaef973aed199c7ad834be65d647d9f6f926c0b928",
+        sha256: "06a6207161ad7945e4f682cdf79365a13610a41f5c79b19ec99bd7cea5eb610f",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "69558d810de33afd0f026305804168b7b6096ab2c2176a853460f1634ad6f3d3",
+                sha256: "9cff7ca596536bb35151d22ca77b34368513f397d7a49ed38258798e85d3dffb",
                 },
         ],
         entries: &[
@@ -5004,12 +5004,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "94889d14bc4124d0a200103a57df53eea4a6c5a902d960821b1498696eaedb74",
+        sha256: "1aa3c05e64dfd8077e593f45e30632c96b808b8a9e64f1d96e2ad4f89a94d17f",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "f23710bdc1c67081e3720398ea4780019ef995d6d0e7fdf344711920a8ac30c0",
+                sha256: "00f52422b1df5852cbef32ee104053dd88678b124974883608e08bcb6e8ff3e4",
                 },
         ],
         entries: &[
@@ -5021,12 +5021,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "0eaee3bc08398737833436a952e5491d640ca3d3394e5b1d31d89b6776db9dae",
+        sha256: "77bac171c23aa5f671ede1252bebdd050cb3027457aeecd96e28942b346a8cbf",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5b83695bf54120dd7cc365253814fadae4680baee2a88d3e50c63e270916cd56",
+                sha256: "66dfb3d102f41c89752ab973617810c28d4e1fb203c8be16bddb084e15fc794c",
                 },
         ],
         entries: &[
@@ -5038,12 +5038,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "6bb1d47e397a5390b937022dab5f807fa37029095aeb2e74ae873ad2683aef98",
+        sha256: "0af916bdb4263c4d7528e60da7e7be6552f8e046cf0e64a69e9db033ad60febc",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8c44ea22d7c961f810f64e3123ffaaabb843ea62394873f8b6c668038b0c2c8f",
+                sha256: "4b192580feb7623995bfed8720760192a32506b2b02ee3ee59e62886400a5cd6",
                 },
         ],
         entries: &[
@@ -5055,12 +5055,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "504caabc8a784e74ef685b434e6a73d937dde6e92cee1407ebbc9a7e8c7b76e1",
+        sha256: "a872b2c581d390ad3eb0c0b85455da95639ce3e56e65720d032734d286fc9ad0",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d138c16737b57be3eb6eda78a51af19f07b7fe58b2d7c86506f4401b03dac253",
+                sha256: "d3ac3667a0e9435603248cf76ece80fdfd09656a459db3071a8375ed4c24c184",
                 },
         ],
         entries: &[
@@ -5072,12 +5072,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "096497557257ada1c88eb9561d6a81dfd6ddffce461d944976aa6631cd7e8858",
+        sha256: "aebc29c9e6dd31f3d2789dc9a6968da148715d0f901374fc369ee7672192a155",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "66094081a2b68312f1db6b4680adf1ebda4bd2a0ab4401cc4d974fc5f6924950",
+                sha256: "5ae62a81c8b4a6711ba8d88e2ae17ba9abcd7f7318860f38a7d1593df1f686b3",
                 },
         ],
         entries: &[
@@ -5089,12 +5089,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "ccea883cfd5581962345d0fe5a4c4aeca7d2bc429dbbae402ecbfebe4ef217f4",
+        sha256: "558b6f292a6a49b41324f5506bd93b41fd4183ec99c77e4bbdf7ed94197c0394",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "ce08178f7399f9870c14ffbb92a0b025f21f6501d9a82f9849c45919a6e43e7f",
+                sha256: "cc8a2f7d432130e0532d6b768eceb75cfe5285b82a855842f231b2b543d71ad9",
                 },
         ],
         entries: &[
@@ -5106,12 +5106,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "d7b26be6d35aafcf0606b69fcf6d1b36d69680969e2b1ef8cd3ffd3119dfdc6d",
+        sha256: "14dc1ad4e8e693af76bcb53e8473220807ea5173027877e1073b11e2acff213a",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "257eb30458233a05f0f9fe8e228a6c14aff1951e725b6b10839375858b581431",
+                sha256: "44558473c69f7ba9862b12de996773640f277139aa6ee199b7e8e1b0c0910196",
                 },
         ],
         entries: &[
@@ -5123,12 +5123,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "d17892ba8f996f8025851991a03fcf0d4f5806aae7e0c90d1372e83d5c6601de",
+        sha256: "77db47ca5e5d519c02dd24cecdf1fe80af8cb9f5b176646d141eab7c9ef13013",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "8525157fd27cd75aa486437a52cb59a97db3d6094f753a43d3fbef85b99a1d3d",
+                sha256: "cd608595a4f7fe3dc74f4efa52c5eeac2ada0e6e1f84d1cb74e52d8ef5b4b100",
                 },
         ],
         entries: &[
@@ -5140,12 +5140,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "6182aaed7477452d3d724c3afa49e288ac6fb14ab7f2df955004fc597a87ac9e",
+        sha256: "3a986ac0e1361cc7d0bec89cba296e17a1aa6f0d62ad970e07ee290ccb072745",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1a50e977b5b7e645da5151fb185e167e1d5cfbffe8ac5b7e91a206c613b5fa65",
+                sha256: "4ed86635314621283ff8be06721519214284d05ffdb2a2647a7663f4beae49b7",
                 },
         ],
         entries: &[
@@ -5157,12 +5157,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d29b2a5b7f50be548ea6f996e083ad2ca3427b17f06d808645fb80cbf41ba9d6",
+        sha256: "ce7557b72e7e7a185b6476075cbe437ffd4002c2044a65f019f1f0cfde87c30c",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1c53e1a49fb97ca97abdca5e0ea97825a3ab3ba62951f24cf162b37935e41656",
+                sha256: "092bd611a478da9e69eaad89e9b555d73946eab644e6bd616d1992e4210bdc52",
                 },
         ],
         entries: &[
@@ -5174,12 +5174,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "361ae80703a6c677200dd91f06d188db5fb6ac2d0b303ef5827b9c902e32a08c",
+        sha256: "099dee062707590b40c676087b586a0dbf0c7f0a417509ea6d9a7518fc7ac800",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "044b10cfabf6679ea3088866bee580963dea8e0e54a4592356b7ca8f742b5220",
+                sha256: "b50b919cd3a9dc24033ab75c0218fb84af7ee20a936d7b4519d1afd835ee65f9",
                 },
         ],
         entries: &[
