@@ -158,6 +158,8 @@ pub(crate) unsafe fn decode<
             false => Tile::<S, L, K, R>::load(state_at(slot), p.layer.v, work.place),
         };
 
+        // The closure's own call is other PTX, with the loads in another order.
+        #[allow(clippy::redundant_closure)]
         let (v, write_slot, later, later_slot) = rest.unwrap_or_else(|| ask_rest());
         let token = match asked {
             // Looked at behind the state's loads, which ptxas would else put behind the norms.

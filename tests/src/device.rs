@@ -11,6 +11,9 @@ use std::collections::HashMap;
 /// The byte that memory nobody wrote reads as.
 pub const POISON: u8 = 0xA5;
 
+/// Tokens of a long run where nobody asked for more.
+const SHORT_RUN: u64 = 2100;
+
 /// Something with memory that runs operations.
 pub trait Device {
     /// For people: the GPU's name, or the simulator's.
@@ -19,7 +22,7 @@ pub trait Device {
     fn caps(&self) -> Caps;
     /// Tokens that it takes one after the other in a few seconds, if they are small.
     fn tokens_of_a_long_run(&self) -> u64 {
-        2100
+        SHORT_RUN
     }
     /// Frees all memory.
     fn reset(&mut self);
@@ -214,10 +217,17 @@ pub struct Gpu {
     lanes: Vec<OwnedStream>,
     /// Recorded sequences by number, a graph for each lane.
     graphs: HashMap<u64, Vec<Graph>>,
+    long_run: u64,
     context: Context,
 }
 
 impl Gpu {
+    /// The same GPU, which takes a hundred thousand tokens where a test wants a long run: seconds, but minutes under a tool that
+    /// looks at every access.
+    pub fn for_long_runs(self) -> Gpu {
+        Gpu { long_run: 100_000, ..self }
+    }
+
     /// Opens the GPU and loads every module from the code named.
     pub fn open(code: Code) -> Result<Gpu> {
         Self::open_with(&all_modules(), code)
@@ -232,7 +242,14 @@ impl Gpu {
     pub fn open_from(modules: &[ModuleKey], code: Code, files: Files) -> Result<Gpu> {
         let context = Context::primary(0)?;
         let gdn = Gdn::load_from(modules, code, files)?;
-        Ok(Gpu { gdn, buffers: Vec::new(), lanes: Vec::new(), graphs: HashMap::new(), context })
+        Ok(Gpu {
+            gdn,
+            buffers: Vec::new(),
+            lanes: Vec::new(),
+            graphs: HashMap::new(),
+            long_run: SHORT_RUN,
+            context,
+        })
     }
 
     /// The loaded kernels.
@@ -262,7 +279,7 @@ impl Device for Gpu {
     }
 
     fn tokens_of_a_long_run(&self) -> u64 {
-        100_000
+        self.long_run
     }
 
     fn reset(&mut self) {

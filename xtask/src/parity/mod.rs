@@ -100,7 +100,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Where::Gpu if args.record => {
             let codes = every_code().context("no GPU to run on")?;
             for (name, code) in &codes {
-                let mut gpu = Gpu::open(*code).with_context(|| format!("cannot load {name}"))?;
+                let mut gpu =
+                    Gpu::open(*code).with_context(|| format!("cannot load {name}"))?.for_long_runs();
                 loaded.extend(gpu.gdn().files());
                 runs.push(run_on(&format!("{name}: "), &files, &mut gpu, random)?);
             }

@@ -2,6 +2,7 @@
 
 mod candle;
 mod counted;
+mod proof;
 mod suite;
 
 use crate::{dist, tools, wheel};
@@ -32,7 +33,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     } else {
         full(&mut suite, &root, args.strict)?;
     }
-    Ok(suite.run(&root).verdict(args.strict))
+    Ok(suite.run(&root).verdict(&root, args.strict))
 }
 
 /// What the demo's build gives almost for nothing.
