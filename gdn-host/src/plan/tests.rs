@@ -213,18 +213,18 @@ Qwen3-Next-80B-A3B over 8, H100
   verify bf16 vk         4x4 4x4 4x4 4x4 4x4 4x8 4x8
   verify bf16 kv         16x2 16x2 16x2 16x2 16x2 16x4 32x8
 Qwen3-Next-80B-A3B over 1, H200
-  decode f32 vk          2x4 8x4 8x4 2x2 2x2 2x2 2x16
+  decode f32 vk          2x4 8x4 8x4 8x4 8x4 2x2 2x2
   decode f32 kv          8x2 8x2 8x2 32x8 32x8 32x8 32x8
   decode bf16 vk         2x4 8x4 8x4 8x4 8x4 8x4 8x4
-  decode bf16 kv         16x2 16x2 16x2 16x2 32x4 64x8 64x8
+  decode bf16 kv         16x2 16x2 16x2 16x2 32x4 32x4 32x4
   update f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
   update f32 kv          16x4 16x4 16x4 16x4 16x4 16x4 16x4
   update bf16 vk         4x4 4x4 8x4 8x4 8x4 8x4 8x4
   update bf16 kv         16x2 16x2 16x2 32x4 32x4 32x4 32x4
   verify f32 vk          4x4 4x4 4x4 4x4 4x4 4x4 4x4
-  verify f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
-  verify bf16 vk         4x4 4x4 8x2 8x4 8x4 8x4 8x4
-  verify bf16 kv         16x2 16x2 16x2 32x4 32x8 32x8 32x8
+  verify f32 kv          16x4 32x8 16x4 16x4 32x8 32x8 32x8
+  verify bf16 vk         4x4 4x4 8x4 8x4 8x4 8x4 8x4
+  verify bf16 kv         32x4 16x2 16x2 32x4 32x4 32x8 32x8
 Qwen3.5-397B-A17B over 4, A100
   decode f32 vk          2x4 8x4 8x4 8x4 8x4 8x4 2x16
   decode f32 kv          8x2 8x2 8x2 8x2 32x8 32x8 32x8
@@ -252,14 +252,14 @@ Kimi-Linear-48B-A3B over 2, H100
   verify bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
   verify bf16 kv         32x4 32x8 32x8 32x4 32x8 32x8 32x8
 Kimi-Linear-48B-A3B over 2, H200
-  decode f32 vk          2x4 2x8 2x8 8x4 8x8 2x8 2x8
-  decode f32 kv          8x4 8x2 8x2 8x2 32x8 32x8 32x8
-  decode bf16 vk         2x8 2x8 2x8 8x8 8x8 8x4 8x4
-  decode bf16 kv         16x4 16x2 16x2 16x2 16x2 32x4 64x8
-  update f32 vk          4x4 4x8 4x8 4x4 4x8 4x4 4x4
-  update f32 kv          16x8 16x8 16x8 16x8 16x8 16x8 16x8
+  decode f32 vk          2x8 2x8 2x8 8x4 8x4 2x8 2x8
+  decode f32 kv          8x4 8x2 8x2 8x4 32x8 32x8 32x8
+  decode bf16 vk         2x4 2x8 2x8 8x8 8x8 8x8 8x8
+  decode bf16 kv         32x4 16x2 16x2 16x2 16x2 32x4 32x4
+  update f32 vk          4x8 4x8 4x8 4x4 4x8 4x4 4x4
+  update f32 kv          32x8 32x8 32x8 16x8 16x8 16x8 16x8
   update bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8
-  update bf16 kv         32x4 32x4 32x8 32x4 32x8 32x8 32x8
+  update bf16 kv         32x4 16x8 16x8 16x8 16x8 32x8 32x8
   verify f32 vk          4x4 4x8 4x4 4x4 4x8 4x4 4x4
   verify f32 kv          16x4 32x8 16x4 32x8 32x8 32x8 32x8
   verify bf16 vk         4x8 4x8 4x8 8x4 8x8 8x8 8x8

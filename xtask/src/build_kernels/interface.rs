@@ -96,7 +96,7 @@ fn differences(name: &str, found: &Interface, expected_of: &str, expected: &Inte
 fn every_implementation_of_the_seam_exports_the_same_functions() {
     let arch = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gdn-kernels/src/arch");
     let nvptx = modules(&arch.join("nvptx"), "mod.rs");
-    assert!(nvptx.len() == 7 && nvptx.values().all(|functions| !functions.is_empty()), "{nvptx:?}");
+    assert!(nvptx.len() == 8 && nvptx.values().all(|functions| !functions.is_empty()), "{nvptx:?}");
 
     let mut sim = modules(&arch.join("sim"), "interface.rs");
     sim.insert("float".to_owned(), functions(&parse(&arch.join("sim/float.rs"))));

@@ -53,7 +53,7 @@ pub(super) unsafe fn read_run(tensor: &Tensor, at: u64, len: u64) -> Vec<f64> {
 /// Stores elements from `at` on.
 ///
 /// # Safety
-/// As [`write`].
+/// As [`write()`].
 pub(super) unsafe fn write_run(tensor: &Tensor, at: u64, values: &[f64]) {
     for (i, value) in values.iter().enumerate() {
         // SAFETY: the caller's promise.
@@ -64,7 +64,7 @@ pub(super) unsafe fn write_run(tensor: &Tensor, at: u64, values: &[f64]) {
 /// Writes zeros to `width` elements of each of some rows.
 ///
 /// # Safety
-/// As [`write`].
+/// As [`write()`].
 pub(super) unsafe fn clear(rows: &Rows, width: u64, range: Range<u64>) {
     for row in range {
         for at in 0..width {

@@ -23,7 +23,7 @@ use crate::call::{CallError, Operation};
 ///
 /// # Safety
 /// The addresses of `call` are memory of this process of the lengths the call states, exposed
-/// ([`pointer::expose_provenance`]), initialised where the call reads, writable where it writes, and nobody else works on
+/// (`pointer::expose_provenance`), initialised where the call reads, writable where it writes, and nobody else works on
 /// them until this returns.
 pub unsafe fn run(call: &dyn Operation) -> Result<(), CallError> {
     call.check()?;
