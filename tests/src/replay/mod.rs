@@ -4,7 +4,7 @@
 //! one of [`crate::problem`] with rings beside its pool, and the oracle is that one's, started from true states. What a call
 //! leaves is held against it in the same way: the true state that memory says, whether it was folded or not.
 //!
-//! [`place`] runs a problem, [`check`] holds the result against the oracle, [`recorded`] reads recorded cases.
+//! `place` runs a problem, `check` holds the result against the oracle, `recorded` reads recorded cases.
 
 mod check;
 mod place;
