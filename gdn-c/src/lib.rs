@@ -1,8 +1,8 @@
 //! `libgdn`: the calls of [`gdn_host`] with the names, structs and status codes of C.
 //!
 //! `include/gdn.h` is made from these files by `cargo xtask c-header`; types and functions bear their names in C, and their
-//! documentation is the header's. A function reads a struct of the caller's ([`read`]), makes the call of gdn-host of it
-//! ([`calls`]), and turns what comes of it into a status and a message ([`status`]). Checks, plans and launches are
+//! documentation is the header's. A function reads a struct of the caller's (`read`), makes the call of gdn-host of it
+//! (`calls`), and turns what comes of it into a status and a message (`status`). Checks, plans and launches are
 //! gdn-host's.
 //!
 //! Handles are the only state: `gdn_context` is an [`Arc`](std::sync::Arc) of loaded kernels, `gdn_prepared` holds one.
