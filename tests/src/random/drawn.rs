@@ -4,8 +4,9 @@ use super::{decode, recurrent, replay};
 use crate::problem::Problem;
 use crate::replay::ReplayProblem;
 use anyhow::{Result, anyhow};
-use proptest::strategy::{Strategy, ValueTree};
+use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
+use std::fmt::Debug;
 
 /// The first `count` problems of [`decode()`] and [`recurrent()`] in turn, the same every time: a record must be
 /// repeatable.
@@ -13,12 +14,7 @@ use proptest::test_runner::TestRunner;
 /// # Errors
 /// A draw that proptest gave up on.
 pub fn fixed(count: u32) -> impl Iterator<Item = Result<Problem>> {
-    let mut runner = TestRunner::deterministic();
-    let strategies = [decode().boxed(), recurrent().boxed()];
-    (0..count).map(move |i| {
-        let tree = strategies[i as usize % 2].new_tree(&mut runner).map_err(|reason| anyhow!("{reason}"))?;
-        Ok(tree.current())
-    })
+    in_turn([decode().boxed(), recurrent().boxed()], count)
 }
 
 /// The first `count` problems of [`replay()`], the same every time.
@@ -26,10 +22,17 @@ pub fn fixed(count: u32) -> impl Iterator<Item = Result<Problem>> {
 /// # Errors
 /// A draw that proptest gave up on.
 pub fn fixed_replay(count: u32) -> impl Iterator<Item = Result<ReplayProblem>> {
+    in_turn([replay().boxed()], count)
+}
+
+/// `count` draws, from each strategy in turn, the same every time.
+fn in_turn<P: Debug, const N: usize>(
+    strategies: [BoxedStrategy<P>; N],
+    count: u32,
+) -> impl Iterator<Item = Result<P>> {
     let mut runner = TestRunner::deterministic();
-    let strategy = replay();
-    (0..count).map(move |_| {
-        let tree = strategy.new_tree(&mut runner).map_err(|reason| anyhow!("{reason}"))?;
+    (0..count as usize).map(move |i| {
+        let tree = strategies[i % N].new_tree(&mut runner).map_err(|reason| anyhow!("{reason}"))?;
         Ok(tree.current())
     })
 }

@@ -12,6 +12,8 @@ mod plain;
 mod recurrent;
 #[cfg(feature = "hazards")]
 mod replay;
+#[cfg(feature = "hazards")]
+mod tiled;
 
 pub use plain::{Plain, draft, plain};
 #[cfg(feature = "hazards")]
@@ -20,6 +22,7 @@ pub use {
     drawn::{fixed, fixed_replay},
     recurrent::recurrent,
     replay::replay,
+    tiled::Tiled,
 };
 
 /// Data for a problem, from a seed: a small generator of its own, since a problem has thousands of values

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use gdn_host::{Code, Tile};
 use gdn_tests::device::{Device, Gpu};
 use gdn_tests::parity::Outcome;
+use gdn_tests::random::Tiled;
 use gdn_tests::{hazards, random};
 
 /// Every hazard, and so many random problems.
@@ -16,12 +17,14 @@ pub fn run(count: u32, device: &mut dyn Device) -> Vec<Outcome> {
         outcomes.push(judged("hazard", name, "against the f64 oracle, bits where promised", result));
         bar.inc(1);
     }
-    let result = random_problems(count, device, &mut || bar.inc(1));
-    let name = format!("{count} random problems");
-    outcomes.push(judged("random", &name, "against the f64 oracle, bits across tiles", result));
-    let result = random_replays(count / 2, device, &mut || bar.inc(1));
-    let name = format!("{} random problems with records", count / 2);
-    outcomes.push(judged("random", &name, "against the f64 oracle, bits across tiles", result));
+    let mut random = |kind: &str, count: u32, result: Result<()>| {
+        let name = format!("{count} random problems{kind}");
+        outcomes.push(judged("random", &name, "against the f64 oracle, bits across tiles", result));
+    };
+    let (records, step) = (" with records", &mut || bar.inc(1));
+    random("", count, random_problems("", random::fixed(count), device, step));
+    let replays = random::fixed_replay(count / 2);
+    random(records, count / 2, random_problems(records, replays, device, step));
     bar.finish_and_clear();
     outcomes
 }
@@ -60,26 +63,15 @@ fn compare_bits(codes: &[(String, Code)], count: u32) -> Result<()> {
 }
 
 /// Runs each random problem, holds it against the oracle, and compares bits across tiles.
-fn random_problems(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) -> Result<()> {
-    for (i, problem) in random::fixed(count).enumerate() {
+fn random_problems<P: Tiled>(
+    kind: &str,
+    problems: impl Iterator<Item = Result<P>>,
+    device: &mut dyn Device,
+    step: &mut dyn FnMut(),
+) -> Result<()> {
+    for (i, problem) in problems.enumerate() {
         let problem = problem?;
-        let describe = || format!("random problem {i}: {problem:?}");
-        let solution = problem.run_and_check(device, Tile::Auto).with_context(describe)?;
-        let tiles = problem.tiles();
-        for tile in [tiles.first(), tiles.last()].into_iter().flatten().copied() {
-            let same = problem.run(device, tile).with_context(describe)? == solution;
-            ensure!(same, "{tile:?} gives other bits; {}", describe());
-        }
-        step();
-    }
-    Ok(())
-}
-
-/// The same of problems with a ring of records.
-fn random_replays(count: u32, device: &mut dyn Device, step: &mut dyn FnMut()) -> Result<()> {
-    for (i, problem) in random::fixed_replay(count).enumerate() {
-        let problem = problem?;
-        let describe = || format!("random problem {i} with records: {problem:?}");
+        let describe = || format!("random problem {i}{kind}: {problem:?}");
         let solution = problem.run_and_check(device, Tile::Auto).with_context(describe)?;
         let tiles = problem.tiles();
         for tile in [tiles.first(), tiles.last()].into_iter().flatten().copied() {
