@@ -86,10 +86,7 @@ pub(crate) fn conv1d_update_into(
     operands.read_some("bias", filter.bias.as_ref());
     tokens.operands(&mut operands);
     slots.operands(&mut operands);
-    match slots.write {
-        Write::Nowhere => operands.read("state", &pool.tensor),
-        _ => operands.write("state", &pool.tensor),
-    }
+    slots.state_operand(&mut operands, &pool.tensor);
     if let Some(drafts) = drafts {
         if let Some(windows) = &drafts.windows {
             operands.write("drafts", windows);

@@ -155,10 +155,7 @@ pub fn layer_step(
     let windows = drafts.map(|drafts| &drafts.windows);
     let conv = (&convolved, Launch::Early);
     conv1d_update_into(qkv, &layer.filter, tokens, &pool.conv, slots, windows, conv)?;
-    let is_decode = matches!(tokens, Tokens::Each(1))
-        && matches!(slots.write, Write::InPlace | Write::Slots(_))
-        && slots.accepted.is_none()
-        && drafts.is_none();
+    let is_decode = matches!(tokens, Tokens::Each(1)) && slots.are_of_a_decode() && drafts.is_none();
     if is_decode {
         decode_into(&inputs, &pool.state, slots, &attended, Launch::Early)?;
     } else {

@@ -29,31 +29,31 @@ macro_rules! on_cpu {
 mod cuda {
     use candle_core::cuda_backend::cudarc::driver::{DevicePtr as _, DevicePtrMut as _};
     use candle_core::cuda_backend::{CudaStorage, CudaStorageSlice};
-    use candle_core::{DType, Result, backend::BackendStorage as _};
+    use candle_core::{Result, backend::BackendStorage as _};
 
-    fn refuse(dtype: DType) -> Result<()> {
-        candle_core::bail!("a call takes no tensor of type {dtype:?}")
+    /// What there is to do with a storage's slice, whatever the type of its elements.
+    macro_rules! on_cuda {
+        ($slice:expr, $dtype:expr, $data:ident => $body:expr) => {
+            match $slice {
+                CudaStorageSlice::U8($data) => $body,
+                CudaStorageSlice::U32($data) => $body,
+                CudaStorageSlice::I32($data) => $body,
+                CudaStorageSlice::I64($data) => $body,
+                CudaStorageSlice::BF16($data) => $body,
+                CudaStorageSlice::F16($data) => $body,
+                CudaStorageSlice::F32($data) => $body,
+                _ => candle_core::bail!("a call takes no tensor of type {:?}", $dtype),
+            }
+        };
     }
 
     /// Calls `body` with address and length of a storage that is read; cudarc's guard lives until it returns.
     pub(super) fn read(storage: &CudaStorage, body: impl FnOnce(u64, usize) -> Result<()>) -> Result<()> {
         let stream = storage.device.cuda_stream();
-        macro_rules! within {
-            ($slice:expr) => {{
-                let (address, _guard) = $slice.device_ptr(&stream);
-                body(address, $slice.len())
-            }};
-        }
-        match &storage.slice {
-            CudaStorageSlice::U8(slice) => within!(slice),
-            CudaStorageSlice::U32(slice) => within!(slice),
-            CudaStorageSlice::I32(slice) => within!(slice),
-            CudaStorageSlice::I64(slice) => within!(slice),
-            CudaStorageSlice::BF16(slice) => within!(slice),
-            CudaStorageSlice::F16(slice) => within!(slice),
-            CudaStorageSlice::F32(slice) => within!(slice),
-            _ => refuse(storage.dtype()),
-        }
+        on_cuda!(&storage.slice, storage.dtype(), slice => {
+            let (address, _guard) = slice.device_ptr(&stream);
+            body(address, slice.len())
+        })
     }
 
     /// The same of a storage that is written.
@@ -62,23 +62,11 @@ mod cuda {
         body: impl FnOnce(u64, usize) -> Result<()>,
     ) -> Result<()> {
         let (stream, dtype) = (storage.device.cuda_stream(), storage.dtype());
-        macro_rules! within {
-            ($slice:expr) => {{
-                let len = $slice.len();
-                let (address, _guard) = $slice.device_ptr_mut(&stream);
-                body(address, len)
-            }};
-        }
-        match &mut storage.slice {
-            CudaStorageSlice::U8(slice) => within!(slice),
-            CudaStorageSlice::U32(slice) => within!(slice),
-            CudaStorageSlice::I32(slice) => within!(slice),
-            CudaStorageSlice::I64(slice) => within!(slice),
-            CudaStorageSlice::BF16(slice) => within!(slice),
-            CudaStorageSlice::F16(slice) => within!(slice),
-            CudaStorageSlice::F32(slice) => within!(slice),
-            _ => refuse(dtype),
-        }
+        on_cuda!(&mut storage.slice, dtype, slice => {
+            let len = slice.len();
+            let (address, _guard) = slice.device_ptr_mut(&stream);
+            body(address, len)
+        })
     }
 }
 

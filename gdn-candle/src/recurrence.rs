@@ -116,7 +116,7 @@ pub(crate) fn decode_into(
     launch: Launch,
 ) -> Result<()> {
     let tokens = inputs.cut()?.count;
-    if slots.accepted.is_some() || matches!(slots.write, Write::Nowhere | Write::EachToken(_)) {
+    if !slots.are_of_a_decode() {
         bail!(
             "slots: a decode writes in place or to slots of its own; verify takes accepted counts and lanes"
         );
@@ -181,10 +181,7 @@ pub(crate) fn pooled(
     inputs.operands(&mut operands);
     tokens.operands(&mut operands);
     slots.operands(&mut operands);
-    match slots.write {
-        Write::Nowhere => operands.read("state", &pool.tensor),
-        _ => operands.write("state", &pool.tensor),
-    }
+    slots.state_operand(&mut operands, &pool.tensor);
     if let Some(drafts) = drafts {
         drafts.operands(&mut operands, true);
     }

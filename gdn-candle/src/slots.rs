@@ -106,6 +106,19 @@ impl Slots {
             Start::Reset(table) | Start::HasInitialState(table) => operands.read("start", table),
         }
     }
+
+    /// The pool's tensor: written, unless new states go nowhere.
+    pub(crate) fn state_operand<'a>(&self, operands: &mut Operands<'a>, state: &'a Tensor) {
+        match self.write {
+            Write::Nowhere => operands.read("state", state),
+            _ => operands.write("state", state),
+        }
+    }
+
+    /// Whether a decode takes them: it starts from a slot, and writes in place or to a slot of its own.
+    pub(crate) fn are_of_a_decode(&self) -> bool {
+        self.accepted.is_none() && matches!(self.write, Write::InPlace | Write::Slots(_))
+    }
 }
 
 impl Start {
