@@ -82,6 +82,16 @@ def check_tokens(q, cu_seqlens):
         raise ArgumentError(f"q: the batch is {q.shape[0]}, with cu_seqlens it must be 1: tokens lie one behind the other")
 
 
+def check_is_kda(is_kda, a, b):
+    if is_kda != (a.numel() != b.numel()):
+        raise ArgumentError(f"is_kda: {is_kda} does not fit a of shape {tuple(a.shape)} beside b of {tuple(b.shape)}")
+
+
+def beta_or_ones(beta, q, v):
+    """beta, or ones of each token and value head where it is not given."""
+    return torch.ones(v.shape[:-1], dtype=q.dtype, device=q.device) if beta is None else beta
+
+
 def of_tree(buffer, parents):
     """The buffer as long as the table of parents, which may be shorter than what was allocated."""
     if parents is None or buffer is None or parents.shape[1] == buffer.shape[1]:

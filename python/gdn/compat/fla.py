@@ -5,7 +5,18 @@ States lie ``[N, HV, K, V]``, with ``state_v_first=True`` ``[N, HV, V, K]``, one
 
 from .. import _ops
 from . import _norm
-from ._common import STATE_NAMES, check_scale, check_tokens, drop_in, norm_eps, refuse, refuse_rest, rows, torch
+from ._common import (
+    STATE_NAMES,
+    beta_or_ones,
+    check_scale,
+    check_tokens,
+    drop_in,
+    norm_eps,
+    refuse,
+    refuse_rest,
+    rows,
+    torch,
+)
 
 __all__ = ["fused_recurrent_gated_delta_rule", "fused_recurrent_kda", "rms_norm_gated"]
 
@@ -103,12 +114,10 @@ def fused_recurrent_gated_delta_rule(
     refuse(name, gv=gv, **({"gk": gk} if g is not None or use_gate_in_kernel else {}))
     if use_gate_in_kernel and (g is None or A_log is None):
         raise _ops.ArgumentError("A_log: it and g are needed with use_gate_in_kernel=True")
-    heads = v.shape[:-1]
-    if beta is None:
-        beta = torch.ones(heads, dtype=q.dtype, device=q.device)
+    beta = beta_or_ones(beta, q, v)
     gate = g if g is not None else gk
     if gate is None:
-        gate = torch.zeros(heads, dtype=torch.float32, device=q.device)
+        gate = torch.zeros(v.shape[:-1], dtype=torch.float32, device=q.device)
     return _sequences(
         q,
         k,

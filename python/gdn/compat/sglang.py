@@ -6,7 +6,20 @@ outputs are zeros.
 
 from .. import _ops
 from . import _norm
-from ._common import STATE_NAMES, check_scale, check_tokens, drop_in, norm_eps, of_tree, refuse, refuse_rest, rows, torch
+from ._common import (
+    STATE_NAMES,
+    beta_or_ones,
+    check_is_kda,
+    check_scale,
+    check_tokens,
+    drop_in,
+    norm_eps,
+    of_tree,
+    refuse,
+    refuse_rest,
+    rows,
+    torch,
+)
 
 __all__ = [
     "causal_conv1d_update",
@@ -67,8 +80,7 @@ def fused_sigmoid_gating_delta_rule_update(
     refuse(name, cache_ring=cache_ring, replayssm_rawv=replayssm_rawv, replayssm_rawk=replayssm_rawk)
     refuse(name, replayssm_g=replayssm_g, replayssm_beta=replayssm_beta)
     check_tokens(q, cu_seqlens)
-    if is_kda != (a.numel() != b.numel()):
-        raise _ops.ArgumentError(f"is_kda: {is_kda} does not fit a of shape {tuple(a.shape)} beside b of {tuple(b.shape)}")
+    check_is_kda(is_kda, a, b)
     options = dict(
         scale=check_scale(scale),
         l2norm=norm_eps(use_qk_l2norm_in_kernel),
@@ -111,8 +123,7 @@ def fused_sigmoid_gating_delta_rule_update(
 def _sequences(q, k, v, g, beta, scale, state, final, cu_seqlens, l2norm, layout="VK"):
     """States by sequence, gates given."""
     check_tokens(q, cu_seqlens)
-    if beta is None:
-        beta = torch.ones(v.shape[:-1], dtype=q.dtype, device=q.device)
+    beta = beta_or_ones(beta, q, v)
     return _ops.recurrent(
         rows(q),
         rows(k),
@@ -176,8 +187,7 @@ def fused_recurrent_gated_delta_rule_update(
 ):
     """Drafts of a pool with the gates given; returns o. Without an output it returns a tensor of one element, as SGLang does."""
     check_tokens(q, cu_seqlens)
-    if beta is None:
-        beta = torch.ones(v.shape[:-1], dtype=q.dtype, device=q.device)
+    beta = beta_or_ones(beta, q, v)
     o = _ops.recurrent(
         rows(q),
         rows(k),

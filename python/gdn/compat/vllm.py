@@ -6,7 +6,20 @@ are zeros.
 
 from .. import _ops
 from . import _norm
-from ._common import STATE_NAMES, check_scale, check_tokens, drop_in, norm_eps, refuse, refuse_rest, rows, table, torch
+from ._common import (
+    STATE_NAMES,
+    beta_or_ones,
+    check_is_kda,
+    check_scale,
+    check_tokens,
+    drop_in,
+    norm_eps,
+    refuse,
+    refuse_rest,
+    rows,
+    table,
+    torch,
+)
 from .sglang import convolve
 
 __all__ = [
@@ -80,8 +93,7 @@ def fused_sigmoid_gating_delta_rule_update(
     is_kda=False,
 ):
     """Decode, and verification of drafts; returns (o, pool). o is in float32 where the state is, else of q's type."""
-    if is_kda != (a.numel() != b.numel()):
-        raise _ops.ArgumentError(f"is_kda: {is_kda} does not fit a of shape {tuple(a.shape)} beside b of {tuple(b.shape)}")
+    check_is_kda(is_kda, a, b)
     wide = initial_state is not None and initial_state.dtype == torch.float32
     out = torch.empty(v.shape, dtype=torch.float32 if wide else q.dtype, device=q.device)
     return _step(
@@ -140,8 +152,7 @@ def fused_recurrent_gated_delta_rule(
 
 
 def _given(name, q, k, v, g, beta, scale, state, inplace, cu_seqlens, indices, accepted, l2norm):
-    if beta is None:
-        beta = torch.ones(v.shape[:-1], dtype=q.dtype, device=q.device)
+    beta = beta_or_ones(beta, q, v)
     return _step(
         name,
         q,
