@@ -48,7 +48,8 @@ fn quick(suite: &mut Suite) -> Result<()> {
     Ok(())
 }
 
-/// Everything of the default members, and what is on candle: one set of features for lints and documents, and one for tests, so that nothing is compiled twice.
+/// Everything of the default members, and what is on candle: one set of features for lints and documents, and one for
+/// tests, so that nothing is compiled twice.
 fn full(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
     const FEATURES: &str = "xtask/kernels,gdn-host/cudarc,gdn-host/cust,gdn-kernels/cuda_std";
     let clippy = ["clippy", "--all-targets", "--features", FEATURES, "--", "-Dwarnings"];
@@ -69,8 +70,8 @@ fn full(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
         suite.add("recorded cases, hazards and random problems on the GPU", Work::Command(gpu));
     } else {
         suite.not_checked(
-            "kernels on a GPU: there is none here. The committed PTX was proven on the cards in docs/evidence \
-             (a test holds its hashes against them); `cargo xtask parity --device gpu` repeats it",
+            "kernels on a GPU: there is none here. What was proven on cards is in docs/evidence, and a test holds \
+             the committed files against it; `cargo xtask parity --device gpu` repeats it",
         );
     }
     wheel(suite)?;
