@@ -18,31 +18,53 @@ pub struct Written {
     pub states: Vec<(Place, Vec<f64>)>,
 }
 
-impl Problem {
-    /// What the oracle writes.
-    pub fn oracle(&self) -> Written {
+/// A problem's inputs, widened once for the oracle.
+pub(crate) struct Exact<'a> {
+    problem: &'a Problem,
+    /// q, k, v, a, b.
+    inputs: [Vec<f64>; 5],
+    /// `a_log` and `dt_bias`, empty for given decays.
+    tables: [Vec<f64>; 2],
+}
+
+impl<'a> Exact<'a> {
+    pub(crate) fn of(problem: &'a Problem) -> Exact<'a> {
         let wide = |x: &Strided| widen(&x.data);
-        let (q, k, v, a, b) = (wide(&self.q), wide(&self.k), wide(&self.v), wide(&self.a), wide(&self.b));
-        let row = |x: &Strided, row: usize| row * x.width..(row + 1) * x.width;
-        let token = |t: usize| Token {
-            q: &q[row(&self.q, t)],
-            k: &k[row(&self.k, t)],
-            v: &v[row(&self.v, t)],
-            a: &a[row(&self.a, t)],
-            b: &b[row(&self.b, t)],
-        };
-        let tables = match &self.decay {
+        let inputs = [&problem.q, &problem.k, &problem.v, &problem.a, &problem.b].map(wide);
+        let tables = match &problem.decay {
             Decay::Softplus { a_log, dt_bias, .. } | Decay::LowerBound { a_log, dt_bias, .. } => {
                 [wide(a_log), wide(dt_bias)]
             }
             Decay::Given | Decay::GivenPerKeyHead => [Vec::new(), Vec::new()],
         };
-        let layer = self.layer(&tables);
+        Exact { problem, inputs, tables }
+    }
+
+    /// What each of the tokens in these rows of the inputs leaves, the first of which starts from `start`, `[HV, V, K]`.
+    pub(crate) fn sequence(
+        &self,
+        rows: impl Iterator<Item = usize>,
+        start: &[f64],
+        between: &Between,
+    ) -> Vec<recurrence::Step> {
+        let Problem { q, k, v, a, b, .. } = self.problem;
+        let token = |t: usize| {
+            let row = |i: usize, x: &Strided| &self.inputs[i][t * x.width..(t + 1) * x.width];
+            Token { q: row(0, q), k: row(1, k), v: row(2, v), a: row(3, a), b: row(4, b) }
+        };
+        let tokens: Vec<Token> = rows.map(token).collect();
+        sequence(&self.problem.layer(&self.tables), &tokens, start, between)
+    }
+}
+
+impl Problem {
+    /// What the oracle writes.
+    pub fn oracle(&self) -> Written {
+        let exact = Exact::of(self);
         let mut written = Written::default();
         for route in self.routes().iter().filter(|route| !route.is_padding()) {
-            let tokens: Vec<Token> = route.tokens.clone().map(token).collect();
             let start = self.initial_state(route);
-            let steps = sequence(&layer, &tokens, &start, &self.between(route));
+            let steps = exact.sequence(route.tokens.clone(), &start, &self.between(route));
             if self.out.is_some() {
                 let rows = route.tokens.clone().zip(steps.iter().map(|step| step.out.clone()));
                 written.out.extend(rows);
