@@ -117,9 +117,8 @@ impl Operation for ConvertLayout {
         })
     }
 
-    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+    unsafe fn run_on_host(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.on_host() };
-        Ok(())
     }
 }

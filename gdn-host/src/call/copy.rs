@@ -200,10 +200,9 @@ impl Operation for CopyState {
         })
     }
 
-    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+    unsafe fn run_on_host(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.on_host() };
-        Ok(())
     }
 }
 
@@ -265,9 +264,8 @@ impl Operation for CommitState {
         })
     }
 
-    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+    unsafe fn run_on_host(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.on_host() };
-        Ok(())
     }
 }

@@ -140,9 +140,8 @@ impl Operation for Decode {
         })
     }
 
-    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+    unsafe fn run_on_host(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.as_recurrent().on_host() };
-        Ok(())
     }
 }

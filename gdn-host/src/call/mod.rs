@@ -20,7 +20,7 @@ mod inputs;
 mod intermediate;
 mod norm;
 mod recurrent;
-mod replay;
+pub(crate) mod replay;
 mod state;
 mod table;
 mod tokens;
@@ -140,15 +140,9 @@ pub trait Operation {
     /// Runs a checked call on memory of this process, by the oracle: [`reference::host::run`](crate::reference::host::run) checks
     /// and calls it.
     ///
-    /// # Errors
-    /// [`CallError::Combination`] for an operation that the oracle does not know; nothing was written.
-    ///
     /// # Safety
     /// As [`reference::host::run`](crate::reference::host::run), of a call that was checked and is not empty.
-    unsafe fn run_on_host(&self) -> Result<(), CallError> {
-        let problem = "the oracle does not run this operation on host memory";
-        Err(CallError::Combination { field: "call", problem })
-    }
+    unsafe fn run_on_host(&self);
 
     /// Checks every argument, and that nothing written shares memory with anything else.
     ///

@@ -363,9 +363,8 @@ impl Operation for Recurrent {
         })
     }
 
-    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+    unsafe fn run_on_host(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.on_host() };
-        Ok(())
     }
 }

@@ -127,10 +127,9 @@ impl Operation for UnpackQkvz {
         })
     }
 
-    unsafe fn run_on_host(&self) -> Result<(), CallError> {
+    unsafe fn run_on_host(&self) {
         // SAFETY: the caller's promise.
         unsafe { self.on_host() };
-        Ok(())
     }
 }
 

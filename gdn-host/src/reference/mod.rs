@@ -7,6 +7,7 @@ pub mod conv1d;
 pub mod host;
 pub mod norm;
 pub mod recurrence;
+pub mod replay;
 
 use gdn_kernels::abi::DType;
 use half::{bf16, f16};

@@ -35,19 +35,19 @@ pub fn l2norm(x: &[f64], eps: f64) -> Vec<f64> {
     x.iter().map(|x| x / norm).collect()
 }
 
-/// One token of one value head: updates `h` (`V` rows of `K`) and returns the `V` outputs. `q` and `k` are as they
-/// enter the recurrence, normalised and scaled; `g` has a log decay for each column, `beta` a factor for each row.
-pub fn step(h: &mut [f64], q: &[f64], k: &[f64], v: &[f64], g: &[f64], beta: &[f64]) -> Vec<f64> {
+/// One token of one value head: updates `h` (`V` rows of `K`) and returns the `V` outputs and the `V` corrections d. `q` and
+/// `k` are as they enter the recurrence, normalised and scaled; `g` has a log decay for each column, `beta` a factor for each
+/// row.
+pub fn step(h: &mut [f64], q: &[f64], k: &[f64], v: &[f64], g: &[f64], beta: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
     let decay: Vec<f64> = g.iter().map(|g| g.exp()).collect();
-    let mut out = Vec::with_capacity(v.len());
-    for (i, row) in h.chunks_exact_mut(k.len()).enumerate() {
+    let each = h.chunks_exact_mut(k.len()).enumerate().map(|(i, row)| {
         row.iter_mut().zip(&decay).for_each(|(h, e)| *h *= e);
         let d = beta[i] * (v[i] - dot(row, k));
         row.iter_mut().zip(k).for_each(|(h, k)| *h += d * k);
-        out.push(dot(row, q));
-    }
-    out
+        (dot(row, q), d)
+    });
+    each.unzip()
 }
 
 /// How the decay of a token is found.
@@ -136,6 +136,10 @@ pub struct Step {
     pub out: Vec<f64>,
     /// `[HV, V, K]`: the state after the token.
     pub state: Vec<f64>,
+    /// `[HV, V]`: the correction d of each row.
+    pub correction: Vec<f64>,
+    /// `[HV]`, in KDA `[HV, K]`: the log decay g.
+    pub log_decay: Vec<f64>,
 }
 
 /// A tree of tokens.
@@ -161,12 +165,11 @@ pub struct Between<'a> {
 pub fn sequence(layer: &Layer, tokens: &[Token], start: &[f64], between: &Between) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::with_capacity(tokens.len());
     for token in tokens {
-        let mut state = state_before(&steps, start, between);
-        let out = layer.token(token, &mut state);
+        let mut step = layer.token(token, state_before(&steps, start, between));
         if let Some(dtype) = between.round {
-            state.iter_mut().for_each(|h| *h = round(*h, dtype));
+            step.state.iter_mut().for_each(|h| *h = round(*h, dtype));
         }
-        steps.push(Step { out, state });
+        steps.push(step);
     }
     steps
 }
@@ -185,27 +188,42 @@ fn state_before(steps: &[Step], start: &[f64], between: &Between) -> Vec<f64> {
 }
 
 impl Layer<'_> {
-    /// One token of all heads: updates the state and returns the output.
-    fn token(&self, token: &Token, state: &mut [f64]) -> Vec<f64> {
-        let HeadShape { h, hv, k, v } = self.shape;
-        let (h, hv, k, v) = (h as usize, hv as usize, k as usize, v as usize);
-        let normalise = |x: &[f64]| self.l2norm.map_or(x.to_vec(), |eps| l2norm(x, eps));
-        let mut out = Vec::with_capacity(hv * v);
-        for head in 0..hv {
-            let key_head = match self.heads {
-                HeadMap::Grouped => head / (hv / h),
-                HeadMap::Tiled => head % h,
-            };
+    /// The key head of a value head.
+    pub fn key_head(&self, head: usize) -> usize {
+        match self.heads {
+            HeadMap::Grouped => head / self.shape.ratio() as usize,
+            HeadMap::Tiled => head % self.shape.h as usize,
+        }
+    }
+
+    /// A key or a query as it enters the recurrence, but for the scale.
+    pub fn normalise(&self, x: &[f64]) -> Vec<f64> {
+        self.l2norm.map_or(x.to_vec(), |eps| l2norm(x, eps))
+    }
+
+    /// Log decays of a head: one, in KDA one for each column.
+    pub fn decays(&self) -> usize {
+        if self.family == Family::Kda { self.shape.k as usize } else { 1 }
+    }
+
+    /// One token of all heads, from a state.
+    fn token(&self, token: &Token, state: Vec<f64>) -> Step {
+        let [hv, k, v] = [self.shape.hv, self.shape.k, self.shape.v].map(|dim| dim as usize);
+        let mut left = Step { out: Vec::new(), state, correction: Vec::new(), log_decay: Vec::new() };
+        for (head, state) in left.state.chunks_exact_mut(v * k).enumerate().take(hv) {
+            let key_head = self.key_head(head);
             let columns = key_head * k..(key_head + 1) * k;
             let query: Vec<f64> =
-                normalise(&token.q[columns.clone()]).iter().map(|q| q * self.scale).collect();
-            let key = normalise(&token.k[columns]);
+                self.normalise(&token.q[columns.clone()]).iter().map(|q| q * self.scale).collect();
+            let key = self.normalise(&token.k[columns]);
             let g: Vec<f64> = (0..k).map(|i| self.log_decay(token, head, key_head, i)).collect();
             let beta: Vec<f64> = (0..v).map(|i| self.beta(token, head, i)).collect();
-            let state = &mut state[head * v * k..(head + 1) * v * k];
-            out.extend(step(state, &query, &key, &token.v[head * v..(head + 1) * v], &g, &beta));
+            let (out, correction) = step(state, &query, &key, &token.v[head * v..(head + 1) * v], &g, &beta);
+            left.out.extend(out);
+            left.correction.extend(correction);
+            left.log_decay.extend(&g[..self.decays()]);
         }
-        out
+        left
     }
 
     /// The log decay of column `i` of a head.
@@ -249,10 +267,11 @@ mod tests {
     fn step_by_hand() {
         let mut h = [1.0, 2.0, 3.0, 4.0];
         let half = 0.5f64.ln();
-        let o = step(&mut h, &[1.0, 1.0], &[1.0, 0.0], &[10.0, 20.0], &[half; 2], &[0.5; 2]);
+        let (o, d) = step(&mut h, &[1.0, 1.0], &[1.0, 0.0], &[10.0, 20.0], &[half; 2], &[0.5; 2]);
         // Decayed: [.5 1; 1.5 2]. h k = [.5, 1.5], d = .5 * [9.5, 18.5].
         assert_relative_eq!(h[..], [5.25, 1.0, 10.75, 2.0], epsilon = 1e-12);
         assert_relative_eq!(o[..], [6.25, 12.75], epsilon = 1e-12);
+        assert_relative_eq!(d[..], [4.75, 9.25], epsilon = 1e-12);
     }
 
     /// The same with a decay for each column and a beta for each row.
@@ -260,10 +279,11 @@ mod tests {
     fn step_by_hand_with_decay_by_column_and_beta_by_row() {
         let mut h = [1.0, 2.0, 3.0, 4.0];
         let g = [0.5f64.ln(), 0.25f64.ln()];
-        let o = step(&mut h, &[1.0, 1.0], &[0.0, 1.0], &[10.0, 20.0], &g, &[0.5, 0.0]);
+        let (o, d) = step(&mut h, &[1.0, 1.0], &[0.0, 1.0], &[10.0, 20.0], &g, &[0.5, 0.0]);
         // Decayed: [.5 .5; 1.5 1]. h k = [.5, 1], d = [4.75, 0].
         assert_relative_eq!(h[..], [0.5, 5.25, 1.5, 1.0], epsilon = 1e-12);
         assert_relative_eq!(o[..], [5.75, 2.5], epsilon = 1e-12);
+        assert_relative_eq!(d[..], [4.75, 0.0], epsilon = 1e-12);
     }
 
     #[test]

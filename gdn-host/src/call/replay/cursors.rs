@@ -156,6 +156,11 @@ impl Operation for ReplayCommit<'_> {
             extents.check_overlap()
         })
     }
+
+    unsafe fn run_on_host(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.on_host() };
+    }
 }
 
 /// Moves the cursors behind a step: one small launch, when all layers have taken it.
@@ -194,7 +199,7 @@ impl ReplayAdvance {
     }
 
     /// Places of a ring that a step's tokens take besides those that may be live.
-    fn free(&self) -> u32 {
+    pub(crate) fn free(&self) -> u32 {
         if self.accepted.is_some() { self.tokens } else { 0 }
     }
 }
@@ -270,5 +275,10 @@ impl Operation for ReplayAdvance {
             flags: pool.flags(),
             reserved: 0,
         })
+    }
+
+    unsafe fn run_on_host(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.on_host() };
     }
 }

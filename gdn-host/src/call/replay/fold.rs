@@ -94,18 +94,23 @@ impl<'a> Materialise<'a> {
 }
 
 /// What both calls are.
-struct Fold<'a> {
-    form: &'a RecordForm,
-    batch: u32,
-    pool: &'a ReplayPool,
-    layers: &'a ReplayLayers<'a>,
+pub(crate) struct Fold<'a> {
+    pub(crate) form: &'a RecordForm,
+    pub(crate) batch: u32,
+    pub(crate) pool: &'a ReplayPool,
+    pub(crate) layers: &'a ReplayLayers<'a>,
     /// The other pool, if true states do not go back.
     target: Option<&'a StatePool>,
-    target_slots: Option<&'a Table>,
-    count: Option<&'a Table>,
+    pub(crate) target_slots: Option<&'a Table>,
+    pub(crate) count: Option<&'a Table>,
 }
 
 impl Fold<'_> {
+    /// The pool that true states of a layer go to.
+    pub(crate) fn target_in(&self, layer: &ReplayLayer) -> StatePool {
+        at(*self.target.unwrap_or(&self.pool.state), layer.target)
+    }
+
     fn module(&self) -> ModuleKey {
         let (form, pool) = (self.form, self.pool);
         ModuleKey::replay(OpKind::ReplayFold, form.family, pool.state.tensor.dtype, pool.io(), form.shape.k)
@@ -256,6 +261,11 @@ macro_rules! operation {
             fn check(&self) -> Result<(), CallError> {
                 self.check_arguments()?;
                 if self.is_empty() { Ok(()) } else { self.fold().check_overlap() }
+            }
+
+            unsafe fn run_on_host(&self) {
+                // SAFETY: the caller's promise.
+                unsafe { self.fold().on_host() };
             }
         }
     )*};

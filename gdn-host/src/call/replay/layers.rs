@@ -84,7 +84,7 @@ impl ReplayLayers<'_> {
 
 impl ReplayPool {
     /// The same pool in another layer.
-    pub(super) fn at(&self, layer: &ReplayLayer) -> ReplayPool {
+    pub(crate) fn at(&self, layer: &ReplayLayer) -> ReplayPool {
         let mut pool = *self;
         pool.state = at(self.state, layer.state);
         pool.rings.k.tensor.address = layer.k;

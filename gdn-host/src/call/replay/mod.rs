@@ -16,6 +16,9 @@ mod pool;
 mod state;
 mod step;
 
+pub(crate) use fold::Fold;
+pub(crate) use step::Step;
+
 pub use cursors::{ReplayAdvance, ReplayCommit};
 pub use fold::{Materialise, ReplayFold};
 pub use form::RecordForm;

@@ -131,7 +131,7 @@ impl ReplayPool {
     }
 
     /// Live records at most, where a call keeps so many places free for what it appends.
-    pub(super) fn most(&self, free: u32) -> u32 {
+    pub(crate) fn most(&self, free: u32) -> u32 {
         self.most.unwrap_or(self.rings.records.saturating_sub(free))
     }
 

@@ -84,16 +84,16 @@ impl ReplayVerify {
 }
 
 /// What both calls are.
-struct Step<'a> {
-    op: OpKind,
-    inputs: &'a Inputs,
-    batch: u32,
-    tokens: u32,
+pub(crate) struct Step<'a> {
+    pub(crate) op: OpKind,
+    pub(crate) inputs: &'a Inputs,
+    pub(crate) batch: u32,
+    pub(crate) tokens: u32,
     /// Places of a ring that the tokens take besides those that may be live.
-    free: u32,
-    pool: &'a ReplayPool,
-    parent: Option<&'a Table>,
-    out: &'a Rows,
+    pub(crate) free: u32,
+    pub(crate) pool: &'a ReplayPool,
+    pub(crate) parent: Option<&'a Table>,
+    pub(crate) out: &'a Rows,
 }
 
 impl Step<'_> {
@@ -186,6 +186,11 @@ macro_rules! operation {
 
             fn params(&self, plan: &Plan) -> Params {
                 self.step().params(plan)
+            }
+
+            unsafe fn run_on_host(&self) {
+                // SAFETY: the caller's promise.
+                unsafe { self.step().on_host() };
             }
         }
     )*};

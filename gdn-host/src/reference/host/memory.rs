@@ -91,6 +91,15 @@ pub(super) unsafe fn entry(table: &Table, row: u64, column: u64) -> i64 {
     }
 }
 
+/// Stores entry 0 of row `row` of a table of i32 or u32.
+///
+/// # Safety
+/// It is there, aligned and writable.
+pub(super) unsafe fn write_entry(table: &Table, row: u64, value: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { place::<u32>(table.address, row * table.stride).write(value) };
+}
+
 /// What an index of a table names among `count`, if anything.
 pub(super) fn named(index: i64, count: u32, null: Option<i32>) -> Option<u64> {
     let named = (0..i64::from(count)).contains(&index) && Some(index) != null.map(i64::from);

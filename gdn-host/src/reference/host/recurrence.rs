@@ -70,13 +70,15 @@ impl Start {
 }
 
 /// `a_log` and `dt_bias`, zeros where there is none: a rate of 1, and nothing added.
-struct GateTables {
+pub(super) struct GateTables {
     a_log: Vec<f64>,
     dt_bias: Vec<f64>,
 }
 
 impl GateTables {
-    unsafe fn new(inputs: &Inputs) -> GateTables {
+    /// # Safety
+    /// As [`super::run`]; the call was checked.
+    pub(super) unsafe fn new(inputs: &Inputs) -> GateTables {
         let HeadShape { hv, k, .. } = inputs.shape;
         let width = if inputs.family == Family::Kda { u64::from(hv) * u64::from(k) } else { hv.into() };
         let (a_log, dt_bias) = inputs.decay.tables();
@@ -87,7 +89,8 @@ impl GateTables {
         GateTables { a_log: table(a_log, hv.into()), dt_bias: table(dt_bias, width) }
     }
 
-    fn layer<'a>(&'a self, inputs: &Inputs) -> Layer<'a> {
+    /// What holds for all tokens of a call.
+    pub(super) fn layer<'a>(&'a self, inputs: &Inputs) -> Layer<'a> {
         let (a_log, dt_bias) = (&self.a_log[..], &self.dt_bias[..]);
         let gate = match &inputs.decay {
             Decay::Softplus(gate) => {
@@ -113,10 +116,12 @@ impl GateTables {
 }
 
 /// The inputs of a token, q, k, v, gate and beta.
-struct TokenRows([Vec<f64>; 5]);
+pub(super) struct TokenRows([Vec<f64>; 5]);
 
 impl TokenRows {
-    unsafe fn read(inputs: &Inputs, token: u64) -> TokenRows {
+    /// # Safety
+    /// As [`super::run`]; the call was checked.
+    pub(super) unsafe fn read(inputs: &Inputs, token: u64) -> TokenRows {
         let shape = &inputs.shape;
         let row = |rows: &Rows, width: u64| {
             // SAFETY: a checked call's rows are that wide.
@@ -133,7 +138,7 @@ impl TokenRows {
         ])
     }
 
-    fn token(&self) -> Token<'_> {
+    pub(super) fn token(&self) -> Token<'_> {
         let [q, k, v, a, b] = &self.0;
         Token { q, k, v, a, b }
     }
