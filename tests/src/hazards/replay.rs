@@ -11,8 +11,8 @@ use crate::table::TableForm;
 use anyhow::{Result, ensure};
 use gdn_host::reference::recurrence::Between;
 use gdn_host::{
-    Beta, DType, Decay, Decode, Entry, Family, HeadShape, Inputs, Launch, Operation, ReplayAdvance,
-    ReplayDecode, Rows, StatePool, Tensor, Tile,
+    Beta, DType, Decay, Decode, Entry, Family, HeadShape, Inputs, Operation, ReplayAdvance, ReplayDecode,
+    Rows, StatePool, Tensor, Tile,
 };
 
 const SHAPE: HeadShape = HeadShape { h: 1, hv: 2, k: 128, v: 64 };
@@ -141,7 +141,8 @@ pub fn replay_does_not_drift(device: &mut dyn Device) -> Result<()> {
     const RECORDS: usize = 6;
     let folds = device.tokens_of_a_long_run() / (RECORDS as u64 + 1);
     for (family, k) in [(Family::Gdn, 64), (Family::Kda, 128)] {
-        let tokens = device.tokens_of_a_long_run().min(4099);
+        // The tokens of some folds, over and over.
+        let tokens = (RECORDS as u64 + 1) * folds.min(586);
         let shape = HeadShape { h: 1, hv: 1, k, v: 32 };
         let each = Tokens::Each { batch: 1, tokens: tokens as usize };
         let plain = Plain { family, ..Plain::new(shape, each, DType::F32, 708) };
@@ -158,16 +159,15 @@ pub fn replay_does_not_drift(device: &mut dyn Device) -> Result<()> {
         let row = |fold: u64, i: u64| ((RECORDS as u64 + 1) * fold + i) % tokens;
         let (mut errors, mut plain_errors, mut distances) = (Vec::new(), Vec::new(), Vec::new());
         for fold in 0..folds {
-            let steps: Vec<_> = (0..=RECORDS as u64)
-                .map(|i| {
+            let steps: Vec<Box<dyn Operation>> = (0..=RECORDS as u64)
+                .flat_map(|i| -> [Box<dyn Operation>; 3] {
                     let inputs = of_token(&all.inputs, row(fold, i));
                     let replayed = ReplayDecode::new(inputs, 1, all.pool, all.out);
-                    (replayed, ReplayAdvance::behind_decode(&replayed), Decode::new(inputs, 1, pool, all.out))
+                    let advance = ReplayAdvance::behind_decode(&replayed);
+                    [Box::new(replayed), Box::new(advance), Box::new(Decode::new(inputs, 1, pool, all.out))]
                 })
                 .collect();
-            let calls: Vec<&dyn Operation> =
-                steps.iter().flat_map(|(a, b, c)| [a as &dyn Operation, b, c]).collect();
-            device.run_all(&calls, Launch::default())?;
+            device.run_side_by_side(&[steps], Some(row(fold, 0)))?;
             let rows = (0..=RECORDS as u64).map(|i| row(fold, i) as usize);
             if let Some(last) = exact.sequence(rows, &want, &Between::default()).pop() {
                 want = last.state;
