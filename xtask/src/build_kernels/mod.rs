@@ -27,6 +27,7 @@ mod lint;
 mod manifest;
 mod module;
 mod ptx;
+mod registers;
 mod report;
 mod seam;
 mod source;

@@ -3,8 +3,8 @@
 use super::arch::Arch;
 use super::kernel::{Group, Kernel};
 use super::ptx::{self, Entry};
+use super::registers;
 use anyhow::{Result, bail, ensure};
-use gdn_host::DType;
 use gdn_host::artifact::sha256_hex;
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -106,109 +106,10 @@ fn render(file: &ptx::File, group: &Group) -> Result<String> {
 pub(crate) fn launch_bound(kernel: &Kernel, target: &str) -> Option<String> {
     let Kernel { max_threads, .. } = kernel;
     let threads = (*max_threads != 256).then(|| format!(".maxntid {max_threads}, 1, 1"));
-    let registers = if *max_threads > 256 { None } else { most_registers(kernel, target) };
+    let registers = if *max_threads > 256 { None } else { registers::most(kernel, target) };
     let registers = registers.map(|registers| format!(".maxnreg {registers}"));
     let bounds: Vec<String> = threads.into_iter().chain(registers).collect();
     (!bounds.is_empty()).then(|| bounds.join("\n"))
-}
-
-/// Registers of a thread at most, where ptxas left to itself takes too many.
-///
-/// It is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers: a
-/// single token with K of 96 and more and a decay per head (16 warps with an f32 state, 20 with a 16-bit one; 16 where a team
-/// has a whole head's), a single token with a decay per key in small tiles (32 warps, 24 with an f32 state) and in large ones
-/// of VK (16), and several tokens (16 warps where a lane holds 64 elements or a team is large, 17 to 20 where it holds 32), a
-/// convolution (24 warps, 19 to 21 with states of f32). Registers are given in steps of eight, but what ptxas spills depends on the
-/// very number: the numbers below are those near 64, 96 and 128 with which it spills nothing, or one or two registers once a
-/// block, on any device that is built for. Small tiles of KV with an f32 state and a decay per key get more than ptxas would
-/// take by itself, for 2 % with one sequence.
-fn most_registers(kernel: &Kernel, target: &str) -> Option<u32> {
-    let Kernel { params, module, rows, max_threads, .. } = kernel;
-    // Elements of the state that a lane holds.
-    let (held, is_kv) = (rows * 8, module.is_kv());
-    let (is_f32, is_kda) = (module.state == Some(DType::F32), module.is_kda());
-    let (is_80, is_wide) = (target == "sm_80", module.io == Some(DType::F32));
-    Some(match (*params, module.k) {
-        ("DecodeParams", 64) if is_kda && held == 8 && is_f32 && !is_wide => 65,
-        ("DecodeParams", 64) if is_kda && held == 8 => 64,
-        ("DecodeParams", 96..) if is_kda && held == 16 && is_f32 => 76,
-        ("DecodeParams", 96..) if is_kda && held == 16 => 64,
-        ("DecodeParams", 96..) if is_kda && is_kv && is_f32 && held == 64 => 104,
-        ("DecodeParams", 96..) if *rows == 64 || is_kda && !is_kv && held == 64 => 128,
-        ("DecodeParams", 96..) if is_kv && !is_kda && *rows == 16 => {
-            if is_80 {
-                113
-            } else {
-                97
-            }
-        }
-        ("DecodeParams", 96 | 256) if is_kv && !is_f32 => {
-            if is_80 {
-                110
-            } else {
-                104
-            }
-        }
-        ("DecodeParams", 128) if is_80 && is_kv && !(is_f32 || is_kda) => 112,
-        ("DecodeParams", 96..) if !(is_f32 || is_kda) => 96,
-        ("DecodeParams", 96..) if !(is_kv || is_kda) => 128,
-        // Three blocks of 128 threads, four for one token with decays of each key and for drafts by products of 16 bits, five
-        // for one token of a 16-bit state.
-        ("ReplayParams", _) if *max_threads == 128 && is_kda && !is_f32 => 166,
-        ("ReplayParams", _) if *max_threads == 128 && is_f32 => 168,
-        ("ReplayParams", _) if *max_threads == 128 || is_kda => {
-            if is_80 {
-                136
-            } else {
-                128
-            }
-        }
-        ("ReplayParams", 128) if !is_f32 => 96,
-        ("RecurrentParams", _) if is_kv && is_f32 && *rows == 32 => 128,
-        ("RecurrentParams", k) if is_kv && is_f32 && (is_kda || k == 64) => return None,
-        ("RecurrentParams", 96) if is_kv && is_f32 => {
-            if is_wide {
-                return None;
-            } else {
-                98
-            }
-        }
-        ("RecurrentParams", 96) if is_f32 => match (is_wide, is_80) {
-            (true, true) => 103,
-            (true, false) => 100,
-            (false, _) => 94,
-        },
-        ("RecurrentParams", 128) if is_f32 && !is_kv && is_kda && !is_wide => 94,
-        ("RecurrentParams", 128) if is_f32 && !(is_kv || is_kda) => 95,
-        ("RecurrentParams", 256) if is_f32 => {
-            if is_wide || is_kv {
-                104
-            } else {
-                107
-            }
-        }
-        ("RecurrentParams", 96..) if is_f32 => 96,
-        ("RecurrentParams", 256) if !is_kv => return None,
-        ("RecurrentParams", 256) => 127,
-        ("RecurrentParams", 64) if is_kv && !is_kda && *rows == 8 => return None,
-        ("RecurrentParams", 128) if is_kv && !is_kda && module.state == Some(DType::F16) => {
-            if is_80 {
-                return None;
-            } else {
-                130
-            }
-        }
-        ("RecurrentParams", 128) if is_kv && !is_kda => 126,
-        ("RecurrentParams", 96 | 128) if is_80 && !(is_kv || is_kda || is_wide) && held > 32 => 125,
-        ("RecurrentParams", 96) if !is_kv => 126,
-        ("RecurrentParams", _) if is_kv || held > 32 => 128,
-        ("RecurrentParams", _) => 120,
-        ("Conv1dParams", _) if is_f32 && module.io == Some(DType::F16) => 100,
-        ("Conv1dParams", _) if is_f32 => 96,
-        ("Conv1dParams", _) if target == "sm_80" => 88,
-        ("Conv1dParams", _) => 80,
-        _ => return None,
-    })
 }
 
 /// Drops the number of the function from its labels, `$L__BB7_2`: labels are local to a body, and a
