@@ -2,7 +2,7 @@
 //!
 //! ptxas is best left to itself, but where more warps a multiprocessor are worth more than what it does with more registers. Its
 //! registers come in steps of eight, but what it spills depends on the very number: those of the table are the ones near 64, 96
-//! and 128 with which no entry has stack on any device that is built for, and few spill at all.
+//! and 128 with which no entry spills on any device that is built for.
 
 use super::kernel::Kernel;
 use gdn_host::DType;
