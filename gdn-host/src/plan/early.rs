@@ -16,14 +16,15 @@ pub struct Launch {
     ///
     /// - the operation is [`Decode`](crate::Decode), of GDN or KDA (with several tokens it did not pay), or one of those
     ///   around it in a step of a layer: [`UnpackQkvz`](crate::UnpackQkvz), [`Conv1dUpdate`](crate::Conv1dUpdate),
-    ///   [`GatedRmsNorm`](crate::GatedRmsNorm);
+    ///   [`GatedRmsNorm`](crate::GatedRmsNorm); or one of a step with records: [`ReplayDecode`](crate::ReplayDecode),
+    ///   [`ReplayVerify`](crate::ReplayVerify), [`ReplayAdvance`](crate::ReplayAdvance), [`ReplayCommit`](crate::ReplayCommit);
     /// - it pays for the shape: [`Plan::early_pays`];
     /// - the device has compute capability 9.0 or later, the PTX loaded, or that the machine code is from, is of a
     ///   target that has the instruction to wait (sm_90 or later; [`Gdn::load_code`](crate::Gdn::load_code) may have loaded
     ///   another), and the driver is one for CUDA 11.8 or later.
     ///
     /// It has an effect behind a kernel that triggers its dependents (`griddepcontrol.launch_dependents`,
-    /// `cudaTriggerProgrammaticLaunchCompletion`), as these four do however they were launched, and none behind any other.
+    /// `cudaTriggerProgrammaticLaunchCompletion`), as these do however they were launched, and none behind any other.
     /// It works under stream capture; a driver for CUDA 12.3 or later keeps the early start in the graph.
     ///
     /// # What the caller guarantees

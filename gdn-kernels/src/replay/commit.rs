@@ -9,7 +9,7 @@ use super::ring::{Asked, Window};
 use crate::abi::{ReplayCommitParams, flags};
 use crate::arch::{memory, thread};
 use crate::entry::{Flag, Index, is_there};
-use crate::token::{divide, lane_zero, names_slot, wide};
+use crate::token::{divide, lane_zero, names_slot, take_turn, wide};
 
 /// The kernel body.
 ///
@@ -17,6 +17,7 @@ use crate::token::{divide, lane_zero, names_slot, wide};
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`ReplayCommitParams`] says.
 #[inline(always)]
 pub(crate) unsafe fn commit(p: &ReplayCommitParams) {
+    take_turn();
     let (n, layer) = (thread::block_idx_y(), thread::block_idx_z());
     if n >= p.n || layer >= p.layer_count {
         return;

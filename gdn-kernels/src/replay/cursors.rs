@@ -4,7 +4,7 @@ use super::ring::Window;
 use crate::abi::{ReplayAdvanceParams, Table, flags};
 use crate::arch::{memory, thread};
 use crate::entry::{Flag, Index, is_there};
-use crate::token::{names_slot, wide};
+use crate::token::{names_slot, take_turn, wide};
 
 /// The kernel body.
 ///
@@ -12,6 +12,7 @@ use crate::token::{names_slot, wide};
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`ReplayAdvanceParams`] says.
 #[inline(always)]
 pub(crate) unsafe fn advance(p: &ReplayAdvanceParams) {
+    take_turn();
     let n = thread::block_idx_x() * thread::block_dim_x() + thread::thread_idx_x();
     if n >= p.n {
         return;

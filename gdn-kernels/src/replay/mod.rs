@@ -57,7 +57,7 @@ use crate::keys::Decay;
 use crate::layout::Layout;
 use crate::prepare::{CHUNK, Tokens};
 use crate::tile::Tile;
-use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, wide};
+use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, take_turn, wide};
 use core::marker::PhantomData;
 use products::Values;
 use ring::{Asked, Ring, Window, sums_behind};
@@ -122,6 +122,7 @@ unsafe fn sequence<
 >(
     p: &ReplayParams,
 ) {
+    take_turn();
     let thread = compiler::opaque(thread::thread_idx_x());
     let work = Work::of_thread::<S, L, K, R>(&p.layer, thread);
     let n = work.n;

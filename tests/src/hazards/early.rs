@@ -7,8 +7,9 @@ use crate::neighbours::layer::{connect, gate_rows};
 use crate::neighbours::random::{plain_conv, plain_norm};
 use crate::problem::{Call, Problem, Solution, Source, Tokens};
 use crate::random::{Plain, plain};
+use crate::replay::{self, ReplayProblem};
 use anyhow::{Result, bail, ensure};
-use gdn_host::{DType, Family, HeadShape, Launch, Layout, Operation, Tile};
+use gdn_host::{DType, Family, HeadShape, Launch, Layout, Operation, ReplayAdvance, Tile};
 
 const FAMILIES: [Family; 2] = [Family::Gdn, Family::Kda];
 const LAYOUTS: [Layout; 2] = [Layout::Vk, Layout::Kv];
@@ -92,5 +93,30 @@ pub fn early_layer_steps_give_the_bits_of_plain_ones(device: &mut dyn Device) ->
         is_number(&plain.0.out) && is_number(&plain.1.out) && is_number(&plain.2.out),
         "an output says nothing"
     );
+    Ok(())
+}
+
+/// Steps with records, drafts among them, each launched early behind the one that moved its cursors.
+pub fn early_steps_with_records_give_the_bits_of_plain_ones(device: &mut dyn Device) -> Result<()> {
+    for (family, tokens) in FAMILIES.into_iter().flat_map(|family| [(family, 1), (family, 3)]) {
+        let shape = HeadShape { h: 1, hv: 2, k: 128, v: 128 };
+        let each = if tokens == 1 { Tokens::One { batch: 3 } } else { Tokens::Each { batch: 3, tokens } };
+        let plain = Plain { family, ..Plain::new(shape, each, DType::F32, 79) };
+        let p = ReplayProblem::new(&plain, 8).with_windows(&[(0, 0), (5, 2), (7, 4)]);
+        let mut run = |early: bool| {
+            device.reset();
+            let placed = p.place(device)?;
+            let accepted = p.problem.tables.indices(device, &[1, 3, 0], 1)?;
+            let advance = match &placed.call {
+                replay::Call::Decode(call) => ReplayAdvance::behind_decode(call),
+                replay::Call::Verify(call) => ReplayAdvance::behind_verify(call, accepted),
+            };
+            let step: [&dyn Operation; 2] = [placed.call.operation(), &advance];
+            device.run_all(&[step; STEPS].concat(), Launch { tile: Tile::Auto, early })?;
+            p.collect(device, &placed)
+        };
+        let plain = run(false)?;
+        ensure!(run(true)? == plain, "{family:?}, {tokens} tokens: early launches give other bits");
+    }
     Ok(())
 }

@@ -109,6 +109,7 @@ macro_rules! for_each_hazard {
                 early_steps_in_a_row_give_the_bits_of_plain_ones,
                 early_padded_rows_stay_zero,
                 early_layer_steps_give_the_bits_of_plain_ones,
+                early_steps_with_records_give_the_bits_of_plain_ones,
             }
             identity::{
                 same_bits_for_every_tile,

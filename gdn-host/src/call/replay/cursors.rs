@@ -5,7 +5,7 @@ use super::{RecordForm, ReplayDecode, ReplayPool, ReplayVerify};
 use crate::call::check::{check_table, check_value};
 use crate::call::{CallError, Extent, Extents, Operation, Params, Table};
 use crate::key::ModuleKey;
-use crate::plan::{self, Caps, Plan, PlanError, Tile, Tuning};
+use crate::plan::{self, Caps, Overlap, Plan, PlanError, Tile, Tuning};
 use gdn_kernels::abi::{self, Entry, MOST_DRAFTS};
 
 /// The commit of accepted paths: behind a [`ReplayVerify`] of trees, the records of each sequence's accepted drafts move to the
@@ -101,6 +101,10 @@ impl Operation for ReplayCommit<'_> {
 
     fn is_empty(&self) -> bool {
         self.batch == 0
+    }
+
+    fn overlap(&self) -> Overlap {
+        Overlap::Start
     }
 
     fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
@@ -252,6 +256,10 @@ impl Operation for ReplayAdvance {
 
     fn is_empty(&self) -> bool {
         self.batch == 0
+    }
+
+    fn overlap(&self) -> Overlap {
+        Overlap::Start
     }
 
     fn plan_tuned(&self, caps: &Caps, _tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {

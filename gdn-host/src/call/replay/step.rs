@@ -4,7 +4,7 @@ use super::{RecordForm, ReplayPool};
 use crate::call::check::{check_table, check_value};
 use crate::call::{CallError, Extent, Extents, Inputs, Operation, Params, Rows, Table};
 use crate::key::{ModuleKey, OpKind};
-use crate::plan::{self, Caps, Job, Plan, PlanError, Tile, Tuning};
+use crate::plan::{self, Caps, Job, Overlap, Plan, PlanError, Tile, Tuning};
 use gdn_kernels::abi::{self, MOST_DRAFTS};
 
 /// Decode with a ring of records: what [`Decode`](crate::Decode) computes, but the state is written only when the ring is folded.
@@ -178,6 +178,10 @@ macro_rules! operation {
 
             fn is_empty(&self) -> bool {
                 self.batch == 0
+            }
+
+            fn overlap(&self) -> Overlap {
+                Overlap::Start
             }
 
             fn plan_tuned(&self, caps: &Caps, tuning: &Tuning, tile: Tile) -> Result<Plan, PlanError> {
