@@ -27,6 +27,11 @@ impl Work {
         matches!(self, Work::ReplayDecode | Work::ReplayVerify)
     }
 
+    /// Whether an early launch may pay: with several tokens that are not drafts of a ring it did not.
+    pub const fn may_be_early(self) -> bool {
+        matches!(self, Work::Decode) || self.has_records()
+    }
+
     /// As in tables, and as `xtask bench` calls the operation.
     pub const fn name(self) -> &'static str {
         match self {

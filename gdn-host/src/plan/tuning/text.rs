@@ -96,7 +96,7 @@ impl Line {
             return self.error(COLUMNS[6], format!("{teams} is not a power of two"));
         }
         let early = self.word(COLUMNS[8], words[4], &EARLY)?;
-        if early && class.work != Work::Decode {
+        if early && !class.work.may_be_early() {
             return self.error(COLUMNS[8], format!("{} is never launched early", class.work.name()));
         }
         Ok(Step {
