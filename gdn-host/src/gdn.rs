@@ -6,6 +6,7 @@ use crate::driver::{self, Context, Device, Driver, DriverError, Function, Stream
 use crate::key::ModuleKey;
 use crate::load::{Code, LoadError, Loaded, LoadedFile};
 use crate::plan::{Caps, Launch, Plan, PlanError, Tuning};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// A launch that did not happen.
@@ -32,7 +33,7 @@ pub enum Error {
 /// be shared between threads; the launching thread must have the context current that the `Gdn` was loaded in.
 pub struct Gdn {
     context: Context,
-    loaded: Vec<Loaded>,
+    loaded: Vec<Arc<Loaded>>,
     caps: Caps,
     /// The caller's table of choices, or the embedded one.
     tuning: Tuning,
@@ -82,11 +83,32 @@ impl Gdn {
         let driver = |what: &str, source| LoadError::Driver { what: what.into(), source };
         let context = Context::current().map_err(|e| driver("current context", e))?;
         let caps = device_caps(context.device()).map_err(|e| driver("device attributes", e))?;
-        let load = |&key| Loaded::new(&context, key, caps.compute, code, files);
+        let load = |&key| Loaded::new(&context, key, caps.compute, code, files).map(Arc::new);
         let loaded = keys.iter().map(load).collect::<Result<_, _>>()?;
         let launches_early = Driver::open().is_ok_and(Driver::launches_early);
         let tuning = tuning_of_environment()?.unwrap_or_else(|| Tuning::nearest(&caps).clone());
         Ok(Gdn { context, loaded, caps, tuning, launches_early })
+    }
+
+    /// The same kernels and those of more modules, which are loaded into the same context; what was loaded is shared. A module
+    /// that is there is not loaded again.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn with_modules(&self, keys: &[ModuleKey]) -> Result<Gdn, LoadError> {
+        let entered = self.context.enter();
+        let what = "entering the context";
+        let _entered = entered.map_err(|source| LoadError::Driver { what: what.into(), source })?;
+        let mut loaded = self.loaded.clone();
+        for &key in keys {
+            if self.find(key).is_none() {
+                let (code, files) = (Code::default(), Files::Embedded);
+                loaded.push(Arc::new(Loaded::new(&self.context, key, self.caps.compute, code, files)?));
+            }
+        }
+        let Gdn { context, caps, tuning, launches_early, .. } = self;
+        let (context, tuning) = (context.clone(), tuning.clone());
+        Ok(Gdn { context, loaded, caps: *caps, tuning, launches_early: *launches_early })
     }
 
     /// The same kernels, launched as a table of the caller's says, which `cargo xtask tune` wrote on the GPU at hand. Classes
@@ -113,7 +135,7 @@ impl Gdn {
 
     /// The files that were loaded, one a module: a cubin, or PTX that the driver compiled.
     pub fn files(&self) -> impl Iterator<Item = LoadedFile> {
-        self.loaded.iter().map(Loaded::file)
+        self.loaded.iter().map(|loaded| loaded.file())
     }
 
     /// The plan [`Self::run_with`] follows for a call; that of [`Self::run`] is for [`Launch::default()`]. A call whose
@@ -180,7 +202,7 @@ impl Gdn {
     }
 
     fn find(&self, key: ModuleKey) -> Option<&Loaded> {
-        self.loaded.iter().find(|l| l.key == key)
+        self.loaded.iter().map(Arc::as_ref).find(|l| l.key == key)
     }
 
     fn function(&self, plan: &Plan) -> Result<Function, Error> {
@@ -311,7 +333,20 @@ mod tests {
         let copies = Loaded::new(&context, ModuleKey::copy_state(), 90, Code::Auto, Files::Embedded).unwrap();
         let caps = Caps { sms: 132, compute: 90, memory_gbps: 3352 };
         let tuning = Tuning::nearest(&caps).clone();
-        Gdn { context, loaded: vec![copies], caps, tuning, launches_early: false }
+        Gdn { context, loaded: vec![Arc::new(copies)], caps, tuning, launches_early: false }
+    }
+
+    #[test]
+    fn more_modules_are_loaded_beside_those_that_are_there() {
+        let gdn = gdn();
+        let more = gdn.with_modules(&[ModuleKey::copy_state(), ModuleKey::unpack_qkvz()]).unwrap();
+        let keys: Vec<ModuleKey> = more.modules().map(|module| module.key).collect();
+        assert_eq!(keys, [ModuleKey::copy_state(), ModuleKey::unpack_qkvz()]);
+        assert!(Arc::ptr_eq(&gdn.loaded[0], &more.loaded[0]), "it was loaded again");
+        drop(gdn);
+        // SAFETY: the fake driver runs nothing.
+        unsafe { more.run(&copy(), Stream::DEFAULT) }.unwrap();
+        assert_eq!(fake::calls("launch"), 1);
     }
 
     #[test]
