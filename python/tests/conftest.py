@@ -63,7 +63,8 @@ def pytest_generate_tests(metafunc):
     }
     for name, kinds in chosen.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, kinds, ids=[getattr(kind, "name", str(kind)) for kind in kinds])
+            scope = "module" if name == "peers_folder" else None  # The peers are imported once.
+            metafunc.parametrize(name, kinds, ids=[getattr(kind, "name", str(kind)) for kind in kinds], scope=scope)
 
 
 def pytest_collection_modifyitems(items):

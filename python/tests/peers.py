@@ -65,16 +65,26 @@ def _package(name, folder):
     sys.modules[name] = module
 
 
-def load(folder):
-    """Adds the peers of a folder to what can be imported."""
-    if "sglang" in sys.modules:
-        return
-    sys.meta_path.insert(0, _Finder())
+@contextlib.contextmanager
+def imported(folder):
+    """While it is open the peers of a folder can be imported, and nothing of them is left behind.
+
+    Others look whether a peer is there: with FLA in reach transformers runs FLA's kernels, also on tensors of the CPU.
+    """
+    finder = _Finder()
+    sys.meta_path.insert(0, finder)
+    sys.path.append(str(folder))
     parts = ["sglang", "sglang.kernels", "sglang.kernels.ops", "sglang.kernels.ops.attention", "sglang.kernels.ops.mamba"]
     parts += ["sglang.kernels.ops.attention.fla", "sglang.kernels.ops.attention.linear"]
     for name in parts:
         _package(name, f"{folder}/{name.replace('.', '/')}")
-    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.split(".")[0] in ("sglang", "fla", "flashinfer")]:
+            del sys.modules[name]
 
 
 def flashinfer(folder):

@@ -34,6 +34,8 @@ def test_document_has_no_other_functions():
 
 @pytest.mark.parametrize("name", signatures.ORIGINALS)
 def test_argument_list_is_the_peers_own(name, peers_folder):
+    if not (peers_folder / signatures.ORIGINALS[name]).exists():
+        pytest.skip(f"{peers_folder} has no {signatures.ORIGINALS[name]}")
     assert signature(name) == signatures.original(peers_folder, name)
 
 

@@ -19,9 +19,10 @@ CASES = dict(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _peers(peers_folder):
-    peers.load(peers_folder)
+    with peers.imported(peers_folder):
+        yield
 
 
 def both(ours, theirs, arguments, written=()):
