@@ -7,6 +7,8 @@ the CPU the same calls compute a reference in f64. ``python -m gdn`` says what i
     recurrent                   several: drafts, trees, short prompts
     causal_conv1d_update, gated_rmsnorm, unpack_qkvz    what stands around it
     copy_state, commit_state, convert_layout            states from slot to slot
+    ReplayState                 all layers' states with rings of records: decode and drafts that seldom write a state
+    replay_decode, replay_verify, replay_advance, replay_commit, replay_fold, materialise    the same on the caller's tensors
     SlotAllocator               which sequence has which slot
     load, plan, Caps            kernels before they are needed; how a call is launched
     gdn.compat                  the same under the names of SGLang, vLLM, FLA and FlashInfer, and for transformers
@@ -26,12 +28,26 @@ from ._ops import (
     recurrent,
     unpack_qkvz,
 )
+from ._replay import (
+    ReplayLayers,
+    ReplayPool,
+    materialise,
+    replay_advance,
+    replay_commit,
+    replay_decode,
+    replay_fold,
+    replay_verify,
+)
+from ._replay_state import ReplayState
 
 __all__ = [
     "ArgumentError",
     "Caps",
     "Error",
     "Plan",
+    "ReplayLayers",
+    "ReplayPool",
+    "ReplayState",
     "Sequence",
     "SlotAllocator",
     "Snapshot",
@@ -45,10 +61,16 @@ __all__ = [
     "gated_rmsnorm",
     "load",
     "loaded",
+    "materialise",
     "models",
     "modules",
     "plan",
     "recurrent",
+    "replay_advance",
+    "replay_commit",
+    "replay_decode",
+    "replay_fold",
+    "replay_verify",
     "status",
     "unpack_qkvz",
 ]

@@ -1,7 +1,7 @@
 """Types of the package. `Array` is a torch tensor or a numpy array; all of a call are of one kind."""
 
 from collections.abc import Callable, Iterable, Sequence as _Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy
 import torch
@@ -43,6 +43,7 @@ def decode(
     layout: Literal["VK", "KV"] = ...,
     head_map: Literal["grouped", "tiled"] = ...,
     bv: int | None = ...,
+    early: bool = ...,
 ) -> Array: ...
 def decode_packed(
     mixed_qkv: Array,
@@ -71,6 +72,7 @@ def decode_packed(
     layout: Literal["VK", "KV"] = ...,
     head_map: Literal["grouped", "tiled"] = ...,
     bv: int | None = ...,
+    early: bool = ...,
 ) -> Array: ...
 def recurrent(
     q: Array,
@@ -130,6 +132,7 @@ def causal_conv1d_update(
     reset: Array | None = ...,
     has_initial_state: Array | None = ...,
     round_products: bool = ...,
+    early: bool = ...,
 ) -> Array: ...
 def gated_rmsnorm(
     x: Array,
@@ -139,6 +142,7 @@ def gated_rmsnorm(
     eps: float = ...,
     activation: Literal["silu", "swish", "sigmoid"] = ...,
     out: Array | None = ...,
+    early: bool = ...,
 ) -> Array: ...
 def unpack_qkvz(
     qkvz: Array,
@@ -147,6 +151,8 @@ def unpack_qkvz(
     HV: int,
     K: int,
     V: int,
+    *,
+    early: bool = ...,
 ) -> tuple[Array, Array, Array, Array]: ...
 def copy_state(
     source: Array,
@@ -175,6 +181,212 @@ def convert_layout(
     to: Literal["VK", "KV"] = ...,
     null_slot: int | None = ...,
 ) -> Array: ...
+class ReplayPool(NamedTuple):
+    state: Any
+    k: Any
+    d: Any
+    g: Any
+    length: Any
+    base: Any = ...
+    by_slot: bool = ...
+
+class ReplayLayers:
+    pools: list[ReplayPool]
+    targets: list[Any]
+    addresses: list[int]
+    table: Any
+    def __init__(self, pools: Iterable[ReplayPool], targets: Iterable[Any] | None = ...) -> None: ...
+    def to(self, targets: Iterable[Any]) -> ReplayLayers: ...
+
+class ReplayState:
+    state: torch.Tensor
+    k: torch.Tensor
+    d: torch.Tensor
+    g: torch.Tensor
+    length: torch.Tensor
+    base: torch.Tensor
+    records: int
+    drafts: int
+    null_slot: int | None
+    layers: ReplayLayers
+    def __init__(
+        self,
+        layers: int,
+        slots: int,
+        H: int,
+        HV: int,
+        K: int = ...,
+        V: int = ...,
+        *,
+        family: Literal["gdn", "kda"] = ...,
+        records: int | None = ...,
+        drafts: int = ...,
+        state: Any = ...,
+        dtype: Any = ...,
+        device: Any = ...,
+        null_slot: int | None = ...,
+        l2norm: float | None = ...,
+        head_map: Literal["grouped", "tiled"] = ...,
+    ) -> None: ...
+    @property
+    def slot_bytes(self) -> int: ...
+    def load(self) -> None: ...
+    def pool(self, layer: int) -> ReplayPool: ...
+    def decode(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        a: torch.Tensor | None,
+        b: torch.Tensor | None,
+        A_log: torch.Tensor | None,
+        dt_bias: torch.Tensor | None,
+        slots: torch.Tensor | None = ...,
+        **options: Any,
+    ) -> torch.Tensor: ...
+    def verify(
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        a: torch.Tensor | None,
+        b: torch.Tensor | None,
+        A_log: torch.Tensor | None,
+        dt_bias: torch.Tensor | None,
+        slots: torch.Tensor | None = ...,
+        **options: Any,
+    ) -> torch.Tensor: ...
+    def behind_decode(self, slots: torch.Tensor | None = ..., **options: Any) -> None: ...
+    def behind_verify(
+        self,
+        accepted: torch.Tensor,
+        tokens: int,
+        slots: torch.Tensor | None = ...,
+        *,
+        path: torch.Tensor | None = ...,
+        **options: Any,
+    ) -> None: ...
+    def enter(self, slots: Iterable[int], write_slots: Iterable[int], reset: Iterable[int]) -> None: ...
+    def copy(self, slots: torch.Tensor, target_slots: torch.Tensor) -> None: ...
+    def empty(self, slots: torch.Tensor) -> None: ...
+    def fold(self, slots: torch.Tensor | None = ...) -> None: ...
+    def store(
+        self,
+        targets: Iterable[torch.Tensor],
+        slots: torch.Tensor,
+        target_slots: torch.Tensor,
+        *,
+        count: torch.Tensor | None = ...,
+    ) -> None: ...
+
+def replay_decode(
+    q: Array,
+    k: Array,
+    v: Array,
+    a: Array | None,
+    b: Array | None,
+    A_log: Array | None,
+    dt_bias: Array | None,
+    pool: ReplayPool,
+    slots: Array | None = ...,
+    *,
+    g: Array | None = ...,
+    beta: Array | None = ...,
+    out: Array | None = ...,
+    null_slot: int | None = ...,
+    reset: Array | None = ...,
+    has_initial_state: Array | None = ...,
+    force: Array | None = ...,
+    most: int | None = ...,
+    scale: float | None = ...,
+    l2norm: float | None = ...,
+    lower_bound: float | None = ...,
+    softplus_beta: float = ...,
+    softplus_threshold: float = ...,
+    beta_scale: float = ...,
+    round_beta: bool = ...,
+    head_map: Literal["grouped", "tiled"] = ...,
+    bv: int | None = ...,
+    early: bool = ...,
+) -> Array: ...
+def replay_verify(
+    q: Array,
+    k: Array,
+    v: Array,
+    a: Array | None,
+    b: Array | None,
+    A_log: Array | None,
+    dt_bias: Array | None,
+    pool: ReplayPool,
+    slots: Array | None = ...,
+    *,
+    parents: Array | None = ...,
+    g: Array | None = ...,
+    beta: Array | None = ...,
+    out: Array | None = ...,
+    null_slot: int | None = ...,
+    reset: Array | None = ...,
+    has_initial_state: Array | None = ...,
+    force: Array | None = ...,
+    most: int | None = ...,
+    scale: float | None = ...,
+    l2norm: float | None = ...,
+    lower_bound: float | None = ...,
+    softplus_beta: float = ...,
+    softplus_threshold: float = ...,
+    beta_scale: float = ...,
+    round_beta: bool = ...,
+    head_map: Literal["grouped", "tiled"] = ...,
+    bv: int | None = ...,
+    early: bool = ...,
+) -> Array: ...
+def replay_advance(
+    pool: ReplayPool,
+    slots: Any | None = ...,
+    *,
+    accepted: Any | None = ...,
+    tokens: int = ...,
+    null_slot: int | None = ...,
+    reset: Any | None = ...,
+    has_initial_state: Any | None = ...,
+    force: Any | None = ...,
+    most: int | None = ...,
+    early: bool = ...,
+) -> Any: ...
+def replay_commit(
+    layers: ReplayLayers,
+    accepted: Any,
+    path: Any,
+    slots: Any | None = ...,
+    *,
+    null_slot: int | None = ...,
+    reset: Any | None = ...,
+    has_initial_state: Any | None = ...,
+    force: Any | None = ...,
+    most: int | None = ...,
+    early: bool = ...,
+) -> None: ...
+def replay_fold(
+    layers: ReplayLayers,
+    slots: Any | None = ...,
+    *,
+    force: Any | None = ...,
+    null_slot: int | None = ...,
+    l2norm: float | None = ...,
+    head_map: Literal["grouped", "tiled"] = ...,
+) -> None: ...
+def materialise(
+    layers: ReplayLayers,
+    slots: Any | None = ...,
+    *,
+    target_slots: Any | None = ...,
+    count: Any | None = ...,
+    null_slot: int | None = ...,
+    l2norm: float | None = ...,
+    head_map: Literal["grouped", "tiled"] = ...,
+) -> None: ...
 def load(
     model: str | None = None,
     *,

@@ -39,6 +39,14 @@ def module_names(model=None, *, family="gdn", state="float32", dtype="bfloat16",
     return [name for op in ops for name in of_op[op]]
 
 
+def replay_module_names(family, state, dtype, k, drafts):
+    """Names of the modules that states with rings need; of verification only with drafts."""
+    kda = "kda_" if family == "kda" else ""
+    types = f"{_dtype('state', state)}_{_dtype('dtype', dtype)}_k{k}"
+    steps = ["replay_decode", "replay_fold", *(["replay_verify"] if drafts else [])]
+    return [*(f"{kda}{step}_{types}" for step in steps), "replay_advance", *(["replay_commit"] if drafts else [])]
+
+
 def load(model=None, *, device=0, modules=None, **choice):
     """Loads the kernels of a model on a GPU: once, at the start, and before a CUDA graph is captured.
 

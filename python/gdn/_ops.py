@@ -32,13 +32,13 @@ def _run(name, tensor, args):
         _KERNELS[name](*args, 0)
 
 
-def _empty(like, shape, dtype=None):
-    """Memory of a shape, of the kind, the device and, without another, the type of an array."""
+def _empty(like, shape):
+    """Memory of a shape, of the kind, the device and the type of an array."""
     if torch is not None and isinstance(like, torch.Tensor):
-        return torch.empty(shape, dtype=dtype or like.dtype, device=like.device)
+        return like.new_empty(shape)
     import numpy
 
-    return numpy.empty(shape, dtype or like.dtype)
+    return numpy.empty(shape, like.dtype)
 
 
 def _layout(layout):
@@ -102,6 +102,7 @@ def decode(
     layout="VK",
     head_map="grouped",
     bv=None,
+    early=False,
 ):
     """One token for each of N sequences. ``state`` is updated in place.
 
@@ -129,6 +130,10 @@ def decode(
         round_beta: round beta through the type of b, as SGLang's packed decode and Hugging Face do.
         head_map: ``"grouped"``, key head ``hv // (HV // H)``; ``"tiled"``, ``hv % H`` (GGUF).
         bv: rows of V a block works on, instead of the measured choice. It changes the time, never the result.
+        early: let the kernel start before its predecessor in the stream has ended (programmatic dependent launch). It is a
+            wish, followed on Hopper and later where it was measured to pay; ``gdn.plan(...).early`` says whether. Before its
+            predecessor has ended the kernel reads slots, write_slots and reset: nothing directly in front may write them, nor
+            may anything further in front that can still run.
 
     Returns:
         out, of v's shape where it was not given.
@@ -144,7 +149,7 @@ def decode(
     args = (
         state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, _layout(layout), _heads(head_map), round_beta,
         scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, write_slots, start, out, inverted,
-        null_slot, bv,
+        null_slot, bv, early,
     )  # fmt: skip
     _run("decode", q, args)
     return out
@@ -177,6 +182,7 @@ def decode_packed(
     layout="VK",
     head_map="grouped",
     bv=None,
+    early=False,
 ):
     """:func:`decode` with q, k and v side by side, as the convolution leaves them.
 
@@ -195,7 +201,7 @@ def decode_packed(
     args = (
         state, mixed_qkv, None, None, gate, logits, A_log, dt_bias, kind, given_beta, heads, kv, _heads(head_map), round_beta,
         scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, write_slots, start, out, inverted,
-        null_slot, bv,
+        null_slot, bv, early,
     )  # fmt: skip
     _run("decode", mixed_qkv, args)
     return out
@@ -294,6 +300,7 @@ def causal_conv1d_update(
     reset=None,
     has_initial_state=None,
     round_products=False,
+    early=False,
 ):
     """The causal depthwise convolution of a decode step. ``conv_state`` is updated in place.
 
@@ -310,6 +317,7 @@ def causal_conv1d_update(
         intermediate: ``[rows, steps, dim, width - 1]`` for the window after each token. intermediate_rows: ``[N]``.
         parents: ``[N, T]``: drafts are trees.
         round_products: round each product to the type of x, as Triton kernels with 16-bit weights do.
+        early: start before the predecessor in the stream has ended, as in :func:`decode`; everything is read behind it.
 
     Returns:
         out.
@@ -322,18 +330,20 @@ def causal_conv1d_update(
     args = (
         x, conv_state, weight, bias, out, slots, write_slots, start, accepted, intermediate, intermediate_rows, parents,
         cu_seqlens, activation is not None, round_products, update, inverted, null_slot,
+        early,
     )  # fmt: skip
     _run("conv1d_update", x, args)
     return out
 
 
-def gated_rmsnorm(x, z, weight, *, eps=1e-6, activation="silu", out=None):
+def gated_rmsnorm(x, z, weight, *, eps=1e-6, activation="silu", out=None, early=False):
     """``x * rsqrt(mean(x^2) + eps) * weight * act(z)`` over the V elements of each head, rounded once.
 
     Args:
         x: ``[.., HV, V]`` or ``[rows, V]``, of the type of z or f32. z: as many heads. weight: ``[V]``.
         eps: 1e-6 in Qwen, 1e-5 in Kimi. activation: ``"silu"`` (Qwen) or ``"sigmoid"`` (Kimi).
         out: of x's shape and z's type; may be x, if that is of its type.
+        early: start before the predecessor in the stream has ended, as in :func:`decode`; everything is read behind it.
 
     Returns:
         out.
@@ -342,15 +352,16 @@ def gated_rmsnorm(x, z, weight, *, eps=1e-6, activation="silu", out=None):
         raise ArgumentError(f"activation: {activation!r} is not allowed, it must be 'silu' or 'sigmoid'")
     if out is None:
         out = _empty(z, x.shape)
-    _run("gated_rmsnorm", x, (x, z, weight, out, eps, activation == "sigmoid"))
+    _run("gated_rmsnorm", x, (x, z, weight, out, eps, activation == "sigmoid", early))
     return out
 
 
-def unpack_qkvz(qkvz, ba, H, HV, K, V):
+def unpack_qkvz(qkvz, ba, H, HV, K, V, *, early=False):
     """Takes Qwen3-Next's projections apart, which are interleaved by key head.
 
     Args:
         qkvz: ``[.., 2 * H * K + 2 * HV * V]``. ba: ``[.., 2 * HV]``.
+        early: start before the predecessor in the stream has ended, as in :func:`decode`; everything is read behind it.
 
     Returns:
         ``(mixed_qkv, z, b, a)``: ``[.., 2 * H * K + HV * V]``, ``[.., HV, V]``, ``[.., HV]`` and ``[.., HV]``.
@@ -358,7 +369,7 @@ def unpack_qkvz(qkvz, ba, H, HV, K, V):
     lead = tuple(qkvz.shape[:-1])
     mixed, z = _empty(qkvz, (*lead, 2 * H * K + HV * V)), _empty(qkvz, (*lead, HV, V))
     b, a = _empty(ba, (*lead, HV)), _empty(ba, (*lead, HV))
-    _run("unpack_qkvz", qkvz, (qkvz, ba, mixed, z, b, a, H, HV, K, V))
+    _run("unpack_qkvz", qkvz, (qkvz, ba, mixed, z, b, a, H, HV, K, V, early))
     return mixed, z, b, a
 
 

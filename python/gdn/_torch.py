@@ -16,7 +16,7 @@ _grad_enabled = torch.is_grad_enabled
 
 _gdn.torch_types({str(getattr(torch, name)).removeprefix("torch."): getattr(torch, name)
                   for name in ("float32", "bfloat16", "float16", "int32", "uint32", "int64", "uint8", "bool")
-                  if hasattr(torch, name)})
+                  if hasattr(torch, name)}, _PLAIN)
 
 try:  # The handle alone, without a Python object around it.
     _raw_stream = torch._C._cuda_getCurrentRawStream
@@ -31,9 +31,18 @@ def stream_of(tensor):
     return _raw_stream(device) if device >= 0 else 0
 
 
-def _refuse_grad(name, args):
+def _tensors(args):
+    """The tensors among arguments, those of lists too."""
     for arg in args:
-        if isinstance(arg, torch.Tensor) and arg.requires_grad:
+        if isinstance(arg, torch.Tensor):
+            yield arg
+        elif isinstance(arg, (list, tuple)):
+            yield from _tensors(arg)
+
+
+def _refuse_grad(name, args):
+    for tensor in _tensors(args):
+        if tensor.requires_grad:
             raise Error(
                 f"gdn.{name} is forward only, and one of its tensors requires a gradient: call it under torch.no_grad() or "
                 "torch.inference_mode()"
@@ -48,7 +57,7 @@ def _register(name, schema):
     _library.define(name + schema)
 
     def run(*args):
-        kernel(*args, stream_of(_first(args)))
+        kernel(*args, stream_of(next(_tensors(args))))
 
     def autograd(*args):
         if _grad_enabled():
@@ -62,10 +71,6 @@ def _register(name, schema):
     _library.impl(name, autograd, "Autograd")
     torch.library.register_fake(f"gdn::{name}", lambda *args: None, lib=_library)
     return operator
-
-
-def _first(args):
-    return next(arg for arg in args if isinstance(arg, torch.Tensor))
 
 
 _OPERATORS = {name: _register(name, schema) for name, schema in SCHEMAS.items()}

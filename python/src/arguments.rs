@@ -52,6 +52,12 @@ impl<'a, 'py> Arguments<'a, 'py> {
         if item.is_none() { Ok(None) } else { self.reader.write(field, &item).map(Some) }
     }
 
+    /// A list of tensors, which are written.
+    pub fn list(&mut self, field: &'static str) -> PyResult<Vec<Array>> {
+        let list = self.next()?;
+        list.try_iter()?.map(|item| self.reader.write(field, &item?)).collect()
+    }
+
     /// The device that the tensors are on.
     pub fn device(&self) -> i64 {
         self.reader.device()

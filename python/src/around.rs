@@ -3,8 +3,8 @@
 use crate::arguments::Arguments;
 use crate::array::Array;
 use crate::error::argument;
-use crate::recurrence::{count, start_flags, table};
-use crate::submit::{submit, tile};
+use crate::inputs::{count, start_flags, table};
+use crate::submit::{launch, submit};
 use gdn_host::{
     Accepted, Activation, Conv1dUpdate, ConvPool, ConvTarget, DraftWindows, GatedRmsNorm, HeadShape,
     HeadStrides, Rows, Tensor, Tokens, UnpackQkvz,
@@ -32,6 +32,7 @@ pub fn conv1d_update(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let (silu, round_products, update, inverted): (bool, bool, bool, bool) =
         (args.get()?, args.get()?, args.get()?, args.get()?);
     let null_slot: Option<i32> = args.get()?;
+    let launch = launch(None, args.get()?);
 
     if weight.rank() != 2 {
         return Err(weight.wrong_shape("[dim, width]"));
@@ -59,7 +60,7 @@ pub fn conv1d_update(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     };
     call.parent = table(parent.as_ref())?;
     call.intermediate = windows(intermediate.as_ref(), row.as_ref(), dim, width)?;
-    submit(py, &call, args.device(), tile(None), args.get()?)
+    submit(py, &call, args.device(), launch, args.get()?)
 }
 
 /// Which rows of x are whose: `[N, dim]`, `[N, T, dim]`, or rows of `cu_seqlens`.
@@ -125,6 +126,7 @@ pub fn gated_rmsnorm(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let (x, z, weight) = (args.tensor("x")?, args.tensor("z")?, args.tensor("weight")?);
     let out = args.written("out")?;
     let (eps, is_sigmoid): (f32, bool) = (args.get()?, args.get()?);
+    let launch = launch(None, args.get()?);
     let v = weight.elements();
     // Heads are those of the argument that tells them.
     let heads = [&x, &z, &out].into_iter().find(|array| array.rank() > 2).map_or(1, |array| array.dim(-2));
@@ -137,7 +139,7 @@ pub fn gated_rmsnorm(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     call.activation = if is_sigmoid { Activation::Sigmoid } else { Activation::Silu };
     call.eps = eps;
     call.head_strides = HeadStrides { x: Some(x_heads), z: Some(z_heads), out: Some(out_heads) };
-    submit(py, &call, args.device(), tile(None), args.get()?)
+    submit(py, &call, args.device(), launch, args.get()?)
 }
 
 /// Rows of heads, `[.., HV, V]` or `[tokens * HV, V]`, and the elements between two heads.
@@ -156,6 +158,7 @@ pub fn unpack_qkvz(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let [mixed, z, b, a] =
         [args.written("mixed_qkv")?, args.written("z")?, args.written("b")?, args.written("a")?];
     let shape = HeadShape { h: args.get()?, hv: args.get()?, k: args.get()?, v: args.get()? };
+    let launch = launch(None, args.get()?);
     shape.check().map_err(|error| argument("shape", error))?;
     let (keys, values, heads) = (2 * shape.key_elements(), shape.value_elements(), u64::from(shape.hv));
     let tokens = qkvz.elements() / (keys + 2 * values);
@@ -169,5 +172,5 @@ pub fn unpack_qkvz(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
         b: b.rows(heads, tokens)?,
         a: a.rows(heads, tokens)?,
     };
-    submit(py, &call, args.device(), tile(None), args.get()?)
+    submit(py, &call, args.device(), launch, args.get()?)
 }

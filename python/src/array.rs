@@ -1,8 +1,10 @@
 //! What Python hands over: torch tensors, and numpy arrays.
 //!
-//! An [`Array`] is where memory is and how it lies. Reading one takes five calls of Python and allocates nothing.
+//! An [`Array`] is where memory is and how it lies. Reading one allocates nothing: it takes a call of C (`exchange`), or, of a
+//! tensor that does not know it, five of Python.
 
 use crate::error::argument;
+use crate::exchange;
 use gdn_host::{DType, Entry, Rows, SlotPool, Table, Tensor};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -10,7 +12,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
 /// Most dimensions of an argument.
-const RANK: usize = 8;
+pub const RANK: usize = 8;
 
 /// Device of memory that the CPU works on.
 pub const CPU: i64 = -1;
@@ -100,9 +102,9 @@ impl Reader {
     }
 
     fn any(&mut self, field: &'static str, object: &Bound<PyAny>, written: bool) -> PyResult<Array> {
-        let (array, device) = match object.getattr_opt(intern!(object.py(), "data_ptr"))? {
-            Some(data_ptr) => Array::of_torch(field, object, &data_ptr)?,
-            None => (Array::of_numpy(field, object, written)?, CPU),
+        let (array, device) = match exchange::read(field, object) {
+            Some(read) => read,
+            None => Array::of_attributes(field, object, written)?,
         };
         match self.device {
             Some((first, of)) if first != device => {
@@ -134,6 +136,24 @@ fn numbers(field: &'static str, tuple: &Bound<PyAny>) -> PyResult<([i64; RANK], 
 }
 
 impl Array {
+    pub fn new(
+        field: &'static str,
+        address: u64,
+        dtype: Type,
+        rank: usize,
+        shape: [i64; RANK],
+        strides: [i64; RANK],
+    ) -> Array {
+        Array { field, address, dtype, rank, shape, strides }
+    }
+
+    fn of_attributes(field: &'static str, object: &Bound<PyAny>, written: bool) -> PyResult<(Array, i64)> {
+        match object.getattr_opt(intern!(object.py(), "data_ptr"))? {
+            Some(data_ptr) => Array::of_torch(field, object, &data_ptr),
+            None => Ok((Array::of_numpy(field, object, written)?, CPU)),
+        }
+    }
+
     fn of_torch(
         field: &'static str,
         tensor: &Bound<PyAny>,
@@ -180,6 +200,12 @@ impl Array {
             *stride /= dtype.size();
         }
         Ok(Array { field, address, dtype, rank, shape, strides })
+    }
+
+    /// Whether it has another's type, shape and strides.
+    pub fn lies_as(&self, other: &Array) -> bool {
+        let lies = |of: &Array| (of.dtype, of.rank, of.shape, of.strides);
+        lies(self) == lies(other)
     }
 
     pub fn shape(&self) -> &[i64] {

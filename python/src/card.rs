@@ -1,10 +1,9 @@
 //! The GPUs of the process: contexts, and the modules that were loaded for each.
 
 use crate::error::{failed, not_launched, not_loaded};
-use gdn_host::driver::{Context, Device, DriverError, Stream};
-use gdn_host::{Caps, Gdn, Launch, LoadError, ModuleKey, Operation, device_caps};
+use gdn_host::driver::{Context, DriverError, Stream};
+use gdn_host::{Error, Gdn, Launch, LoadError, ModuleKey, Operation};
 use pyo3::prelude::*;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// Most GPUs of a machine.
@@ -13,8 +12,8 @@ const MOST: usize = 64;
 /// A GPU in its primary context, the one of PyTorch.
 pub struct Card {
     context: Context,
-    caps: Caps,
-    modules: RwLock<HashMap<ModuleKey, Arc<Gdn>>>,
+    /// Everything that was loaded; replaced by more when a module is added.
+    gdn: RwLock<Arc<Gdn>>,
     /// Held while a module is loaded, so that no two threads load one.
     loading: Mutex<()>,
 }
@@ -29,56 +28,41 @@ pub fn card(ordinal: i64) -> PyResult<&'static Card> {
     if let Some(card) = cell.get() {
         return Ok(card);
     }
-    let card = Card::open(ordinal as u32).map_err(|error| failed(format!("device {ordinal}: {error}")))?;
+    let card = Card::open(ordinal as u32)?;
     Ok(cell.get_or_init(|| card))
 }
 
 impl Card {
-    fn open(ordinal: u32) -> Result<Card, DriverError> {
-        let caps = device_caps(Device::new(ordinal)?)?;
+    fn open(ordinal: u32) -> PyResult<Card> {
+        let refused = |error: DriverError| failed(format!("device {ordinal}: {error}"));
         let before = Context::current();
-        let context = Context::primary(ordinal)?;
+        let context = Context::primary(ordinal).map_err(refused)?;
+        let gdn = Gdn::load(&[]);
         // Opening makes the context current; whatever was stays.
         if let Ok(before) = before {
-            before.make_current()?;
+            before.make_current().map_err(refused)?;
         }
-        Ok(Card { context, caps, modules: RwLock::default(), loading: Mutex::default() })
+        let gdn = Arc::new(gdn.map_err(|error| not_loaded(&error))?);
+        Ok(Card { context, gdn: RwLock::new(gdn), loading: Mutex::default() })
     }
 
-    pub fn caps(&self) -> &Caps {
-        &self.caps
-    }
-
-    fn find(&self, key: ModuleKey) -> Option<Arc<Gdn>> {
-        self.modules.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    /// Everything that was loaded.
+    pub fn gdn(&self) -> Arc<Gdn> {
+        self.gdn.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Loads a module, if it was not.
-    pub fn load(&self, key: ModuleKey) -> Result<Arc<Gdn>, LoadError> {
+    pub fn load(&self, key: ModuleKey) -> Result<(), LoadError> {
         let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gdn) = self.find(key) {
-            return Ok(gdn);
-        }
-        let entered = self.context.enter();
-        let _entered =
-            entered.map_err(|source| LoadError::Driver { what: "primary context".into(), source })?;
-        let gdn = Arc::new(Gdn::load(&[key])?);
-        self.modules.write().unwrap_or_else(PoisonError::into_inner).insert(key, gdn.clone());
-        Ok(gdn)
-    }
-
-    /// Names of the files that were loaded.
-    pub fn files(&self) -> Vec<&'static str> {
-        let modules = self.modules.read().unwrap_or_else(PoisonError::into_inner);
-        let mut files: Vec<_> = modules.values().flat_map(|gdn| gdn.files().map(|file| file.name)).collect();
-        files.sort_unstable();
-        files
+        let more = Arc::new(self.gdn().with_modules(&[key])?);
+        *self.gdn.write().unwrap_or_else(PoisonError::into_inner) = more;
+        Ok(())
     }
 
     /// Launches a call.
     ///
     /// # Safety
-    /// As [`Gdn::run`].
+    /// As [`Gdn::run_with`].
     pub unsafe fn launch<C: Operation + Sync>(
         &self,
         py: Python,
@@ -86,24 +70,25 @@ impl Card {
         launch: Launch,
         stream: u64,
     ) -> PyResult<()> {
-        call.check().map_err(|error| crate::error::refused(&error))?;
-        if call.is_empty() {
-            return Ok(());
-        }
-        let plan = call.plan(&self.caps, launch.tile).map_err(|error| not_launched(&error.into()))?;
-        let gdn = match self.find(plan.module) {
-            Some(gdn) => gdn,
-            None => {
-                refuse_capture(py, plan.module)?;
-                py.detach(|| self.load(plan.module)).map_err(|error| not_loaded(&error))?
-            }
+        let launched = || {
+            let gdn = self.gdn();
+            py.detach(|| {
+                let _entered = self.context.enter()?;
+                // SAFETY: torch's stream, alive while the call is made; the caller vouches for the rest.
+                unsafe { gdn.run_with(call, launch, Stream::from_raw(stream as usize as *mut _)) }
+            })
         };
-        py.detach(|| {
-            let _entered = self.context.enter()?;
-            // SAFETY: torch's stream, alive while the call is made; the caller vouches for the rest.
-            unsafe { gdn.run_with(call, launch, Stream::from_raw(stream as usize as *mut _)) }
-        })
-        .map_err(|error| not_launched(&error))
+        let result = match launched() {
+            // It was checked, and there is nothing to launch.
+            Err(Error::NotLoaded(_)) if call.is_empty() => Ok(()),
+            Err(Error::NotLoaded(key)) => {
+                refuse_capture(py, key)?;
+                py.detach(|| self.load(key)).map_err(|error| not_loaded(&error))?;
+                launched()
+            }
+            result => result,
+        };
+        result.map_err(|error| not_launched(&error))
     }
 }
 

@@ -8,7 +8,7 @@ use pyo3::types::PyType;
 use std::fmt::Display;
 
 /// Names of a call's fields that are others in Python. The longest come first.
-const NAMES: [(&str, &str); 16] = [
+const NAMES: [(&str, &str); 29] = [
     ("intermediate.parent", "parents"),
     ("intermediate.row", "intermediate_rows"),
     ("tokens.cu_seqlens", "cu_seqlens"),
@@ -24,6 +24,19 @@ const NAMES: [(&str, &str); 16] = [
     ("target.slots", "write_slots"),
     ("beta.given", "beta"),
     ("beta.b", "b"),
+    ("pool.rings.records", "records"),
+    ("pool.rings.k", "pool.k"),
+    ("pool.rings.d", "pool.d"),
+    ("pool.rings.g", "pool.g"),
+    ("pool.cursors.base", "pool.base"),
+    ("pool.cursors.len", "pool.length"),
+    ("pool.cursors", "pool.base"),
+    ("pool.slots", "slots"),
+    ("pool.start", "reset or has_initial_state"),
+    ("pool.force", "force"),
+    ("pool.most", "most"),
+    ("parent", "parents"),
+    ("layers.table", "layers"),
     ("start", "reset or has_initial_state"),
 ];
 

@@ -9,10 +9,13 @@ mod around;
 mod array;
 mod card;
 mod error;
+mod exchange;
+mod inputs;
 mod modules;
 mod movement;
 mod plan;
 mod recurrence;
+mod replay;
 mod slots;
 mod submit;
 
@@ -29,6 +32,12 @@ fn _gdn(module: &Bound<PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(movement::copy_state, module)?)?;
     module.add_function(wrap_pyfunction!(movement::commit_state, module)?)?;
     module.add_function(wrap_pyfunction!(movement::convert_layout, module)?)?;
+    module.add_function(wrap_pyfunction!(replay::replay_decode, module)?)?;
+    module.add_function(wrap_pyfunction!(replay::replay_verify, module)?)?;
+    module.add_function(wrap_pyfunction!(replay::replay_advance, module)?)?;
+    module.add_function(wrap_pyfunction!(replay::replay_commit, module)?)?;
+    module.add_function(wrap_pyfunction!(replay::replay_fold, module)?)?;
+    module.add_function(wrap_pyfunction!(replay::materialise, module)?)?;
     module.add_function(wrap_pyfunction!(submit::begin_planning, module)?)?;
     module.add_function(wrap_pyfunction!(submit::end_planning, module)?)?;
     module.add_class::<plan::PyCaps>()?;

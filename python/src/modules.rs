@@ -3,10 +3,11 @@
 use crate::array::know_torch_types;
 use crate::card::card;
 use crate::error::{argument, failed, not_loaded};
+use crate::exchange::know_classes;
 use gdn_host::driver::{Device, Driver};
 use gdn_host::{MODELS, all_modules};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyModule};
+use pyo3::types::{PyDict, PyModule, PyTuple};
 
 /// Loads modules by name on a GPU.
 #[pyfunction]
@@ -30,13 +31,16 @@ fn modules() -> Vec<String> {
 /// Files that were loaded on a GPU.
 #[pyfunction]
 fn loaded(device: i64) -> PyResult<Vec<&'static str>> {
-    Ok(card(device)?.files())
+    let mut files: Vec<_> = card(device)?.gdn().files().map(|file| file.name).collect();
+    files.sort_unstable();
+    Ok(files)
 }
 
 /// What is known of a GPU.
 #[pyfunction]
 fn caps(device: i64) -> PyResult<(u32, u32, u32)> {
-    let caps = card(device)?.caps();
+    let gdn = card(device)?.gdn();
+    let caps = gdn.caps();
     Ok((caps.sms, caps.compute, caps.memory_gbps))
 }
 
@@ -57,10 +61,11 @@ fn models() -> Vec<(&'static str, bool, u32, u32, u32, u32)> {
     MODELS.iter().map(of).collect()
 }
 
-/// Tells torch's types apart.
+/// Tells torch's types apart, and which classes are its tensors.
 #[pyfunction]
-fn torch_types(py: Python, types: &Bound<PyDict>) -> PyResult<()> {
-    know_torch_types(py, types)
+fn torch_types(py: Python, types: &Bound<PyDict>, tensors: &Bound<PyTuple>) -> PyResult<()> {
+    know_torch_types(py, types)?;
+    know_classes(py, tensors)
 }
 
 pub fn add(module: &Bound<PyModule>) -> PyResult<()> {

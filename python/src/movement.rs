@@ -3,9 +3,10 @@
 use crate::arguments::Arguments;
 use crate::array::Array;
 use crate::error::argument;
-use crate::recurrence::{Dims, buffer, count, table};
-use crate::submit::{submit, tile};
-use gdn_host::{CommitState, ConvertLayout, CopyState, Layout};
+use crate::inputs::{Dims, count, table};
+use crate::recurrence::buffer;
+use crate::submit::submit;
+use gdn_host::{CommitState, ConvertLayout, CopyState, Launch, Layout};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -36,7 +37,7 @@ pub fn copy_state(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
         target_slots: table(to.as_ref())?,
         null_slot,
     };
-    submit(py, &call, args.device(), tile(None), args.get()?)
+    submit(py, &call, args.device(), Launch::default(), args.get()?)
 }
 
 /// The schema is `COMMIT_STATE` in `gdn/_schemas.py`.
@@ -63,7 +64,7 @@ pub fn commit_state(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
         slots: table(slots.as_ref())?,
         null_slot,
     };
-    submit(py, &call, args.device(), tile(None), args.get()?)
+    submit(py, &call, args.device(), Launch::default(), args.get()?)
 }
 
 /// The schema is `CONVERT_LAYOUT` in `gdn/_schemas.py`.
@@ -86,5 +87,5 @@ pub fn convert_layout(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
         target_slots: table(to.as_ref())?,
         null_slot,
     };
-    submit(py, &call, args.device(), tile(None), args.get()?)
+    submit(py, &call, args.device(), Launch::default(), args.get()?)
 }

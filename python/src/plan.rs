@@ -86,6 +86,12 @@ impl PyPlan {
         self.plan.block()
     }
 
+    /// Whether it is launched before its predecessor in the stream has ended.
+    #[getter]
+    fn early(&self) -> bool {
+        self.plan.early
+    }
+
     /// Whether there is nothing to launch.
     #[getter]
     fn is_empty(&self) -> bool {

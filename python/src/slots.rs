@@ -85,6 +85,11 @@ impl PySlotAllocator {
         Ok((tables.slots, tables.write_slots, reset))
     }
 
+    /// A sequence whose state comes from elsewhere, and the slot that it is to be copied into before the next step.
+    fn receive(&mut self) -> PyResult<(PySequence, u32)> {
+        self.0.receive().map(|(sequence, slot)| (PySequence(sequence), slot)).map_err(refused)
+    }
+
     fn written(&mut self, sequences: Vec<PyRef<PySequence>>) -> PyResult<()> {
         self.0.written(&inner(&sequences)).map_err(refused)
     }

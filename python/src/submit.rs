@@ -5,7 +5,7 @@ use crate::card::card;
 use crate::error::{argument, not_launched, refused};
 use crate::plan::{PyCaps, PyPlan};
 use gdn_host::reference::host;
-use gdn_host::{Launch, Operation, Tile};
+use gdn_host::{Caps, Error, Launch, Operation, Plan, Tile};
 use pyo3::prelude::*;
 use std::cell::RefCell;
 
@@ -33,8 +33,8 @@ pub fn end_planning() -> Vec<PyPlan> {
 }
 
 /// How a call asks to be launched.
-pub fn tile(bv: Option<u32>) -> Launch {
-    bv.map_or(Tile::Auto, Tile::Rows).into()
+pub fn launch(bv: Option<u32>, early: bool) -> Launch {
+    Launch { tile: bv.map_or(Tile::Auto, Tile::Rows), early }
 }
 
 /// Makes a call on the device that its arguments are on.
@@ -61,19 +61,25 @@ pub fn submit<C: Operation + Sync>(
 fn plan(call: &dyn Operation, device: i64, launch: Launch) -> PyResult<bool> {
     PLANNING.with_borrow_mut(|planning| {
         let Some(Planning { caps, plans }) = planning else { return Ok(false) };
-        let caps = match caps {
-            Some(caps) => caps.caps,
+        let plan = match caps {
+            Some(caps) => plan_for(call, &caps.caps, launch).map_err(|error| not_launched(&error))?,
             None if device == CPU => {
                 return Err(argument(
                     "caps",
                     "arguments on the CPU have none: name a GPU's, as gdn.Caps(sms=132, compute=90)",
                 ));
             }
-            None => *card(device)?.caps(),
+            None => card(device)?.gdn().plan(call, launch).map_err(|error| not_launched(&error))?,
         };
-        call.check().map_err(|error| refused(&error))?;
-        let plan = call.plan(&caps, launch.tile).map_err(|error| not_launched(&error.into()))?;
         plans.push(PyPlan::new(plan, call.is_empty()));
         Ok(true)
     })
+}
+
+/// The plan for a GPU that is not here.
+fn plan_for(call: &dyn Operation, caps: &Caps, launch: Launch) -> Result<Plan, Error> {
+    call.check()?;
+    let plan = call.plan(caps, launch.tile)?;
+    let early = launch.is_early(&plan, call.overlap(), caps.compute, caps);
+    Ok(Plan { early, ..plan })
 }

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import gdn
-from gdn import _gdn, _ops, _schemas
+from gdn import _gdn, _ops, _replay, _schemas
 
 
 def stub(module):
@@ -40,11 +40,23 @@ def test_stub_of_the_extension_is_complete():
     assert allocator - {"__init__"} == {name for name in dir(gdn.SlotAllocator) if not name.startswith("_")}
 
 
+def test_stubs_of_classes_have_every_method_with_its_arguments():
+    stubs = stub(Path(gdn.__file__).with_name("__init__.pyi"))
+    for name in ("ReplayLayers", "ReplayState"):
+        have = {node.name: node for node in stubs[name].body if isinstance(node, ast.FunctionDef)}
+        for method, function in inspect.getmembers(getattr(gdn, name), inspect.isfunction):
+            if method == "__init__" or not method.startswith("_"):
+                parameters = list(inspect.signature(function).parameters.values())
+                positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+                named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+                assert arguments(have[method]) == (positional, named), f"{name}.{method}"
+
+
 def test_public_functions_have_documentation_with_shapes():
-    for name in _ops.__dict__:
-        function = getattr(_ops, name)
-        if inspect.isfunction(function) and not name.startswith("_") and function.__module__ == "gdn._ops":
-            assert function.__doc__ and ("[" in function.__doc__), name
+    for module in (_ops, _replay):
+        for name, function in vars(module).items():
+            if inspect.isfunction(function) and not name.startswith("_") and function.__module__ == module.__name__:
+                assert function.__doc__ and ("[" in function.__doc__), name
 
 
 def test_schemas_say_what_is_written():

@@ -55,6 +55,44 @@ def test_every_operation_compiles(tensors):
         assert torch.equal(have, want)
 
 
+def test_tensors_are_read_alike_however_they_are_asked(tensors):
+    """A subclass of a tensor is read by its attributes, a tensor by torch's C function: views, flags and tables of both."""
+    import torch
+
+    class Asked(torch.Tensor):
+        pass
+
+    problem = torch_problem(tensors, N=4, slots=8)
+    row = torch.cat([problem[name].flatten(1) for name in "qkv"] + [problem["b"], problem["b"]], 1)
+    problem |= dict(q=row[:, :256].unflatten(1, (2, 128)), b=row[:, -8:-4], slots=problem["slots"].long()[:, None].repeat(1, 3)[:, 0])
+    reset = torch.tensor([True, False, False, True]).to(tensors.device)
+    asked = {name: value.clone() if name == "state" else value for name, value in problem.items()}
+    want = gdn.decode(**problem, reset=reset)
+    have = gdn.decode(**{name: value.as_subclass(Asked) for name, value in asked.items()}, reset=reset.as_subclass(Asked))
+    assert torch.equal(have.as_subclass(torch.Tensor), want) and torch.equal(asked["state"], problem["state"])
+    with pytest.raises(gdn.ArgumentError, match="v: type torch.float64 is not taken"):
+        gdn.decode(**{**problem, "v": problem["v"].double()}, reset=reset, out=want)
+    with pytest.raises(RuntimeError):  # torch says that it has no memory of that kind.
+        gdn.decode(**{**problem, "v": problem["v"].to_sparse()}, reset=reset, out=want)
+
+
+def test_early_launches_are_planned_where_they_pay(tensors):
+    """An early launch is a wish: it is followed on Hopper for a small batch, and gives the same bits."""
+    import torch
+
+    problem = torch_problem(tensors)
+    hopper, ampere = gdn.Caps(132, 90, 4814), gdn.Caps(108, 80, 1935)
+    plan = lambda caps, **more: gdn.plan(gdn.decode, **problem, caps=caps, **more).early
+    assert plan(hopper, early=True) and not plan(hopper) and not plan(ampere, early=True)
+    x, weight = torch.randn(3, 256).to(tensors.device), torch.randn(256, 4).to(tensors.device)
+    windows = torch.zeros(3, 256, 3, device=tensors.device)
+    assert gdn.plan(gdn.causal_conv1d_update, x, windows, weight, caps=hopper, early=True).early
+    assert gdn.plan(gdn.gated_rmsnorm, x, x, weight[:, 0].contiguous(), caps=hopper, early=True).early
+    eager, early = clone(problem), clone(problem)
+    want, have = gdn.decode(**eager), gdn.decode(**early, early=True)
+    assert torch.equal(have, want) and torch.equal(early["state"], eager["state"])
+
+
 def test_fake_tensors_have_shapes_and_compute_nothing(tensors):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -236,7 +274,13 @@ def test_operators_are_what_their_schemas_say(tensors, monkeypatch):
     gdn.copy_state(state, torch.zeros_like(state))
     gdn.commit_state(torch.randn_like(buffer), tensors.int32([1, 2, 0]), state.clone(), slots)
     gdn.convert_layout(state, torch.zeros_like(state))
-    assert {name for name, _ in calls} == set(_ops._RUNNERS)
+    rings = gdn.ReplayState(1, 3, 2, 4, drafts=2, records=4, device=tensors.device)
+    one.pop("slots"), many.pop("slots"), one.pop("state"), many.pop("state")
+    rings.decode(0, **one)
+    rings.verify(0, **many)
+    rings.behind_verify(tensors.int32([1, 2, 0]), 2)
+    # Those for all layers are of tensors that do not move, and here they are copied.
+    assert {name for name, _ in calls} == set(_ops._RUNNERS) - {"replay_commit", "replay_fold", "materialise"}
     for name, args in calls:
         checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
         torch.library.opcheck(getattr(torch.ops.gdn, name).default, args, test_utils=checks)
