@@ -5,7 +5,7 @@ use super::super::saved::Saved;
 use anyhow::{Context as _, Result};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// Files of a folder, each card's read once.
@@ -29,6 +29,11 @@ pub(super) struct Card {
 impl Cards {
     pub(super) fn new(folder: PathBuf) -> Cards {
         Cards { folder, read: RefCell::default() }
+    }
+
+    /// Where results lie.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The results of a card, named as its files are.

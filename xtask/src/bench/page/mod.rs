@@ -6,6 +6,7 @@
 
 mod card;
 mod parts;
+mod python;
 mod region;
 mod replay;
 mod tables;

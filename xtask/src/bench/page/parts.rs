@@ -2,8 +2,8 @@
 
 use super::super::row::Row;
 use super::card::{Card, Cards, HEADS};
-use super::replay;
 use super::tables::{Table, cells, groups, markdown, us};
+use super::{python, replay};
 use anyhow::{Result, bail, ensure};
 use gdn_host::{Family, MODELS};
 
@@ -34,6 +34,8 @@ pub(super) fn part(cards: &Cards, words: &[&str]) -> Result<String> {
         ["layer", card] => layer(&*cards.get(card)?),
         ["load", card] => load(&*cards.get(card)?),
         ["host", card] => host(&*cards.get(card)?),
+        ["python-host", card] => python::host(cards.folder(), card)?,
+        ["python-tokens", card] => python::tokens(cards.folder(), card)?,
         _ => bail!("no part of the documents is called so"),
     })
 }

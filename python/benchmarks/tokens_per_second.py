@@ -1,10 +1,14 @@
 """Greedy tokens a second of a Hugging Face model with random weights, patched and not. Prints both.
 
+    python tokens_per_second.py [RESULT.json]
+
 The model has the layers of Qwen3.5-0.8B (24, of which 18 are linear attention) and a small vocabulary.
 """
 
+import sys
 import time
 
+import result
 import torch
 from gdn.compat import transformers
 from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
@@ -33,7 +37,8 @@ def speed(model, batch, tokens=48):
 
 
 @torch.no_grad()
-def main():
+def main(path=None):
+    rows = []
     for dtype in (torch.float32, torch.bfloat16):
         plain = model(dtype)
         for batch in (1, 16):
@@ -41,8 +46,10 @@ def main():
             after = speed(transformers.patch(plain), batch)
             transformers.unpatch(plain)
             name = str(dtype).removeprefix("torch.")
+            rows.append({"dtype": name, "batch": batch, "unpatched": before, "patched": after})
             print(f"{name} batch {batch}: {before:8.1f} tokens/s unpatched, {after:8.1f} patched, {after / before:.2f} times")
+            result.write(path, ["transformers", "triton"], rows=rows)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
