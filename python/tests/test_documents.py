@@ -19,6 +19,6 @@ def test_first_call_of_the_readme(capsys):
     assert capsys.readouterr().out == "(2, 2, 128) 0.0\n"
 
 
-def test_first_call_of_the_wheels_readme(tensors, capsys):
+def test_first_calls_of_the_wheels_readme(tensors, capsys):
     run("python/README.md")
-    assert capsys.readouterr().out == "torch.Size([2, 32, 128]) torch.bfloat16\n"
+    assert capsys.readouterr().out == "torch.Size([2, 32, 128]) torch.bfloat16\ntorch.Size([2, 3, 32, 128]) [2, 0]\n"
