@@ -15,6 +15,8 @@ import time
 import gdn
 import result
 import torch
+import triton
+import triton.language as tl
 from gdn.compat import sglang
 
 import cases
@@ -47,17 +49,15 @@ def captured(call):
     return measure(graph.replay, 10) / CAPTURED
 
 
+@triton.jit
+def _nothing(q, k, v, a, b, A_log, dt_bias, state, slots, out, scale, n, BV: tl.constexpr):
+    pass
+
+
 def bare_triton(problem, out):
     """A Triton kernel with the arguments of a decode that does nothing, and nothing around its launch."""
-    import triton
-    import triton.language as tl
-
-    @triton.jit
-    def nothing(q, k, v, a, b, A_log, dt_bias, state, slots, out, scale, n, BV: tl.constexpr):
-        pass
-
     arguments = [problem[name] for name in ("q", "k", "v", "a", "b", "A_log", "dt_bias", "state", "slots")]
-    return lambda: nothing[(1, 1, 1)](*arguments, out, 0.1, 3, BV=32, num_warps=1)
+    return lambda: _nothing[(1, 1, 1)](*arguments, out, 0.1, 3, BV=32, num_warps=1)
 
 
 def calls(problem, with_peers):
@@ -68,7 +68,7 @@ def calls(problem, with_peers):
         q=problem["q"], k=problem["k"], v=problem["v"], b=problem["b"], initial_state_source=problem["state"],
         initial_state_indices=problem["slots"], use_qk_l2norm_in_kernel=True,
     )  # fmt: skip
-    gate, weight = problem["v"].clone(), torch.ones(128, device="cuda").bfloat16()
+    gate, weight = problem["v"].clone(), torch.ones(128, device=out.device).bfloat16()
     found = {"Triton, a kernel that does nothing": bare_triton(problem, out)}
     if with_peers:
         name = "fused_sigmoid_gating_delta_rule_update"

@@ -1,5 +1,6 @@
 """What a result file says besides its numbers: the card, and the versions of everything that ran."""
 
+import functools
 import json
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
+@functools.cache
 def _driver():
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
@@ -24,11 +26,11 @@ def versions(*packages):
 
 def write(path, packages, **parts):
     """Writes a result; nothing without a path."""
+    if not path:
+        return
     import gdn
     import torch
 
     card = {"name": torch.cuda.get_device_name(), "driver": _driver(), "gdn": gdn.__version__}
     result = {"card": card, "versions": versions(*packages), **parts}
-    text = json.dumps(result, indent=1, sort_keys=True) + "\n"
-    if path:
-        Path(path).write_text(text)
+    Path(path).write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")

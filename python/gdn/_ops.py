@@ -41,6 +41,13 @@ def _empty(like, shape):
     return numpy.empty(shape, like.dtype)
 
 
+def _empty_like(like):
+    """Memory like an array, contiguous."""
+    if torch is not None and isinstance(like, torch.Tensor):
+        return torch.empty_like(like, memory_format=torch.contiguous_format)
+    return _empty(like, like.shape)
+
+
 def _layout(layout):
     if layout not in ("VK", "KV"):
         raise ArgumentError(f"layout: {layout!r} is not allowed, it must be 'VK' or 'KV'")
@@ -145,7 +152,7 @@ def decode(
     logits, given_beta = _beta(b, beta)
     start, inverted = _start(reset, has_initial_state)
     if out is None:
-        out = _empty(v, v.shape)
+        out = _empty_like(v)
     args = (
         state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, _layout(layout), _heads(head_map), round_beta,
         scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, write_slots, start, out, inverted,
@@ -270,7 +277,7 @@ def recurrent(
     logits, given_beta = _beta(b, beta)
     start, inverted = _start(reset, has_initial_state)
     if out is None and output:
-        out = _empty(v, v.shape)
+        out = _empty_like(v)
     args = (
         state, final_state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, _layout(layout), _heads(head_map),
         round_beta, scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, accepted, write_slots, start,
@@ -326,7 +333,7 @@ def causal_conv1d_update(
         raise ArgumentError(f"activation: {activation!r} is not allowed, it must be 'silu' or None")
     start, inverted = _start(reset, has_initial_state)
     if out is None:
-        out = _empty(x, x.shape)
+        out = _empty_like(x)
     args = (
         x, conv_state, weight, bias, out, slots, write_slots, start, accepted, intermediate, intermediate_rows, parents,
         cu_seqlens, activation is not None, round_products, update, inverted, null_slot,

@@ -11,7 +11,7 @@ in ``_ops.py``, and R records of a ring.
 from typing import Any, NamedTuple
 
 from ._errors import ArgumentError
-from ._ops import _beta, _empty, _gate, _heads, _run, _start, torch
+from ._ops import _beta, _empty_like, _gate, _heads, _run, _start, torch
 
 
 class ReplayPool(NamedTuple):
@@ -87,7 +87,7 @@ def _step(name, pool, q, k, v, a, b, A_log, dt_bias, slots, options, parents=())
     start, inverted = _start(options["reset"], options["has_initial_state"])
     out = options["out"]
     if out is None:
-        out = _empty(v, v.shape)
+        out = _empty_like(v)
     args = (
         *pool, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, False, _heads(options["head_map"]),
         options["round_beta"], options["scale"], options["l2norm"], options["softplus_beta"], options["softplus_threshold"], bound,

@@ -53,6 +53,8 @@ def check_scale(scale):
 
 def rows(x):
     """x itself where the kernels take it, else a copy: the elements of a token's heads lie behind one another, 16-byte aligned."""
+    if x.is_contiguous():
+        return aligned(x)
     strides, shape = x.stride(), x.shape
     packed = strides[-1] == 1 and (len(shape) < 3 or shape[-2] == 1 or strides[-2] == shape[-1])
     if not packed or len(shape) > 3 and shape[0] > 1 and shape[1] > 1 and strides[0] != strides[1] * shape[1]:

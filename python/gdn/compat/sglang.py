@@ -93,10 +93,7 @@ def fused_sigmoid_gating_delta_rule_update(
     q, k, v = rows(q), rows(k), rows(v)
     several = cu_seqlens is not None or q.shape[1] > 1 or intermediate_states_buffer is not None
     if initial_state_source is not None and not several and not disable_state_update:
-        out = _ops._empty(q, v.shape)
-        return _ops.decode(
-            q, k, v, a, b, A_log, dt_bias, initial_state_source, initial_state_indices, out=out, **options
-        )
+        return _ops.decode(q, k, v, a, b, A_log, dt_bias, initial_state_source, initial_state_indices, **options)
     round_state = match_cutedsl_decode and (
         initial_state_source is None or initial_state_source.dtype == torch.bfloat16
     )
