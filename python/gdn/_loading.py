@@ -2,6 +2,7 @@
 
 from . import _gdn, _ops
 from ._errors import ArgumentError
+from ._options import is_kv
 
 _OPS = ("decode", "recurrent", "conv1d_update", "gated_rmsnorm", "unpack_qkvz", "copy_state", "convert_layout")
 _NAMES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "f32": "f32", "bf16": "bf16", "f16": "f16"}
@@ -22,7 +23,7 @@ def module_names(model=None, *, family="gdn", state="float32", dtype="bfloat16",
             raise ArgumentError(f"model: {model!r} is not known, there are {', '.join(m[0] for m in _gdn.models())}")
         _, is_kda, _, _, k, v = found[0]
         family = "kda" if is_kda else "gdn"
-    kda, kv = "kda_" if family == "kda" else "", "_kv" if _ops._layout(layout) else ""
+    kda, kv = "kda_" if family == "kda" else "", "_kv" if is_kv(layout) else ""
     st, io = _dtype("state", state), _dtype("dtype", dtype)
     of_op = {
         "decode": [f"{kda}decode{kv}_{st}_{io}_k{k}"],

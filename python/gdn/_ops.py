@@ -6,7 +6,8 @@ as they are: views of a packed row and padded pools are not copied.
 
 from . import _gdn
 from ._errors import ArgumentError
-from ._schemas import GIVEN, LOWER_BOUND, SCHEMAS, SOFTPLUS
+from ._options import beta_of, gate_of, is_kv, is_tiled, start_of
+from ._schemas import SCHEMAS
 
 try:
     import torch
@@ -46,39 +47,6 @@ def _empty_like(like):
     if torch is not None and isinstance(like, torch.Tensor):
         return torch.empty_like(like, memory_format=torch.contiguous_format)
     return _empty(like, like.shape)
-
-
-def _layout(layout):
-    if layout not in ("VK", "KV"):
-        raise ArgumentError(f"layout: {layout!r} is not allowed, it must be 'VK' or 'KV'")
-    return layout == "KV"
-
-
-def _heads(head_map):
-    if head_map not in ("grouped", "tiled"):
-        raise ArgumentError(f"head_map: {head_map!r} is not allowed, it must be 'grouped' or 'tiled'")
-    return head_map == "tiled"
-
-
-def _gate(a, g, lower_bound):
-    """The gate's tensor, and which gate it is."""
-    if (a is None) == (g is None):
-        raise ArgumentError("a: give the gate's input a, or the log decay g, one of them")
-    if g is not None:
-        return g, GIVEN, 0.0
-    return (a, SOFTPLUS, 0.0) if lower_bound is None else (a, LOWER_BOUND, lower_bound)
-
-
-def _beta(b, beta):
-    if (b is None) == (beta is None):
-        raise ArgumentError("b: give the logits b, or beta, one of them")
-    return (b, False) if beta is None else (beta, True)
-
-
-def _start(reset, has_initial_state):
-    if reset is not None and has_initial_state is not None:
-        raise ArgumentError("reset: it and has_initial_state say the same, give one of them")
-    return reset if has_initial_state is None else has_initial_state, has_initial_state is not None
 
 
 def decode(
@@ -148,13 +116,13 @@ def decode(
     Raises:
         ArgumentError: an argument that is not taken; nothing was launched. Error: no driver, no kernel, or a refused launch.
     """
-    gate, kind, bound = _gate(a, g, lower_bound)
-    logits, given_beta = _beta(b, beta)
-    start, inverted = _start(reset, has_initial_state)
+    gate, kind, bound = gate_of(a, g, lower_bound)
+    logits, given_beta = beta_of(b, beta)
+    start, inverted = start_of(reset, has_initial_state)
     if out is None:
         out = _empty_like(v)
     args = (
-        state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, _layout(layout), _heads(head_map), round_beta,
+        state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, is_kv(layout), is_tiled(head_map), round_beta,
         scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, write_slots, start, out, inverted,
         null_slot, bv, early,
     )  # fmt: skip
@@ -199,14 +167,14 @@ def decode_packed(
 
     Every other argument is :func:`decode`'s. Returns out, ``[N, HV, V]``.
     """
-    gate, kind, bound = _gate(a, g, lower_bound)
-    logits, given_beta = _beta(b, beta)
-    start, inverted = _start(reset, has_initial_state)
-    kv = _layout(layout)
+    gate, kind, bound = gate_of(a, g, lower_bound)
+    logits, given_beta = beta_of(b, beta)
+    start, inverted = start_of(reset, has_initial_state)
+    kv = is_kv(layout)
     if out is None:
         out = _empty(mixed_qkv, (mixed_qkv.shape[0], state.shape[1], state.shape[3 if kv else 2]))
     args = (
-        state, mixed_qkv, None, None, gate, logits, A_log, dt_bias, kind, given_beta, heads, kv, _heads(head_map), round_beta,
+        state, mixed_qkv, None, None, gate, logits, A_log, dt_bias, kind, given_beta, heads, kv, is_tiled(head_map), round_beta,
         scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, write_slots, start, out, inverted,
         null_slot, bv, early,
     )  # fmt: skip
@@ -273,13 +241,13 @@ def recurrent(
     Returns:
         out, of v's shape where it was not given; None with output=False.
     """
-    gate, kind, bound = _gate(a, g, lower_bound)
-    logits, given_beta = _beta(b, beta)
-    start, inverted = _start(reset, has_initial_state)
+    gate, kind, bound = gate_of(a, g, lower_bound)
+    logits, given_beta = beta_of(b, beta)
+    start, inverted = start_of(reset, has_initial_state)
     if out is None and output:
         out = _empty_like(v)
     args = (
-        state, final_state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, _layout(layout), _heads(head_map),
+        state, final_state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, is_kv(layout), is_tiled(head_map),
         round_beta, scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, accepted, write_slots, start,
         intermediate, intermediate_rows, parents, cu_seqlens, out, update, round_state, inverted, null_slot, bv,
     )  # fmt: skip
@@ -331,7 +299,7 @@ def causal_conv1d_update(
     """
     if activation not in ("silu", "swish", None):
         raise ArgumentError(f"activation: {activation!r} is not allowed, it must be 'silu' or None")
-    start, inverted = _start(reset, has_initial_state)
+    start, inverted = start_of(reset, has_initial_state)
     if out is None:
         out = _empty_like(x)
     args = (
@@ -404,7 +372,7 @@ def commit_state(intermediate, accepted, state, slots=None, *, intermediate_rows
     Returns:
         state.
     """
-    args = (intermediate, accepted, state, slots, intermediate_rows, null_slot, _layout(layout))
+    args = (intermediate, accepted, state, slots, intermediate_rows, null_slot, is_kv(layout))
     _run("commit_state", state, args)
     return state
 
@@ -415,5 +383,5 @@ def convert_layout(source, target, source_slots=None, target_slots=None, *, to="
     Returns:
         target.
     """
-    _run("convert_layout", source, (source, target, source_slots, target_slots, null_slot, _layout(to)))
+    _run("convert_layout", source, (source, target, source_slots, target_slots, null_slot, is_kv(to)))
     return target

@@ -11,7 +11,8 @@ in ``_ops.py``, and R records of a ring.
 from typing import Any, NamedTuple
 
 from ._errors import ArgumentError
-from ._ops import _beta, _empty_like, _gate, _heads, _run, _start, torch
+from ._ops import _empty_like, _run, torch
+from ._options import beta_of, gate_of, is_tiled, start_of
 
 
 class ReplayPool(NamedTuple):
@@ -82,14 +83,14 @@ def _address(x):
 
 def _step(name, pool, q, k, v, a, b, A_log, dt_bias, slots, options, parents=()):
     """A step of either kind; `options` are the keywords that both have."""
-    gate, kind, bound = _gate(a, options["g"], options["lower_bound"])
-    logits, given_beta = _beta(b, options["beta"])
-    start, inverted = _start(options["reset"], options["has_initial_state"])
+    gate, kind, bound = gate_of(a, options["g"], options["lower_bound"])
+    logits, given_beta = beta_of(b, options["beta"])
+    start, inverted = start_of(options["reset"], options["has_initial_state"])
     out = options["out"]
     if out is None:
         out = _empty_like(v)
     args = (
-        *pool, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, False, _heads(options["head_map"]),
+        *pool, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, False, is_tiled(options["head_map"]),
         options["round_beta"], options["scale"], options["l2norm"], options["softplus_beta"], options["softplus_threshold"], bound,
         options["beta_scale"], slots, start, options["force"], inverted, options["null_slot"], options["most"], *parents, out,
         options["bv"], options["early"],
@@ -230,7 +231,7 @@ def replay_advance(
     Returns:
         ``pool.length``.
     """
-    start, inverted = _start(reset, has_initial_state)
+    start, inverted = start_of(reset, has_initial_state)
     _run("replay_advance", pool.state, (*pool, slots, start, force, inverted, null_slot, most, accepted, tokens, early))
     return pool.length
 
@@ -255,7 +256,7 @@ def replay_commit(
         accepted: ``[N]``, accepted drafts. path: ``[N, T]``, the accepted drafts of each sequence in rising order.
         early: as in :func:`replay_decode`.
     """
-    start, inverted = _start(reset, has_initial_state)
+    start, inverted = start_of(reset, has_initial_state)
     sequences = (slots, start, force, inverted, null_slot, most)
     _run("replay_commit", layers.table, (*layers._args(), *sequences, accepted, path, early))
 
@@ -267,7 +268,7 @@ def replay_fold(layers, slots=None, *, force=None, null_slot=None, l2norm=1e-6, 
         layers: :class:`ReplayLayers`. slots: ``[N]``; all without. force: ``[N]``, flags of those that fold.
         l2norm, head_map: as the steps had them.
     """
-    args = (*layers._args(), slots, None, force, False, null_slot, None, l2norm, _heads(head_map))
+    args = (*layers._args(), slots, None, force, False, null_slot, None, l2norm, is_tiled(head_map))
     _run("replay_fold", layers.table, args)
 
 
@@ -281,5 +282,5 @@ def materialise(layers, slots=None, *, target_slots=None, count=None, null_slot=
         l2norm, head_map: as the steps had them.
     """
     sequences = (slots, None, None, False, null_slot, None)
-    args = (*layers._args(), *sequences, layers.targets, target_slots, count, l2norm, _heads(head_map))
+    args = (*layers._args(), *sequences, layers.targets, target_slots, count, l2norm, is_tiled(head_map))
     _run("materialise", layers.table, args)

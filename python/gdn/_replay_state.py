@@ -2,7 +2,8 @@
 
 from . import _gdn, _loading
 from ._errors import ArgumentError, Error
-from ._ops import _heads, torch
+from ._ops import torch
+from ._options import is_tiled
 from ._replay import (
     ReplayLayers,
     ReplayPool,
@@ -71,7 +72,7 @@ class ReplayState:
             raise ArgumentError(f"family: {family!r} is not allowed, it must be 'gdn' or 'kda'")
         if layers < 1:
             raise ArgumentError(f"layers: {layers} is not allowed, it must be positive")
-        _heads(head_map)
+        is_tiled(head_map)
         state, dtype = (getattr(torch, x) if isinstance(x, str) else x for x in (state, dtype))
         kda = family == "kda"
         if records is None:
