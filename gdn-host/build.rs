@@ -1,9 +1,10 @@
-//! Compresses the kernel files that this build's features choose, for `src/artifact.rs` to embed.
+//! Puts the kernel files that this build's features choose into packs, for `src/artifact.rs` to embed.
 //!
-//! Files that resemble each other share a pack, so that what they have in common is stored once. Loading a file unpacks its
-//! pack up to that file. A pack of PTX has a whole section of the kernel table: the driver compiles PTX for a tenth of a second
-//! anyway. A pack of machine code, which loads in a millisecond, has only one K of it.
+//! `packs` has all files, compressed as tightly as they get; that takes a minute, and `cargo xtask pack` has done it. A pack of
+//! which the features choose most is embedded as it is there. One of which they choose little is compressed anew, without the
+//! rest, and so is one whose kernels were built since.
 
+use packing::{Pack, PackedFile};
 use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
@@ -12,69 +13,87 @@ use std::{env, fs};
 #[path = "src/key.rs"]
 mod key;
 #[allow(dead_code, reason = "the library's file; the build script needs part of it")]
+#[path = "src/packing.rs"]
+mod packing;
+#[allow(dead_code, reason = "the library's file; the build script needs part of it")]
 #[path = "src/table.rs"]
 mod table;
 
-/// Files that are compressed together, by their names in the table.
-struct Pack {
-    name: String,
-    files: Vec<&'static str>,
-}
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=ptx");
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=src/key.rs");
-    println!("cargo::rerun-if-changed=src/table.rs");
+fn main() -> Result<()> {
+    for input in ["ptx", "packs", "build.rs", "src/key.rs", "src/packing.rs", "src/table.rs"] {
+        println!("cargo::rerun-if-changed={input}");
+    }
     let out = env::var_os("OUT_DIR").ok_or("cargo names no OUT_DIR")?;
+    let index = fs::read_to_string("packs/index.txt")?;
     let mut text =
         "/// Packs and the files in each, with their bytes, in order.\nstatic PACKS: &[Pack] = &[\n"
             .to_owned();
-    for pack in chosen() {
-        text += &write(&pack, Path::new(&out))?;
+    for pack in packing::packs() {
+        let is_chosen = PackedFile::is_chosen;
+        if !pack.files.iter().any(is_chosen) {
+            continue;
+        }
+        let made = packing::lengths_in(&index, &pack);
+        text += &match made {
+            Some(lengths) if most_is_chosen(&pack, &lengths) => as_it_is(&pack, &lengths)?,
+            _ => anew(&pack, made.as_deref(), Path::new(&out))?,
+        };
     }
     fs::write(Path::new(&out).join("packs.rs"), text + "];\n")?;
     Ok(())
 }
 
-/// The packs of this build's features.
-fn chosen() -> Vec<Pack> {
-    let mut packs: Vec<Pack> = Vec::new();
-    let mut put = |name: String, file| match packs.iter_mut().find(|pack| pack.name == name) {
-        Some(pack) => pack.files.push(file),
-        None => packs.push(Pack { name, files: vec![file] }),
-    };
-    let of_features = |module: &&table::EmbeddedModule| table::features(module.key).all(|f| f.is_on);
-    for module in table::modules().iter().filter(of_features) {
-        let section = module.key.section();
-        if table::PTX.is_on {
-            put(format!("{section}.ptx"), module.file);
-        }
-        for binary in module.binaries.iter().filter(|_| table::CUBIN.is_on) {
-            put(format!("{section}_k{}.cubin", module.key.k), binary.file);
-        }
-    }
-    // A module's files for several targets differ least: they stand side by side.
-    packs.iter_mut().for_each(|pack| pack.files.sort_unstable());
-    packs
+/// Whether the features choose at least half of the bytes.
+fn most_is_chosen(pack: &Pack, lengths: &[usize]) -> bool {
+    let chosen = pack.files.iter().zip(lengths).filter(|(file, _)| file.is_chosen());
+    2 * chosen.map(|(_, len)| len).sum::<usize>() >= lengths.iter().sum()
 }
 
-/// Compresses a pack; its line of the table of packs.
-fn write(pack: &Pack, out: &Path) -> Result<String, Box<dyn Error>> {
-    let (mut bytes, mut files) = (Vec::new(), String::new());
-    for file in &pack.files {
-        let path = Path::new("ptx").join(file);
-        let content = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        files += &format!("({file:?}, {}), ", content.len());
+/// The line of a pack that is embedded as it was made. A file that the features leave out has no name there.
+fn as_it_is(pack: &Pack, lengths: &[usize]) -> Result<String> {
+    let files = pack.files.iter().zip(lengths);
+    let files = files.map(|(file, &len)| (if file.is_chosen() { file.name } else { "" }, len));
+    let folder = env::var("CARGO_MANIFEST_DIR")?;
+    Ok(line(&Path::new(&folder).join("packs").join(format!("{}.br", pack.name)), files))
+}
+
+/// Compresses the chosen files of a pack; its line.
+fn anew(pack: &Pack, made: Option<&[usize]>, out: &Path) -> Result<String> {
+    let (mut bytes, mut files) = (Vec::new(), Vec::new());
+    let mut unpacked = None;
+    for (i, file) in pack.files.iter().enumerate().filter(|(_, file)| file.is_chosen()) {
+        let path = Path::new("ptx").join(file.name);
+        let content = match (fs::read(&path), made) {
+            (Ok(content), _) => content,
+            // A published crate has no files but those in its packs.
+            (Err(_), Some(lengths)) => {
+                let whole = match &unpacked {
+                    Some(whole) => whole,
+                    None => unpacked.insert(unpack(&fs::read(format!("packs/{}.br", pack.name))?)?),
+                };
+                let before: usize = lengths[..i].iter().sum();
+                let content = whole.get(before..before + lengths[i]);
+                content.ok_or_else(|| format!("packs/{}.br is cut short", pack.name))?.to_vec()
+            }
+            (Err(error), None) => return Err(format!("{}: {error}", path.display()).into()),
+        };
+        files.push((file.name, content.len()));
         bytes.extend(content);
     }
-    let name = format!("{}.br", pack.name);
-    fs::write(out.join(&name), compress(&bytes)?)?;
-    Ok(format!("    Pack {{ bytes: include_bytes!({name:?}), files: &[{files}] }},\n"))
+    let path = out.join(format!("{}.br", pack.name));
+    fs::write(&path, compress(&bytes)?)?;
+    Ok(line(&path, files.into_iter()))
 }
 
-/// Brotli unpacks a gigabyte a second, ten times as fast as LZMA, and packs half as tight again as zstd's fast levels. Quality
-/// 5 is where a build that is not optimised, as cargo builds build scripts, takes four seconds for all files.
+/// A line of the table of packs.
+fn line<'a>(path: &Path, files: impl Iterator<Item = (&'a str, usize)>) -> String {
+    let files: String = files.map(|file| format!("{file:?}, ")).collect();
+    format!("    Pack {{ bytes: include_bytes!({path:?}), files: &[{files}] }},\n")
+}
+
+/// Quality 5 is where a build that is not optimised, as cargo builds build scripts, takes eight seconds for all files.
 #[cfg(feature = "embed")]
 fn compress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let window = (usize::BITS - bytes.len().leading_zeros()).clamp(16, 24);
@@ -89,7 +108,19 @@ fn compress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     Ok(packed)
 }
 
+#[cfg(feature = "embed")]
+fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    brotli::BrotliDecompress(&mut &packed[..], &mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(not(feature = "embed"))]
 fn compress(_: &[u8]) -> std::io::Result<Vec<u8>> {
+    unreachable!("without `ptx` and `cubin` there is no pack")
+}
+
+#[cfg(not(feature = "embed"))]
+fn unpack(_: &[u8]) -> std::io::Result<Vec<u8>> {
     unreachable!("without `ptx` and `cubin` there is no pack")
 }

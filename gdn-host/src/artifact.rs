@@ -192,7 +192,7 @@ impl EmbeddedBinary {
 #[cfg_attr(not(feature = "embed"), allow(dead_code))]
 struct Pack {
     bytes: &'static [u8],
-    /// Name and bytes of each, in order.
+    /// Name and bytes of each, in order. A file without a name is in the pack, but the features leave it out.
     files: &'static [(&'static str, usize)],
 }
 

@@ -75,6 +75,8 @@ mod gdn;
 pub mod interop;
 mod key;
 mod load;
+#[doc(hidden)]
+pub mod packing;
 pub mod plan;
 pub mod reference;
 pub mod shape;

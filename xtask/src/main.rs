@@ -17,6 +17,8 @@ mod doctor;
 mod documents;
 mod on_demand;
 mod other_build;
+#[cfg(feature = "kernels")]
+mod pack;
 mod parity;
 mod report;
 mod soak;
@@ -50,6 +52,12 @@ enum Command {
     #[command(disable_help_flag = true)]
     BuildKernels(Elsewhere),
     #[cfg(feature = "kernels")]
+    Pack(pack::Args),
+    /// Compress the kernels of gdn-host/ptx into gdn-host/packs, after `build-kernels` has changed them
+    #[cfg(not(feature = "kernels"))]
+    #[command(disable_help_flag = true)]
+    Pack(Elsewhere),
+    #[cfg(feature = "kernels")]
     CHeader(c_header::Args),
     /// Write gdn-c/include/gdn.h from the sources of libgdn
     #[cfg(not(feature = "kernels"))]
@@ -76,6 +84,10 @@ impl Command {
             Command::BuildKernels(_) | Command::CHeader(_) => {
                 Needs { feature: Some(("kernels", cfg!(feature = "kernels"))), ..Needs::default() }
             }
+            // Half a minute, and five minutes if it is not optimised.
+            Command::Pack(_) => {
+                Needs { feature: Some(("kernels", cfg!(feature = "kernels"))), optimised: true }
+            }
             Command::Parity(args) => args.needs(),
             Command::Bench(args) => args.needs(),
             Command::Tune(args) => args.needs(),
@@ -101,9 +113,11 @@ impl Command {
             #[cfg(feature = "kernels")]
             Command::BuildKernels(args) => build_kernels::run(args),
             #[cfg(feature = "kernels")]
+            Command::Pack(args) => pack::run(args),
+            #[cfg(feature = "kernels")]
             Command::CHeader(args) => c_header::run(args),
             #[cfg(not(feature = "kernels"))]
-            Command::BuildKernels(_) | Command::CHeader(_) => needs.run_there(),
+            Command::BuildKernels(_) | Command::Pack(_) | Command::CHeader(_) => needs.run_there(),
             Command::Bench(args) => bench::run(args),
             Command::Tune(args) => tune::run(args),
             Command::Dist(args) => dist::run(args),

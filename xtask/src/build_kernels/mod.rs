@@ -136,6 +136,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     say!("{}", built.summary());
     say!("{}: {changes}", directory.display());
+    if directory == root.join(DIRECTORY) && changes.of_kernels() {
+        say!("next: `cargo xtask pack` compresses them into gdn-host/packs, which programs embed");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -399,6 +402,14 @@ struct Changes {
     removed: Vec<String>,
 }
 
+impl Changes {
+    /// Whether PTX or machine code is among them.
+    fn of_kernels(&self) -> bool {
+        let is_kernel = |name: &String| name.ends_with(".ptx") || check::is_binary(name);
+        self.written.iter().chain(&self.removed).any(is_kernel)
+    }
+}
+
 /// `written: 2 of PTX, manifest.json; removed: 1 of machine code`.
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -434,6 +445,9 @@ mod tests {
         assert_eq!(Changes::default().to_string(), "nothing changed");
         let changes = Changes { written: names(&["gdn_kernels.h"]), removed: Vec::new() };
         assert_eq!(changes.to_string(), "written: gdn_kernels.h; removed: nothing");
+        assert!(!changes.of_kernels());
+        let removed = names(&["b.sm_90.cubin"]);
+        assert!(Changes { written: Vec::new(), removed }.of_kernels());
     }
 
     #[test]
