@@ -1,4 +1,5 @@
-//! Puts the kernel files that this build's features choose into packs, for `src/artifact.rs` to embed.
+//! Puts the table of modules into a text and the kernel files that this build's features choose into packs, for
+//! `src/artifact.rs` to embed.
 //!
 //! `packs` has all files, compressed as tightly as they get; that takes a minute, and `cargo xtask pack` has done it. A pack of
 //! which the features choose most is embedded as it is there. One of which they choose little is compressed anew, without the
@@ -13,6 +14,12 @@ use std::{env, fs};
 #[path = "src/key.rs"]
 mod key;
 #[allow(dead_code, reason = "the library's file; the build script needs part of it")]
+#[path = "src/listing.rs"]
+mod listing;
+/// Written by `cargo xtask build-kernels`.
+#[path = "ptx/modules.rs"]
+mod modules;
+#[allow(dead_code, reason = "the library's file; the build script needs part of it")]
 #[path = "src/packing.rs"]
 mod packing;
 #[allow(dead_code, reason = "the library's file; the build script needs part of it")]
@@ -22,15 +29,17 @@ mod table;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    for input in ["ptx", "packs", "build.rs", "src/key.rs", "src/packing.rs", "src/table.rs"] {
+    let sources = ["src/key.rs", "src/listing.rs", "src/packing.rs", "src/table.rs"];
+    for input in ["ptx", "packs", "build.rs"].into_iter().chain(sources) {
         println!("cargo::rerun-if-changed={input}");
     }
     let out = env::var_os("OUT_DIR").ok_or("cargo names no OUT_DIR")?;
+    fs::write(Path::new(&out).join("modules.txt"), listing::write(modules::MODULES))?;
     let index = fs::read_to_string("packs/index.txt")?;
     let mut text =
         "/// Packs and the files in each, with their bytes, in order.\nstatic PACKS: &[Pack] = &[\n"
             .to_owned();
-    for pack in packing::packs() {
+    for pack in packing::packs(modules::MODULES) {
         let is_chosen = PackedFile::is_chosen;
         if !pack.files.iter().any(is_chosen) {
             continue;

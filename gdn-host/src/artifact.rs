@@ -6,15 +6,23 @@
 //! `ptx/manifest.json` says what is in them, and `ptx/gdn_kernels.h` what their arguments look like.
 
 use crate::key::{ModuleKey, OpKind};
-use crate::table;
+use crate::{listing, table};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::{fs, io};
 use thiserror::Error;
 
-pub use crate::table::{EmbeddedBinary, EmbeddedEntry, EmbeddedModule, modules};
+pub use crate::table::{EmbeddedBinary, EmbeddedEntry, EmbeddedModule};
+
+/// Every module, whether its files are embedded or not.
+pub fn modules() -> &'static [EmbeddedModule] {
+    static MODULES: LazyLock<Vec<EmbeddedModule>> =
+        LazyLock::new(|| listing::read(include_str!(concat!(env!("OUT_DIR"), "/modules.txt"))));
+    &MODULES
+}
 
 /// Where the contents of kernel files come from. Wherever that is, a file is taken only if its sha256 is the one that the
 /// crate was built with, or that was named with the folder: entries, parameter structs and tiles are those of one build.

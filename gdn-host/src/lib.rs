@@ -74,6 +74,7 @@ pub mod driver;
 mod gdn;
 pub mod interop;
 mod key;
+mod listing;
 mod load;
 #[doc(hidden)]
 pub mod packing;

@@ -7,7 +7,7 @@
 //! The build script reads this file too, and `cargo xtask pack` makes the packs that are committed.
 
 use crate::key::ModuleKey;
-use crate::table::{self, Feature};
+use crate::table::{self, EmbeddedModule, Feature};
 use std::fmt::Write;
 
 /// A kernel file in its pack.
@@ -37,14 +37,14 @@ pub struct Pack {
     pub files: Vec<PackedFile>,
 }
 
-/// The packs of every module, whatever the features.
-pub fn packs() -> Vec<Pack> {
+/// The packs of these modules, whatever the features.
+pub fn packs(modules: &[EmbeddedModule]) -> Vec<Pack> {
     let mut packs: Vec<Pack> = Vec::new();
     let mut put = |name: String, file| match packs.iter_mut().find(|pack| pack.name == name) {
         Some(pack) => pack.files.push(file),
         None => packs.push(Pack { name, files: vec![file] }),
     };
-    for module in table::modules() {
+    for module in modules {
         let (key, section) = (module.key, module.key.section());
         let file = |name, sha256, kind| PackedFile { name, sha256, key, kind };
         put(format!("{section}.ptx"), file(module.file, module.sha256, table::PTX));
@@ -87,10 +87,11 @@ pub fn lengths_in(index: &str, pack: &Pack) -> Option<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::artifact::modules;
 
     #[test]
     fn index_is_of_the_very_files_or_of_none() {
-        let packs = packs();
+        let packs = packs(modules());
         let lengths = |pack: &Pack| (1..=pack.files.len()).collect::<Vec<_>>();
         let index: String = packs.iter().map(|pack| index_lines(pack, &lengths(pack))).collect();
         for pack in &packs {
@@ -108,9 +109,9 @@ mod tests {
 
     #[test]
     fn every_file_is_in_one_pack() {
-        let packs = packs();
+        let packs = packs(modules());
         let mut names: Vec<_> = packs.iter().flat_map(|pack| pack.files.iter().map(|f| f.name)).collect();
-        let count: usize = table::modules().iter().map(|module| 1 + module.binaries.len()).sum();
+        let count: usize = modules().iter().map(|module| 1 + module.binaries.len()).sum();
         assert_eq!(names.len(), count);
         names.sort_unstable();
         names.dedup();

@@ -1,4 +1,4 @@
-//! The table of embedded modules, and the features of this crate that bring their files.
+//! What is known of a module, and the features of this crate that bring its files.
 //!
 //! The build script reads this file too: it packs the files that the features choose.
 
@@ -47,15 +47,6 @@ pub struct EmbeddedEntry {
     /// Largest number of threads of a block.
     pub max_threads: u32,
 }
-
-/// Every module, whether its files are embedded or not.
-pub fn modules() -> &'static [EmbeddedModule] {
-    generated::MODULES
-}
-
-/// Written by `cargo xtask build-kernels`.
-#[path = "../ptx/modules.rs"]
-mod generated;
 
 /// A feature of this crate that brings kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use crate::report::say;
 use crate::tools;
 use anyhow::{Context as _, Result, ensure};
-use gdn_host::artifact::sha256_hex;
+use gdn_host::artifact::{self, sha256_hex};
 use gdn_host::packing::{self, Pack};
 use rayon::prelude::*;
 use std::fs;
@@ -26,7 +26,7 @@ pub fn run(_: &Args) -> Result<ExitCode> {
     let (from, to) = (root.join("gdn-host/ptx"), root.join("gdn-host/packs"));
     fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
     let index = fs::read_to_string(to.join(INDEX)).unwrap_or_default();
-    let packs = packing::packs();
+    let packs = packing::packs(artifact::modules());
     let made: Result<Vec<Made>> = packs.par_iter().map(|pack| make(pack, &index, &from, &to)).collect();
     let made = made?;
     let lines: String =

@@ -1,11 +1,10 @@
-//! The checks of what is built on candle: gdn-candle, and examples/qwen3 with the recorded models.
+//! The checks of what is built on candle for CUDA, and of examples/qwen3 with the recorded models.
 //!
-//! They are no default members, so that nobody else waits for candle. Both are built in this repository's `target`, which
-//! compiles candle once.
+//! The example is a workspace of its own. It is built in this repository's `target`, where candle is compiled already.
 
 use super::cargo;
 use super::suite::{Suite, Work};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where the example's manifest is.
@@ -13,28 +12,28 @@ const EXAMPLE: &str = "examples/qwen3/Cargo.toml";
 /// The recorded models.
 const MODELS: &str = "tests/golden/models";
 
-/// Adds the checks.
-pub fn add(suite: &mut Suite, root: &Path) {
-    suite.add("gdn-candle", Work::Tests(vec!["-p", "gdn-candle"]));
-    suite.add(
-        "format of examples/qwen3",
-        Work::Command(cargo(&["fmt", "--check", "--manifest-path", EXAMPLE])),
-    );
-    let golden = ["run", "--quiet", "--manifest-path", EXAMPLE, "--", "--golden", MODELS];
-    suite.add("whole models on candle", Work::Command(in_target(cargo(&golden), root)));
+/// A CUDA toolkit that compiles nothing, with which candle's `cuda` feature and cust are checked.
+pub struct Toolkit(PathBuf);
 
+/// Has the toolkit laid out.
+pub fn toolkit(suite: &mut Suite, root: &Path) -> Toolkit {
     let stub = root.join("target/cuda-stub");
     let mut lay_out = Command::new("bash");
     lay_out.arg("gdn-candle/cuda/stub.sh").arg(&stub);
     suite.add("a CUDA toolkit that compiles nothing", Work::Command(lay_out));
+    Toolkit(stub)
+}
+
+/// Adds the checks of the example.
+pub fn example(suite: &mut Suite, root: &Path, toolkit: &Toolkit) {
+    let format = cargo(&["fmt", "--check", "--manifest-path", EXAMPLE]);
+    let golden = ["run", "--quiet", "--manifest-path", EXAMPLE, "--", "--golden", MODELS];
+    let golden = in_target(cargo(&golden), root);
+    suite.add("whole models on candle", Work::Commands(vec![format, golden]));
     let flags = ["--all-targets", "--features", "cuda", "--", "-Dwarnings"];
-    for (name, which) in [
-        ("gdn-candle for CUDA", ["-p", "gdn-candle"]),
-        ("examples/qwen3 for CUDA", ["--manifest-path", EXAMPLE]),
-    ] {
-        let clippy = cargo(&[&["clippy"][..], &which, &flags].concat());
-        suite.add(name, Work::Command(with_toolkit(in_target(clippy, root), &stub)));
-    }
+    let clippy = cargo(&[&["clippy", "--manifest-path", EXAMPLE][..], &flags].concat());
+    let clippy = toolkit.given_to(in_target(clippy, root));
+    suite.add("examples/qwen3 for CUDA", Work::Command(clippy));
 }
 
 /// A command that builds in the repository's own target folder.
@@ -45,13 +44,18 @@ fn in_target(mut command: Command, root: &Path) -> Command {
     command
 }
 
-/// A command that finds a CUDA toolkit.
-fn with_toolkit(mut command: Command, toolkit: &Path) -> Command {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let paths = std::iter::once(toolkit.join("bin")).chain(std::env::split_paths(&path));
-    if let Ok(path) = std::env::join_paths(paths) {
-        command.env("PATH", path);
+impl Toolkit {
+    /// The command, finding this toolkit.
+    pub fn given_to(&self, mut command: Command) -> Command {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let paths = std::iter::once(self.0.join("bin")).chain(std::env::split_paths(&path));
+        if let Ok(path) = std::env::join_paths(paths) {
+            command.env("PATH", path);
+        }
+        for name in ["CUDA_HOME", "CUDA_PATH", "CUDA_LIBRARY_PATH"] {
+            command.env(name, &self.0);
+        }
+        command.env("CUDA_COMPUTE_CAP", "90");
+        command
     }
-    command.env("CUDA_HOME", toolkit).env("CUDA_COMPUTE_CAP", "90");
-    command
 }

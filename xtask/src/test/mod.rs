@@ -48,23 +48,32 @@ fn quick(suite: &mut Suite) -> Result<()> {
     Ok(())
 }
 
-/// Everything of the default members, and what is on candle: one set of features for lints and documents, and one for
-/// tests, so that nothing is compiled twice.
+/// Everything of the workspace. One set of packages and features is linted and one is tested, so that a crate is compiled
+/// once for each.
 fn full(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
     const FEATURES: &str = "xtask/kernels,gdn-host/cudarc,gdn-host/cust,gdn-kernels/cuda_std";
-    let clippy = ["clippy", "--all-targets", "--features", FEATURES, "--", "-Dwarnings"];
-    suite.add("lints", Work::Command(documented(&clippy)));
+    // The wheel is tested from Python.
+    const TESTED: [&str; 5] = ["--workspace", "--exclude", "gdn-python", "--features", "xtask/kernels"];
+    let toolkit = candle::toolkit(suite, root);
+    let features = format!("{FEATURES},gdn-candle/cuda");
+    let clippy = ["clippy", "--workspace", "--all-targets", "--features", &features, "--", "-Dwarnings"];
+    suite.add("lints", Work::Command(toolkit.given_to(cargo(&clippy))));
     let abi = ["clippy", "-p", "gdn-kernels", "--no-default-features", "--", "-Dwarnings"];
     suite.add("lints of the kernels' ABI alone", Work::Command(cargo(&abi)));
-    suite.add("tests", Work::Tests(vec!["--features", "xtask/kernels"]));
-    let doc = ["doc", "--no-deps", "--document-private-items", "--features", FEATURES];
+    // What a program may choose alone; the last is README's choice for one model.
+    let alone = ["cudarc", "cust", "gdn,vk,state-f32,io-bf16,k128,cubin"].map(|features| {
+        documented(&["check", "-p", "gdn-host", "--no-default-features", "--features", features])
+    });
+    suite.add("features of gdn-host alone", Work::Commands(alone.into()));
+    suite.add("tests", Work::Tests(TESTED.to_vec()));
     let proof = ["--test", "artifacts", "--quiet", "--", "--ignored"];
-    let proof = [&["test", "--features", "xtask/kernels"][..], &proof].concat();
+    let proof = [&["test"][..], &TESTED, &proof].concat();
     suite.add(suite::PROOF, Work::Command(cargo(&proof)));
+    let doc = ["doc", "--no-deps", "--document-private-items", "--features", FEATURES];
     suite.add("documents", Work::Command(documented(&doc)));
     suite.add("recorded cases on the simulator", Work::Command(xtask(&["parity", "--device", "sim"])?));
     libgdn(suite)?;
-    candle::add(suite, root);
+    candle::example(suite, root, &toolkit);
     if gdn_host::driver::Driver::open().is_ok() {
         let gpu = xtask(&["parity", "--device", "gpu", "--hazards"])?;
         suite.add("recorded cases, hazards and random problems on the GPU", Work::Command(gpu));
@@ -89,7 +98,9 @@ fn libgdn(suite: &mut Suite) -> Result<()> {
         suite.not_checked(&format!("examples built on libgdn: there is no {}", missing.join(", ")));
     }
     if tools::has_target(AARCH64) {
-        let check = cargo(&["check", "--package", "gdn-c", "--target", AARCH64]);
+        // What is embedded is the same for every CPU.
+        let check = ["check", "--package", "gdn-c", "--no-default-features", "--target", AARCH64];
+        let check = cargo(&check);
         suite.add("libgdn for aarch64", Work::Command(check));
     } else {
         suite.not_checked(&format!("libgdn for aarch64: `rustup target add {AARCH64}` brings what it needs"));
@@ -100,8 +111,6 @@ fn libgdn(suite: &mut Suite) -> Result<()> {
 /// The Python wheel and its tests, with what the interpreter has of what they need.
 fn wheel(suite: &mut Suite) -> Result<()> {
     let (can_run, missing) = wheel::missing();
-    let clippy = ["clippy", "-p", "gdn-python", "--all-targets", "--", "-Dwarnings"];
-    suite.add("lints of the Python wheel", Work::Command(cargo(&clippy)));
     if can_run {
         suite.add("Python wheel", Work::Command(xtask(&["wheel", "--test"])?));
     }

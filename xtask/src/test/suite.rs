@@ -12,15 +12,17 @@ use std::time::Instant;
 pub enum Work {
     /// By a command, whose output is shown.
     Command(Command),
+    /// By commands that all have to succeed.
+    Commands(Vec<Command>),
     /// By `cargo test` with these arguments; its tests are counted.
     Tests(Vec<&'static str>),
 }
 
-/// The checks to make, and what this machine cannot check.
 /// The check that the committed kernels are those of a record in `docs/evidence`. Who changes a kernel without a GPU cannot
 /// make one: that is open, not wrong, but where everything has to be there.
 pub const PROOF: &str = "kernels proven on a GPU";
 
+/// The checks to make, and what this machine cannot check.
 #[derive(Default)]
 pub struct Suite {
     checks: Vec<(&'static str, Work)>,
@@ -53,6 +55,7 @@ impl Suite {
             let start = Instant::now();
             let result = match work {
                 Work::Command(command) => shown(command, root),
+                Work::Commands(commands) => commands.into_iter().try_for_each(|command| shown(command, root)),
                 Work::Tests(arguments) => counted::run(&arguments, root),
             };
             let seconds = start.elapsed().as_secs();
