@@ -74,6 +74,7 @@ pub mod driver;
 mod gdn;
 pub mod interop;
 mod key;
+#[cfg_attr(not(test), allow(dead_code, reason = "the build script writes what is read here"))]
 mod listing;
 mod load;
 #[doc(hidden)]
