@@ -119,6 +119,8 @@ fn verdict(rows: &[Row], failed: usize) {
     let both = |of: fn(&Tolerance) -> f64| format!("{:.0e} / {:.0e}", of(&full), of(&half));
     let (outputs, heads, states) = (both(|t| t.out), both(|t| t.head), both(|t| t.state));
     say!("Allowed (f32 / 16 bits): outputs {outputs}, any one head {heads}, states {states}.");
+    let layer = Tolerance::layer(DType::Bf16).out;
+    say!("Whole layers and replay round more often: in 16 bits up to {layer:.0e} there.");
 }
 
 /// What a decode step takes on the GPU.
@@ -154,7 +156,7 @@ fn next(has_gpu: bool) {
     ];
     const ON_A_GPU: [(&str, &str); 2] = [
         ("cargo xtask bench", "all shapes, with --help for the choice"),
-        ("cargo run -p gdn-host --example decode", "the same call from your own program"),
+        ("cargo run -p gdn-host --example 01_decode", "the same call from your own program"),
     ];
     say!("\n{}", style("Next").bold());
     let commands = HERE.iter().chain(ON_A_GPU.iter().filter(|_| has_gpu));

@@ -17,7 +17,6 @@ mod doctor;
 mod documents;
 mod on_demand;
 mod other_build;
-#[cfg(feature = "kernels")]
 mod pack;
 mod parity;
 mod report;
@@ -51,12 +50,7 @@ enum Command {
     #[cfg(not(feature = "kernels"))]
     #[command(disable_help_flag = true)]
     BuildKernels(Elsewhere),
-    #[cfg(feature = "kernels")]
     Pack(pack::Args),
-    /// Compress the kernels of gdn-host/ptx into gdn-host/packs, after `build-kernels` has changed them
-    #[cfg(not(feature = "kernels"))]
-    #[command(disable_help_flag = true)]
-    Pack(Elsewhere),
     #[cfg(feature = "kernels")]
     CHeader(c_header::Args),
     /// Write gdn-c/include/gdn.h from the sources of libgdn
@@ -84,16 +78,13 @@ impl Command {
             Command::BuildKernels(_) | Command::CHeader(_) => {
                 Needs { feature: Some(("kernels", cfg!(feature = "kernels"))), ..Needs::default() }
             }
-            // Half a minute, and five minutes if it is not optimised.
-            Command::Pack(_) => {
-                Needs { feature: Some(("kernels", cfg!(feature = "kernels"))), optimised: true }
-            }
             Command::Parity(args) => args.needs(),
             Command::Bench(args) => args.needs(),
             Command::Tune(args) => args.needs(),
             Command::Demo(_)
             | Command::Test(_)
             | Command::Soak(_)
+            | Command::Pack(_)
             | Command::Dist(_)
             | Command::Wheel(_)
             | Command::Doctor(_) => Needs::default(),
@@ -112,12 +103,11 @@ impl Command {
             Command::Soak(args) => soak::run(args),
             #[cfg(feature = "kernels")]
             Command::BuildKernels(args) => build_kernels::run(args),
-            #[cfg(feature = "kernels")]
             Command::Pack(args) => pack::run(args),
             #[cfg(feature = "kernels")]
             Command::CHeader(args) => c_header::run(args),
             #[cfg(not(feature = "kernels"))]
-            Command::BuildKernels(_) | Command::Pack(_) | Command::CHeader(_) => needs.run_there(),
+            Command::BuildKernels(_) | Command::CHeader(_) => needs.run_there(),
             Command::Bench(args) => bench::run(args),
             Command::Tune(args) => tune::run(args),
             Command::Dist(args) => dist::run(args),

@@ -52,8 +52,9 @@ fn quick(suite: &mut Suite) -> Result<()> {
 /// once for each.
 fn full(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
     const FEATURES: &str = "xtask/kernels,gdn-host/cudarc,gdn-host/cust,gdn-kernels/cuda_std";
-    // The wheel is tested from Python.
-    const TESTED: [&str; 5] = ["--workspace", "--exclude", "gdn-python", "--features", "xtask/kernels"];
+    // The wheel is tested from Python, gdn-pack by the packs.
+    const TESTED: [&str; 7] =
+        ["--workspace", "--exclude", "gdn-python", "--exclude", "gdn-pack", "--features", "xtask/kernels"];
     let toolkit = candle::toolkit(suite, root);
     let features = format!("{FEATURES},gdn-candle/cuda");
     let clippy = ["clippy", "--workspace", "--all-targets", "--features", &features, "--", "-Dwarnings"];

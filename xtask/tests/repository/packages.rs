@@ -1,6 +1,7 @@
 //! The crates that are published can be packaged, with licences, a README and what a registry shows of them.
 
 use super::{cargo, root};
+use gdn_host::{artifact, packing};
 use serde_json::Value;
 use std::fs;
 
@@ -57,4 +58,18 @@ fn packages_can_be_made() {
         assert!(bytes < 10 << 20, "{file} has {bytes} bytes");
     }
     fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A published crate and every program have the kernels from the packs.
+#[test]
+fn packs_are_of_the_committed_kernels() {
+    let folder = root().join("gdn-host/packs");
+    let index = fs::read_to_string(folder.join("index.txt")).unwrap();
+    let mut bytes = 0;
+    for pack in packing::packs(artifact::modules()) {
+        let is_made = packing::lengths_in(&index, &pack).is_some();
+        assert!(is_made, "gdn-host/packs has no {} of these kernels: run `cargo xtask pack`", pack.name);
+        bytes += fs::metadata(folder.join(format!("{}.br", pack.name))).unwrap().len();
+    }
+    assert!(bytes < 3_100_000, "{bytes} bytes of kernels: docs/HOSTS.md says what they add to a program");
 }
