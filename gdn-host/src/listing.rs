@@ -34,7 +34,7 @@ pub fn write(modules: &[EmbeddedModule]) -> String {
     text
 }
 
-/// The modules of a text that [`write`] wrote.
+/// The modules of a text that [`write()`] wrote.
 pub fn read(text: &'static str) -> Vec<EmbeddedModule> {
     let mut forms = Forms::default();
     text.lines().filter_map(|line| module(line.split_ascii_whitespace(), &mut forms)).collect()
