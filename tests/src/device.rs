@@ -38,9 +38,13 @@ pub trait Device {
     /// Runs sequences of calls side by side where the device can, else one behind the other, and waits for all of them. Under a
     /// number the device may keep a graph of them and replay it: until [`Self::reset`] the same number stands for the same
     /// calls. Says whether it did.
-    fn run_side_by_side(&mut self, lanes: &[Vec<Box<dyn Operation>>], _graph: Option<u64>) -> Result<bool> {
+    fn run_side_by_side(
+        &mut self,
+        lanes: &[Vec<Box<dyn Operation + '_>>],
+        _graph: Option<u64>,
+    ) -> Result<bool> {
         for lane in lanes {
-            let calls: Vec<&dyn Operation> = lane.iter().map(AsRef::as_ref).collect();
+            let calls: Vec<&dyn Operation> = lane.iter().map(|call| &**call).collect();
             self.run_all(&calls, Launch::default())?;
         }
         Ok(false)
@@ -324,13 +328,17 @@ impl Device for Gpu {
         Ok(stream.synchronize()?)
     }
 
-    fn run_side_by_side(&mut self, lanes: &[Vec<Box<dyn Operation>>], graph: Option<u64>) -> Result<bool> {
+    fn run_side_by_side(
+        &mut self,
+        lanes: &[Vec<Box<dyn Operation + '_>>],
+        graph: Option<u64>,
+    ) -> Result<bool> {
         while self.lanes.len() < lanes.len() {
             self.lanes.push(OwnedStream::new(&self.context)?);
         }
         // The calls' addresses come from `alloc`, the context is current since `open`, writes have waited until they were done, the
         // streams are waited for below, and graphs go before the memory does.
-        let queue = |lane: &[Box<dyn Operation>], stream: Stream| {
+        let queue = |lane: &[Box<dyn Operation + '_>], stream: Stream| {
             // SAFETY: as said above.
             lane.iter().try_for_each(|call| unsafe { self.gdn.run(call.as_ref(), stream) })
         };

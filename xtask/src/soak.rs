@@ -77,6 +77,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let counts = summary.iter().map(|(name, count)| [name.to_owned(), count.to_string()]);
     report::table(&["what", "times"], counts);
+    for (what, off) in &summary.furthest {
+        say!("{what}: within {off:.1e} of plain decode");
+    }
     let (done, seconds) = (summary.get("sequence-steps"), summary.time.as_secs_f64());
     say!(
         "{done} sequence-steps in {seconds:.1} s: every state that was looked at is that of its tokens alone"
@@ -91,6 +94,8 @@ fn to_json(device: &str, options: &Options, result: &Result<Summary>) -> Value {
             json["seconds"] = json!(summary.time.as_secs_f64());
             json["counts"] =
                 summary.iter().map(|(name, count)| (name.to_owned(), Value::from(count))).collect();
+            let furthest = summary.furthest.iter().map(|(what, off)| (what.clone(), Value::from(*off)));
+            json["furthest_from_plain_decode"] = furthest.collect();
         }
         Err(error) => json["error"] = json!(format!("{error:#}")),
     }

@@ -1,18 +1,25 @@
 //! A made-up server: sequences come and go for thousands of steps, and each one's state must stay what its own tokens make it.
 //!
 //! The server lives as a runtime does. A [`SlotAllocator`](gdn_host::slots::SlotAllocator) says which slots a step reads and
-//! writes; two layers with pools of their own follow its tables, each on a stream of its own where the device has streams. Sequences
-//! arrive, go on from cached prefixes, fork, decode, verify drafts of which some or all tokens are rejected, are swapped out and in,
-//! and finish. Batches change their size, rows are padded, and steps are replayed from graphs where the device has graphs.
+//! writes. Lanes of layers with pools of their own follow its tables ([`lane`]), each on a stream of its own where the device has
+//! streams: layers whose states are written at each step ([`plain`]), and layers that keep records ([`records`]). Sequences arrive,
+//! go on from cached prefixes, fork, decode, verify drafts of which some or all tokens are rejected, are swapped out and in, and
+//! finish. Rings are folded where they are full, and at random. Batches change their size, rows are padded, and steps are replayed
+//! from graphs where the device has graphs.
 //!
-//! The test is a sequence alone: the same tokens, one call of batch 1 a token, in a slot that nobody else has ([`alone`]). At random
-//! moments, when sequences finish, and at the end, the states and the windows of both layers must have its bits.
+//! The test is a sequence alone: the same tokens, one call of batch 1 a token, in a slot that nobody else has. At random moments,
+//! when sequences finish, and at the end, the true states and the windows of all layers must have its bits. Those of states with
+//! records depend on when rings were folded, so that a sequence knows its [`past`], which is repeated alone; without it they must
+//! be near plain decode's.
 //!
 //! Nothing grows with the run. A token is a row of a pool of noise on the device, found from a seed and a position ([`tokens`]),
 //! so a sequence is a few numbers; a copy gathers the rows of a step.
 
-pub mod alone;
+pub mod lane;
 pub mod layer;
+pub mod past;
+pub mod plain;
+pub mod records;
 pub mod server;
 pub mod step;
 pub mod tokens;
@@ -25,8 +32,10 @@ use std::time::{Duration, Instant};
 /// How much of everything there is.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Heads of both layers.
+    /// Heads of the layers whose states are written.
     pub shape: HeadShape,
+    /// Heads of the layers with records.
+    pub records: HeadShape,
     /// Slots of the allocator.
     pub slots: u32,
     /// Sequences in the pool at most.
@@ -43,7 +52,8 @@ impl Size {
     /// Small heads and batches, for the simulator.
     pub const SMALL: Size = Size {
         shape: HeadShape { h: 1, hv: 1, k: 64, v: 32 },
-        slots: 16,
+        records: HeadShape { h: 1, hv: 1, k: 128, v: 32 },
+        slots: 14,
         live: 11,
         batches: &[1, 2, 4, 8],
         longest: 24,
@@ -53,6 +63,7 @@ impl Size {
     /// Heads of a model's rank and large batches, for a GPU.
     pub const LARGE: Size = Size {
         shape: HeadShape { h: 2, hv: 4, k: 128, v: 128 },
+        records: HeadShape { h: 2, hv: 4, k: 128, v: 128 },
         slots: 448,
         live: 320,
         batches: &[1, 2, 4, 8, 16, 32, 64, 128, 256],
@@ -90,19 +101,25 @@ pub enum Plant {
     DroppedCommit,
     /// Two sequences get each other's state from the slots of their drafts.
     SwappedCopies,
+    /// A sequence that goes on from what it shared gets no copy of it where layers keep records.
+    MissingCopy,
+    /// A ring is folded that nobody told to.
+    SecretFold,
 }
 
 /// What a run did, by name, in the order of [`Summary::NAMES`].
 #[derive(Clone, Debug)]
 pub struct Summary {
     counts: [u64; Summary::NAMES.len()],
+    /// The largest distance from plain decode, of each kind of state for which only a distance is promised.
+    pub furthest: Vec<(String, f64)>,
     /// How long it took.
     pub time: Duration,
 }
 
 impl Summary {
     /// What is counted.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 24] = [
         "steps",
         "steps from a graph",
         "sequence-steps",
@@ -115,6 +132,8 @@ impl Summary {
         "draft steps with slots by token",
         "drafted tokens",
         "rejected tokens",
+        "folded rings",
+        "rings told to fold",
         "sequences",
         "begun at a snapshot",
         "forks",
@@ -129,7 +148,7 @@ impl Summary {
 
     /// Nothing yet.
     pub fn new() -> Summary {
-        Summary { counts: [0; Summary::NAMES.len()], time: Duration::ZERO }
+        Summary { counts: [0; Summary::NAMES.len()], furthest: Vec::new(), time: Duration::ZERO }
     }
 
     /// Counts something of [`Self::NAMES`].

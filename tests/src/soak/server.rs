@@ -3,15 +3,15 @@
 mod rows;
 mod traffic;
 
-use super::alone::Alone;
-use super::layer::{Drafts, Layer, Memory, NULL_SLOT};
-use super::step::{Form, Kind, MOST_TOKENS, Tables};
+use super::lane::{self, Lane};
+use super::layer::NULL_SLOT;
+use super::past::{Event, Past};
+use super::step::{Form, Kind, Tables};
 use super::tokens::Lineage;
 use super::{Options, Plant, Size, Summary};
 use crate::device::Device;
 use crate::random::Noise;
 use anyhow::{Context as _, Result, bail, ensure};
-use gdn_host::Operation;
 use gdn_host::slots::{Sequence, SlotAllocator, SlotError, Snapshot, StepTables};
 use std::collections::HashMap;
 
@@ -25,6 +25,7 @@ struct Live {
     number: usize,
     sequence: Sequence,
     tokens: Lineage,
+    past: Past,
     /// Tokens at which it finishes.
     limit: usize,
     /// The slot that holds its state, if it has one.
@@ -37,32 +38,25 @@ struct Live {
 struct Prefix {
     snapshot: Snapshot,
     tokens: Lineage,
+    past: Past,
     slot: usize,
     is_held: bool,
 }
 
-/// A sequence that was swapped out, and its bytes in each layer.
+/// A sequence that was swapped out, and its bytes in each lane.
 struct Parked {
     live: Live,
     saved: Vec<Vec<u8>>,
-}
-
-/// A step's calls in each layer, and the number of the graph that they may be replayed from.
-struct Calls {
-    graph: u64,
-    layers: Vec<Vec<Box<dyn Operation>>>,
 }
 
 /// A server and its device.
 pub struct Server<'a> {
     device: &'a mut dyn Device,
     options: Options,
-    layers: Vec<Layer>,
-    memory: Vec<Memory>,
-    drafts: Vec<Drafts>,
-    alone: Alone,
+    lanes: Vec<Box<dyn Lane>>,
     tables: Tables,
-    calls: HashMap<Form, Calls>,
+    /// Numbers of the graphs that steps may be replayed from.
+    graphs: HashMap<Form, u64>,
     slots: SlotAllocator,
     live: Vec<Live>,
     parked: Vec<Parked>,
@@ -80,6 +74,24 @@ struct Member {
     row: usize,
     tokens: usize,
     accepted: usize,
+    /// Whether its rings are folded now.
+    forced: bool,
+}
+
+impl Member {
+    /// What happened to its rings in a step, if it starts from zeros, or else has a slot of its own; and whether they were told to
+    /// fold.
+    fn events(&self, kind: Kind, is_new: bool, is_own: bool) -> (Vec<Event>, bool) {
+        let &Member { tokens, accepted, forced, .. } = self;
+        let (event, forced) = match kind {
+            Kind::Prompt => (Event::Written(tokens), false),
+            kind if kind.is_draft() => (Event::Drafted { tokens, accepted, forced }, forced),
+            _ => (Event::Decoded { forced }, forced),
+        };
+        // What it shared was copied; what kernels write that know no records was folded.
+        let is_stored = !is_new && (!is_own || kind == Kind::Prompt);
+        (is_stored.then_some(Event::Stored).into_iter().chain([event]).collect(), forced)
+    }
 }
 
 impl<'a> Server<'a> {
@@ -90,23 +102,13 @@ impl<'a> Server<'a> {
     pub fn new(device: &'a mut dyn Device, options: &Options) -> Result<Server<'a>> {
         device.reset();
         let (size, mut noise) = (options.size, Noise::new(options.seed));
-        let rows = size.most_rows();
-        let layers = Layer::all(device, &size, &mut noise)?;
-        let slots = size.slots as usize + rows * MOST_TOKENS;
-        let memory = layers.iter().map(|layer| layer.memory(device, rows * MOST_TOKENS, slots));
-        let memory = memory.collect::<Result<_>>()?;
-        let drafts = layers.iter().map(|layer| layer.drafts(device, rows, size.slots as usize));
-        let drafts = drafts.collect::<Result<_>>()?;
-        let (alone, tables) = (Alone::new(device, &layers)?, Tables::new(device, rows)?);
+        let (lanes, tables) = (lane::all(device, &size, &mut noise)?, Tables::new(device, size.most_rows())?);
         Ok(Server {
             device,
             options: *options,
-            layers,
-            memory,
-            drafts,
-            alone,
+            lanes,
             tables,
-            calls: HashMap::new(),
+            graphs: HashMap::new(),
             slots: SlotAllocator::new(size.slots, Some(NULL_SLOT as u32)),
             live: Vec::new(),
             parked: Vec::new(),
@@ -179,7 +181,7 @@ impl<'a> Server<'a> {
         }
         while let Some(prefix) = self.prefixes.pop() {
             if self.slots.hold(prefix.snapshot).is_ok() {
-                self.check_bytes("a snapshot", &prefix.tokens, prefix.slot, None)?;
+                self.check_slot("a snapshot", &prefix.tokens, &prefix.past, prefix.slot, None)?;
                 self.slots.release(prefix.snapshot)?;
             }
             if prefix.is_held {
@@ -188,22 +190,19 @@ impl<'a> Server<'a> {
         }
         let (free, all) = (self.slots.available(), self.size().slots as usize - 1);
         ensure!(free == all, "{} slots are lost: {free} of {all} are free when all has ended", all - free);
+        self.summary.furthest = self.lanes.iter().filter_map(|lane| lane.furthest()).collect();
         Ok(self.summary)
     }
 
     /// Brings the tables to the device and runs the step's calls, mostly from a graph.
     fn run(&mut self, form: Form) -> Result<()> {
-        let graph = self.calls.len() as u64;
-        let calls = self.calls.entry(form).or_insert_with(|| {
-            let memory = self.memory.iter().zip(&self.drafts);
-            let layers = self.layers.iter().zip(memory);
-            let layers =
-                layers.map(|(layer, (memory, drafts))| layer.calls(memory, drafts, &self.tables, form));
-            Calls { graph, layers: layers.collect() }
-        });
+        let next = self.graphs.len() as u64;
+        let graph = *self.graphs.entry(form).or_insert(next);
+        let calls = self.lanes.iter().map(|lane| lane.calls(&self.tables, form));
+        let calls = calls.collect::<Result<Vec<_>>>()?;
         self.tables.write(self.device)?;
-        let graph = (self.noise.below(4) > 0).then_some(calls.graph);
-        let is_replayed = self.device.run_side_by_side(&calls.layers, graph)?;
+        let graph = (self.noise.below(4) > 0).then_some(graph);
+        let is_replayed = self.device.run_side_by_side(&calls, graph)?;
         self.summary.add("steps from a graph", usize::from(is_replayed));
         Ok(())
     }
@@ -214,10 +213,19 @@ impl<'a> Server<'a> {
         let (mut drafted, mut kept) = (0, 0);
         for (i, member) in members.iter().enumerate() {
             (drafted, kept) = (drafted + member.tokens, kept + member.accepted);
+            let live = &mut self.live[member.live];
+            let (is_new, slot) = (tables.reset[i] == 1, tables.write_slots[i]);
+            let is_own = !is_new && tables.slots[i] == slot;
+            // Of a sequence without a slot of its own nothing is left where nothing was accepted.
+            if is_own || member.accepted > 0 {
+                let (events, forced) = member.events(form.kind, is_new, is_own);
+                let folds = events.into_iter().filter(|event| live.past.push(*event)).count();
+                self.summary.add("folded rings", folds);
+                self.summary.add("rings told to fold", usize::from(forced));
+            }
             if member.accepted > 0 {
-                let live = &mut self.live[member.live];
                 live.tokens.extend(member.accepted);
-                live.slot = Some(tables.write_slots[i] as usize);
+                live.slot = Some(slot as usize);
                 live.last = Some((self.step, form.kind));
                 written.push(live.sequence);
             }
@@ -268,34 +276,30 @@ impl<'a> Server<'a> {
 
     fn check(&mut self, live: &Live) -> Result<()> {
         let Some(slot) = live.slot else { return Ok(()) };
-        self.check_bytes(&format!("sequence {}", live.number), &live.tokens, slot, live.last)
+        let whose = format!("sequence {}", live.number);
+        self.check_slot(&whose, &live.tokens, &live.past, slot, live.last)
     }
 
-    /// Holds the bytes of a slot against those of tokens that are decoded alone.
-    fn check_bytes(
+    /// Holds what is in a slot against what the tokens make of it alone.
+    fn check_slot(
         &mut self,
         whose: &str,
         tokens: &Lineage,
+        past: &Past,
         slot: usize,
         last: Option<(u64, Kind)>,
     ) -> Result<()> {
         self.summary.add("checks", 1);
-        let vocabulary = self.size().vocabulary;
-        let want = self.alone.decode(self.device, &self.layers, tokens, vocabulary)?;
-        for (layer, (memory, want)) in self.memory.iter().zip(&want).enumerate() {
-            let got = memory.read(&*self.device, slot)?;
-            let differ = got.iter().zip(want).filter(|(got, want)| got != want).count();
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            let Some(how) = lane.difference(self.device, slot, tokens, past)? else { continue };
             let last = last.map_or_else(
                 || "no step wrote it since it began".to_owned(),
                 |(step, kind)| format!("it was written last at step {step}, one of {}", kind.counted()),
             );
-            ensure!(
-                differ == 0,
-                "{whose} at step {}: slot {slot} of layer {layer} is not what its {} tokens make of it alone: {differ} of {} \
-                 bytes differ; {last}",
+            bail!(
+                "{whose} at step {}: slot {slot} of lane {number} is not what its {} tokens make of it alone: {how}; {last}",
                 self.step,
                 tokens.len(),
-                got.len()
             );
         }
         Ok(())

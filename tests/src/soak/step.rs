@@ -2,10 +2,19 @@
 
 use crate::device::Device;
 use anyhow::Result;
-use gdn_host::Table;
+use gdn_host::{Table, Tokens};
 
 /// Tokens of a sequence in one step at most.
 pub const MOST_TOKENS: usize = 4;
+
+/// Tokens of a sequence alone that are queued at once.
+pub const QUEUED: usize = 16;
+
+/// Records that a ring has room for: so few that rings fold and wrap around at every age of a sequence.
+pub const RECORDS: usize = 12;
+
+/// Drafts of a step at most, for which a ring keeps room.
+pub const DRAFTS: usize = MOST_TOKENS;
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +84,32 @@ impl Form {
     pub fn total(&self) -> usize {
         self.rows * self.tokens
     }
+
+    /// Which tokens are whose.
+    pub fn these(&self, tables: &Tables) -> Tokens {
+        let batch = self.rows as u32;
+        match self.kind {
+            Kind::Prompt => {
+                let cu_seqlens = tables.table(Field::Ends, self.rows + 1);
+                Tokens::Packed { batch, total: self.total() as u32, cu_seqlens }
+            }
+            _ => Tokens::Each { batch, tokens: self.tokens as u32 },
+        }
+    }
+
+    /// A slot for each token of a draft.
+    pub fn draft_slots(&self, tables: &Tables) -> Table {
+        tables.table(Field::DraftSlots, self.rows).with_columns(self.tokens as u64)
+    }
+
+    /// The index of what stands behind `count` tokens of a row: among those of the buffer, or among slots, of which those by token
+    /// begin at `first`.
+    pub fn picked(&self, first: usize, row: usize, count: usize) -> usize {
+        match self.kind {
+            Kind::DraftToBuffer => row * MOST_TOKENS + count - 1,
+            _ => first + row * self.tokens + count - 1,
+        }
+    }
 }
 
 /// The tables of a step. Each has a place of its own in one stretch of memory, so that one write brings them all and a
@@ -101,10 +136,14 @@ pub enum Field {
     DraftSlots,
     /// Where rows of prompts begin and end.
     Ends,
+    /// Whether a row's ring is folded now.
+    Force,
+    /// The slots to write in which there is a state already, or is one behind the copies.
+    Stated,
 }
 
 /// Fields there are.
-const FIELDS: usize = 10;
+const FIELDS: usize = 12;
 
 /// The tables of steps in device memory, and what the next step's say.
 pub struct Tables {

@@ -14,7 +14,7 @@ impl Server<'_> {
         let rows = self.size().batches.iter().copied().find(|rows| *rows >= count).unwrap_or(count);
         let lives = self.drawn(self.live.len(), count);
         let places = self.drawn(rows, count);
-        let member = |(live, row)| Member { live, row, tokens: 1, accepted: 1 };
+        let member = |(live, row)| Member { live, row, tokens: 1, accepted: 1, forced: false };
         lives.into_iter().zip(places).map(member).collect()
     }
 
@@ -55,16 +55,23 @@ impl Server<'_> {
         for member in members.iter_mut() {
             member.tokens = if kind == Kind::Prompt { 1 + self.noise.below(tokens) } else { tokens };
             member.accepted = if kind.is_draft() { self.noise.below(tokens + 1) } else { member.tokens };
+            member.forced = self.noise.below(16) == 0;
         }
         self.fill_padding(form);
         self.fill_tokens(form, members);
+        // Slots by token stand behind those of the allocator.
+        let first = self.size().slots as usize;
         for (i, member) in members.iter().enumerate() {
             self.tables.of(Field::Slots)[member.row] = given.slots[i];
             self.tables.of(Field::WriteSlots)[member.row] = given.write_slots[i];
             self.tables.of(Field::Reset)[member.row] = i32::from(given.reset[i]);
+            if given.reset[i] == 0 {
+                self.tables.of(Field::Stated)[member.row] = given.write_slots[i];
+            }
             self.tables.of(Field::Accepted)[member.row] = member.accepted as i32;
+            self.tables.of(Field::Force)[member.row] = i32::from(member.forced);
             if kind.is_draft() && member.accepted > 0 {
-                let picked = self.drafts[0].picked(kind, member.row, tokens, member.accepted);
+                let picked = form.picked(first, member.row, member.accepted);
                 self.tables.of(Field::Picked)[member.row] = picked as i32;
             }
         }
@@ -72,9 +79,9 @@ impl Server<'_> {
         self.tables.of(Field::CopyFrom)[..from.len()].copy_from_slice(&from);
         self.tables.of(Field::CopyTo)[..to.len()].copy_from_slice(&to);
         for token in 0..form.total() {
-            self.tables.of(Field::DraftSlots)[token] = self.drafts[0].draft_slot(token) as i32;
+            self.tables.of(Field::DraftSlots)[token] = (first + token) as i32;
         }
-        self.make_mistake(kind, members);
+        self.make_mistake(kind, members, given);
         Ok(form)
     }
 
@@ -89,6 +96,8 @@ impl Server<'_> {
             self.tables.of(Field::Picked)[row] = -1;
             self.tables.of(Field::CopyFrom)[row] = -1;
             self.tables.of(Field::CopyTo)[row] = -1;
+            self.tables.of(Field::Stated)[row] = -1;
+            self.tables.of(Field::Force)[row] = (row / 2 % 2) as i32;
         }
     }
 
@@ -120,7 +129,7 @@ impl Server<'_> {
         self.tables.of(Field::Tokens)[at..form.total()].fill(-1);
     }
 
-    fn make_mistake(&mut self, kind: Kind, members: &[Member]) {
+    fn make_mistake(&mut self, kind: Kind, members: &[Member], given: &StepTables) {
         let mut accepted = members.iter().filter(|member| member.accepted > 0);
         match (self.plant, kind, accepted.next(), accepted.next()) {
             (Some(Plant::DroppedCommit), Kind::DraftToBuffer, Some(member), _) => {
@@ -130,6 +139,21 @@ impl Server<'_> {
             (Some(Plant::SwappedCopies), Kind::DraftToSlots, Some(one), Some(other)) => {
                 self.tables.of(Field::Picked).swap(one.row, other.row);
                 self.plant = None;
+            }
+            // Kernels that write states read what is shared where it is: only rings need the copy.
+            (Some(Plant::MissingCopy), Kind::Decode, ..) if !given.copies().0.is_empty() => {
+                self.tables.of(Field::CopyFrom)[0] = -1;
+                self.plant = None;
+            }
+            (Some(Plant::SecretFold), Kind::Decode, ..) => {
+                let with_records = |member: &&Member| {
+                    let live = &self.live[member.live];
+                    live.past.live() > 0 && live.slot.is_some() && !member.forced
+                };
+                if let Some(member) = members.iter().find(with_records) {
+                    self.tables.of(Field::Force)[member.row] = 1;
+                    self.plant = None;
+                }
             }
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! What happens between steps: sequences come, fork, are kept as prefixes, swapped out and in.
 
 use super::{Live, Parked, Prefix, Server};
+use crate::soak::past::{Event, Past};
 use crate::soak::tokens::Lineage;
 use anyhow::{Result, ensure};
 use gdn_host::slots::{Sequence, SlotError};
@@ -44,10 +45,10 @@ impl Server<'_> {
         self.options.seed << 32 | self.noise.below(1 << 31) as u64
     }
 
-    fn enter(&mut self, sequence: Sequence, tokens: Lineage, slot: Option<usize>) {
+    fn enter(&mut self, sequence: Sequence, tokens: Lineage, past: Past, slot: Option<usize>) {
         self.summary.add("sequences", 1);
         let (number, limit) = (self.summary.get("sequences") as usize, self.limit());
-        self.live.push(Live { number, sequence, tokens, limit, slot, last: None });
+        self.live.push(Live { number, sequence, tokens, past, limit, slot, last: None });
     }
 
     /// A sequence comes, from nothing or from a prefix; false where there is no room.
@@ -57,8 +58,8 @@ impl Server<'_> {
             match self.slots.begin_at(self.prefixes[which].snapshot) {
                 Ok(sequence) => {
                     let (seed, prefix) = (self.seed(), &self.prefixes[which]);
-                    let (tokens, slot) = (prefix.tokens.branch(seed), prefix.slot);
-                    self.enter(sequence, tokens, Some(slot));
+                    let (tokens, past, slot) = (prefix.tokens.branch(seed), prefix.past.clone(), prefix.slot);
+                    self.enter(sequence, tokens, past, Some(slot));
                     self.summary.add("begun at a snapshot", 1);
                     return Ok(true);
                 }
@@ -74,7 +75,7 @@ impl Server<'_> {
         match self.slots.begin() {
             Ok(sequence) => {
                 let tokens = Lineage::new(self.seed());
-                self.enter(sequence, tokens, None);
+                self.enter(sequence, tokens, Past::default(), None);
                 Ok(true)
             }
             Err(SlotError::Full { .. }) => Ok(false),
@@ -99,8 +100,8 @@ impl Server<'_> {
         match self.slots.fork(self.live[which].sequence) {
             Ok(sequence) => {
                 let (seed, parent) = (self.seed(), &self.live[which]);
-                let (tokens, slot) = (parent.tokens.branch(seed), parent.slot);
-                self.enter(sequence, tokens, slot);
+                let (tokens, past, slot) = (parent.tokens.branch(seed), parent.past.clone(), parent.slot);
+                self.enter(sequence, tokens, past, slot);
                 self.summary.add("forks", 1);
                 Ok(())
             }
@@ -123,13 +124,13 @@ impl Server<'_> {
         let Some(slot) = live.slot else { return Ok(()) };
         match self.slots.snapshot(live.sequence) {
             Ok(snapshot) => {
-                let tokens = live.tokens.clone();
+                let (tokens, past) = (live.tokens.clone(), live.past.clone());
                 if self.prefixes.iter().any(|prefix| prefix.snapshot == snapshot && prefix.is_held) {
                     // It is known, and held once.
                     self.slots.release(snapshot)?;
                 } else {
                     self.prefixes.retain(|prefix| prefix.snapshot != snapshot);
-                    self.prefixes.push(Prefix { snapshot, tokens, slot, is_held: true });
+                    self.prefixes.push(Prefix { snapshot, tokens, past, slot, is_held: true });
                     self.summary.add("snapshots", 1);
                 }
                 Ok(())
@@ -160,9 +161,12 @@ impl Server<'_> {
         let mut live = self.live.swap_remove(which);
         let is_known = live.slot == Some(slot);
         ensure!(is_known, "sequence {}: it is parked from slot {slot}, not {:?}", live.number, live.slot);
-        let saved =
-            self.memory.iter().map(|memory| memory.read(&*self.device, slot)).collect::<Result<_>>()?;
+        let mut saved = Vec::new();
+        for lane in &self.lanes {
+            saved.push(lane.read(self.device, slot)?);
+        }
         live.slot = None;
+        live.past.push(Event::Stored);
         self.parked.push(Parked { live, saved });
         self.summary.add("swapped out", 1);
         Ok(())
@@ -176,8 +180,8 @@ impl Server<'_> {
             Err(error) => return Err(error.into()),
         };
         let Parked { mut live, saved } = self.parked.swap_remove(which);
-        for (memory, bytes) in self.memory.iter().zip(&saved) {
-            memory.write(self.device, slot, bytes)?;
+        for (lane, bytes) in self.lanes.iter().zip(&saved) {
+            lane.write(self.device, slot, bytes)?;
         }
         live.slot = Some(slot);
         self.live.push(live);
