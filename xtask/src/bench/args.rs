@@ -25,15 +25,16 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "vk")]
     pub(super) layouts: Vec<String>,
     /// Tokens of a sequence, for operations with several
-    #[arg(long, default_value_t = 4)]
-    pub(super) tokens: u32,
+    #[arg(long, value_delimiter = ',', default_value = "4")]
+    pub(super) tokens: Vec<u32>,
     /// Batch sizes
     #[arg(long, value_delimiter = ',', default_value = "1,2,4,8,16,32,64,128,256,512")]
     pub(super) batches: Vec<u32>,
     /// Launch early (programmatic dependent launch) where that is possible and pays
     #[arg(long)]
     pub(super) early: bool,
-    /// Also time the states read and written back in place (rmw_gdn) and copied (copy_gdn)
+    /// Also time the states read and written back in place (rmw_gdn) and copied (copy_gdn); of replay_commit and materialise, as
+    /// many bytes copied; steps with records have no roof
     #[arg(long, conflicts_with_all = ["sweep", "chained"])]
     pub(super) roofs: bool,
     /// Time every tile, and say how far the one that dispatch chose is from the best
@@ -60,7 +61,7 @@ pub struct Args {
     /// Take rows from a file that --json wrote instead of measuring
     #[arg(long, value_name = "FILE", conflicts_with_all = ["roofs", "sweep", "chained", "layer", "host", "load", "json"])]
     pub(super) from: Option<PathBuf>,
-    /// Make the measured parts of README and docs/BENCHMARKS.md and their plots anew from docs/benchmarks; measures nothing
+    /// Make the measured parts of README, docs/BENCHMARKS.md and docs/HOSTS.md and their plots anew from docs/benchmarks; measures nothing
     #[arg(long, conflicts_with_all = ["from", "roofs", "sweep", "chained", "layer", "host", "load", "json", "plot"])]
     pub(super) report: bool,
     /// With --report: write nothing, and fail if a document or plot is not what the results give
@@ -97,7 +98,7 @@ impl Args {
     /// Every shape that was asked for.
     pub(super) fn specs(&self) -> Result<Vec<Spec>> {
         let Args { ops, heads, states, layouts, batches, tokens, .. } = self;
-        let specs = Shapes { ops, heads, states, layouts, batches, tokens: *tokens }.specs()?;
+        let specs = Shapes { ops, heads, states, layouts, batches, tokens }.specs()?;
         self.ops.iter().try_for_each(|&op| self.check(op))?;
         Ok(specs)
     }
@@ -106,13 +107,17 @@ impl Args {
     fn check(&self, op: Op) -> Result<()> {
         let (name, is_decode) = (op.name(), matches!(op, Op::Decode | Op::KdaDecode));
         ensure!(!self.layer || is_decode, "--ops {name}: --layer is for decode and kda_decode");
-        for (is_given, option) in [(self.roofs, "--roofs"), (self.chained, "--chained")] {
-            let fits = !is_given || op.is_recurrence();
-            ensure!(fits, "--ops {name}: {option} is for decode, verify and update, of GDN and KDA");
-        }
         ensure!(
-            !self.chained || !op.has_records(),
-            "--ops {name}: --chained is for operations without records"
+            !self.roofs || op.is_recurrence() || op.is_for_all_layers(),
+            "--ops {name}: --roofs is for recurrences, replay_commit and materialise"
+        );
+        ensure!(
+            !self.chained || op.is_recurrence() && !op.has_records(),
+            "--ops {name}: --chained is for decode, verify and update, of GDN and KDA"
+        );
+        ensure!(
+            op != Op::ReplayCommit || self.tokens.iter().all(|&tokens| tokens > 1),
+            "--ops {name}: --tokens 1 leaves no record to move"
         );
         Ok(())
     }
@@ -131,7 +136,7 @@ pub struct Shapes<'a> {
     /// Batch sizes.
     pub batches: &'a [u32],
     /// Tokens of a sequence, for operations with several.
-    pub tokens: u32,
+    pub tokens: &'a [u32],
 }
 
 impl Shapes<'_> {
@@ -143,15 +148,17 @@ impl Shapes<'_> {
         let shapes = self.heads.iter().map(|text| parse_heads(text)).collect::<Result<Vec<_>>>()?;
         let states = self.states.iter().map(|text| parse_type(text)).collect::<Result<Vec<_>>>()?;
         let layouts = self.layouts.iter().map(|text| parse_layout(text)).collect::<Result<Vec<_>>>()?;
-        ensure!(self.tokens > 0, "--tokens 0: a sequence has at least one");
+        ensure!(!self.tokens.contains(&0), "--tokens 0: a sequence has at least one");
         let mut specs = Vec::new();
         for (&op, &layout) in self.ops.iter().flat_map(|op| layouts.iter().map(move |layout| (op, layout))) {
             for (&shape, &state) in
                 shapes.iter().flat_map(|shape| states.iter().map(move |state| (shape, state)))
             {
-                specs.extend(
-                    self.batches.iter().map(|&n| Spec::new(op, shape, state, layout, n, self.tokens)),
-                );
+                let tokens = if op.takes_tokens() { self.tokens } else { &[1] };
+                let of = |&tokens| {
+                    self.batches.iter().map(move |&n| Spec::new(op, shape, state, layout, n, tokens))
+                };
+                specs.extend(tokens.iter().flat_map(of));
             }
         }
         ensure!(!specs.is_empty(), "no shape to time");
@@ -216,6 +223,9 @@ mod tests {
         let specs = args.specs().unwrap();
         assert_eq!(specs.len(), 2 * 2 * 2 * 3);
         assert_eq!((specs[0].tokens, specs[12].tokens), (1, 4));
+        let specs =
+            parse("--ops decode,verify --states f32 --batches 2 --tokens 4,8").unwrap().specs().unwrap();
+        assert_eq!(specs.iter().map(|spec| spec.tokens).collect::<Vec<_>>(), [1, 4, 8]);
         assert!(args.launch().early && !parse("").unwrap().launch().early);
     }
 
@@ -248,10 +258,14 @@ mod tests {
             assert!(parse(line).is_err(), "{line}");
         }
         let refused = |line| parse(line).unwrap().specs().unwrap_err().to_string();
-        let text = "--ops copy_state: --roofs is for decode, verify and update, of GDN and KDA";
+        let text = "--ops copy_state: --roofs is for recurrences, replay_commit and materialise";
         assert_eq!(refused("--roofs --ops copy_state"), text);
         let text = "--ops conv1d_update: --chained is for decode, verify and update, of GDN and KDA";
         assert_eq!(refused("--chained --ops conv1d_update"), text);
+        let text = "--ops replay_decode: --chained is for decode, verify and update, of GDN and KDA";
+        assert_eq!(refused("--chained --ops replay_decode"), text);
+        let text = "--ops replay_commit: --tokens 1 leaves no record to move";
+        assert_eq!(refused("--tokens 8,1 --ops replay_commit"), text);
         let text = "--ops verify: --layer is for decode and kda_decode";
         assert_eq!(refused("--layer --ops decode,verify"), text);
         assert!(refused("--heads 16").contains("--heads 16: it is H:HV"));

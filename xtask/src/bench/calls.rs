@@ -23,6 +23,8 @@ struct Memory<'a> {
     /// The states that calls start from, and the slots of their sequences.
     pools: Vec<Tensor>,
     slots: Option<Table>,
+    /// Memory as large as what a call for all layers reads, and as large as what it writes.
+    copied: Option<[Tensor; 2]>,
     buffers: Vec<DeviceBuffer>,
 }
 
@@ -43,14 +45,14 @@ impl Memory<'_> {
 
     /// The numbers below `n` in a random order.
     fn shuffled(&mut self, n: u32) -> Result<Table> {
-        self.staggered(n, n, 1)
+        self.staggered(n, (0..n).collect())
     }
 
-    /// Multiples of `step`, each of the first `levels` of them as often as the others, for `n` sequences in a random order.
-    fn staggered(&mut self, n: u32, levels: u32, step: u32) -> Result<Table> {
+    /// Each of some levels as often as the others, for `n` sequences in a random order.
+    fn staggered(&mut self, n: u32, levels: Vec<u32>) -> Result<Table> {
         let mut order: Vec<(u32, u32)> = (0..n).map(|i| (self.noise.uniform().to_bits(), i)).collect();
         order.sort_unstable();
-        self.table(order.iter().map(|(_, i)| i % levels * step))
+        self.table(order.iter().map(|(_, i)| levels[*i as usize % levels.len()]))
     }
 
     /// A table of these entries.
@@ -123,6 +125,8 @@ pub(super) struct Work {
     pub(super) pools: Vec<Tensor>,
     /// The slots of its sequences.
     pub(super) slots: Option<Table>,
+    /// Of a call for all layers: memory as large as what it reads, and as large as what it writes.
+    pub(super) copied: Option<[Tensor; 2]>,
     /// All memory.
     pub(super) buffers: Vec<DeviceBuffer>,
 }
@@ -131,12 +135,16 @@ pub(super) struct Work {
 pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<Work> {
     let mut noise = Noise::new(7);
     let normals = noise.normals(NORMALS, 1.0);
-    let mut memory = Memory { gpu, noise, normals, pools: Vec::new(), slots: None, buffers: Vec::new() };
+    let (pools, buffers) = (Vec::new(), Vec::new());
+    let mut memory = Memory { gpu, noise, normals, pools, slots: None, copied: None, buffers };
     let calls = match spec.op {
         Op::Decode | Op::Verify | Op::Update | Op::KdaDecode | Op::KdaVerify | Op::KdaUpdate => {
             recurrence(&mut memory, spec, launches)?
         }
-        Op::ReplayDecode | Op::ReplayVerify | Op::KdaReplayDecode | Op::KdaReplayVerify => {
+        Op::ReplayDecode | Op::ReplayVerify | Op::ReplayVerifyTree | Op::ReplayUpdate => {
+            replay::steps(&mut memory, spec, launches)?
+        }
+        Op::KdaReplayDecode | Op::KdaReplayVerify | Op::KdaReplayUpdate => {
             replay::steps(&mut memory, spec, launches)?
         }
         Op::ReplayCommit | Op::Materialise => replay::all_layers(&mut memory, spec, launches)?,
@@ -145,7 +153,8 @@ pub(super) fn calls(gpu: &Gpu, spec: &Spec, launches: usize) -> Result<Work> {
         Op::GatedRmsNorm => norm(&mut memory, spec, launches)?,
         Op::CopyState | Op::ConvertLayout => movement(&mut memory, spec, launches)?,
     };
-    Ok(Work { calls, pools: memory.pools, slots: memory.slots, buffers: memory.buffers })
+    let Memory { pools, slots, copied, buffers, .. } = memory;
+    Ok(Work { calls, pools, slots, copied, buffers })
 }
 
 fn recurrence(memory: &mut Memory, spec: &Spec, launches: usize) -> Result<Calls> {

@@ -22,6 +22,8 @@ pub(super) struct Case {
     pub(super) pools: Vec<Tensor>,
     /// The slots of the sequences in each pool.
     pub(super) slots: Option<Table>,
+    /// Of a call for all layers: memory as large as what it reads, and as large as what it writes.
+    pub(super) copied: Option<[Tensor; 2]>,
     _buffers: Vec<DeviceBuffer>,
 }
 
@@ -29,8 +31,8 @@ impl Case {
     pub(super) fn new(gpu: &Gpu, spec: Spec) -> Result<Case> {
         let launches =
             ((COLD_BYTES / spec.cold_bytes() as f64).ceil() as usize).clamp(6, spec.most_launches());
-        let Work { calls, pools, slots, buffers } = calls::calls(gpu, &spec, launches)?;
-        Ok(Case { spec, calls, pools, slots, _buffers: buffers })
+        let Work { calls, pools, slots, copied, buffers } = calls::calls(gpu, &spec, launches)?;
+        Ok(Case { spec, calls, pools, slots, copied, _buffers: buffers })
     }
 
     /// Times each way to launch; their replays alternate, so that drift of the clock meets all alike.

@@ -25,10 +25,16 @@ pub enum Op {
     ReplayDecode,
     /// Several tokens with a ring of records, in steady state: with four tokens one sequence in six folds.
     ReplayVerify,
+    /// The same drafts as a tree, in which two follow each.
+    ReplayVerifyTree,
     /// Replay's decode with a decay per key.
     KdaReplayDecode,
     /// Replay's verify with a decay per key.
     KdaReplayVerify,
+    /// Several tokens with a ring, where every sequence folds what the step before appended: it writes each state, as update does.
+    ReplayUpdate,
+    /// The same with a decay per key.
+    KdaReplayUpdate,
     /// Accepted paths of drafts made contiguous, in 48 layers.
     ReplayCommit,
     /// True states stored elsewhere, in 48 layers.
@@ -58,8 +64,11 @@ impl Op {
             Op::KdaUpdate => "kda_update",
             Op::ReplayDecode => "replay_decode",
             Op::ReplayVerify => "replay_verify",
+            Op::ReplayVerifyTree => "replay_verify_tree",
             Op::KdaReplayDecode => "kda_replay_decode",
             Op::KdaReplayVerify => "kda_replay_verify",
+            Op::ReplayUpdate => "replay_update",
+            Op::KdaReplayUpdate => "kda_replay_update",
             Op::ReplayCommit => "replay_commit",
             Op::Materialise => "materialise",
             Op::UnpackQkvz => "unpack_qkvz",
@@ -73,7 +82,7 @@ impl Op {
     pub(super) fn family(self) -> Family {
         match self {
             Op::KdaDecode | Op::KdaVerify | Op::KdaUpdate => Family::Kda,
-            Op::KdaReplayDecode | Op::KdaReplayVerify => Family::Kda,
+            Op::KdaReplayDecode | Op::KdaReplayVerify | Op::KdaReplayUpdate => Family::Kda,
             _ => Family::Gdn,
         }
     }
@@ -89,7 +98,22 @@ impl Op {
     }
 
     fn has_drafts(self) -> bool {
-        matches!(self, Op::ReplayVerify | Op::KdaReplayVerify)
+        self.folds_each() || matches!(self, Op::ReplayVerify | Op::ReplayVerifyTree | Op::KdaReplayVerify)
+    }
+
+    /// Whether every sequence folds.
+    pub(super) fn folds_each(self) -> bool {
+        matches!(self, Op::ReplayUpdate | Op::KdaReplayUpdate)
+    }
+
+    /// Whether one launch does it for [`LAYERS`].
+    pub(super) fn is_for_all_layers(self) -> bool {
+        matches!(self, Op::ReplayCommit | Op::Materialise)
+    }
+
+    /// Whether a call has as many tokens of each sequence as it is asked for.
+    pub(super) fn takes_tokens(self) -> bool {
+        self.has_several_tokens() || self == Op::ReplayCommit
     }
 
     /// Whether it has to read each state and write it back, and no more.
@@ -134,7 +158,7 @@ pub struct Spec {
 impl Spec {
     /// With the tokens that the operation takes, `tokens` if it takes several.
     pub fn new(op: Op, shape: HeadShape, state: DType, layout: Layout, batch: u32, tokens: u32) -> Spec {
-        let tokens = if op.has_several_tokens() || op == Op::ReplayCommit { tokens } else { 1 };
+        let tokens = if op.takes_tokens() { tokens } else { 1 };
         Spec { op, shape, state, io: DType::Bf16, layout, batch, tokens }
     }
 
@@ -146,7 +170,11 @@ impl Spec {
             Op::ReplayDecode | Op::KdaReplayDecode => {
                 return ModuleKey::replay_decode(self.op.family(), self.state, self.io, self.shape.k);
             }
-            Op::ReplayVerify | Op::KdaReplayVerify => {
+            Op::ReplayVerify
+            | Op::ReplayVerifyTree
+            | Op::KdaReplayVerify
+            | Op::ReplayUpdate
+            | Op::KdaReplayUpdate => {
                 return ModuleKey::replay_verify(self.op.family(), self.state, self.io, self.shape.k);
             }
             Op::ReplayCommit => return ModuleKey::replay_commit(),
@@ -208,9 +236,9 @@ impl Spec {
         let rows = u64::from(self.batch) * self.io.size() as u64;
         match self.op {
             Op::Decode | Op::KdaDecode | Op::Update | Op::KdaUpdate => self.state_bytes(),
-            Op::ReplayDecode | Op::KdaReplayDecode | Op::ReplayVerify | Op::KdaReplayVerify => {
-                self.state_bytes()
-            }
+            Op::ReplayDecode | Op::KdaReplayDecode => self.state_bytes(),
+            Op::ReplayVerify | Op::ReplayVerifyTree | Op::KdaReplayVerify => self.state_bytes(),
+            Op::ReplayUpdate | Op::KdaReplayUpdate => 2 * self.state_bytes(),
             Op::Verify | Op::KdaVerify => self.state_bytes() * (1 + u64::from(self.tokens)),
             Op::UnpackQkvz => {
                 let z = self.shape.value_elements();

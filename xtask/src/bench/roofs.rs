@@ -1,12 +1,13 @@
-//! What the memory allows: the same states read and written back in place, in its order and slot by slot, and copied.
+//! What the memory allows: the same states read and written back in place, in its order and slot by slot, and copied; of what is
+//! done for all layers, as many bytes copied by one launch.
 
 use super::Gpu;
 use super::case::{Case, interleaved};
 use super::probe::{MOVE_BLOCK, MOVE_VECTORS, MoveParams, Probe};
 use super::row::{COPY, RMW, RMW_SLOTS, Row};
 use anyhow::{Context as _, Result};
-use gdn_host::driver::{DriverError, Graph, OwnedStream, launch};
-use gdn_host::{Launch, Table};
+use gdn_host::driver::{DriverError, Graph, OwnedStream, Stream, launch};
+use gdn_host::{Launch, Table, Tensor};
 
 /// The kernel that does it all.
 pub(super) struct Roofs(Probe);
@@ -20,8 +21,54 @@ impl Roofs {
         Ok(Roofs(Probe::mover(&gpu.context)?))
     }
 
-    /// The row of a shape, then those of its roofs; all take turns.
+    /// The row of a shape, then those of its roofs; all take turns. Steps with records have none.
     pub(super) fn time(&self, gpu: &Gpu, case: &Case, launch: Launch) -> Result<Vec<Row>> {
+        match case.copied {
+            Some(copied) => self.time_copy(gpu, case, launch, copied),
+            None if case.spec.op.has_records() => case.time(gpu, &[launch]),
+            None => self.time_states(gpu, case, launch),
+        }
+    }
+
+    /// A call for all layers, and a copy of as many bytes.
+    fn time_copy(
+        &self,
+        gpu: &Gpu,
+        case: &Case,
+        launch: Launch,
+        [source, target]: [Tensor; 2],
+    ) -> Result<Vec<Row>> {
+        let stream = OwnedStream::new(&gpu.context)?;
+        let moved = case.spec.moved_bytes();
+        let vectors = moved / 2 / 16;
+        let block = block(vectors, 1, gpu.gdn.caps().sms);
+        let (source, target) = (source.address, target.address);
+        let params = MoveParams { source, target, vectors, slots: 0, mask: 0, slot_blocks: 0 };
+        let copy = Graph::capture(&stream, |stream| {
+            // SAFETY: both tensors are alive in case and have so many vectors, and nothing else uses them meanwhile.
+            case.calls.iter().try_for_each(|_| unsafe { self.launch(stream, block, &params) })
+        })?;
+        let graphs = [case.graph(gpu, &stream, launch)?, copy];
+        let times = interleaved(gpu, &stream, &graphs)?;
+        let mut row = case.row(gpu, launch, &times[0])?;
+        let copy = Row::new(&case.spec, COPY, &times[1], case.calls.len(), moved);
+        let copy = Row { tile: format!("{block} threads"), ..copy };
+        row.share_of_copy = Some(copy.us / row.us);
+        Ok(vec![row, copy])
+    }
+
+    /// Every vector moved by blocks of `block` threads.
+    ///
+    /// # Safety
+    /// Source and target are device memory of so many vectors that nothing else uses, the same or apart, until the launch has run; a
+    /// table names each slot once.
+    unsafe fn launch(&self, stream: Stream, block: u32, params: &MoveParams) -> Result<(), DriverError> {
+        let grid = [blocks(params.vectors, block) as u32, 1, 1];
+        // SAFETY: the struct is the kernel's; the rest is the caller's promise.
+        unsafe { launch(self.0.function, grid, block, 0, stream, params) }
+    }
+
+    fn time_states(&self, gpu: &Gpu, case: &Case, launch: Launch) -> Result<Vec<Row>> {
         let stream = OwnedStream::new(&gpu.context)?;
         let half = case.pools.len() / 2;
         let slots = case.slots.context("states without slots")?;
@@ -59,17 +106,16 @@ impl Roofs {
         slots: Option<Table>,
     ) -> Result<Graph, DriverError> {
         let (vectors, pools) = (vectors(case), &case.pools);
-        let blocks = blocks(vectors, block) as u32;
-        let slot_blocks = blocks / case.spec.batch;
+        let slot_blocks = blocks(vectors, block) as u32 / case.spec.batch;
         let slots = slots.map_or(0, |slots| slots.address);
         Graph::capture(stream, |stream| {
             for (i, source) in pools.iter().enumerate() {
                 let target = pools[(i + shift) % pools.len()];
                 let (source, target) = (source.address, target.address);
                 let params = MoveParams { source, target, vectors, slots, mask, slot_blocks };
-                // SAFETY: the struct is the kernel's, both pools are alive in case and of as many vectors, the table names
-                // each of their slots once, and nothing else uses them.
-                unsafe { launch(self.0.function, [blocks, 1, 1], block, 0, stream, &params)? };
+                // SAFETY: both pools are alive in case and of as many vectors, the table names each of their slots once, and
+                // nothing else uses them.
+                unsafe { self.launch(stream, block, &params)? };
             }
             Ok(())
         })

@@ -69,6 +69,9 @@ pub struct Row {
     /// The same of [`RMW_SLOTS`], which goes through the states in the order in which this one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_of_slots_roof: Option<f64>,
+    /// Of what is done for all layers: time of [`COPY`] of as many bytes over this one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_of_copy: Option<f64>,
 }
 
 /// Our kernels.
@@ -77,7 +80,7 @@ pub(super) const GDN: &str = "gdn";
 pub(super) const RMW: &str = "rmw_gdn";
 /// The same, slot by slot in the order of the sequences, each looked up in their table.
 pub(super) const RMW_SLOTS: &str = "rmw_slots_gdn";
-/// States read and written elsewhere.
+/// States, or as many bytes, read and written elsewhere.
 pub(super) const COPY: &str = "copy_gdn";
 /// The peers' benchmark's own roof, which is no peer.
 pub(super) const PEERS_RMW: &str = "rmw";
@@ -133,6 +136,7 @@ impl Row {
             early: false,
             share_of_roof: None,
             share_of_slots_roof: None,
+            share_of_copy: None,
         }
     }
 

@@ -27,6 +27,7 @@ const IMPLEMENTATION: Column = ("kernel", |r| r.implementation.clone());
 const EARLY: Column = ("launch", |r| if r.early { "early".into() } else { "plain".into() });
 const SHARE: Column = ("of roof", |r| percent(r.share_of_roof));
 const SLOTS_SHARE: Column = ("by slot", |r| percent(r.share_of_slots_roof));
+const COPY_SHARE: Column = ("of copy", |r| percent(r.share_of_copy));
 
 fn percent(share: Option<f64>) -> String {
     share.map_or_else(String::new, |share| format!("{:.0} %", share * 100.0))
@@ -46,6 +47,9 @@ fn columns(rows: &[Row]) -> Vec<Column> {
     }
     if rows.iter().any(|r| r.share_of_slots_roof.is_some()) {
         columns.push(SLOTS_SHARE);
+    }
+    if rows.iter().any(|r| r.share_of_copy.is_some()) {
+        columns.push(COPY_SHARE);
     }
     columns
 }
@@ -77,8 +81,9 @@ mod tests {
         assert_eq!(headings(std::slice::from_ref(&plain)).len(), COLUMNS.len());
         let early = Row { early: true, share_of_roof: Some(0.9), ..plain.clone() };
         let slots = Row { share_of_slots_roof: Some(0.9), ..plain.clone() };
+        let copy = Row { share_of_copy: Some(0.9), ..plain.clone() };
         let roof = Row { implementation: RMW.into(), ..plain };
-        let all = headings(&[early, slots, roof]);
-        assert_eq!((all[1], &all[11..]), ("kernel", ["launch", "of roof", "by slot"].as_slice()));
+        let all = headings(&[early, slots, copy, roof]);
+        assert_eq!((all[1], &all[11..]), ("kernel", ["launch", "of roof", "by slot", "of copy"].as_slice()));
     }
 }

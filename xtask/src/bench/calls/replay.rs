@@ -1,7 +1,7 @@
 //! Calls with rings of records: steps, and what is done for all layers at once.
 
 use super::super::ops::{LAYERS, Op, Spec};
-use super::{Calls, Memory};
+use super::{Calls, Memory, NORMALS};
 use anyhow::Result;
 use gdn_host::{
     Cursors, DType, Family, Materialise, Operation, RecordForm, ReplayCommit, ReplayDecode, ReplayLayer,
@@ -13,7 +13,9 @@ const LIVE: u32 = 16;
 
 /// Log decays of records, rings of so many elements.
 fn decays(memory: &mut Memory, batch: u32, width: u64) -> Result<Rows> {
-    let decays: Vec<f32> = (0..u64::from(batch) * width).map(|_| -0.1 * memory.noise.uniform()).collect();
+    let len = (u64::from(batch) * width) as usize;
+    let some: Vec<f32> = (0..len.min(NORMALS)).map(|_| -0.1 * memory.noise.uniform()).collect();
+    let decays: Vec<f32> = some.iter().copied().cycle().take(len).collect();
     memory.rows(&decays, DType::F32, width)
 }
 
@@ -25,13 +27,18 @@ pub(super) fn steps(memory: &mut Memory, spec: &Spec, launches: usize) -> Result
     let out = memory.normal(total, shape.value_elements(), io)?;
     // Windows are as full as in the steady state of a server: staggered over the sequences.
     let is_decode = !spec.op.has_several_tokens();
-    let (most, records, levels, step) = match inputs.family {
-        _ if is_decode => (LIVE - 1, LIVE, LIVE, 1),
-        Family::Gdn => (LIVE, LIVE + tokens, 6, 3),
+    let every_third = |count| (0..count).map(|i| 3 * i).collect::<Vec<u32>>();
+    let (most, records, levels) = match inputs.family {
+        _ if is_decode => (LIVE - 1, LIVE, (0..LIVE).collect()),
+        // All have as many records as drafts, and room for no more.
+        _ if spec.op.folds_each() => (tokens, 2 * tokens, vec![tokens]),
+        Family::Gdn => (LIVE, LIVE + tokens, every_third(6)),
         // Of those that a ring of KDA may have, drafts take some.
-        Family::Kda => (LIVE - tokens, LIVE, LIVE.saturating_sub(2 * tokens) / 3 + 2, 3),
+        Family::Kda => (LIVE - tokens, LIVE, every_third(LIVE.saturating_sub(2 * tokens) / 3 + 2)),
     };
-    let len = memory.staggered(batch, levels, step)?;
+    let live = memory.staggered(batch, levels)?;
+    let is_tree = spec.op == Op::ReplayVerifyTree;
+    let parent = if is_tree { Some(binary_trees(memory, batch, tokens)?) } else { None };
     let widths = Rings::widths(&shape, inputs.family, records);
     let pools = memory.states(state, spec.state_bytes(), launches)?;
     memory.pools.clone_from(&pools);
@@ -45,13 +52,24 @@ pub(super) fn steps(memory: &mut Memory, spec: &Spec, launches: usize) -> Result
         let rings = Rings::new(records, rows(keys[i], widths[0]), rows(corrections[i], widths[1]), g);
         let pitch = shape.state_elements();
         let state = StatePool { tensor: pools[i], slots: batch, pitch, layout: spec.layout };
-        let pool = ReplayPool::new(state, rings, Cursors::by_sequence(len)).with_slots(slots).with_most(most);
+        let pool =
+            ReplayPool::new(state, rings, Cursors::by_sequence(live)).with_slots(slots).with_most(most);
         Ok(match is_decode {
             true => Box::new(ReplayDecode::new(inputs, batch, pool, out)),
-            false => Box::new(ReplayVerify::new(inputs, batch, tokens, pool, out)),
+            false => {
+                let verify = ReplayVerify::new(inputs, batch, tokens, pool, out);
+                Box::new(parent.map_or(verify, |parent| verify.with_parent(parent)))
+            }
         })
     };
     (0..launches).map(&mut call).collect()
+}
+
+/// The parents of drafts that are trees, in which two follow each draft.
+fn binary_trees(memory: &mut Memory, batch: u32, tokens: u32) -> Result<Table> {
+    let parents = (0..batch).flat_map(|_| (0..tokens).map(|draft| draft.saturating_sub(1) / 2));
+    let parents = memory.table(parents)?;
+    Ok(Table::i32(parents.address, batch.into()).with_columns(tokens.into()))
 }
 
 /// The same call for all layers again and again: their memory together is several times any L2.
@@ -59,29 +77,33 @@ pub(super) fn all_layers(memory: &mut Memory, spec: &Spec, launches: usize) -> R
     let Spec { shape, batch, tokens, state, io, .. } = *spec;
     let is_commit = spec.op == Op::ReplayCommit;
     let (form, records) = (RecordForm::new(shape, Family::Gdn), LIVE + tokens);
-    let (slots, len) = (memory.shuffled(batch)?, memory.staggered(batch, LIVE, 1)?);
+    let (slots, live) = (memory.shuffled(batch)?, memory.staggered(batch, (0..LIVE).collect())?);
     let widths = Rings::widths(&shape, Family::Gdn, records);
     let bytes = |width: u64, dtype: DType| u64::from(batch) * width * dtype.size() as u64;
     let decays = (0..LAYERS).map(|_| decays(memory, batch, widths[2])).collect::<Result<Vec<_>>>()?;
     let mut tensors = |width, dtype, count| memory.states(dtype, bytes(width, dtype), count);
     let layers = LAYERS as usize;
     let (keys, corrections) = (tensors(widths[0], io, layers)?, tensors(widths[1], DType::F32, layers)?);
-    // A commit touches no state.
+    // Of all layers, one behind the other. A commit touches no state: its layers share one, and its roof has memory of its own.
     let pitch = shape.state_elements();
-    let states = tensors(pitch, state, if is_commit { 1 } else { 2 * layers })?;
+    let states = tensors(if is_commit { pitch } else { LAYERS * pitch }, state, 1)?[0];
+    let half = memory.states(DType::F32, spec.moved_bytes() / 2, if is_commit { 2 } else { 1 })?;
+    memory.copied = Some(if is_commit { [half[0], half[1]] } else { [states, half[0]] });
+    let layer_bytes = if is_commit { 0 } else { spec.state_bytes() };
+    let of_layer = |all: &Tensor, layer: usize| all.address + layer as u64 * layer_bytes;
     let rows = |tensor, stride| Rows { tensor, stride };
     let pool_of = |layer: usize| {
-        let state =
-            StatePool { tensor: states[layer % states.len()], slots: batch, pitch, layout: spec.layout };
+        let len = u64::from(batch) * pitch;
+        let tensor = Tensor { address: of_layer(&states, layer), len, ..states };
+        let state = StatePool { tensor, slots: batch, pitch, layout: spec.layout };
         let (k, d) = (rows(keys[layer], widths[0]), rows(corrections[layer], widths[1]));
         let rings = Rings::new(records, k, d, decays[layer]);
-        ReplayPool::new(state, rings, Cursors::by_sequence(len)).with_slots(slots).with_most(LIVE)
+        ReplayPool::new(state, rings, Cursors::by_sequence(live)).with_slots(slots).with_most(LIVE)
     };
-    let target = |layer: usize| states.get(layers + layer).map(|tensor: &Tensor| tensor.address);
     let list: Vec<ReplayLayer> = (0..layers)
         .map(|layer| {
             let own = ReplayLayer::new(&pool_of(layer));
-            target(layer).map_or(own, |target| own.with_target(target))
+            if is_commit { own } else { own.with_target(of_layer(&half[0], layer)) }
         })
         .collect();
     let pool = pool_of(0);

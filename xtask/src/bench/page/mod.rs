@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Documents with measured parts.
-const DOCUMENTS: [&str; 2] = ["README.md", "docs/BENCHMARKS.md"];
+const DOCUMENTS: [&str; 3] = ["README.md", "docs/BENCHMARKS.md", "docs/HOSTS.md"];
 /// Where results lie.
 const RESULTS: &str = "docs/benchmarks";
 /// Cards whose results are drawn, each into a folder of its own.

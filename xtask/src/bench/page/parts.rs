@@ -29,6 +29,8 @@ pub(super) fn part(cards: &Cards, words: &[&str]) -> Result<String> {
         ["replay-fastest", card] => replay::fastest(&*cards.get(card)?),
         ["replay-ahead", card] => replay::ahead(&*cards.get(card)?),
         ["replay-pays", card] => replay::pays(&*cards.get(card)?),
+        ["replay-tree", card] => replay::tree(&*cards.get(card)?),
+        ["replay-layers", card] => replay::layers(&*cards.get(card)?),
         ["us", card, op, state, batch] => us(cards.get(card)?.row(op, state, batch.parse()?)?.us),
         ["early", card] => early(&*cards.get(card)?),
         ["layer", card] => layer(&*cards.get(card)?),

@@ -1,6 +1,7 @@
 //! Kernels that keep records of tokens instead of writing the state at each: ours and the peers'.
 
-use super::super::row::{PEERS_RMW, Row};
+use super::super::ops::LAYERS;
+use super::super::row::{GDN, PEERS_RMW, Row};
 use super::card::{Card, HEADS};
 use super::parts::peer_name;
 use super::tables::{Table, cells, groups, us};
@@ -14,19 +15,33 @@ const PAYS: f64 = 0.97;
 /// Operation, type of the state, and tokens of each sequence.
 type Key = (String, String, u32);
 
+const CHAIN: &str = "replay_verify";
+const TREE: &str = "replay_verify_tree";
+/// It moves records and no state, and is the same for every type of it.
+const COMMIT: &str = "replay_commit";
+const MATERIALISE: &str = "materialise";
+
+/// Sequences from which on calls for all layers have enough to move.
+const MANY: u32 = 16;
+
 fn key(row: &Row) -> Key {
     (row.shape.op.to_string(), row.shape.state.to_string(), row.tokens)
 }
 
 /// The operation that one with records stands in for.
 fn plain_of(op: &str) -> String {
-    op.replacen("replay_", "", 1)
+    if op == TREE { "verify".into() } else { op.replacen("replay_", "", 1) }
 }
 
 /// As a reader calls an operation: several tokens are four where nothing else is said.
 fn name((op, _, tokens): &Key) -> String {
-    let op = plain_of(op);
-    if matches!(tokens, 1 | 4) { op } else { format!("{op}, {tokens} tokens") }
+    let name = match &**op {
+        COMMIT => format!("commit, {LAYERS} layers"),
+        MATERIALISE => format!("{MATERIALISE}, {LAYERS} layers"),
+        op => plain_of(op),
+    };
+    let name = if matches!(tokens, 1 | 4) { name } else { format!("{name}, {tokens} tokens") };
+    if op == TREE { name + " as a tree" } else { name }
 }
 
 fn at_heads(rows: &[Row]) -> impl Iterator<Item = &Row> {
@@ -40,8 +55,15 @@ fn plain<'a>(card: &'a Card, (op, state, tokens): &Key) -> Vec<&'a Row> {
         .collect()
 }
 
+/// Ours with records. Roofs stand in the same file.
+fn own(card: &Card) -> impl Iterator<Item = &Row> {
+    let is_shown =
+        |row: &&Row| row.implementation == GDN && (row.shape.op != COMMIT || row.shape.state == "f32");
+    at_heads(&card.replay).filter(is_shown)
+}
+
 fn records<'a>(card: &'a Card, of: &Key) -> Vec<&'a Row> {
-    at_heads(&card.replay).filter(|row| key(row) == *of).collect()
+    own(card).filter(|row| key(row) == *of).collect()
 }
 
 /// Every kernel, the peers' operations first.
@@ -49,27 +71,31 @@ pub(super) fn table(card: &Card) -> Result<String> {
     ensure!(!card.replay_peers.is_empty(), "there is no file of replay kernels for this card");
     let mut table = Table::new(&["operation", "state", "kernel"]);
     let peers = groups(at_heads(&card.replay_peers), key);
-    let own = groups(at_heads(&card.replay), key);
+    let own = groups(own(card), key);
     let without_peer = own.into_iter().filter(|(of, _)| peers.iter().all(|(other, _)| other != of));
     let without_peer: Vec<_> = without_peer.map(|(of, rows)| (of, rows, false)).collect();
     let with_peer = peers.iter().map(|(of, rows)| (of.clone(), rows.clone(), true));
     for (of, rows, are_peers) in with_peer.chain(without_peer) {
         let batches: Vec<u32> = rows.iter().map(|row| row.shape.batch).collect();
-        let mut first = [name(&of), of.1.clone()];
-        let mut line = |kernel: &str, rows: &[&Row]| {
-            let rows: Vec<_> =
-                rows.iter().copied().filter(|row| batches.contains(&row.shape.batch)).collect();
+        let state = if of.0 == COMMIT { String::new() } else { of.1.clone() };
+        let mut first = [name(&of), state];
+        let mut line = |kernel: &str, rows: &[&Row], cell: fn(&Row) -> Option<String>| {
+            let rows = rows.iter().copied().filter(|row| batches.contains(&row.shape.batch));
+            let rows: Vec<_> = rows.filter(|row| cell(row).is_some()).collect();
             if !rows.is_empty() {
                 let [op, state] = std::mem::take(&mut first);
-                table.line(&[&op, &state, kernel], cells(&rows, |row| Some(us(row.us))));
+                table.line(&[&op, &state, kernel], cells(&rows, cell));
             }
         };
-        line("gdn, state written", &plain(card, &of));
-        line("gdn, records", &records(card, &of));
+        let time: fn(&Row) -> Option<String> = |row| Some(us(row.us));
+        line("gdn, state written", &plain(card, &of), time);
+        let records = records(card, &of);
+        line("gdn, records", &records, time);
+        line("of a copy", &records, |row| row.share_of_copy.map(|share| format!("{share:.2}")));
         for (implementation, rows) in
             groups(rows.into_iter().filter(|_| are_peers), |row| row.implementation.clone())
         {
-            line(peer_name(&implementation), &rows);
+            line(peer_name(&implementation), &rows, time);
         }
     }
     Ok(table.text())
@@ -146,7 +172,7 @@ pub(super) fn ahead(card: &Card) -> String {
 /// From which batch on keeping records pays, by operation and type of the state.
 pub(super) fn pays(card: &Card) -> String {
     let mut places = Vec::new();
-    for (of, rows) in groups(at_heads(&card.replay), key) {
+    for (of, rows) in groups(own(card), key) {
         let plain = plain(card, &of);
         let mut measured: Vec<(u32, bool)> = rows
             .iter()
@@ -172,6 +198,43 @@ pub(super) fn pays(card: &Card) -> String {
     format!("It saves 3 % or more of the time in {}.", places.join("; "))
 }
 
+/// What a tree costs beside a chain of as many drafts.
+pub(super) fn tree(card: &Card) -> String {
+    let chain_of = |tree: &Row| {
+        let is_it = |row: &&Row| {
+            row.shape.op == CHAIN
+                && (&row.shape.state, row.shape.batch, row.tokens)
+                    == (&tree.shape.state, tree.shape.batch, tree.tokens)
+        };
+        own(card).find(is_it)
+    };
+    let trees = own(card).filter(|row| row.shape.op == TREE);
+    let ratios: Vec<(f64, u32)> =
+        trees.filter_map(|tree| Some((tree.us / chain_of(tree)?.us, tree.tokens))).collect();
+    let Some((most, tokens)) = ratios.iter().copied().max_by(|a, b| a.0.total_cmp(&b.0)) else {
+        return "What a tree of drafts costs beside a chain was not measured with this build.".into();
+    };
+    let shapes = ratios.len();
+    format!(
+        "A tree of {tokens} drafts takes at most {most:.2} times as long as a chain of {tokens}, over {shapes} shapes."
+    )
+}
+
+/// How near the calls for all layers come to a copy of as many bytes.
+pub(super) fn layers(card: &Card) -> String {
+    let share_of = |op: &str| {
+        let rows = own(card).filter(|row| row.shape.op == op && row.shape.batch >= MANY);
+        rows.filter_map(|row| row.share_of_copy).reduce(f64::min)
+    };
+    match (share_of(COMMIT), share_of(MATERIALISE)) {
+        (Some(commit), Some(materialise)) => format!(
+            "From {MANY} sequences on the commit of {LAYERS} layers comes to {commit:.2} of a copy of as many bytes or more, their \
+             materialisation to {materialise:.2}."
+        ),
+        _ => "How near commits and materialisations come to a copy was not measured with this build.".into(),
+    }
+}
+
 /// `a, b and c`.
 fn list(words: &[String]) -> String {
     match words {
@@ -182,7 +245,7 @@ fn list(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::row::{GDN, Shape};
+    use super::super::super::row::{COPY, Shape};
     use super::super::super::saved::Saved;
     use super::*;
 
@@ -259,15 +322,36 @@ mod tests {
 
     #[test]
     fn every_kernel_has_a_line() {
-        let rows = vec![row("replay_decode", GDN, 4, 8.0), row("materialise", GDN, 4, 7.0)];
+        let roof = Row { implementation: COPY.into(), ..row("materialise", COPY, 4, 6.3) };
+        let materialise = Row { share_of_copy: Some(0.9), ..row("materialise", GDN, 4, 7.0) };
+        let rows = vec![row("replay_decode", GDN, 4, 8.0), materialise, roof];
         let table = table(&card(rows)).unwrap();
         for line in [
             "| decode | f32 | gdn, state written | 10.00 | 100.0 |",
             "|  |  | gdn, records | 8.00 |  |",
             "|  |  | read and write alone (PyTorch) |  | 5.00 |",
-            "| materialise | f32 | gdn, records | 7.00 |  |",
+            "| materialise, 48 layers | f32 | gdn, records | 7.00 |  |",
+            "|  |  | of a copy | 0.90 |  |",
         ] {
             assert!(table.contains(line), "{table}");
         }
+        assert!(!table.contains("6.30"), "a roof is no kernel with records: {table}");
+    }
+
+    #[test]
+    fn trees_stand_beside_chains_and_calls_for_all_layers_beside_copies() {
+        let unmeasured = card(Vec::new());
+        assert!(tree(&unmeasured).contains("not measured") && layers(&unmeasured).contains("not measured"));
+        let of_eight = |op: &str, batch, us| Row { tokens: 8, ..row(op, GDN, batch, us) };
+        let drafts = [(CHAIN, 4, 10.0), (CHAIN, 64, 100.0), (TREE, 4, 11.2), (TREE, 64, 105.0)];
+        let share = |op: &str, batch, share| Row { share_of_copy: Some(share), ..row(op, GDN, batch, 1.0) };
+        let shares = [(COMMIT, 4, 0.5), (COMMIT, 16, 0.93), (COMMIT, 64, 0.91), (MATERIALISE, 64, 0.95)];
+        let rows = drafts.map(|(op, batch, us)| of_eight(op, batch, us)).into_iter();
+        let measured = card(rows.chain(shares.map(|(op, batch, of)| share(op, batch, of))).collect());
+        let want = "A tree of 8 drafts takes at most 1.12 times as long as a chain of 8, over 2 shapes.";
+        assert_eq!(tree(&measured), want);
+        let want = "From 16 sequences on the commit of 48 layers comes to 0.91 of a copy of as many bytes or more, their \
+                    materialisation to 0.95.";
+        assert_eq!(layers(&measured), want);
     }
 }
