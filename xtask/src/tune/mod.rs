@@ -132,7 +132,7 @@ impl Args {
         let has_every_class = classes.len() == Class::all().count();
         let which = match has_every_class {
             true => "every class".to_owned(),
-            false => classes.keys().map(Class::to_string).collect::<Vec<_>>().join(", "),
+            false => short(&classes.keys().map(Class::to_string).collect::<Vec<_>>()),
         };
         let has_every_column = self.from.is_empty() && !self.tiles_only;
         let columns = if has_every_column { "every column" } else { "tile and teams" };
@@ -154,6 +154,30 @@ impl Args {
     }
 }
 
+/// Names of classes: where all of an operation are there, or all of its layout, that alone.
+fn short(names: &[String]) -> String {
+    let all: Vec<String> = Class::all().map(|class| class.to_string()).collect();
+    let mut parts = Vec::new();
+    shorten(&[], &all.iter().collect::<Vec<_>>(), names, &mut parts);
+    parts.join(", ")
+}
+
+/// Adds what stands for the names among `all`, which begin with these words.
+fn shorten(words: &[&str], all: &[&String], names: &[String], parts: &mut Vec<String>) {
+    if !words.is_empty() && all.iter().all(|name| names.contains(name)) {
+        parts.push(words.join(" "));
+        return;
+    }
+    let next = |name: &str| name.split(' ').nth(words.len()).map(str::to_owned);
+    let mut nexts: Vec<Option<String>> = all.iter().map(|name| next(name)).collect();
+    nexts.dedup();
+    for word in nexts.into_iter().flatten() {
+        let of: Vec<&String> =
+            all.iter().copied().filter(|name| next(name).as_ref() == Some(&word)).collect();
+        shorten(&[words, &[&word]].concat(), &of, names, parts);
+    }
+}
+
 fn read_table(path: &Path) -> Result<Tuning> {
     let what = || format!("--base {}", path.display());
     let text = std::fs::read_to_string(path).with_context(what)?;
@@ -172,7 +196,7 @@ fn specs(args: &Args) -> Result<Vec<bench::Spec>> {
         states: &args.states,
         layouts: &args.layouts,
         batches: &args.batches,
-        tokens: 4,
+        tokens: &[4],
     };
     specs.extend(shapes.specs()?);
     Ok(specs)
@@ -202,6 +226,19 @@ mod tests {
     fn table(args: &Args) -> Result<Tuning> {
         let measurement = args.measurement()?;
         args.table(&measurement, Tuning::nearest(&measurement.caps))
+    }
+
+    #[test]
+    fn whole_operations_are_named_by_their_names() {
+        let classes = |keep: fn(&str) -> bool| {
+            let names = Class::all().map(|class| class.to_string());
+            short(&names.filter(|name| keep(name)).collect::<Vec<_>>())
+        };
+        assert_eq!(classes(|name| !name.starts_with("replay")), "decode, update, verify");
+        assert_eq!(classes(|name| name.starts_with("decode vk")), "decode vk");
+        let some = classes(|name| name.starts_with("replay_decode") || name == "verify kv kda f32");
+        assert_eq!(some, "verify kv kda f32, replay_decode");
+        assert_eq!(classes(|_| false), "");
     }
 
     /// How near they are to the best tiles is a test of [`crate::bench`].
