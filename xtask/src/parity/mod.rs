@@ -6,6 +6,7 @@ mod proof;
 use crate::on_demand::Needs;
 use crate::other_build::OtherBuild;
 use crate::report::say;
+use crate::test::proof as open_kernels;
 use crate::{report, tools};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
@@ -131,9 +132,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     if args.record {
         ensure!(failed == 0, "nothing was recorded: {failed} of {} failed", cases.len());
-        let file = tools::workspace_root()?.join("docs/evidence").join(report::gpu_file_name(&device));
+        let root = tools::workspace_root()?;
+        let file = root.join("docs/evidence").join(report::gpu_file_name(&device));
         report::write_json(&file, &with_provenance(result)?)?;
         say!("recorded in {}", file.display());
+        if open_kernels::close(&root)? {
+            say!("{} is removed: these kernels are proven now", open_kernels::FILE);
+        }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

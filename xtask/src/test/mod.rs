@@ -2,7 +2,7 @@
 
 mod candle;
 mod counted;
-mod proof;
+pub mod proof;
 mod suite;
 
 use crate::{dist, tools, wheel};

@@ -31,7 +31,7 @@ pub struct Suite {
 
 /// What came of a suite.
 pub struct Results {
-    passed: usize,
+    passed: Vec<&'static str>,
     failed: Vec<&'static str>,
     unchecked: Vec<String>,
 }
@@ -47,7 +47,7 @@ impl Suite {
 
     /// Runs the checks in the order they were added.
     pub fn run(self, root: &Path) -> Results {
-        let mut results = Results { passed: 0, failed: Vec::new(), unchecked: self.unchecked };
+        let mut results = Results { passed: Vec::new(), failed: Vec::new(), unchecked: self.unchecked };
         let count = self.checks.len();
         for (i, (name, work)) in self.checks.into_iter().enumerate() {
             let place = format!("[{}/{count}]", i + 1);
@@ -62,7 +62,7 @@ impl Suite {
             match result {
                 Ok(()) => {
                     eprintln!("{place} {} in {seconds} s", style("ok").for_stderr().green());
-                    results.passed += 1;
+                    results.passed.push(name);
                 }
                 Err(error) => {
                     eprintln!(
@@ -90,6 +90,13 @@ impl Results {
         let Results { passed, mut failed, mut unchecked } = self;
         // What a person has said to be open is no surprise to continuous integration either.
         let declared = proof::declared_open(root);
+        if let Some(complaint) = contradiction(&passed, proof::is_declared(root)) {
+            if strict {
+                failed.push(complaint);
+            } else {
+                say!("{complaint}");
+            }
+        }
         let mut known = usize::from(gdn_host::driver::Driver::open().is_err());
         if failed.contains(&PROOF) && (!strict || declared.is_some()) {
             failed.retain(|name| *name != PROOF);
@@ -107,7 +114,26 @@ impl Results {
         }
         // A machine without a GPU is complete as far as continuous integration goes.
         let incomplete = strict && unchecked.len() > known;
-        say!("{passed} passed, {} failed", failed.len());
+        say!("{} passed, {} failed", passed.len(), failed.len());
         if failed.is_empty() && !incomplete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// Kernels cannot be proven and open at once.
+fn contradiction(passed: &[&str], is_declared_open: bool) -> Option<&'static str> {
+    (is_declared_open && passed.contains(&PROOF))
+        .then_some("docs/evidence-open.json is there, but a record proves the committed kernels: remove it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_not_proven_and_open_at_once() {
+        let complaint = contradiction(&["format", PROOF], true);
+        assert!(complaint.is_some_and(|text| text.contains(proof::FILE)));
+        assert_eq!(contradiction(&["format", PROOF], false), None);
+        assert_eq!(contradiction(&["format"], true), None);
     }
 }
