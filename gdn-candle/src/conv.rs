@@ -6,7 +6,7 @@ use crate::pool::ConvPool;
 use crate::recurrence::Tokens;
 use crate::run::{Launch, run, unfilled};
 use crate::slots::{Slots, Write};
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use gdn_host::{Accepted, Conv1dUpdate, ConvTarget, call};
 
 /// A layer's filter.
@@ -48,6 +48,18 @@ pub struct DraftWindows {
     pub parent: Option<Tensor>,
     /// `[N]`: the window begins at entry `accepted[n] - 1` of the slot, which holds the last draft's tokens (vLLM).
     pub taken_back: Option<Tensor>,
+}
+
+impl DraftWindows {
+    /// A buffer for `rows` drafts of `steps` tokens, chains, of the type of a pool of windows.
+    ///
+    /// # Errors
+    /// A filter that is none; an allocation that failed.
+    pub fn zeros(filter: &Filter, pool: &ConvPool, rows: usize, steps: usize) -> Result<DraftWindows> {
+        let ((dim, width), pool) = (filter.dims()?, &pool.tensor);
+        let windows = Tensor::zeros((rows, steps, dim, width - 1), pool.dtype(), pool.device())?;
+        Ok(DraftWindows { windows: Some(windows), ..DraftWindows::default() })
+    }
 }
 
 /// `out[t] = silu(bias + sum over i of weight[i] * input[t - (W - 1) + i])` for each channel, where what lies in front of the
@@ -120,6 +132,33 @@ pub(crate) fn conv1d_update_into(
         }
         run(memory, x.device(), &call, launch)
     })
+}
+
+/// Commits windows of drafts: that behind the last accepted token of each sequence goes from the buffer to its slot.
+/// `accepted` `[N]` are counts, u32 or i64; 0 commits nothing.
+///
+/// # Errors
+/// An argument that does not fit; the text names it and its value.
+pub fn conv1d_commit(drafts: &DraftWindows, accepted: &Tensor, pool: &ConvPool, slots: &Slots) -> Result<()> {
+    let Some(windows) = &drafts.windows else { bail!("drafts: there is no buffer of windows") };
+    let into = match &slots.write {
+        Write::Slots(table) => Some(table),
+        _ => slots.slots.as_ref(),
+    };
+    // The window after token t of row r is slot r * steps + t of the buffer.
+    let steps = windows.dims()[1];
+    let (n, device) = (accepted.elem_count(), accepted.device());
+    let rows = match &drafts.rows {
+        Some(rows) => rows.to_dtype(DType::I64)?,
+        None => Tensor::arange(0, n as i64, device)?,
+    };
+    let accepted = accepted.to_dtype(DType::I64)?;
+    let is_step = (accepted.ge(1i64)? * accepted.le(steps as i64)?)?;
+    let places = ((rows * steps as f64)? + (accepted - 1.0)?)?;
+    let from = is_step.where_cond(&places, &places.zeros_like()?.affine(0.0, -1.0)?)?;
+    let from_slots = windows.flatten(0, 1)?;
+    let target = pool.dense_windows(windows.dims()[3])?;
+    crate::pool::copy(&from_slots, Some(&from), &target, into)
 }
 
 fn take_drafts(call: &mut Conv1dUpdate, memory: &Memory, drafts: &DraftWindows) -> Result<()> {

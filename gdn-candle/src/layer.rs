@@ -1,15 +1,16 @@
 //! A layer's step: convolution, recurrence and gated norm, one behind the other.
 
-use crate::conv::{DraftWindows, Filter, conv1d_update_into};
+use crate::conv::{DraftWindows, Filter, conv1d_commit, conv1d_update_into};
 use crate::inputs::{Beta, Gate, Inputs};
-use crate::memory::{cut, element};
+use crate::memory::{cut, element, kernel_type};
 use crate::norm::{Norm, gated_rmsnorm_into};
-use crate::pool::LayerPool;
+use crate::pool::{ConvPool, LayerPool};
 use crate::recurrence::{DraftStates, Tokens, commit, decode_into, pooled};
+use crate::replay::{self, ReplayStep};
 use crate::run::{Launch, unfilled};
 use crate::slots::{Slots, Write};
 use candle_core::{DType, Result, Tensor, bail};
-use gdn_host::{Family, HeadMap, HeadShape, ModuleKey};
+use gdn_host::{Family, HeadMap, HeadShape, ModuleKey, RecordForm};
 
 /// What holds for all tokens of a layer: heads, weights and options.
 #[derive(Clone, Debug)]
@@ -65,12 +66,10 @@ impl Drafts {
     /// # Errors
     /// An allocation that failed.
     pub fn zeros(layer: &Layer, pool: &LayerPool, rows: usize, steps: usize) -> Result<Drafts> {
-        let (states, (dim, width)) = (&pool.state.tensor, layer.filter.dims()?);
+        let states = &pool.state.tensor;
         let dims = [&[rows, steps][..], &states.dims()[1..]].concat();
         let states = Tensor::zeros(dims, states.dtype(), states.device())?;
-        let windows = &pool.conv.tensor;
-        let windows = Tensor::zeros((rows, steps, dim, width - 1), windows.dtype(), windows.device())?;
-        let windows = DraftWindows { windows: Some(windows), ..DraftWindows::default() };
+        let windows = DraftWindows::zeros(&layer.filter, &pool.conv, rows, steps)?;
         Ok(Drafts { states: DraftStates::new(&states), windows })
     }
 }
@@ -88,14 +87,20 @@ impl Layer {
         Layer { family: Family::Kda, beta_rounded: false, ..Layer::gdn(shape, filter, gate, norm) }
     }
 
+    /// What records of its tokens mean.
+    pub fn record_form(&self) -> RecordForm {
+        let mut form = RecordForm::new(self.shape, self.family);
+        (form.l2norm, form.heads) = (self.l2norm, self.heads);
+        form
+    }
+
     /// The modules that steps of this layer launch, for [`preload`](crate::preload): with inputs of type `io`, and with
     /// several tokens a sequence as well as with one.
     ///
     /// # Errors
     /// A type that there are no kernels for.
     pub fn modules(&self, io: DType, pool: &LayerPool) -> Result<Vec<ModuleKey>> {
-        let like = Tensor::zeros(0, io, &candle_core::Device::Cpu)?;
-        let io = element("io", &like)?;
+        let io = kernel_type("io", io)?;
         let (state, conv) = (element("state", &pool.state.tensor)?, element("windows", &pool.conv.tensor)?);
         let (family, layout, k) = (self.family, pool.state.layout, self.shape.k);
         let mut keys = vec![
@@ -138,6 +143,55 @@ pub fn layer_step(
     slots: &Slots,
     drafts: Option<&Drafts>,
 ) -> Result<Tensor> {
+    let windows = (&pool.conv, slots, drafts.map(|drafts| &drafts.windows));
+    around(layer, projected, tokens, windows, |inputs, attended| {
+        let is_decode = matches!(tokens, Tokens::Each(1)) && slots.are_of_a_decode() && drafts.is_none();
+        if is_decode {
+            decode_into(inputs, &pool.state, slots, attended, Launch::Early)
+        } else {
+            let states = drafts.map(|drafts| &drafts.states);
+            pooled(inputs, tokens, &pool.state, slots, states, Some(attended))
+        }
+    })
+}
+
+/// [`layer_step`] of a layer, counted from 0, whose states have rings of records ([`ReplayState`](crate::ReplayState)): a token of
+/// each sequence, or, with `drafts`, so many drafts of each, whose windows go to a buffer until [`conv1d_commit`]. Behind all
+/// layers [`replay_advance`](crate::replay_advance) moves the cursors.
+///
+/// # Errors
+/// As [`layer_step`].
+pub fn replay_layer_step(
+    layer: &Layer,
+    projected: &Projected,
+    conv: &ConvPool,
+    step: &ReplayStep,
+    index: usize,
+    drafts: Option<(usize, &DraftWindows)>,
+) -> Result<Tensor> {
+    let tokens = Tokens::Each(drafts.map_or(1, |(tokens, _)| tokens));
+    let slots = match drafts {
+        Some(_) => step.slots.clone().with_write(Write::Nowhere),
+        None => step.slots.clone(),
+    };
+    let windows = (conv, &slots, drafts.map(|(_, windows)| windows));
+    around(layer, projected, &tokens, windows, |inputs, attended| match drafts {
+        Some((tokens, windows)) => {
+            let parent = windows.parent.as_ref();
+            replay::verify_into(inputs, tokens, step, index, parent, attended)
+        }
+        None => replay::decode_into(inputs, step, index, attended),
+    })
+}
+
+/// What stands around a recurrence: the convolution in front of it, the gated norm behind it.
+fn around(
+    layer: &Layer,
+    projected: &Projected,
+    tokens: &Tokens,
+    (conv, slots, windows): (&ConvPool, &Slots, Option<&DraftWindows>),
+    recurrence: impl FnOnce(&Inputs, &Tensor) -> Result<()>,
+) -> Result<Tensor> {
     let qkv = &projected.qkv;
     let (dim, _) = layer.filter.dims()?;
     let channels = 2 * layer.shape.key_elements() + layer.shape.value_elements();
@@ -152,16 +206,8 @@ pub fn layer_step(
     let inputs = layer.inputs(&convolved, projected)?;
     let attended = inputs.output(&lead)?;
     let out = inputs.output(&lead)?;
-    let windows = drafts.map(|drafts| &drafts.windows);
-    let conv = (&convolved, Launch::Early);
-    conv1d_update_into(qkv, &layer.filter, tokens, &pool.conv, slots, windows, conv)?;
-    let is_decode = matches!(tokens, Tokens::Each(1)) && slots.are_of_a_decode() && drafts.is_none();
-    if is_decode {
-        decode_into(&inputs, &pool.state, slots, &attended, Launch::Early)?;
-    } else {
-        let states = drafts.map(|drafts| &drafts.states);
-        pooled(&inputs, tokens, &pool.state, slots, states, Some(&attended))?;
-    }
+    conv1d_update_into(qkv, &layer.filter, tokens, conv, slots, windows, (&convolved, Launch::Early))?;
+    recurrence(&inputs, &attended)?;
     gated_rmsnorm_into(&attended, &projected.z, &layer.norm, &out, Launch::Early)?;
     Ok(out)
 }
@@ -179,23 +225,5 @@ pub fn layer_commit(
     slots: &Slots,
 ) -> Result<()> {
     commit(&layer.shape, &drafts.states, accepted, &pool.state, slots)?;
-    let Some(windows) = &drafts.windows.windows else { bail!("drafts: there is no buffer of windows") };
-    let into = match &slots.write {
-        Write::Slots(table) => Some(table),
-        _ => slots.slots.as_ref(),
-    };
-    // The window after token t of row r is slot r * steps + t of the buffer.
-    let steps = windows.dims()[1];
-    let (n, device) = (accepted.elem_count(), accepted.device());
-    let rows = match &drafts.windows.rows {
-        Some(rows) => rows.to_dtype(DType::I64)?,
-        None => Tensor::arange(0, n as i64, device)?,
-    };
-    let accepted = accepted.to_dtype(DType::I64)?;
-    let is_step = (accepted.ge(1i64)? * accepted.le(steps as i64)?)?;
-    let places = ((rows * steps as f64)? + (accepted - 1.0)?)?;
-    let from = is_step.where_cond(&places, &places.zeros_like()?.affine(0.0, -1.0)?)?;
-    let from_slots = windows.flatten(0, 1)?;
-    let target = pool.conv.dense_windows(windows.dims()[3])?;
-    crate::pool::copy(&from_slots, Some(&from), &target, into)
+    conv1d_commit(&drafts.windows, accepted, &pool.conv, slots)
 }

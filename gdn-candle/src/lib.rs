@@ -11,17 +11,21 @@ mod memory;
 mod norm;
 mod pool;
 mod recurrence;
+mod replay;
 mod run;
 mod slots;
 
-pub use conv::{DraftWindows, Filter, conv1d_update};
+pub use conv::{DraftWindows, Filter, conv1d_commit, conv1d_update};
 pub use gdn_host::slots::{Sequence, SlotAllocator, SlotError, StepTables};
-pub use gdn_host::{Activation, Family, HeadMap, HeadShape, Layout, ModuleKey};
+pub use gdn_host::{Activation, Family, HeadMap, HeadShape, Layout, ModuleKey, RecordForm};
 pub use inputs::{Beta, Decay, Gate, GateKind, Inputs, split_qkv};
-pub use layer::{Drafts, Layer, Projected, layer_commit, layer_step};
+pub use layer::{Drafts, Layer, Projected, layer_commit, layer_step, replay_layer_step};
 pub use norm::{Norm, gated_rmsnorm};
 pub use pool::{ConvPool, LayerPool, Snapshot, StatePool};
 pub use recurrence::{DraftStates, Tokens, advance, commit, decode, recurrent_fwd, verify};
+pub use replay::{
+    ReplayConfig, ReplayState, ReplayStep, replay_advance, replay_commit, replay_decode, replay_verify,
+};
 pub use slots::{Slots, Start, Write};
 
 use candle_core::{Device, Result};

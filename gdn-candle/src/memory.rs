@@ -7,7 +7,12 @@ use gdn_host::{Entry, StatePool};
 
 /// The type of a tensor's elements, as kernels have it.
 pub(crate) fn element(field: &'static str, tensor: &Tensor) -> Result<gdn_host::DType> {
-    match tensor.dtype() {
+    kernel_type(field, tensor.dtype())
+}
+
+/// A type as kernels have it.
+pub(crate) fn kernel_type(field: &'static str, dtype: DType) -> Result<gdn_host::DType> {
+    match dtype {
         DType::F32 => Ok(gdn_host::DType::F32),
         DType::BF16 => Ok(gdn_host::DType::Bf16),
         DType::F16 => Ok(gdn_host::DType::F16),

@@ -2,23 +2,15 @@
 
 mod common;
 
-use candle_core::{DType, Device, Result, Tensor};
-use common::{noise, values};
+use candle_core::{DType, Device, Tensor};
+use common::{noise, random_inputs, text, values};
 use gdn_candle::*;
 
 const CPU: Device = Device::Cpu;
 const SHAPE: HeadShape = HeadShape { h: 1, hv: 2, k: 64, v: 64 };
 
-/// Inputs of `tokens` tokens of a type, q, k and v in tensors of their own.
 fn inputs_of(shape: HeadShape, tokens: usize, of: DType, family: Family) -> Inputs {
-    let [h, hv, k, v] = [shape.h, shape.hv, shape.k, shape.v].map(|dim| dim as usize);
-    let columns = if family == Family::Kda { vec![hv, k] } else { vec![hv] };
-    let a = noise(4, &[&[tokens][..], &columns].concat(), of);
-    let gate = Gate::softplus(&noise(5, &[hv], DType::F32), &noise(6, &columns, DType::F32));
-    let (q, key) = (noise(1, &[tokens, h, k], of), noise(2, &[tokens, h, k], of));
-    let value = noise(3, &[tokens, hv, v], of);
-    let beta = Beta::logits(&noise(7, &[tokens, hv], of));
-    Inputs { family, ..Inputs::gdn(shape, &q, &key, &value, gate.of(&a), beta) }
+    random_inputs(shape, tokens, of, family, 0)
 }
 
 fn inputs(tokens: usize) -> Inputs {
@@ -40,12 +32,6 @@ fn widened(x: &Tensor, gap: usize) -> Tensor {
 
 fn slots(entries: &[u32]) -> Slots {
     Slots::of(&Tensor::new(entries, &CPU).unwrap())
-}
-
-fn text<T>(result: Result<T>) -> String {
-    let text = result.err().expect("it should be refused").to_string();
-    // Behind it stands a backtrace, where those are asked for.
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! A layer's step with gdn's kernels against candle's own operations, and its share of a whole step.
 
 use crate::Options;
-use crate::model::Model;
+use crate::engine::Engine;
 use crate::plain::Plain;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use gdn_candle::{
     Filter, Gate, HeadShape, Layer, LayerPool, Norm, Projected, Slots, Tokens, layer_step, preload,
+    replay_advance, replay_layer_step,
 };
 use std::time::Instant;
 
@@ -55,10 +56,13 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The share of a step of `seconds` that the kernels of a model's linear layers take for one token of so many texts. Their
-/// states are no text's afterwards.
-pub fn share(model: &Model, texts: usize, seconds: f64) -> Result<f64> {
-    let device = model.device();
+/// What share of an engine's steps the kernels of its linear layers took, if each step was a token of so many texts; on a GPU, where
+/// steps are not graphs. Their states are no text's afterwards.
+pub fn share(engine: &Engine, texts: usize) -> Result<Option<String>> {
+    let (model, device) = (engine.model(), engine.model().device());
+    if device.is_cpu() || engine.has_graphs() {
+        return Ok(None);
+    }
     let mut steps = Vec::new();
     for linear in model.linear_layers() {
         let (hidden, dtype) = (linear.hidden()?, linear.layer.filter.weight.dtype());
@@ -66,15 +70,24 @@ pub fn share(model: &Model, texts: usize, seconds: f64) -> Result<f64> {
         steps.push((linear, linear.project(&x)?));
     }
     let slots = Slots::default();
+    let states = model.replay().map(|states| states.step(&slots)).transpose()?;
     let mut all = || {
         let mut last = None;
-        for (linear, projected) in &steps {
-            let out = layer_step(&linear.layer, projected, &Tokens::Each(1), &linear.pool, &slots, None)?;
-            last = Some(out);
+        for (index, (linear, projected)) in steps.iter().enumerate() {
+            let (layer, pool) = (&linear.layer, &linear.pool);
+            last = Some(match &states {
+                Some(step) => replay_layer_step(layer, projected, &pool.conv, step, index, None)?,
+                None => layer_step(layer, projected, &Tokens::Each(1), pool, &slots, None)?,
+            });
+        }
+        if let Some(step) = &states {
+            replay_advance(step, texts, None)?;
         }
         last.ok_or_else(|| anyhow::anyhow!("the model has no linear layer"))
     };
-    Ok(time(device, &mut all)? * 1e-6 / seconds)
+    let seconds = engine.counts.seconds / engine.counts.steps as f64;
+    let share = time(device, &mut all)? * 1e-6 / seconds;
+    Ok(Some(format!("{:.0} % of a step in gdn's kernels", 100.0 * share)))
 }
 
 /// Microseconds of a step, many of them in a row.

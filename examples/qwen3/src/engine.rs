@@ -4,10 +4,11 @@
 //! is not new takes its last token and the drafts behind it, and keeps as many as the model agrees with. Choices are greedy,
 //! so a text gets the tokens that it gets alone.
 
-use crate::model::{Batch, Model};
+use crate::graph::Graphs;
+use crate::model::{Batch, GATHERED, Model, Recurrence};
 use anyhow::{Context as _, Result, ensure};
 use candle_core::Tensor;
-use gdn_candle::{Drafts, Sequence, SlotAllocator, Slots};
+use gdn_candle::{DraftWindows, Drafts, Sequence, SlotAllocator, Slots, StepTables};
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -105,6 +106,27 @@ pub struct Counts {
     pub seconds: f64,
 }
 
+/// How texts are written. Their tokens are the same in every way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// Most drafts of a text and step; with records at most 7.
+    pub drafts: usize,
+    /// Linear layers keep records of tokens, and seldom write states.
+    pub replay: bool,
+    /// Steps without drafts are CUDA graphs.
+    pub graphs: bool,
+    /// 16-bit models are rounded where Hugging Face rounds; with none of the others.
+    pub composed: bool,
+}
+
+/// Buffers for what drafts leave.
+enum Buffers {
+    /// States and windows.
+    All(Vec<Drafts>),
+    /// Windows; records are in the rings.
+    Windows(Vec<DraftWindows>),
+}
+
 /// A model and the texts that it writes.
 pub struct Engine {
     model: Model,
@@ -116,15 +138,23 @@ pub struct Engine {
     done: Vec<Text>,
     arrived: usize,
     /// Most drafts of a text, and the buffers for them.
-    drafts: Option<(usize, Vec<Drafts>)>,
+    drafts: Option<(usize, Buffers)>,
+    graphs: Option<Graphs>,
+    composed: bool,
     /// What steps came to.
     pub counts: Counts,
 }
 
 impl Engine {
-    /// Of a model with room for `rows` texts, which write at most `drafts` drafts a step.
-    pub fn new(model: Model, rows: usize, drafts: usize, ends: Vec<u32>) -> Result<Engine> {
-        let buffers = (drafts > 0).then(|| model.drafts(rows, drafts + 1)).transpose()?;
+    /// Of a model that was loaded for as many drafts, and with records where `manner` says so.
+    pub fn new(model: Model, manner: Manner, ends: Vec<u32>) -> Result<Engine> {
+        let (rows, Manner { drafts, replay, graphs, composed }) = (model.room().rows, manner);
+        ensure!(!replay || drafts < 8, "--drafts: {drafts} are more than 7, with --replay");
+        let buffers = match (drafts, replay) {
+            (0, _) => None,
+            (_, false) => Some(Buffers::All(model.drafts(rows, drafts + 1)?)),
+            (_, true) => Some(Buffers::Windows(model.windows(rows, drafts + 1)?)),
+        };
         Ok(Engine {
             model,
             ends,
@@ -135,6 +165,8 @@ impl Engine {
             done: Vec::new(),
             arrived: 0,
             drafts: buffers.map(|buffers| (drafts, buffers)),
+            graphs: (graphs && rows <= GATHERED).then(Graphs::default),
+            composed,
             counts: Counts::default(),
         })
     }
@@ -142,6 +174,11 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Whether steps without drafts are graphs.
+    pub fn has_graphs(&self) -> bool {
+        self.graphs.is_some()
     }
 
     /// Takes a request; its number is returned.
@@ -187,12 +224,18 @@ impl Engine {
             (0..self.running.len()).partition(|i| self.running[*i].is_writing());
         self.counts.steps += 1;
         match self.drafts.take() {
-            None => self.advance(&[writing, reading].concat())?,
             Some((most, buffers)) => {
-                let result = self.advance(&reading).and_then(|()| self.verify(&writing, most, &buffers));
+                let result = self.advance(&reading, false);
+                let result = result.and_then(|()| self.verify(&writing, most, &buffers));
                 self.drafts = Some((most, buffers));
                 result?;
             }
+            // Those that write take another way than those that read.
+            None if self.model.replay().is_some() || self.graphs.is_some() => {
+                self.advance(&reading, false)?;
+                self.advance(&writing, true)?;
+            }
+            None => self.advance(&[writing, reading].concat(), false)?,
         }
         self.retire()
     }
@@ -223,8 +266,8 @@ impl Engine {
     }
 
     /// The tokens of a step: for each text its next ones, and the drafts behind them.
-    fn batch(&mut self, texts: &[usize], drafts: &[Vec<u32>]) -> Result<(Batch, Vec<Sequence>)> {
-        let sequences: Vec<Sequence> = texts.iter().map(|i| self.running[*i].sequence).collect();
+    fn batch(&mut self, texts: &[usize], drafts: &[Vec<u32>]) -> Result<(Batch, StepTables)> {
+        let sequences = self.sequences(texts);
         let tables = self.slots.step(&sequences)?;
         let slots = Slots::step(&tables, self.model.device())?;
         let mut batch =
@@ -238,24 +281,28 @@ impl Engine {
             batch.starts.push(*read);
             batch.rows.push(*row);
         }
-        Ok((batch, sequences))
+        Ok((batch, tables))
     }
 
-    /// A step without drafts.
-    fn advance(&mut self, texts: &[usize]) -> Result<()> {
+    fn sequences(&self, texts: &[usize]) -> Vec<Sequence> {
+        texts.iter().map(|i| self.running[*i].sequence).collect()
+    }
+
+    /// A step without drafts, of texts that all write a token or of any.
+    fn advance(&mut self, texts: &[usize], all_write: bool) -> Result<()> {
         if texts.is_empty() {
             return Ok(());
         }
-        let (batch, sequences) = self.batch(texts, &vec![Vec::new(); texts.len()])?;
-        let logits = self.model.step(&batch, None)?;
-        self.slots.written(&sequences)?;
-        let ends = batch.lens.iter().scan(0, |end, len| {
-            *end += len;
-            Some(*end as u32 - 1)
-        });
-        let last = Tensor::from_iter(ends, logits.device())?;
-        let logits = logits.index_select(&last, 0)?;
-        let likeliest = Model::likeliest(&logits)?;
+        let (batch, tables) = self.batch(texts, &vec![Vec::new(); texts.len()])?;
+        let (logits, likeliest) = match &mut self.graphs {
+            // No text shares a state with another, so each is updated in its slot.
+            Some(graphs) if all_write => {
+                let slots: Vec<u32> = tables.write_slots.iter().map(|slot| *slot as u32).collect();
+                graphs.step(&self.model, &batch, &slots)?
+            }
+            _ => self.last_tokens(&batch, &tables, all_write)?,
+        };
+        self.slots.written(&self.sequences(texts))?;
         for (n, i) in texts.iter().enumerate() {
             self.running[*i].read += batch.lens[n];
             if self.running[*i].read == self.running[*i].text.len() {
@@ -265,17 +312,60 @@ impl Engine {
         Ok(())
     }
 
-    /// A step with drafts: the states that they leave lie in the buffers until it is known how many are kept.
-    fn verify(&mut self, texts: &[usize], most: usize, buffers: &[Drafts]) -> Result<()> {
+    /// The logits of each text's last token, and the likeliest tokens.
+    fn last_tokens(&self, batch: &Batch, tables: &StepTables, all_write: bool) -> Result<(Tensor, Vec<u32>)> {
+        let (placed, device) = (batch.place(self.model.device())?, self.model.device());
+        let logits = match self.model.replay() {
+            Some(states) if all_write => {
+                self.model.step(&placed, Recurrence::Replay(&states.begin(tables)?))?
+            }
+            // Prompts are read by calls that write states: until a text writes, its ring is empty.
+            states => {
+                if let Some(states) = states {
+                    states.empty(&Tensor::from_slice(
+                        &tables.write_slots,
+                        tables.write_slots.len(),
+                        device,
+                    )?)?;
+                }
+                let recurrence = if self.composed { Recurrence::Composed } else { Recurrence::Plain };
+                self.model.step(&placed, recurrence)?
+            }
+        };
+        let ends = batch.lens.iter().scan(0, |end, len| {
+            *end += len;
+            Some(*end as u32 - 1)
+        });
+        let logits = logits.index_select(&Tensor::from_iter(ends, device)?, 0)?;
+        let likeliest = Model::likeliest(&logits)?.to_vec1()?;
+        Ok((logits, likeliest))
+    }
+
+    /// A step with drafts: what they leave lies in buffers or rings until it is known how many are kept.
+    fn verify(&mut self, texts: &[usize], most: usize, buffers: &Buffers) -> Result<()> {
         if texts.is_empty() {
             return Ok(());
         }
         let drafts: Vec<Vec<u32>> = texts.iter().map(|i| self.running[*i].text.drafts(most)).collect();
-        let (batch, sequences) = self.batch(texts, &drafts)?;
-        let logits = self.model.step(&batch, Some(buffers))?;
-        let likeliest = Model::likeliest(&logits)?;
+        let mut tried = drafts.clone();
+        if matches!(buffers, Buffers::Windows(_)) {
+            // With records every text has as many drafts; those that fill up are never kept.
+            let longest = drafts.iter().map(Vec::len).max().unwrap_or(0);
+            tried.iter_mut().for_each(|drafts| drafts.resize(longest, 0));
+        }
+        let (batch, tables) = self.batch(texts, &tried)?;
+        let placed = batch.place(self.model.device())?;
+        let states = self.model.replay().cloned();
+        let step = states.as_ref().map(|states| states.begin(&tables)).transpose()?;
+        let recurrence = match (buffers, &step) {
+            (Buffers::All(buffers), _) => Recurrence::Drafts(buffers),
+            (Buffers::Windows(windows), Some(step)) => Recurrence::ReplayDrafts(step, windows),
+            (Buffers::Windows(_), None) => anyhow::bail!("the model has no rings"),
+        };
+        let logits = self.model.step(&placed, recurrence)?;
+        let likeliest: Vec<u32> = Model::likeliest(&logits)?.to_vec1()?;
         let (mut accepted, mut from) = (Vec::new(), 0);
-        for (i, drafts) in texts.iter().zip(&drafts) {
+        for ((i, drafts), len) in texts.iter().zip(&drafts).zip(&batch.lens) {
             let mut kept = 0;
             loop {
                 let row = from + kept;
@@ -288,12 +378,12 @@ impl Engine {
             }
             self.running[*i].read += 1 + kept;
             accepted.push(1 + kept as u32);
-            from += 1 + drafts.len();
+            from += len;
             self.counts.drafted += drafts.len();
             self.counts.accepted += kept;
         }
-        self.model.commit(buffers, &accepted, &batch.slots)?;
-        Ok(self.slots.written(&sequences)?)
+        self.model.commit(&placed, recurrence, &accepted)?;
+        Ok(self.slots.written(&self.sequences(texts))?)
     }
 
     /// Writes the next token of a text, and returns it.

@@ -10,6 +10,7 @@ mod bench;
 mod config;
 mod engine;
 mod golden;
+mod graph;
 mod model;
 mod plain;
 mod weights;
@@ -18,6 +19,7 @@ mod write;
 use anyhow::Result;
 use candle_core::Device;
 use clap::{Parser, ValueEnum};
+use engine::Manner;
 use gdn_candle::Layout;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +46,12 @@ pub struct Options {
     /// Most drafts a step, found by looking back in the text; 0 writes a token a step
     #[arg(long, default_value_t = 0)]
     drafts: usize,
+    /// Keep records of tokens in the linear layers, and seldom write their states
+    #[arg(long)]
+    replay: bool,
+    /// Launch steps of decode as CUDA graphs; on the CPU the same steps are run one by one
+    #[arg(long)]
+    graphs: bool,
     /// Time a layer's step against candle's own operations
     #[arg(long)]
     bench: bool,
@@ -69,10 +77,21 @@ enum States {
 
 impl Options {
     fn device(&self) -> Result<Device> {
-        Ok(match self.device {
+        let device = match self.device {
             Where::Cpu => Device::Cpu,
             Where::Cuda => Device::new_cuda(0)?,
-        })
+        };
+        #[cfg(feature = "cuda")]
+        if let Ok(cuda) = device.as_cuda_device() {
+            // SAFETY: all work goes to one stream, that of the device. Events of tensors would not let a step be captured.
+            unsafe { cuda.disable_event_tracking() };
+        }
+        Ok(device)
+    }
+
+    /// How texts are written with so many drafts.
+    fn manner(&self, drafts: usize) -> Manner {
+        Manner { drafts, replay: self.replay, graphs: self.graphs, composed: false }
     }
 
     fn layout(&self) -> Layout {

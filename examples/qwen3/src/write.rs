@@ -3,7 +3,7 @@
 use crate::Options;
 use crate::config::Config;
 use crate::engine::{Engine, Request};
-use crate::model::Model;
+use crate::model::{Model, Room};
 use crate::weights::Weights;
 use anyhow::{Context as _, Result, ensure};
 use tokenizers::Tokenizer;
@@ -30,8 +30,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let room = prompts.iter().map(Vec::len).max().unwrap_or(0) + options.tokens + options.drafts;
     let weights = Weights::open(folder, &device)?;
-    let model = Model::load(&config, &weights, options.layout(), prompts.len(), room)?;
-    let mut engine = Engine::new(model, prompts.len(), options.drafts, config.ends())?;
+    let room = Room { rows: prompts.len(), tokens: room, drafts: options.drafts };
+    let model = Model::load(&config, &weights, options.layout(), room, options.replay)?;
+    let mut engine = Engine::new(model, options.manner(options.drafts), config.ends())?;
     for prompt in prompts {
         engine.arrive(Request { prompt, wanted: options.tokens, ..Default::default() })?;
     }
@@ -55,7 +56,8 @@ pub fn run(options: &Options) -> Result<()> {
     if options.drafts > 0 {
         eprintln!("{} of {} drafts kept", counts.accepted, counts.drafted);
     }
-    let share = crate::bench::share(engine.model(), texts.len(), seconds / counts.steps as f64)?;
-    eprintln!("{:.0} % of a step is spent in gdn's kernels", 100.0 * share);
+    if let Some(share) = crate::bench::share(&engine, texts.len())? {
+        eprintln!("{share}");
+    }
     Ok(())
 }

@@ -39,6 +39,31 @@ pub fn noise(seed: u64, dims: &[usize], of: DType) -> Tensor {
     Tensor::from_slice(&values, dims, &Device::Cpu).and_then(|x| x.to_dtype(of)).unwrap()
 }
 
+/// Inputs of `tokens` tokens of a type, q, k and v in tensors of their own; the gate is the same for every seed.
+pub fn random_inputs(
+    shape: gdn_candle::HeadShape,
+    tokens: usize,
+    of: DType,
+    family: gdn_candle::Family,
+    seed: u64,
+) -> gdn_candle::Inputs {
+    use gdn_candle::{Beta, Family, Gate, Inputs};
+    let [h, hv, k, v] = [shape.h, shape.hv, shape.k, shape.v].map(|dim| dim as usize);
+    let columns = if family == Family::Kda { vec![hv, k] } else { vec![hv] };
+    let a = noise(seed + 4, &[&[tokens][..], &columns].concat(), of);
+    let gate = Gate::softplus(&noise(5, &[hv], DType::F32), &noise(6, &columns, DType::F32));
+    let (q, key) = (noise(seed + 1, &[tokens, h, k], of), noise(seed + 2, &[tokens, h, k], of));
+    let value = noise(seed + 3, &[tokens, hv, v], of);
+    let beta = Beta::logits(&noise(seed + 7, &[tokens, hv], of));
+    Inputs { family, ..Inputs::gdn(shape, &q, &key, &value, gate.of(&a), beta) }
+}
+
+/// The first line of what an error says: behind it stands a backtrace, where those are asked for.
+pub fn text<T>(result: Result<T>) -> String {
+    let text = result.err().expect("it should be refused").to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
 /// A problem's inputs.
 pub fn inputs(p: &Problem) -> Result<gdn_candle::Inputs> {
     use gdn_candle::{Beta, Decay, Family, Gate, GateKind, Inputs};

@@ -11,6 +11,8 @@ use std::process::Command;
 const EXAMPLE: &str = "examples/qwen3/Cargo.toml";
 /// The recorded models.
 const MODELS: &str = "tests/golden/models";
+/// Those that are run with records as well.
+const WITH_RECORDS: &str = "tests/golden/models/qwen3_5_float32";
 
 /// A CUDA toolkit that compiles nothing, with which candle's `cuda` feature and cust are checked.
 pub struct Toolkit(PathBuf);
@@ -27,9 +29,12 @@ pub fn toolkit(suite: &mut Suite, root: &Path) -> Toolkit {
 /// Adds the checks of the example.
 pub fn example(suite: &mut Suite, root: &Path, toolkit: &Toolkit) {
     let format = cargo(&["fmt", "--check", "--manifest-path", EXAMPLE]);
-    let golden = ["run", "--quiet", "--manifest-path", EXAMPLE, "--", "--golden", MODELS];
-    let golden = in_target(cargo(&golden), root);
-    suite.add("whole models on candle", Work::Commands(vec![format, golden]));
+    let golden = |more: &[&str]| {
+        let run = ["run", "--quiet", "--manifest-path", EXAMPLE, "--", "--golden"];
+        in_target(cargo(&[&run[..], more].concat()), root)
+    };
+    let ways = vec![format, golden(&[MODELS]), golden(&[WITH_RECORDS, "--replay", "--graphs"])];
+    suite.add("whole models on candle", Work::Commands(ways));
     let flags = ["--all-targets", "--features", "cuda", "--", "-Dwarnings"];
     let clippy = cargo(&[&["clippy", "--manifest-path", EXAMPLE][..], &flags].concat());
     let clippy = toolkit.given_to(in_target(clippy, root));

@@ -1,13 +1,14 @@
 //! A layer of gated delta net: one projection, and gdn's kernels behind it.
 
 use super::ops::linear;
+use super::{Placed, Recurrence, composed};
 use crate::config::Config;
 use crate::weights::Weights;
 use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 use gdn_candle::{
-    Drafts, Filter, Gate, HeadShape, Layer, LayerPool, Layout, Norm, Projected, Slots, Tokens, Write,
-    layer_commit, layer_step, preload,
+    DraftWindows, Drafts, Filter, Gate, HeadShape, Layer, LayerPool, Layout, Norm, Projected, Slots, Write,
+    conv1d_commit, layer_commit, layer_step, preload, replay_layer_step,
 };
 
 /// A layer's weights, and the pools of its sequences.
@@ -69,19 +70,23 @@ impl Linear {
         Ok(self.projection.dim(1)?)
     }
 
-    /// A step of rows x.
-    pub fn step(
-        &self,
-        x: &Tensor,
-        tokens: &Tokens,
-        slots: &Slots,
-        drafts: Option<&Drafts>,
-    ) -> Result<Tensor> {
-        let slots = match drafts {
-            Some(_) => slots.clone().with_write(Write::Nowhere),
-            None => slots.clone(),
+    /// A step of rows x; of the linear layers this is number `index`.
+    pub fn step(&self, x: &Tensor, placed: &Placed, recurrence: Recurrence, index: usize) -> Result<Tensor> {
+        let (layer, projected, pool) = (&self.layer, self.project(x)?, &self.pool);
+        let (tokens, slots) = (&placed.packing, &placed.slots);
+        let out = match recurrence {
+            Recurrence::Plain => layer_step(layer, &projected, tokens, pool, slots, None)?,
+            Recurrence::Composed => composed::step(layer, &projected, tokens, pool, slots)?,
+            Recurrence::Drafts(buffers) => {
+                let slots = slots.clone().with_write(Write::Nowhere);
+                layer_step(layer, &projected, tokens, pool, &slots, Some(&buffers[index]))?
+            }
+            Recurrence::Replay(step) => replay_layer_step(layer, &projected, &pool.conv, step, index, None)?,
+            Recurrence::ReplayDrafts(step, windows) => {
+                let drafts = (placed.lens[0], &windows[index]);
+                replay_layer_step(layer, &projected, &pool.conv, step, index, Some(drafts))?
+            }
         };
-        let out = layer_step(&self.layer, &self.project(x)?, tokens, &self.pool, &slots, drafts)?;
         linear(&out.flatten_from(1)?, &self.out)
     }
 
@@ -90,9 +95,29 @@ impl Linear {
         Ok(Drafts::zeros(&self.layer, &self.pool, rows, steps)?)
     }
 
-    /// Commits what a buffer keeps.
-    pub fn commit(&self, drafts: &Drafts, accepted: &Tensor, slots: &Slots) -> Result<()> {
-        Ok(layer_commit(&self.layer, drafts, accepted, &self.pool, slots)?)
+    /// A buffer for the windows of drafts.
+    pub fn windows(&self, rows: usize, steps: usize) -> Result<DraftWindows> {
+        Ok(DraftWindows::zeros(&self.layer.filter, &self.pool.conv, rows, steps)?)
+    }
+
+    /// Commits what the buffers of layer `index` keep.
+    pub fn commit(
+        &self,
+        recurrence: Recurrence,
+        index: usize,
+        accepted: &Tensor,
+        slots: &Slots,
+    ) -> Result<()> {
+        match recurrence {
+            Recurrence::Drafts(buffers) => {
+                layer_commit(&self.layer, &buffers[index], accepted, &self.pool, slots)?
+            }
+            Recurrence::ReplayDrafts(_, windows) => {
+                conv1d_commit(&windows[index], accepted, &self.pool.conv, slots)?
+            }
+            Recurrence::Plain | Recurrence::Composed | Recurrence::Replay(_) => {}
+        }
+        Ok(())
     }
 }
 

@@ -26,7 +26,10 @@ impl Dense {
 
 struct Experts {
     router: Tensor,
-    experts: Vec<Dense>,
+    /// `[E, 2 I, hidden]`: gate and up of each.
+    gate_up: Tensor,
+    /// `[E, hidden, I]`.
+    down: Tensor,
     /// Experts of a token.
     taken: usize,
     /// Whether the weights of those are made to sum to 1.
@@ -34,6 +37,10 @@ struct Experts {
     shared: Dense,
     shared_gate: Tensor,
 }
+
+/// Most rows whose experts' matrices are gathered, so that nothing is asked of the host: a step of decode. Of more rows each expert
+/// takes its own.
+pub const GATHERED: usize = 32;
 
 /// A layer's network.
 pub struct Mlp(Kind);
@@ -64,14 +71,22 @@ impl Mlp {
 
 impl Experts {
     fn load(config: &Config, weights: &Weights, name: &str, count: usize) -> Result<Experts> {
-        let experts = if weights.has(&format!("{name}.experts.gate_up_proj")) {
-            stacked(weights, name, count)?
+        let (gate_up, down) = if weights.has(&format!("{name}.experts.gate_up_proj")) {
+            let stacked = |part: &str| weights.matrix(&format!("{name}.experts.{part}"));
+            (stacked("gate_up_proj")?, stacked("down_proj")?)
         } else {
-            (0..count).map(|i| Dense::load(weights, &format!("{name}.experts.{i}"))).collect::<Result<_>>()?
+            let matrix =
+                |i: usize, part: &str| weights.matrix(&format!("{name}.experts.{i}.{part}_proj.weight"));
+            let gate_up =
+                |i| Ok::<_, anyhow::Error>(Tensor::cat(&[matrix(i, "gate")?, matrix(i, "up")?], 0)?);
+            let gate_up = (0..count).map(gate_up).collect::<Result<Vec<_>>>()?;
+            let down = (0..count).map(|i| matrix(i, "down")).collect::<Result<Vec<_>>>()?;
+            (Tensor::stack(&gate_up, 0)?, Tensor::stack(&down, 0)?)
         };
         Ok(Experts {
             router: weights.matrix(&format!("{name}.gate.weight"))?,
-            experts,
+            gate_up,
+            down,
             taken: config.num_experts_per_tok.context("num_experts_per_tok is missing")?,
             normed: config.norm_topk_prob.unwrap_or(true),
             shared: Dense::load(weights, &format!("{name}.shared_expert"))?,
@@ -81,45 +96,61 @@ impl Experts {
 
     fn step(&self, x: &Tensor) -> Result<Tensor> {
         let gate = sigmoid(&linear(x, &self.shared_gate)?.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?;
-        let mut out = self.shared.step(x)?.broadcast_mul(&gate)?;
-        for (expert, rows) in self.routes(x)?.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
-            let (at, weights): (Vec<u32>, Vec<f32>) = rows.into_iter().unzip();
-            let at = Tensor::from_slice(&at, at.len(), x.device())?;
-            let weights =
-                Tensor::from_slice(&weights, (weights.len(), 1), x.device())?.to_dtype(x.dtype())?;
-            let part = self.experts[expert].step(&x.index_select(&at, 0)?)?.broadcast_mul(&weights)?;
-            out = out.index_add(&at, &part, 0)?;
+        let shared = self.shared.step(x)?.broadcast_mul(&gate)?;
+        let (experts, weights) = self.routes(x)?;
+        let routed = match x.dim(0)? <= GATHERED {
+            true => self.gathered(x, &experts, &weights)?,
+            false => self.one_by_one(x, &experts, &weights)?,
+        };
+        Ok((routed + shared)?)
+    }
+
+    /// The experts that each row takes, `[rows, taken]`, and their weights, of the type of x.
+    fn routes(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let probabilities = softmax(&linear(x, &self.router)?.to_dtype(DType::F32)?)?;
+        let order = probabilities.arg_sort_last_dim(false)?;
+        let experts = order.narrow(1, 0, self.taken)?.contiguous()?;
+        let weights = probabilities.gather(&experts, 1)?;
+        let weights = if self.normed { weights.broadcast_div(&weights.sum_keepdim(1)?)? } else { weights };
+        Ok((experts, weights.to_dtype(x.dtype())?))
+    }
+
+    /// Each row through the matrices of its experts.
+    fn gathered(&self, x: &Tensor, experts: &Tensor, weights: &Tensor) -> Result<Tensor> {
+        let ((rows, hidden), half) = (x.dims2()?, self.gate_up.dim(1)? / 2);
+        let x = x.unsqueeze(1)?.broadcast_as((rows, self.taken, hidden))?.reshape((
+            rows * self.taken,
+            hidden,
+            1,
+        ))?;
+        let of = |matrices: &Tensor| matrices.index_select(&experts.flatten_all()?, 0);
+        let both = of(&self.gate_up)?.matmul(&x)?;
+        let inner = (silu(&both.narrow(1, 0, half)?)? * both.narrow(1, half, half)?)?;
+        let out = of(&self.down)?.matmul(&inner.contiguous()?)?.reshape((rows, self.taken, hidden))?;
+        Ok(out.broadcast_mul(&weights.unsqueeze(2)?)?.sum(1)?)
+    }
+
+    /// Each expert with the rows that take it.
+    fn one_by_one(&self, x: &Tensor, experts: &Tensor, weights: &Tensor) -> Result<Tensor> {
+        let mut routes = vec![Vec::new(); self.gate_up.dim(0)?];
+        for (row, experts) in experts.to_vec2::<u32>()?.into_iter().enumerate() {
+            for (i, expert) in experts.into_iter().enumerate() {
+                routes[expert as usize].push((row as u32, (row * self.taken + i) as u32));
+            }
+        }
+        let (mut out, half) = (x.zeros_like()?, self.gate_up.dim(1)? / 2);
+        for (expert, rows) in routes.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
+            let (at, weight_at): (Vec<u32>, Vec<u32>) = rows.into_iter().unzip();
+            let table = |at: &[u32]| Tensor::from_slice(at, at.len(), x.device());
+            let (at, gate_up) = (table(&at)?, self.gate_up.get(expert)?);
+            let dense = Dense {
+                gate: gate_up.narrow(0, 0, half)?,
+                up: gate_up.narrow(0, half, half)?,
+                down: self.down.get(expert)?,
+            };
+            let weights = weights.flatten_all()?.index_select(&table(&weight_at)?, 0)?.unsqueeze(1)?;
+            out = out.index_add(&at, &dense.step(&x.index_select(&at, 0)?)?.broadcast_mul(&weights)?, 0)?;
         }
         Ok(out)
     }
-
-    /// For each expert the rows that take it, with their weights.
-    fn routes(&self, x: &Tensor) -> Result<Vec<Vec<(u32, f32)>>> {
-        let probabilities = softmax(&linear(x, &self.router)?.to_dtype(DType::F32)?)?;
-        let mut routes = vec![Vec::new(); self.experts.len()];
-        for (row, probabilities) in probabilities.to_vec2::<f32>()?.into_iter().enumerate() {
-            let mut order: Vec<usize> = (0..probabilities.len()).collect();
-            order.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
-            order.truncate(self.taken);
-            let sum: f32 = order.iter().map(|expert| probabilities[*expert]).sum();
-            let norm = if self.normed { sum } else { 1.0 };
-            for expert in order {
-                routes[expert].push((row as u32, probabilities[expert] / norm));
-            }
-        }
-        Ok(routes)
-    }
-}
-
-/// Experts whose matrices are stacked: `[E, 2 I, hidden]` and `[E, hidden, I]`.
-fn stacked(weights: &Weights, name: &str, count: usize) -> Result<Vec<Dense>> {
-    let gate_up = weights.matrix(&format!("{name}.experts.gate_up_proj"))?;
-    let down = weights.matrix(&format!("{name}.experts.down_proj"))?;
-    let half = gate_up.dim(1)? / 2;
-    let expert = |i: usize| {
-        let gate_up = gate_up.get(i)?;
-        let (gate, up) = (gate_up.narrow(0, 0, half)?, gate_up.narrow(0, half, half)?);
-        Ok(Dense { gate, up, down: down.get(i)? })
-    };
-    (0..count).map(expert).collect()
 }

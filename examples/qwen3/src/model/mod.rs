@@ -1,6 +1,7 @@
 //! The model: embeddings, layers, logits.
 
 mod attention;
+mod composed;
 mod linear;
 mod mlp;
 mod ops;
@@ -10,10 +11,14 @@ pub use linear::Linear;
 
 use crate::config::{Config, Mixer};
 use crate::weights::Weights;
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use attention::Attention;
 use candle_core::{D, DType, Device, Tensor};
-use gdn_candle::{Drafts, Layout, Slots, Tokens};
+use gdn_candle::{
+    DraftWindows, Drafts, Layout, ReplayConfig, ReplayState, ReplayStep, Slots, Tokens, preload,
+    replay_advance,
+};
+pub use mlp::GATHERED;
 use mlp::Mlp;
 use ops::{linear, rms_norm};
 
@@ -32,6 +37,25 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The batch on a device.
+    pub fn place(&self, device: &Device) -> Result<Placed> {
+        let each = |of: &dyn Fn(usize, usize) -> u32| {
+            let of_sequence = |(n, len): (usize, &usize)| (0..*len).map(|t| of(n, t)).collect::<Vec<_>>();
+            let all: Vec<u32> = self.lens.iter().enumerate().flat_map(of_sequence).collect();
+            Tensor::from_slice(&all, all.len(), device)
+        };
+        let ends = self.starts.iter().zip(&self.lens).map(|(start, len)| start + len);
+        Ok(Placed {
+            ids: Tensor::from_slice(&self.tokens, self.tokens.len(), device)?,
+            places: each(&|n, t| (self.starts[n] + t) as u32)?,
+            rows: each(&|n, _| self.rows[n])?,
+            slots: self.slots.clone(),
+            packing: self.packing(device)?,
+            lens: self.lens.clone(),
+            seen: ends.max().unwrap_or(0),
+        })
+    }
+
     /// How calls are told the tokens.
     fn packing(&self, device: &Device) -> Result<Tokens> {
         let first = self.lens.first().copied().unwrap_or(0);
@@ -46,6 +70,43 @@ impl Batch {
         Ok(Tokens::Packed(Tensor::from_slice(&ends, ends.len(), device)?))
     }
 }
+
+/// The tokens of a step on a device: all that a step takes, so that it asks the host for nothing.
+#[derive(Clone)]
+pub struct Placed {
+    /// `[tokens]`.
+    pub ids: Tensor,
+    /// `[tokens]`: the place of each in its text.
+    pub places: Tensor,
+    /// `[tokens]`: the row of its sequence in the caches of full attention.
+    pub rows: Tensor,
+    /// The slots of each sequence.
+    pub slots: Slots,
+    /// How calls are told the tokens.
+    pub packing: Tokens,
+    /// Tokens of each sequence.
+    pub lens: Vec<usize>,
+    /// Places of a text that attention looks at: all up to the last token's, or more.
+    pub seen: usize,
+}
+
+/// What becomes of states in the linear layers.
+#[derive(Clone, Copy)]
+pub enum Recurrence<'a> {
+    /// They are written.
+    Plain,
+    /// They are written; what stands around is rounded where Hugging Face rounds.
+    Composed,
+    /// They stay; those behind each draft go to a buffer of each layer.
+    Drafts(&'a [Drafts]),
+    /// Tokens leave records.
+    Replay(&'a ReplayStep<'a>),
+    /// Drafts leave records; windows behind each go to a buffer of each layer.
+    ReplayDrafts(&'a ReplayStep<'a>, &'a [DraftWindows]),
+}
+
+/// Records of a ring.
+const RECORDS: usize = 16;
 
 enum Mix {
     Linear(Linear),
@@ -67,31 +128,43 @@ pub struct Model {
     head: Tensor,
     eps: f64,
     device: Device,
+    room: Room,
+    /// The states of the linear layers, where they have rings of records.
+    replay: Option<ReplayState>,
+}
+
+/// What a model has room for.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// Sequences.
+    pub rows: usize,
+    /// Tokens of each.
+    pub tokens: usize,
+    /// Drafts of a step and sequence, besides its last token.
+    pub drafts: usize,
 }
 
 impl Model {
-    /// Loads a checkpoint, with room for `rows` sequences of `tokens` tokens.
+    /// Loads a checkpoint; with `replay` its linear layers' states have rings of records.
     pub fn load(
         config: &Config,
         weights: &Weights,
         layout: Layout,
-        rows: usize,
-        tokens: usize,
+        room: Room,
+        replay: bool,
     ) -> Result<Model> {
+        ensure!(!replay || layout == Layout::Vk, "--replay: there are kernels for layout vk only");
         let mut blocks = Vec::new();
         for (i, mixer) in config.mixers()?.into_iter().enumerate() {
             let mix = match mixer {
-                Mixer::LinearAttention => Mix::Linear(Linear::load(
-                    config,
-                    weights,
-                    &format!("layers.{i}.linear_attn"),
-                    layout,
-                    rows,
-                )?),
+                Mixer::LinearAttention => {
+                    let name = format!("layers.{i}.linear_attn");
+                    Mix::Linear(Linear::load(config, weights, &name, layout, room.rows)?)
+                }
                 Mixer::FullAttention => {
-                    let attention = Attention::load(config, weights, &format!("layers.{i}.self_attn"))?;
-                    let cache = KvCache::zeros(config, weights, rows, tokens)?;
-                    Mix::Full(attention, cache)
+                    let name = format!("layers.{i}.self_attn");
+                    let attention = Attention::load(config, weights, &name, room.tokens)?;
+                    Mix::Full(attention, KvCache::zeros(config, weights, room.rows, room.tokens)?)
                 }
             };
             blocks.push(Block {
@@ -105,7 +178,37 @@ impl Model {
         let head =
             if config.tie_word_embeddings { embeddings.clone() } else { weights.matrix("lm_head.weight")? };
         let (norm, eps) = (weights.norm("norm.weight")?, config.rms_norm_eps);
-        Ok(Model { embeddings, blocks, norm, head, eps, device: weights.device.clone() })
+        let device = weights.device.clone();
+        let mut model = Model { embeddings, blocks, norm, head, eps, device, room, replay: None };
+        if replay {
+            model.replay_with(room, weights.dtype)?;
+        }
+        Ok(model)
+    }
+
+    /// Gives the linear layers states with rings of records, in place of their pools.
+    fn replay_with(&mut self, room: Room, io: DType) -> Result<()> {
+        let layers = self.linear_layers().count();
+        let form = self.linear_layers().next().context("the model has no linear layer")?.layer.record_form();
+        let drafts = if room.drafts > 0 { room.drafts + 1 } else { 0 };
+        let config =
+            ReplayConfig { drafts, io, records: RECORDS, ..ReplayConfig::new(form, layers, room.rows) };
+        let states = ReplayState::zeros(&config, &self.device)?;
+        preload(&self.device, &states.modules())?;
+        let linear = self.blocks.iter_mut().filter_map(|block| match &mut block.mix {
+            Mix::Linear(linear) => Some(linear),
+            Mix::Full(..) => None,
+        });
+        for (index, linear) in linear.enumerate() {
+            linear.pool.state = states.checkpoints(index)?;
+        }
+        self.replay = Some(states);
+        Ok(())
+    }
+
+    /// The states of the linear layers, where they have rings of records.
+    pub fn replay(&self) -> Option<&ReplayState> {
+        self.replay.as_ref()
     }
 
     /// The layers of gated delta net.
@@ -121,40 +224,62 @@ impl Model {
         self.linear_layers().map(|linear| linear.drafts(rows, steps)).collect()
     }
 
-    /// A step: the logits of every token, `[tokens, vocabulary]`, in f32. With buffers for drafts the linear layers keep what
-    /// each token leaves there, and their pools stay as they are.
-    pub fn step(&self, batch: &Batch, drafts: Option<&[Drafts]>) -> Result<Tensor> {
-        let ids = Tensor::from_slice(&batch.tokens, batch.tokens.len(), &self.device)?;
-        let packing = batch.packing(&self.device)?;
-        let mut x = self.embeddings.index_select(&ids, 0)?;
-        let mut drafts = drafts.map(|drafts| drafts.iter());
+    /// Buffers for the windows of drafts alone.
+    pub fn windows(&self, rows: usize, steps: usize) -> Result<Vec<DraftWindows>> {
+        self.linear_layers().map(|linear| linear.windows(rows, steps)).collect()
+    }
+
+    /// A step: the logits of every token, `[tokens, vocabulary]`, in f32. Where linear layers keep records, cursors are moved for
+    /// tokens, and for drafts by [`Self::commit`].
+    pub fn step(&self, placed: &Placed, recurrence: Recurrence) -> Result<Tensor> {
+        let mut x = self.embeddings.index_select(&placed.ids, 0)?;
+        let mut index = 0;
         for block in &self.blocks {
             let normed = rms_norm(&x, &block.before, self.eps)?;
             let mixed = match &block.mix {
                 Mix::Linear(linear) => {
-                    let buffer = drafts.as_mut().and_then(Iterator::next);
-                    linear.step(&normed, &packing, &batch.slots, buffer)?
+                    index += 1;
+                    linear.step(&normed, placed, recurrence, index - 1)?
                 }
-                Mix::Full(attention, cache) => attention.step(&normed, batch, cache)?,
+                Mix::Full(attention, cache) => attention.step(&normed, placed, cache)?,
             };
             x = (x + mixed)?;
             let normed = rms_norm(&x, &block.between, self.eps)?;
             x = (&x + block.mlp.step(&normed)?)?;
         }
+        if let Recurrence::Replay(step) = recurrence {
+            replay_advance(step, placed.lens.len(), None)?;
+        }
         let logits = linear(&rms_norm(&x, &self.norm, self.eps)?, &self.head)?;
         Ok(logits.to_dtype(DType::F32)?)
     }
 
-    /// Commits drafts: `accepted` counts the tokens of each sequence that stay.
-    pub fn commit(&self, drafts: &[Drafts], accepted: &[u32], slots: &Slots) -> Result<()> {
+    /// Commits drafts of a step: `accepted` counts the tokens of each sequence that stay.
+    pub fn commit(&self, placed: &Placed, recurrence: Recurrence, accepted: &[u32]) -> Result<()> {
         let accepted = Tensor::from_slice(accepted, accepted.len(), &self.device)?;
-        let layers = self.linear_layers().zip(drafts);
-        layers.into_iter().try_for_each(|(linear, drafts)| linear.commit(drafts, &accepted, slots))
+        for (index, linear) in self.linear_layers().enumerate() {
+            linear.commit(recurrence, index, &accepted, &placed.slots)?;
+        }
+        if let Recurrence::ReplayDrafts(step, _) = recurrence {
+            let each = placed.lens.first().copied().unwrap_or(0);
+            replay_advance(step, placed.lens.len(), Some((each, &accepted)))?;
+        }
+        Ok(())
     }
 
-    /// The likeliest token of each row of logits.
-    pub fn likeliest(logits: &Tensor) -> Result<Vec<u32>> {
-        Ok(logits.argmax(D::Minus1)?.to_vec1()?)
+    /// The likeliest token of each row of logits, `[rows]`.
+    pub fn likeliest(logits: &Tensor) -> Result<Tensor> {
+        Ok(logits.argmax(D::Minus1)?)
+    }
+
+    /// What there is room for.
+    pub fn room(&self) -> Room {
+        self.room
+    }
+
+    /// Tokens of the vocabulary.
+    pub fn vocabulary(&self) -> Result<usize> {
+        Ok(self.head.dim(0)?)
     }
 
     /// Where it runs.
