@@ -178,9 +178,9 @@ pub fn replay_layer_step(
     around(layer, projected, &tokens, windows, |inputs, attended| match drafts {
         Some((tokens, windows)) => {
             let parent = windows.parent.as_ref();
-            replay::verify_into(inputs, tokens, step, index, parent, attended)
+            replay::verify_into(inputs, tokens, step, index, parent, (attended, Launch::Early))
         }
-        None => replay::decode_into(inputs, step, index, attended),
+        None => replay::decode_into(inputs, step, index, attended, Launch::Early),
     })
 }
 

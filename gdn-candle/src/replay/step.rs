@@ -5,6 +5,7 @@ use super::state::own;
 use crate::inputs::Inputs;
 use crate::lock::{Memory, Operands};
 use crate::memory::count;
+use crate::run::{Launch, run};
 use crate::slots::Slots;
 use candle_core::{Result, Tensor, bail};
 use gdn_host::{RecordForm, ReplayAdvance, ReplayCommit, ReplayDecode, ReplayPool, ReplayVerify};
@@ -73,11 +74,17 @@ impl<'a> ReplayStep<'a> {
 /// An argument that does not fit; the text names it and its value, and nothing was written.
 pub fn replay_decode(inputs: &Inputs, step: &ReplayStep, layer: usize) -> Result<Tensor> {
     let out = inputs.output(&inputs.cut()?.lead)?;
-    decode_into(inputs, step, layer, &out)?;
+    decode_into(inputs, step, layer, &out, Launch::Ordered)?;
     Ok(out)
 }
 
-pub(crate) fn decode_into(inputs: &Inputs, step: &ReplayStep, layer: usize, out: &Tensor) -> Result<()> {
+pub(crate) fn decode_into(
+    inputs: &Inputs,
+    step: &ReplayStep,
+    layer: usize,
+    out: &Tensor,
+    launch: Launch,
+) -> Result<()> {
     let total = inputs.cut()?.count;
     let mut operands = step.operands(false);
     inputs.operands(&mut operands);
@@ -86,7 +93,8 @@ pub(crate) fn decode_into(inputs: &Inputs, step: &ReplayStep, layer: usize, out:
         let (call, n) = (inputs.on(memory, total)?, count("v", total)?);
         step.check(&call)?;
         let out = memory.rows("out", out, inputs.shape.value_elements())?;
-        step.states.run(memory, &ReplayDecode::new(call, n, step.pool(memory, layer)?, out))
+        let call = ReplayDecode::new(call, n, step.pool(memory, layer)?, out);
+        run(memory, inputs.q.device(), &call, launch)
     })
 }
 
@@ -103,7 +111,7 @@ pub fn replay_verify(
     parent: Option<&Tensor>,
 ) -> Result<Tensor> {
     let out = inputs.output(&inputs.cut()?.lead)?;
-    verify_into(inputs, tokens, step, layer, parent, &out)?;
+    verify_into(inputs, tokens, step, layer, parent, (&out, Launch::Ordered))?;
     Ok(out)
 }
 
@@ -113,7 +121,7 @@ pub(crate) fn verify_into(
     step: &ReplayStep,
     layer: usize,
     parent: Option<&Tensor>,
-    out: &Tensor,
+    (out, launch): (&Tensor, Launch),
 ) -> Result<()> {
     let total = inputs.cut()?.count;
     let mut operands = step.operands(false);
@@ -130,7 +138,7 @@ pub(crate) fn verify_into(
         let out = memory.rows("out", out, inputs.shape.value_elements())?;
         let mut call = ReplayVerify::new(call, n, each, step.pool(memory, layer)?, out);
         call.parent = memory.some_table("parent", parent)?;
-        step.states.run(memory, &call)
+        run(memory, inputs.q.device(), &call, launch)
     })
 }
 
