@@ -1,4 +1,4 @@
-//! Qwen3-Next and Qwen3.5 on candle, with gdn's kernels in their linear layers.
+//! Qwen3-Next, Qwen3.5 and Kimi-Linear on candle, with gdn's kernels in their linear layers.
 //!
 //! ```text
 //! qwen3 --model DIR --prompt TEXT      writes on; DIR is a checkpoint as Hugging Face lays it out
@@ -24,7 +24,7 @@ use gdn_candle::Layout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Qwen3-Next and Qwen3.5 on candle, with gdn's kernels in their linear layers
+/// Qwen3-Next, Qwen3.5 and Kimi-Linear on candle, with gdn's kernels in their linear layers
 #[derive(Parser)]
 #[command(version)]
 pub struct Options {

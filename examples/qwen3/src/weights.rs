@@ -1,5 +1,6 @@
 //! A checkpoint's tensors by name, from one safetensors file or from many.
 
+use crate::config::Config;
 use anyhow::{Context as _, Result, ensure};
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
@@ -56,9 +57,9 @@ impl Weights {
         Ok(self.get(name)?.to_dtype(self.dtype)?)
     }
 
-    /// The weights of a norm, in f32. Qwen stores what they differ from 1 by.
-    pub fn norm(&self, name: &str) -> Result<Tensor> {
-        Ok((self.get(name)?.to_dtype(DType::F32)? + 1.0)?)
+    /// The weights of a norm, in f32.
+    pub fn norm(&self, config: &Config, name: &str) -> Result<Tensor> {
+        Ok((self.get(name)?.to_dtype(DType::F32)? + config.norm_base())?)
     }
 }
 

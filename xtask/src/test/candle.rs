@@ -11,8 +11,10 @@ use std::process::Command;
 const EXAMPLE: &str = "examples/qwen3/Cargo.toml";
 /// The recorded models.
 const MODELS: &str = "tests/golden/models";
-/// Those that are run with records as well.
+/// One that is run with records as well.
 const WITH_RECORDS: &str = "tests/golden/models/qwen3_5_float32";
+/// Those that the example brings: Kimi's.
+const OF_EXAMPLE: &str = "examples/qwen3/recorded";
 
 /// A CUDA toolkit that compiles nothing, with which candle's `cuda` feature and cust are checked.
 pub struct Toolkit(PathBuf);
@@ -33,8 +35,10 @@ pub fn example(suite: &mut Suite, root: &Path, toolkit: &Toolkit) {
         let run = ["run", "--quiet", "--manifest-path", EXAMPLE, "--", "--golden"];
         in_target(cargo(&[&run[..], more].concat()), root)
     };
-    let ways = vec![format, golden(&[MODELS]), golden(&[WITH_RECORDS, "--replay", "--graphs"])];
-    suite.add("whole models on candle", Work::Commands(ways));
+    let (plain, other) = ([&[MODELS][..], &[OF_EXAMPLE]], ["--replay", "--graphs"]);
+    let with_records = [WITH_RECORDS, OF_EXAMPLE].map(|models| golden(&[&[models][..], &other].concat()));
+    let ways = [format].into_iter().chain(plain.map(golden)).chain(with_records);
+    suite.add("whole models on candle", Work::Commands(ways.collect()));
     let flags = ["--all-targets", "--features", "cuda", "--", "-Dwarnings"];
     let clippy = cargo(&[&["clippy", "--manifest-path", EXAMPLE][..], &flags].concat());
     let clippy = toolkit.given_to(in_target(clippy, root));

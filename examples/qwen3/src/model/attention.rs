@@ -1,4 +1,4 @@
-//! Softmax attention with a gate on its output, and its cache.
+//! Softmax attention, and its cache: Qwen's with a gate on its output, Kimi's of latent keys and values without places.
 
 use super::Placed;
 use super::ops::{linear, rms_norm, sigmoid, softmax};
@@ -17,19 +17,22 @@ pub struct KvCache {
 
 impl KvCache {
     /// Room for `rows` sequences of `tokens` tokens.
-    pub fn zeros(config: &Config, weights: &Weights, rows: usize, tokens: usize) -> Result<KvCache> {
-        let dims = (rows * tokens, config.num_key_value_heads, config.head_dim);
-        let zeros = || Tensor::zeros(dims, weights.dtype, &weights.device);
+    pub fn zeros(attention: &Attention, weights: &Weights, rows: usize, tokens: usize) -> Result<KvCache> {
+        let Attention { kv_heads, key_dim, value_dim, .. } = attention;
+        let zeros =
+            |dim: &usize| Tensor::zeros((rows * tokens, *kv_heads, *dim), weights.dtype, &weights.device);
         let places = Tensor::arange(0, tokens as u32, &weights.device)?.unsqueeze(0)?;
-        Ok(KvCache { keys: zeros()?, values: zeros()?, places })
+        Ok(KvCache { keys: zeros(key_dim)?, values: zeros(value_dim)?, places })
     }
 
     /// Stores keys and values `[tokens, KV, D]` of a step's tokens.
     fn store(&self, placed: &Placed, keys: &Tensor, values: &Tensor) -> Result<()> {
         let at = (self.row_starts(&placed.rows)? + &placed.places)?.reshape(((), 1, 1))?;
-        let at = at.broadcast_as(keys.shape())?.contiguous()?;
-        self.keys.scatter_set(&at, &keys.contiguous()?, 0)?;
-        Ok(self.values.scatter_set(&at, &values.contiguous()?, 0)?)
+        let store = |cache: &Tensor, new: &Tensor| {
+            cache.scatter_set(&at.broadcast_as(new.shape())?.contiguous()?, &new.contiguous()?, 0)
+        };
+        store(&self.keys, keys)?;
+        Ok(store(&self.values, values)?)
     }
 
     /// The first `len` keys and values of some rows, `[rows, KV, len, D]`, in f32.
@@ -59,52 +62,134 @@ impl KvCache {
     }
 }
 
-/// A layer's weights.
+/// A layer.
 pub struct Attention {
+    projections: Projections,
+    out: Tensor,
+    heads: usize,
+    kv_heads: usize,
+    key_dim: usize,
+    value_dim: usize,
+}
+
+/// What makes queries, keys and values.
+enum Projections {
+    Gated(Gated),
+    Latent(Latent),
+}
+
+/// Queries, keys and values of tokens, `[tokens, heads, D]`, and what gates the output, if something does.
+struct Projected {
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    out: Tensor,
+    gate: Option<Tensor>,
+}
+
+/// Qwen's.
+struct Gated {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
     q_norm: Tensor,
     k_norm: Tensor,
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
     eps: f64,
     turn: Rotation,
 }
 
-impl Attention {
-    /// Loads a layer, for texts of at most `tokens` tokens.
-    pub fn load(config: &Config, weights: &Weights, name: &str, tokens: usize) -> Result<Attention> {
+impl Gated {
+    fn load(config: &Config, weights: &Weights, name: &str, tokens: usize) -> Result<Gated> {
         let matrix = |part: &str| weights.matrix(&format!("{name}.{part}.weight"));
-        let norm = |part: &str| weights.norm(&format!("{name}.{part}.weight"));
-        Ok(Attention {
+        let norm = |part: &str| weights.norm(config, &format!("{name}.{part}.weight"));
+        Ok(Gated {
             q: matrix("q_proj")?,
             k: matrix("k_proj")?,
             v: matrix("v_proj")?,
-            out: matrix("o_proj")?,
             q_norm: norm("q_norm")?,
             k_norm: norm("k_norm")?,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            dim: config.head_dim,
             eps: config.rms_norm_eps,
             turn: Rotation::new(tokens, config.rope(), weights)?,
         })
     }
 
-    /// A step of rows x.
-    pub fn step(&self, x: &Tensor, placed: &Placed, cache: &KvCache) -> Result<Tensor> {
+    fn project(&self, x: &Tensor, placed: &Placed, heads: usize, kv_heads: usize) -> Result<Projected> {
         let tokens = x.dim(0)?;
         // Of each head its query, then what gates its output.
-        let q = linear(x, &self.q)?.reshape((tokens, self.heads, 2 * self.dim))?;
-        let (q, gate) = (q.narrow(2, 0, self.dim)?, q.narrow(2, self.dim, self.dim)?);
-        let k = linear(x, &self.k)?.reshape((tokens, self.kv_heads, self.dim))?;
-        let v = linear(x, &self.v)?.reshape((tokens, self.kv_heads, self.dim))?;
+        let q = linear(x, &self.q)?.reshape((tokens, heads, ()))?;
+        let dim = q.dim(2)? / 2;
+        let (q, gate) = (q.narrow(2, 0, dim)?, q.narrow(2, dim, dim)?);
+        let k = linear(x, &self.k)?.reshape((tokens, kv_heads, dim))?;
+        let v = linear(x, &self.v)?.reshape((tokens, kv_heads, dim))?;
         let turn = self.turn.at(&placed.places)?;
         let q = turn.apply(&rms_norm(&q, &self.q_norm, self.eps)?)?;
         let k = turn.apply(&rms_norm(&k, &self.k_norm, self.eps)?)?;
+        Ok(Projected { q, k, v, gate: Some(gate) })
+    }
+}
+
+/// Kimi's: keys and values of all heads are made of one vector, but for a part of the key that all heads share.
+struct Latent {
+    q: Tensor,
+    down: Tensor,
+    up: Tensor,
+    norm: Tensor,
+    dims: crate::config::Latent,
+}
+
+/// Added to the mean of squares of the vector that keys and values are made of.
+const LATENT_EPS: f64 = 1e-6;
+
+impl Latent {
+    fn load(config: &Config, dims: &crate::config::Latent, weights: &Weights, name: &str) -> Result<Latent> {
+        let matrix = |part: &str| weights.matrix(&format!("{name}.{part}.weight"));
+        Ok(Latent {
+            q: matrix("q_proj")?,
+            down: matrix("kv_a_proj_with_mqa")?,
+            up: matrix("kv_b_proj")?,
+            norm: weights.norm(config, &format!("{name}.kv_a_layernorm.weight"))?,
+            dims: dims.clone(),
+        })
+    }
+
+    fn project(&self, x: &Tensor, heads: usize) -> Result<Projected> {
+        let (tokens, dims) = (x.dim(0)?, &self.dims);
+        let (own, shared) = (dims.qk_nope_head_dim, dims.qk_rope_head_dim);
+        let q = linear(x, &self.q)?.reshape((tokens, heads, own + shared))?;
+        let down = linear(x, &self.down)?;
+        let latent = rms_norm(&down.narrow(1, 0, dims.kv_lora_rank)?, &self.norm, LATENT_EPS)?;
+        let both = linear(&latent, &self.up)?.reshape((tokens, heads, own + dims.v_head_dim))?;
+        let of_all = down.narrow(1, dims.kv_lora_rank, shared)?.unsqueeze(1)?;
+        let of_all = of_all.broadcast_as((tokens, heads, shared))?;
+        let k = Tensor::cat(&[&both.narrow(2, 0, own)?, &of_all], 2)?;
+        Ok(Projected { q, k, v: both.narrow(2, own, dims.v_head_dim)?, gate: None })
+    }
+}
+
+impl Attention {
+    /// Loads a layer, for texts of at most `tokens` tokens.
+    pub fn load(config: &Config, weights: &Weights, name: &str, tokens: usize) -> Result<Attention> {
+        let (projections, kv_heads, key_dim, value_dim) = match &config.latent {
+            Some(dims) => {
+                let latent = Latent::load(config, dims, weights, name)?;
+                let key_dim = dims.qk_nope_head_dim + dims.qk_rope_head_dim;
+                (Projections::Latent(latent), config.num_attention_heads, key_dim, dims.v_head_dim)
+            }
+            None => {
+                let gated = Gated::load(config, weights, name, tokens)?;
+                let dim = config.head_dim;
+                (Projections::Gated(gated), config.num_key_value_heads, dim, dim)
+            }
+        };
+        let out = weights.matrix(&format!("{name}.o_proj.weight"))?;
+        Ok(Attention { projections, out, heads: config.num_attention_heads, kv_heads, key_dim, value_dim })
+    }
+
+    /// A step of rows x.
+    pub fn step(&self, x: &Tensor, placed: &Placed, cache: &KvCache) -> Result<Tensor> {
+        let Projected { q, k, v, gate } = match &self.projections {
+            Projections::Gated(gated) => gated.project(x, placed, self.heads, self.kv_heads)?,
+            Projections::Latent(latent) => latent.project(x, self.heads)?,
+        };
         cache.store(placed, &k, &v)?;
 
         let mut from = 0;
@@ -115,13 +200,15 @@ impl Attention {
             let of_part =
                 |x: &Tensor| Ok::<_, anyhow::Error>(x.narrow(0, from, rows)?.reshape((sequences, each))?);
             let (places, cached) = (of_part(&placed.places)?, of_part(&placed.rows)?.narrow(1, 0, 1)?);
-            let q = q.narrow(0, from, rows)?.reshape((sequences, each, self.heads, self.dim))?;
+            let q = q.narrow(0, from, rows)?.reshape((sequences, each, self.heads, self.key_dim))?;
             attended.push(self.attend(&q, &places, cache.of(&cached.flatten_all()?, placed.seen)?, cache)?);
             from += rows;
         }
-        let attended = Tensor::cat(&attended, 0)?;
-        let gate = sigmoid(&gate.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?;
-        linear(&(attended * gate)?.flatten_from(1)?, &self.out)
+        let mut attended = Tensor::cat(&attended, 0)?;
+        if let Some(gate) = gate {
+            attended = (attended * sigmoid(&gate.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?)?;
+        }
+        linear(&attended.flatten_from(1)?, &self.out)
     }
 
     /// Attention of `[sequences, T, heads, D]` at `places`, `[sequences, T]`: `[sequences * T, heads, D]`.
@@ -137,14 +224,16 @@ impl Attention {
         let (dtype, q) = (q.dtype(), q.to_dtype(DType::F32)?);
         // The heads that share a key head stand beside each other.
         let shared = self.heads / self.kv_heads;
-        let q = q.reshape((sequences, each, self.kv_heads, shared, self.dim))?;
-        let q = q.permute((0, 2, 3, 1, 4))?.reshape((sequences, self.kv_heads, shared * each, self.dim))?;
-        let scores = (q.matmul(&keys.transpose(2, 3)?)? * (self.dim as f64).sqrt().recip())?;
+        let q = q.reshape((sequences, each, self.kv_heads, shared, self.key_dim))?;
+        let q =
+            q.permute((0, 2, 3, 1, 4))?.reshape((sequences, self.kv_heads, shared * each, self.key_dim))?;
+        let scores = (q.matmul(&keys.transpose(2, 3)?)? * (self.key_dim as f64).sqrt().recip())?;
         let scores = scores.reshape((sequences, self.kv_heads, shared, each, len))?;
         let weights = softmax(&scores.broadcast_add(&cache.causal(places, len)?)?)?;
         let weights = weights.reshape((sequences, self.kv_heads, shared * each, len))?;
-        let out = weights.matmul(&values)?.reshape((sequences, self.kv_heads, shared, each, self.dim))?;
-        let out = out.permute((0, 3, 1, 2, 4))?.reshape((sequences * each, self.heads, self.dim))?;
+        let out =
+            weights.matmul(&values)?.reshape((sequences, self.kv_heads, shared, each, self.value_dim))?;
+        let out = out.permute((0, 3, 1, 2, 4))?.reshape((sequences * each, self.heads, self.value_dim))?;
         Ok(out.to_dtype(dtype)?)
     }
 }

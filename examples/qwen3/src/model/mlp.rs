@@ -15,8 +15,8 @@ struct Dense {
 
 impl Dense {
     fn load(weights: &Weights, name: &str) -> Result<Dense> {
-        let matrix = |part: &str| weights.matrix(&format!("{name}.{part}_proj.weight"));
-        Ok(Dense { gate: matrix("gate")?, up: matrix("up")?, down: matrix("down")? })
+        let [gate, up, down] = dense_parts(weights, name)?;
+        Ok(Dense { gate, up, down })
     }
 
     fn step(&self, x: &Tensor) -> Result<Tensor> {
@@ -24,8 +24,25 @@ impl Dense {
     }
 }
 
+/// Gate, up and down under either of their names.
+fn dense_parts(weights: &Weights, name: &str) -> Result<[Tensor; 3]> {
+    let names = ["gate_proj", "up_proj", "down_proj"];
+    let names = if weights.has(&format!("{name}.w1.weight")) { ["w1", "w3", "w2"] } else { names };
+    let [gate, up, down] = names.map(|part| weights.matrix(&format!("{name}.{part}.weight")));
+    Ok([gate?, up?, down?])
+}
+
+/// How the scores of experts are made, and which weights they give.
+enum Scores {
+    /// Qwen's: by softmax.
+    Softmax,
+    /// Kimi's: by sigmoid; `bias`, `[E]`, has a say in which experts are taken, and weights are multiplied by `factor`.
+    Sigmoid { bias: Tensor, factor: f64 },
+}
+
 struct Experts {
     router: Tensor,
+    scores: Scores,
     /// `[E, 2 I, hidden]`: gate and up of each.
     gate_up: Tensor,
     /// `[E, hidden, I]`.
@@ -35,7 +52,8 @@ struct Experts {
     /// Whether the weights of those are made to sum to 1.
     normed: bool,
     shared: Dense,
-    shared_gate: Tensor,
+    /// What gates the shared expert, in Qwen.
+    shared_gate: Option<Tensor>,
 }
 
 /// Most rows whose experts' matrices are gathered, so that nothing is asked of the host: a step of decode. Of more rows each expert
@@ -53,7 +71,12 @@ enum Kind {
 impl Mlp {
     /// Loads a layer's.
     pub fn load(config: &Config, weights: &Weights, layer: usize) -> Result<Mlp> {
-        let name = format!("layers.{layer}.mlp");
+        let kimi = format!("layers.{layer}.block_sparse_moe");
+        let is_there = |part: &str| weights.has(&format!("{kimi}.{part}.weight"));
+        let name = match is_there("gate") || is_there("gate_proj") {
+            true => kimi,
+            false => format!("layers.{layer}.mlp"),
+        };
         Ok(Mlp(match config.experts(layer) {
             Some(experts) => Kind::Experts(Box::new(Experts::load(config, weights, &name, experts)?)),
             None => Kind::Dense(Dense::load(weights, &name)?),
@@ -75,28 +98,44 @@ impl Experts {
             let stacked = |part: &str| weights.matrix(&format!("{name}.experts.{part}"));
             (stacked("gate_up_proj")?, stacked("down_proj")?)
         } else {
-            let matrix =
-                |i: usize, part: &str| weights.matrix(&format!("{name}.experts.{i}.{part}_proj.weight"));
-            let gate_up =
-                |i| Ok::<_, anyhow::Error>(Tensor::cat(&[matrix(i, "gate")?, matrix(i, "up")?], 0)?);
-            let gate_up = (0..count).map(gate_up).collect::<Result<Vec<_>>>()?;
-            let down = (0..count).map(|i| matrix(i, "down")).collect::<Result<Vec<_>>>()?;
-            (Tensor::stack(&gate_up, 0)?, Tensor::stack(&down, 0)?)
+            let (mut gate_up, mut downs) = (Vec::new(), Vec::new());
+            for i in 0..count {
+                let [gate, up, down] = dense_parts(weights, &format!("{name}.experts.{i}"))?;
+                gate_up.push(Tensor::cat(&[gate, up], 0)?);
+                downs.push(down);
+            }
+            (Tensor::stack(&gate_up, 0)?, Tensor::stack(&downs, 0)?)
+        };
+        let (scores, shared, shared_gate) = match config.is_kimi() {
+            true => {
+                let bias =
+                    weights.get(&format!("{name}.gate.e_score_correction_bias"))?.to_dtype(DType::F32)?;
+                let factor = config.routed_scaling_factor.unwrap_or(1.0);
+                (Scores::Sigmoid { bias, factor }, "shared_experts", None)
+            }
+            false => {
+                let gate = weights.matrix(&format!("{name}.shared_expert_gate.weight"))?;
+                (Scores::Softmax, "shared_expert", Some(gate))
+            }
         };
         Ok(Experts {
             router: weights.matrix(&format!("{name}.gate.weight"))?,
+            scores,
             gate_up,
             down,
             taken: config.num_experts_per_tok.context("num_experts_per_tok is missing")?,
             normed: config.norm_topk_prob.unwrap_or(true),
-            shared: Dense::load(weights, &format!("{name}.shared_expert"))?,
-            shared_gate: weights.matrix(&format!("{name}.shared_expert_gate.weight"))?,
+            shared: Dense::load(weights, &format!("{name}.{shared}"))?,
+            shared_gate,
         })
     }
 
     fn step(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = sigmoid(&linear(x, &self.shared_gate)?.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?;
-        let shared = self.shared.step(x)?.broadcast_mul(&gate)?;
+        let mut shared = self.shared.step(x)?;
+        if let Some(gate) = &self.shared_gate {
+            let gate = sigmoid(&linear(x, gate)?.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?;
+            shared = shared.broadcast_mul(&gate)?;
+        }
         let (experts, weights) = self.routes(x)?;
         let routed = match x.dim(0)? <= GATHERED {
             true => self.gathered(x, &experts, &weights)?,
@@ -107,11 +146,23 @@ impl Experts {
 
     /// The experts that each row takes, `[rows, taken]`, and their weights, of the type of x.
     fn routes(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let probabilities = softmax(&linear(x, &self.router)?.to_dtype(DType::F32)?)?;
-        let order = probabilities.arg_sort_last_dim(false)?;
-        let experts = order.narrow(1, 0, self.taken)?.contiguous()?;
-        let weights = probabilities.gather(&experts, 1)?;
-        let weights = if self.normed { weights.broadcast_div(&weights.sum_keepdim(1)?)? } else { weights };
+        let logits = linear(x, &self.router)?.to_dtype(DType::F32)?;
+        let (scores, order, factor) = match &self.scores {
+            Scores::Softmax => {
+                let scores = softmax(&logits)?;
+                (scores.clone(), scores, 1.0)
+            }
+            Scores::Sigmoid { bias, factor } => {
+                let scores = sigmoid(&logits)?;
+                (scores.clone(), scores.broadcast_add(bias)?, *factor)
+            }
+        };
+        let experts = order.arg_sort_last_dim(false)?.narrow(1, 0, self.taken)?.contiguous()?;
+        let mut weights = scores.gather(&experts, 1)?;
+        if self.normed {
+            weights = weights.broadcast_div(&weights.sum_keepdim(1)?)?;
+        }
+        let weights = (weights * factor)?;
         Ok((experts, weights.to_dtype(x.dtype())?))
     }
 

@@ -157,27 +157,25 @@ impl Model {
         let mut blocks = Vec::new();
         for (i, mixer) in config.mixers()?.into_iter().enumerate() {
             let mix = match mixer {
-                Mixer::LinearAttention => {
-                    let name = format!("layers.{i}.linear_attn");
-                    Mix::Linear(Linear::load(config, weights, &name, layout, room.rows)?)
-                }
+                Mixer::LinearAttention => Mix::Linear(Linear::load(config, weights, i, layout, room.rows)?),
                 Mixer::FullAttention => {
                     let name = format!("layers.{i}.self_attn");
                     let attention = Attention::load(config, weights, &name, room.tokens)?;
-                    Mix::Full(attention, KvCache::zeros(config, weights, room.rows, room.tokens)?)
+                    let cache = KvCache::zeros(&attention, weights, room.rows, room.tokens)?;
+                    Mix::Full(attention, cache)
                 }
             };
             blocks.push(Block {
-                before: weights.norm(&format!("layers.{i}.input_layernorm.weight"))?,
+                before: weights.norm(config, &format!("layers.{i}.input_layernorm.weight"))?,
                 mix,
-                between: weights.norm(&format!("layers.{i}.post_attention_layernorm.weight"))?,
+                between: weights.norm(config, &format!("layers.{i}.post_attention_layernorm.weight"))?,
                 mlp: Mlp::load(config, weights, i)?,
             });
         }
         let embeddings = weights.matrix("embed_tokens.weight")?;
         let head =
             if config.tie_word_embeddings { embeddings.clone() } else { weights.matrix("lm_head.weight")? };
-        let (norm, eps) = (weights.norm("norm.weight")?, config.rms_norm_eps);
+        let (norm, eps) = (weights.norm(config, "norm.weight")?, config.rms_norm_eps);
         let device = weights.device.clone();
         let mut model = Model { embeddings, blocks, norm, head, eps, device, room, replay: None };
         if replay {
@@ -211,7 +209,7 @@ impl Model {
         self.replay.as_ref()
     }
 
-    /// The layers of gated delta net.
+    /// The linear layers.
     pub fn linear_layers(&self) -> impl Iterator<Item = &Linear> {
         self.blocks.iter().filter_map(|block| match &block.mix {
             Mix::Linear(linear) => Some(linear),
