@@ -252,7 +252,7 @@ impl<'a> Server<'a> {
                 continue;
             }
             let live = self.live.swap_remove(i);
-            if self.noise.below(4) == 0 {
+            if self.noise.below(8) == 0 {
                 self.check_and_finish(live)?;
             } else {
                 self.finish(live)?;

@@ -41,7 +41,7 @@ impl Roofs {
         let stream = OwnedStream::new(&gpu.context)?;
         let moved = case.spec.moved_bytes();
         let vectors = moved / 2 / 16;
-        let block = block(vectors, 1, gpu.gdn.caps().sms);
+        let block = block(vectors, 0, gpu.gdn.caps().sms);
         let (source, target) = (source.address, target.address);
         let params = MoveParams { source, target, vectors, slots: 0, mask: 0, slot_blocks: 0 };
         let copy = Graph::capture(&stream, |stream| {
@@ -72,7 +72,8 @@ impl Roofs {
         let stream = OwnedStream::new(&gpu.context)?;
         let half = case.pools.len() / 2;
         let slots = case.slots.context("states without slots")?;
-        let block = block(vectors(case), case.spec.batch, gpu.gdn.caps().sms);
+        let vectors = vectors(case);
+        let block = block(vectors, vectors / u64::from(case.spec.batch), gpu.gdn.caps().sms);
         let roofs = [
             (RMW, self.graph(&stream, case, block, 0, FLIPPED, None)?),
             (RMW_SLOTS, self.graph(&stream, case, block, 0, FLIPPED, Some(slots))?),
@@ -132,10 +133,9 @@ fn blocks(vectors: u64, block: u32) -> u64 {
     vectors.div_ceil(MOVE_VECTORS * u64::from(block))
 }
 
-/// The largest block with which each multiprocessor has two and a slot has whole ones.
-fn block(vectors: u64, slots: u32, sms: u32) -> u32 {
+/// The largest block with which each multiprocessor has two and a slot of so many vectors has whole ones; 0: there are no slots.
+fn block(vectors: u64, slot: u64, sms: u32) -> u32 {
     let sizes = [MOVE_BLOCK, MOVE_BLOCK / 2, MOVE_BLOCK / 4];
-    let slot = vectors / u64::from(slots);
     let fits = |size: &u32| {
         slot.is_multiple_of(MOVE_VECTORS * u64::from(*size)) && blocks(vectors, *size) >= 2 * u64::from(sms)
     };
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn small_states_are_spread_over_the_device() {
         // 64 KiB a head in f32: 2:4 with one sequence, 16:32 with one and with eight.
-        let block_of = |heads: u64| block(heads * 4096, 1, 132);
+        let block_of = |heads: u64| block(heads * 4096, heads * 4096, 132);
         assert_eq!([4, 32, 256].map(block_of), [32, 64, 256]);
     }
 
@@ -157,5 +157,7 @@ mod tests {
     fn a_slot_has_whole_blocks() {
         // 512 slots of 8 KiB, one head with K = V = 64 in bf16.
         assert_eq!(block(512 * 512, 512, 132), 128);
+        // Three records of 20,608 bytes in 48 layers, of 16 sequences.
+        assert_eq!(block(48 * 16 * 3 * 1288, 0, 132), 256);
     }
 }
