@@ -337,20 +337,6 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
         unsafe { shared::load_f32(self.scalars(i) + 16) }
     }
 
-    /// Where k or q of prepared token `i` may lie as it came in, if it is of 16 bits and the head has one decay: in the room of
-    /// decays for each key.
-    #[inline(always)]
-    pub(crate) fn unprepared(&self, i: u32, is_key: bool) -> u32 {
-        const { assert!(lanes(K) * ROW as u32 >= K) };
-        self.scalars(i) + 32 + if is_key { 0 } else { 2 * K }
-    }
-
-    /// The inputs.
-    #[inline(always)]
-    pub(crate) fn block(&self) -> &'a Block<'a, S, T, G, K> {
-        self.block
-    }
-
     /// Decay of prepared token `i`.
     ///
     /// # Safety

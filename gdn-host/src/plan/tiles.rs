@@ -55,6 +55,12 @@ pub fn rows(module: ModuleKey) -> &'static [u32] {
         OpKind::ReplayDecode if module.k == 128 => return &[2, 8],
         OpKind::ReplayFold if module.k == 128 => return &[8],
         OpKind::ReplayDecode | OpKind::ReplayFold => return &[4],
+        // Sums of drafts are products of matrices where state and inputs have the same 16 bits: then a warp has registers for more.
+        OpKind::ReplayVerify
+            if !module.is_kda() && module.state == module.io && module.io != Some(DType::F32) =>
+        {
+            return &[8, 16];
+        }
         OpKind::ReplayVerify => return &[8],
         _ => {}
     }

@@ -34,9 +34,9 @@
 //! it begins, nor on tile, warps, batch or slot, nor on rejected drafts; where sums are products, one draft has not the bits of
 //! a decode.
 
+mod begin;
 mod commit;
 mod cursors;
-mod drafts;
 mod fold;
 mod products;
 mod ring;
@@ -46,21 +46,22 @@ mod step;
 pub(crate) use commit::commit;
 pub(crate) use cursors::advance;
 pub(crate) use fold::fold;
+pub(crate) use products::{RoomOfProducts, products};
 pub(crate) use room::Room;
 
 use crate::abi::{MOST_DRAFTS, ReplayParams, flags};
-use crate::arch::{compiler, memory, shared, thread, warp};
+use crate::arch::{compiler, memory, shared, thread};
 use crate::element::Element;
-use crate::entry::{Flag, Index, is_there};
+use crate::entry::{Index, is_there};
 use crate::gate::Gate;
 use crate::keys::Decay;
 use crate::layout::Layout;
 use crate::prepare::{CHUNK, Tokens};
 use crate::tile::Tile;
-use crate::token::{Block, Output, Work, lane_zero, later, names_slot, prefetch, slot_at, take_turn, wide};
+use crate::token::{Block, Output, Work, slot_at, take_turn};
 use core::marker::PhantomData;
-use products::Values;
-use ring::{Asked, Ring, Window, sums_behind};
+use ring::{Ring, sums_behind};
+use begin::{Entries, Later, Sequence};
 use step::{Ancestors, Step};
 
 /// One token of each sequence; the parameters are those of [`crate::decode::decode`].
@@ -80,10 +81,10 @@ pub(crate) unsafe fn decode<
     p: &ReplayParams,
 ) {
     // SAFETY: the caller's promise.
-    unsafe { sequence::<L, G, S, T, K, R, THREADS, 1, 1>(p) }
+    unsafe { sequence::<L, G, S, T, K, R, THREADS, 1>(p) }
 }
 
-/// Drafts of each sequence.
+/// Drafts of each sequence, in multiply-adds.
 ///
 /// # Safety
 /// As for [`decode`].
@@ -101,10 +102,10 @@ pub(crate) unsafe fn verify<
 ) {
     const { assert!(MOST_DRAFTS <= CHUNK) };
     // SAFETY: the caller's promise.
-    unsafe { sequence::<L, G, S, T, K, R, THREADS, { MOST_DRAFTS as usize }, { MOST_DRAFTS as usize / 4 }>(p) }
+    unsafe { sequence::<L, G, S, T, K, R, THREADS, { MOST_DRAFTS as usize }>(p) }
 }
 
-/// Takes a sequence through its tokens, of which there are up to `TOKENS`, in products of four `PRODUCTS`.
+/// Takes a sequence through its tokens, of which there are up to `TOKENS`.
 ///
 /// # Safety
 /// As for [`decode`].
@@ -118,7 +119,6 @@ unsafe fn sequence<
     const R: usize,
     const THREADS: u32,
     const TOKENS: usize,
-    const PRODUCTS: usize,
 >(
     p: &ReplayParams,
 ) {
@@ -129,68 +129,37 @@ unsafe fn sequence<
     if n >= p.n {
         return;
     }
-    let has = |flag: u32| p.layer.flags & flag != 0;
     let is_draft = TOKENS > 1;
     let count = if is_draft { p.tokens } else { 1 };
     let first = n * count;
     let out = Output {
         out: p.out,
         stride: p.out_stride,
-        is_f32: has(flags::OUT_F32),
+        is_f32: p.layer.flags & flags::OUT_F32 != 0,
         stores: Tile::<S, L, K, R>::stores_output(work.place),
     };
 
     // SAFETY: n < N, the tokens are below those of the call, head < HV and the team's rows < V, so every address lies in its
     // buffer; slot and window are used only after they were checked, and records only if they are live.
     unsafe {
-        let at = n + lane_zero();
-        let (listed, by_slot) = (is_there(&p.pool.slot), has(flags::CURSORS_BY_SLOT));
-        let slot = if listed { Index::load_if(true, &p.pool.slot, at, 0) } else { Index::of(at) };
-        let reset = Flag::load(&p.pool.reset, at);
-        let force = Flag::load(&p.force, at);
-        let mut asked = None;
-        if !by_slot {
-            asked = Some(Asked::new(&p.cursors, at));
-        }
-
+        let entries = Entries::ask(p, n);
         let shared = shared::block::<Room<G, T, K, R, THREADS, TOKENS>>();
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, &work);
         let tokens = Tokens::<S, L, T, G, K, R>::new(&block, shared, thread, is_draft);
         let loads = tokens.load(first, count);
-        let is_product = const { products::apply::<S, T>(G::PER_KEY, K, R, TOKENS) };
-        let by_row = !is_product;
-        let values = if is_draft & by_row { tokens.load_values(first, count) } else { [0; CHUNK as usize] };
-        let value = block.load_v(!is_draft & by_row, first, work.row);
-        let of_products = match is_product {
-            true => Values::<PRODUCTS>::ask::<T>(&p.inputs, &work, p.layer.v, first, count),
-            false => Values::ZEROS,
-        };
-        let later = later(n, p.pool.ahead, p.n);
-        let later_slot = Index::load_if(listed & later.is_some(), &p.pool.slot, later.unwrap_or(n) + lane_zero(), 0);
+        let values = if is_draft { tokens.load_values(first, count) } else { [0; CHUNK as usize] };
+        let value = block.load_v(!is_draft, first, work.row);
+        let later = Later::ask(p, n);
         let ancestors = if is_draft { Ancestors::ask(p, n, count) } else { Ancestors { parent: Index::NONE } };
 
-        let [slot, reset, force] =
-            [slot.get() as u32, reset.bits(), force.bits()].map(|bits| warp::reduce_or(bits));
-        let null_slot = if listed { p.pool.null_slot } else { -1 };
-        let mut is_real = names_slot(slot as i32, p.pool.slots, null_slot);
-        let fresh = is_there(&p.pool.reset) && (reset != 0) != has(flags::RESET_INVERTED);
-        if by_slot {
-            asked = Some(Asked::new(&p.cursors, if is_real { slot } else { 0 } + lane_zero()));
-        }
-        let window = match asked {
-            Some(asked) if !fresh => asked.get(),
-            _ => Window::EMPTY,
-        };
-        is_real &= window.is_sound(p.rings.records, if is_draft { count } else { 0 });
-        if !is_real {
+        let Some(Sequence { slot, window, fresh, folds }) = entries.get(p, count, is_draft) else {
             let mut t = 0;
             while t < count {
                 out.store::<T>(first + t, work.row, 0.0);
                 t += 1;
             }
             return;
-        }
-        let folds = fresh | (force != 0) | (window.len + count > p.most);
+        };
         let appends = is_draft | !folds;
 
         let ring = Ring::<G, T, K>::new(&p.rings, &p.layer, p.inputs.eps, slot, work.heads, window);
@@ -198,20 +167,10 @@ unsafe fn sequence<
         let row_of_block = work.place.team() * Tile::<S, L, K, R>::TEAM_ROWS;
         let first_row = work.first_row - row_of_block;
         let log_decay = ring.ask::<R, THREADS, TOKENS>(shared, first_row, block_rows);
-        if is_product {
-            products::ask_keys(&tokens, first, count);
-        }
-        let in_slot = match is_product {
-            true => work.tile_offset::<S, L, K>(&p.layer),
-            false => work.state_offset::<S, L, K>(&p.layer),
-        };
-        let state_at = slot_at::<S>(p.pool.state, slot, p.pool.pitch) + in_slot;
-        let mut state = match is_product {
-            true => products::load_if::<S>(!fresh, state_at, K),
-            false => Tile::<S, L, K, R>::load_if(!fresh, state_at, p.layer.v, work.place),
-        };
+        let state_at = slot_at::<S>(p.pool.state, slot, p.pool.pitch) + work.state_offset::<S, L, K>(&p.layer);
+        let state = Tile::<S, L, K, R>::load_if(!fresh, state_at, p.layer.v, work.place);
 
-        if is_draft & by_row {
+        if is_draft {
             tokens.prepare_values(values);
         }
         // The first block of a head leaves what its rows have in common.
@@ -228,71 +187,43 @@ unsafe fn sequence<
             ring.decay_keys::<R, THREADS, TOKENS>(shared);
             thread::sync_threads();
         }
-        let ancestors = if is_draft { ancestors.get() } else { 1.0 };
+        let ancestors = if is_draft { ancestors.get(is_there(&p.parent)) } else { 1.0 };
         let step = Step::<L, G, S, T, K, R, THREADS, TOKENS> { tokens: &tokens, shared, count, ancestors, types: PhantomData };
-        let out = Output { stores: is_product | out.stores, ..out };
-        let rows = Rows { p, work: &work, out, first, appends, first_row, row_of_block };
-        match is_product {
-            true => step.products_of_keys(&ring, work.place.team(), behind),
-            false => step.coefficients(&ring, &work, behind),
-        }
+        let rows = Rows { work: &work, out, first, appends, first_row, row_of_block };
+        step.coefficients(&ring, &work, behind);
         thread::sync_threads();
 
-        if let Some(later) = later {
-            let slot = if listed { later_slot } else { Index::of(later) }.get() as u32;
-            prefetch::<L, S, K, R>(&p.pool, &p.layer, &work, warp::reduce_or(slot) as i32);
-        }
+        later.prefetch::<L, S, K, R>(p, &work);
         let whole = Ring::<G, T, K>::whole::<R, THREADS, TOKENS>(shared, all, work.place.lane, S::VECTOR);
-        let correction = match is_product {
-            true => {
-                step.products(&rows, &ring, &mut state, &of_products, whole);
-                0.0
-            }
-            false => step.rows(&rows, &ring, state, whole, value),
-        };
+        let correction = step.rows(&rows, &ring, state, whole, value);
         if folds & (!is_draft | fresh | (window.len > 0)) {
             // A decode folds with its token.
             let behind = if is_draft { G::Decay::NONE } else { tokens.decay(0) };
-            let whole = whole.and(behind);
-            match is_product {
-                true => step.fold_products(&rows, &state, state_at, window.len, whole.on_sum()),
-                false => {
-                    let mut tile = Tile::<S, L, K, R>::unpack_anew(state);
-                    tile.scale(whole);
-                    Room::<G, T, K, R, THREADS, TOKENS>::add_records::<L, S>(
-                        shared,
-                        &mut tile,
-                        work.place,
-                        window.len,
-                        row_of_block,
-                        behind,
-                    );
-                    if !is_draft {
-                        let keys = tokens.keys(0);
-                        let along = correction * keys.factors.k;
-                        tile.add(|r| Tile::<S, L, K, R>::of_row(along, r), &keys.k);
-                    }
-                    tile.store(state_at, p.layer.v, work.place);
-                }
+            let mut tile = Tile::<S, L, K, R>::unpack_anew(state);
+            tile.scale(whole.and(behind));
+            Room::<G, T, K, R, THREADS, TOKENS>::add_records::<L, S>(
+                shared,
+                &mut tile,
+                work.place,
+                window.len,
+                row_of_block,
+                behind,
+            );
+            if !is_draft {
+                let keys = tokens.keys(0);
+                let along = correction * keys.factors.k;
+                tile.add(|r| Tile::<S, L, K, R>::of_row(along, r), &keys.k);
             }
+            tile.store(state_at, p.layer.v, work.place);
         }
-        if appends & is_first && owns_key_head(p, &work) {
-            let vectors = Room::<G, T, K, R, THREADS, TOKENS>::KEY_BYTES / 16;
-            let head = (work.heads.key * K) as u64;
-            let mut i = thread::thread_idx_x();
-            while i < count * vectors {
-                let (t, x) = (i / vectors, 16 * (i % vectors) as u64);
-                let from = p.inputs.k + (wide(first + t, p.inputs.k_stride) + head) * T::SIZE;
-                memory::store_u32x4(ring.key(window.len + t) + x, memory::load_u32x4(from + x));
-                i += thread::block_dim_x();
-            }
+        if appends & is_first {
+            ring.append_keys(&p.inputs, work.heads, first, count);
         }
     }
 }
 
-/// Which rows of which sequence a block takes through its tokens, and what it leaves of them.
+/// Which rows of a sequence a team takes through its tokens, and what it leaves of them.
 struct Rows<'a> {
-    p: &'a ReplayParams,
     work: &'a Work,
     out: Output,
     /// The sequence's first token.
@@ -302,14 +233,4 @@ struct Rows<'a> {
     /// The block's first row of the head, and the team's first row of the block.
     first_row: u32,
     row_of_block: u32,
-}
-
-/// Whether the value head is the first of its key head.
-#[inline(always)]
-fn owns_key_head(p: &ReplayParams, work: &Work) -> bool {
-    let layer = &p.layer;
-    if layer.flags & flags::HEADS_TILED != 0 {
-        return work.heads.value == work.heads.key;
-    }
-    work.heads.value == 0 || crate::token::divide(work.heads.value - 1, layer.head_reciprocal) != work.heads.key
 }

@@ -1,7 +1,7 @@
 //! The ring of a slot: which of its records are live, where they are, and their way into shared memory.
 
 use super::room::{Room, piece};
-use crate::abi::{Cursors, Layer, Rings, flags};
+use crate::abi::{Cursors, Inputs, Layer, Rings, flags};
 use crate::arch::{float, memory, shared, thread, warp};
 use crate::element::{Element, ROW};
 use crate::entry::{Index, is_there};
@@ -9,7 +9,7 @@ use crate::gate::{Gate, Heads};
 use crate::keys::{dot, reduce};
 use crate::layout::{Place, groups};
 use crate::math::exp;
-use crate::token::{lane_zero, wide};
+use crate::token::{divide, lane_zero, wide};
 use core::marker::PhantomData;
 
 /// Cursors that were asked for but not yet looked at.
@@ -257,6 +257,38 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
             }
             first += thread::block_dim_x() / 32 * groups(K);
         }
+    }
+}
+
+impl<G: Gate, T: Element, const K: u32> Ring<'_, G, T, K> {
+    /// Appends the keys of `count` tokens from `first` on, as they came in, if the value head is the first of its key head. A
+    /// block of the head's calls it together.
+    ///
+    /// # Safety
+    /// The tokens lie in the inputs, and the ring has room for them.
+    #[inline(always)]
+    pub(super) unsafe fn append_keys(&self, inputs: &Inputs, heads: Heads, first: u32, count: u32) {
+        if !self.owns_key_head(heads) {
+            return;
+        }
+        let (vectors, head) = (K * T::SIZE as u32 / 16, (heads.key * K) as u64);
+        let mut i = thread::thread_idx_x();
+        while i < count * vectors {
+            let (t, x) = (i / vectors, 16 * (i % vectors) as u64);
+            let from = inputs.k + (wide(first + t, inputs.k_stride) + head) * T::SIZE;
+            // SAFETY: the caller's promise.
+            unsafe { memory::store_u32x4(self.key(self.window.len + t) + x, memory::load_u32x4(from + x)) };
+            i += thread::block_dim_x();
+        }
+    }
+
+    /// Whether the value head is the first of its key head.
+    #[inline(always)]
+    fn owns_key_head(&self, heads: Heads) -> bool {
+        if self.layer.flags & flags::HEADS_TILED != 0 {
+            return heads.value == heads.key;
+        }
+        heads.value == 0 || divide(heads.value - 1, self.layer.head_reciprocal) != heads.key
     }
 }
 

@@ -192,21 +192,3 @@ pub(crate) unsafe fn piece<T: Element, const K: u32>(at: u32, lane: u32, vector:
     };
     T::widen_row(raw)
 }
-
-/// `count` neighbouring 16-bit elements in shared memory, and zeros behind them.
-///
-/// # Safety
-/// They are there, aligned to their bytes.
-#[inline(always)]
-pub(crate) unsafe fn piece_of<T: Element>(at: u32, count: usize) -> [f32; ROW] {
-    // SAFETY: the caller's promise.
-    let words = unsafe {
-        if count == 8 {
-            shared::load_f32x4(at)
-        } else {
-            let [x, y] = shared::load_f32x2(at);
-            [x, y, 0.0, 0.0]
-        }
-    };
-    T::widen_vector(words.map(f32::to_bits))
-}

@@ -37,8 +37,11 @@ impl Ancestors {
 
     /// The bits of the lane's draft: itself and those in front of it. The warp calls it together.
     #[inline(always)]
-    pub(super) fn get(self) -> f32 {
+    pub(super) fn get(self, is_tree: bool) -> f32 {
         let lane = thread::thread_idx_x() % 32;
+        if !is_tree {
+            return f32::from_bits(2u32.wrapping_shl(lane).wrapping_sub(1));
+        }
         let parent = self.parent.get() as u32;
         let has_parent = parent < lane;
         let mut bits = f32::from_bits(1 << lane);

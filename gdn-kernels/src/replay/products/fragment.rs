@@ -1,0 +1,202 @@
+//! How a warp's lanes hold what its tensor cores multiply.
+//!
+//! Lane `4 g + t` holds the same number of neighbouring rows of the state as every other lane, lane group g's. A product takes two
+//! of them, its rows g and g + 8, which are a unit: 16 rows of the warp. Of each row the lane has every fourth vector of 16
+//! bytes, from the t-th on. Which element of K is which of a product's is free as long as both operands agree, and so is which
+//! row of the state: what was loaded is an operand as it is, and what belongs to a lane's rows lies side by side in memory.
+//! Columns are k and q of four tokens in turn. The sums of token t, `h k` and `h q` of both rows, come to lane t of each group.
+
+use crate::abi::DType;
+use crate::arch::{compiler, float, matrix, memory, shared, thread};
+use crate::element::Element;
+
+/// Rows of a unit that a lane holds.
+pub(super) const HALVES: usize = 2;
+/// Units of a warp at most, and rows of a lane.
+pub(super) const MOST_UNITS: usize = 2;
+pub(super) const LANE_ROWS: usize = HALVES * MOST_UNITS;
+/// Tokens of a product.
+pub(super) const AT_ONCE: u32 = 4;
+/// Records that a product takes at once.
+pub(super) const RECORDS: u32 = 16;
+
+/// Units of a warp's tile, whose height counts pairs of rows.
+pub(super) const fn units(rows: usize) -> usize {
+    assert!(rows == 8 || rows == 16);
+    rows / 8
+}
+
+/// Rows of the state that a lane holds.
+pub(super) const fn lane_rows(rows: usize) -> u32 {
+    (HALVES * units(rows)) as u32
+}
+
+/// Rows of the state that a warp takes.
+pub(super) const fn team_rows(rows: usize) -> u32 {
+    8 * lane_rows(rows)
+}
+
+/// Vectors of 16 bytes that a lane holds of a row.
+pub(super) const fn vectors<S: Element>() -> usize {
+    32 / S::VECTOR
+}
+
+/// Pairs of vectors of a warp's rows, unit by unit.
+pub(super) const fn pairs<S: Element>(rows: usize) -> usize {
+    units(rows) * vectors::<S>()
+}
+
+/// Pairs that are in registers at once.
+pub(super) const HELD: usize = 4;
+
+/// What is loaded at once: of each pair the vector of the unit's first row, and that of its second.
+pub(super) type Pairs = [[[u32; 4]; HALVES]; HELD];
+
+/// Of a state that is not loaded but known to be zero.
+pub(super) const ZEROS: Pairs = [[[0; 4]; HALVES]; HELD];
+
+/// The lane's group and its place there.
+#[inline(always)]
+pub(super) fn lane() -> (u32, u32) {
+    let lane = thread::thread_idx_x() % 32;
+    (lane / 4, lane % 4)
+}
+
+/// Where a pair's vector of one of its rows is, from the lane's first.
+#[inline(always)]
+pub(super) fn vector_offset<S: Element>(pair: usize, half: usize, k: u32) -> u64 {
+    let row = HALVES * (pair / vectors::<S>()) + half;
+    (row as u32 * k) as u64 * S::SIZE + 64 * (pair % vectors::<S>()) as u64
+}
+
+/// Issues the loads of pairs from pair `first` on, from the address of the lane's first vector.
+///
+/// # Safety
+/// The rows are readable and 16-byte aligned.
+#[inline(always)]
+pub(super) unsafe fn load<S: Element, const K: u32>(at: u64, first: usize) -> Pairs {
+    let (mut pairs, mut x) = (ZEROS, 0);
+    while x < HELD * HALVES {
+        let (pair, half) = (x / HALVES, x % HALVES);
+        // SAFETY: the vector lies in the rows.
+        pairs[pair][half] = unsafe { memory::load_u32x4_streaming(at + vector_offset::<S>(first + pair, half, K)) };
+        x += 1;
+    }
+    pairs
+}
+
+/// Asks for what later [`load`]s load, from the address of the lane's first vector, into the L2: it takes no registers on the way.
+///
+/// # Safety
+/// The rows are readable.
+#[inline(always)]
+pub(super) unsafe fn prefetch<S: Element, const K: u32, const R: usize>(at: u64) {
+    // Pairs that are held are 256 bytes of each row: two lines, and 32 of a unit.
+    const { assert!(HELD * 64 == 256) };
+    let t = lane().1;
+    let at = at - 16 * t as u64 + (128 * (t % 2) + t / 2 * K * S::SIZE as u32) as u64;
+    let mut pair = HELD;
+    while pair < pairs::<S>(R) {
+        // SAFETY: the lines lie in the rows.
+        unsafe { memory::prefetch_if(true, at + vector_offset::<S>(pair, 0, K)) };
+        pair += HELD;
+    }
+}
+
+/// The same vectors, but nothing that is made of them is made before.
+#[inline(always)]
+pub(super) fn anew(pairs: Pairs) -> Pairs {
+    pairs.map(|pair| pair.map(|vector| vector.map(compiler::opaque)))
+}
+
+/// A lane's words of a vector over K of 16 bits in shared memory, beside a vector of a row of type `S`, vector `i`: as many as
+/// the row's vector has pairs, and zeros behind them.
+///
+/// # Safety
+/// The vector over K is there.
+#[inline(always)]
+pub(super) unsafe fn words<S: Element>(at: u32, i: usize, t: u32) -> [u32; 4] {
+    // SAFETY: the words lie in the vector.
+    unsafe {
+        if S::VECTOR == 8 {
+            shared::load_f32x4(at + 64 * i as u32 + 16 * t).map(f32::to_bits)
+        } else {
+            let [x, y] = shared::load_f32x2(at + 32 * i as u32 + 8 * t).map(f32::to_bits);
+            [x, y, 0, 0]
+        }
+    }
+}
+
+/// `sums` and a product of two lane's rows with a column, 16 elements. The warp calls it together.
+#[inline(always)]
+pub(super) fn multiply<T: Element>(sums: [f32; 4], rows: [u32; 4], column: [u32; 2]) -> [f32; 4] {
+    // SAFETY: the warp is together.
+    unsafe {
+        match T::DTYPE {
+            DType::F16 => matrix::multiply_f16(sums, rows, column),
+            _ => matrix::multiply_bf16(sums, rows, column),
+        }
+    }
+}
+
+/// `sums` of some columns, and the products of two rows' vectors `low` and `high` with each column's words beside them. A row of
+/// f32 is the sum of three rows of bf16. The warp calls it together.
+#[inline(always)]
+pub(super) fn multiply_rows<S: Element, T: Element, const B: usize>(
+    mut sums: [[f32; 4]; B],
+    [low, high]: [[u32; 4]; HALVES],
+    columns: &[[u32; 4]; B],
+) -> [[f32; 4]; B] {
+    let mut b = 0;
+    if S::VECTOR == 8 {
+        while b < B {
+            let column = columns[b];
+            sums[b] = multiply::<T>(sums[b], [low[0], high[0], low[1], high[1]], [column[0], column[1]]);
+            sums[b] = multiply::<T>(sums[b], [low[2], high[2], low[3], high[3]], [column[2], column[3]]);
+            b += 1;
+        }
+        return sums;
+    }
+    let [l0, l1] = [parts(low[0], low[1]), parts(low[2], low[3])];
+    let [h0, h1] = [parts(high[0], high[1]), parts(high[2], high[3])];
+    while b < B {
+        let mut part = 0;
+        while part < PARTS {
+            let rows = [l0[part], h0[part], l1[part], h1[part]];
+            sums[b] = multiply::<T>(sums[b], rows, [columns[b][0], columns[b][1]]);
+            part += 1;
+        }
+        b += 1;
+    }
+    sums
+}
+
+/// Parts in bf16 of an f32.
+pub(super) const PARTS: usize = 3;
+
+/// Two f32 as pairs of bf16 that add up to them, the least first: each is cut off what the ones before leave, and exact.
+#[inline(always)]
+pub(super) fn parts(x: u32, y: u32) -> [u32; PARTS] {
+    let pair = |x: f32, y: f32| pair_of_upper(x.to_bits(), y.to_bits());
+    let rest = |x: f32| x - f32::from_bits(x.to_bits() & UPPER);
+    let first = [x, y].map(f32::from_bits);
+    let second = first.map(rest);
+    let third = second.map(rest);
+    // What is left has eight bits.
+    [float::pack_bf16(third[0], third[1]), pair(second[0], second[1]), pair(first[0], first[1])]
+}
+
+/// The upper half of a word.
+const UPPER: u32 = 0xffff_0000;
+
+/// The lower halves of two words.
+#[inline(always)]
+pub(super) fn pair_of_lower(x: u32, y: u32) -> u32 {
+    y << 16 | x & !UPPER
+}
+
+/// The upper halves of two words.
+#[inline(always)]
+pub(super) fn pair_of_upper(x: u32, y: u32) -> u32 {
+    y & UPPER | x >> 16
+}
