@@ -1042,7 +1042,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "recurrent_f32_bf16_k256.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: Recurrent, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 256 },
-        sha256: "f1ee83f39ff0ab88b2e0d914159cf90d105586a19140a3114dec921ebda79a54",
+        sha256: "3ef40b8d82f07e42b1d329b1754113f7ceff3accb1fbf15b2a3d0c2702e9f010",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_recurrent_f32_bf16_k256_r4", rows: 4, params_size: 352, max_threads: 256 },
@@ -1575,7 +1575,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "040aa77f06b4cca15607fe6a533140d8d46a5c86801e513dd8ce5e24fa96d2c6",
+        sha256: "375ba3bd77804b82d7d23fd4cb1c43f577129d34725b14a91afebb977ce451b1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1587,7 +1587,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "ed746b5b4c189bcf5439c968aa7611717a5e502320f48d4ae3e7060b33ad449e",
+        sha256: "d29cf741184ad613dbc5d93c60e958c3aec8e72be6332b440fff8715550dc253",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1599,7 +1599,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "e327b163f3b3d5fa4facaa2c8c372607c181004f38ebf7e87d40be24f4d854b4",
+        sha256: "d7f39bc51f86361d39a0a7314ae8dd3e136f3ec700ec98fc3073a397de4ac67d",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1611,7 +1611,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "c22ac4a2341a71a70eaebfd0c536f416d1f5622affa7c4ca8533b88a42daa857",
+        sha256: "5fdae9de8d5080030a17b3b5ef7406eb06f1a7553529069278091b460e40fab4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1623,7 +1623,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "74d7e2f637966242ee5b816f2aa84a791e69e1ab0f574dd1c323388f852e18a3",
+        sha256: "9df6376085cf7786724d25eef6700677f4b99ead1e5d5ac9c079aef9bd5304de",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1635,7 +1635,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "dfce14ec0162f10c9a0b0c202be130a307182ad6f0353d4337f73e1eb8f18c75",
+        sha256: "fa8921b465ed3e7ff800f587ee01fac0a28324bb20372ce24a368446948c580c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1647,7 +1647,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f32_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "13a8321fd52fa6891317311f88057ac0a8af8a6e73206aa7fbae99de701df077",
+        sha256: "53742605b2b90288d78026101adeb42731d0e0a8e9c59c546f3f71efce527e1e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_f32_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
@@ -1658,7 +1658,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "7b31e506ff1ad6e05ff5313f7f34cc99bb4bf78605faea91f8c761c7e55eaec2",
+        sha256: "c8cebc2bb39eea50b2cff6ebeff9ad74c82864f932dcf432a3036b4e925a3cae",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_f32_bf16_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
@@ -1669,7 +1669,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_bf16_bf16_k64.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "b36fc5479607c602ae92ae4aa74ad59486680329141ac40e04395a525e83792a",
+        sha256: "ac73bb260e2156811513c298ef8c0e663cce9807ba842c2d61e68c1d52556693",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_decode_bf16_bf16_k64_r4", rows: 4, params_size: 344, max_threads: 256 },
@@ -1680,7 +1680,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "17f1915f3d0c9ece2dea6ff4b10519debf7aff294742c5ec8770328420faeeb8",
+        sha256: "bf55486d34d92c68b944174871478e0d0f5bfed13dac9af269eb74d35f5232fe",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1692,7 +1692,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "7b266031dde560197fb14cdbd59e4427295d24667b9b04fb436496bfae966fda",
+        sha256: "b7e158d452d6eff375d7a24bb29e0f4f9183c2522ba38cd0148210b47ea8adb4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1704,7 +1704,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "3adbe04d60a705209cdb9eb872eae029f66321928ba68b673db5514d18c7dba9",
+        sha256: "f0bfdaf9afe8d64b6241be32c083c03854b422b0063a7d2f96c1ccd7b4077e7a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1716,7 +1716,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "b0cbd63f95b30479eb81eb0d271995325c84757e150ac8f27ad24e081d37e928",
+        sha256: "2bdef1fb5b0ef26e92afc024430900a6845a121d46826e16007b62a492fc6ba2",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1728,7 +1728,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "40403b1e170b06cce981ffb0b6f84b279c789cf575e8999422de3bc220fea922",
+        sha256: "ece88cc98135cfd5cf5642bdffb0b3eb3e420d97322261ce4a12984aad8f06b9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1740,7 +1740,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "49e1a69d292e6cd62dc981194405c17c51dd47eef378d1f8b286bec6131e1f51",
+        sha256: "c4c5eacf09c4186e89c0cba08934e93569f8cfd2f8977e8341a4812d56651379",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1752,21 +1752,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "4b299df88ad788c68664332ed34b2997fda1aaee65f3de9441fc110fab3d5dff",
+        sha256: "49163830eff63bd9bea887445c1484fa9c8183ef5ce0fd11ec2a61dc5f0b22bb",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
-        name: "replay_verify_f32_bf16_k128",
-        file: "replay_verify_f32_bf16_k128.sm_80.ptx",
-        arch: 80,
-        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "8fbe5afefb5b5c0aa2488cf3d6509da5f1ac06fbdbfa2e3dabd7c519c9ceaa6b",
-        binaries: &[],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
         ],
     },
     EmbeddedModule {
@@ -1774,32 +1763,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "3bcc41811b6fef5c2a2e1da9b92acc742a4004e3c44e32c1a32ef6873f4897f8",
+        sha256: "cae04075d98f8dacf913838287eda10a021ec81a1e1208b460f25fafa8df5ae3",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
-        name: "replay_verify_bf16_bf16_k128",
-        file: "replay_verify_bf16_bf16_k128.sm_80.ptx",
-        arch: 80,
-        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "362792f5f5ac6b74ea8c437874499c04e82a057d1f4e25e3d7931d6157394de6",
-        binaries: &[],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
-        name: "replay_verify_f16_f16_k128",
-        file: "replay_verify_f16_f16_k128.sm_80.ptx",
-        arch: 80,
-        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "00d5d0163f3760b2b80e6672a423eae7c5df563322c23df86729bd5b4070ada5",
-        binaries: &[],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
         ],
     },
     EmbeddedModule {
@@ -1807,10 +1774,45 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "702b1cea46fd241b5b4b14ea7ebcf4f13f462d01726049359365a3ba59a1935f",
+        sha256: "79f61f37299e06fb8d3df98b6dbb5abbfa5f3cccd92220fc1aa6d94c73b7551e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f32_bf16_k128",
+        file: "replay_verify_f32_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "0d2d83fc65a8c3d13f7ad0581ecec17a9909e906453e0d99228625ab266cb389",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_bf16_bf16_k128",
+        file: "replay_verify_bf16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "1f405dd36f6364307540cd0ac514ba9dca6d604ab713267bb76b7305b180b78c",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r16", rows: 16, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f16_f16_k128",
+        file: "replay_verify_f16_f16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "725b2b64439bfdbc5eb3fc5e19eed13bcf388d8b3a81b58e89bbc576a7a7da6d",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r16", rows: 16, params_size: 344, max_threads: 128 },
         ],
     },
     EmbeddedModule {
@@ -1818,7 +1820,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "f7af26d87d8a9799fc754599013d336aca73f8965be07e7c13054026f9cc306c",
+        sha256: "a54fcb39177db1c9d4cf056e94467bb7d18a66ca1b81fa0bc15827c47a62b9ac",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1829,7 +1831,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "c3695b06cd76dbe125bc3d71ce07ad1405411a278bc69fce3d0ad2c41800b0b9",
+        sha256: "d691da8a8161890505bd9a8276ec9d1712bf67bb89b86c7ddd5ab4e87f34a002",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1840,7 +1842,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "ba61d0f01bfe3fd976aa0d374f86d25895e0f7f2a4b78e8f57df874807a34906",
+        sha256: "4ddbf70037312a6ef439d3a1dbaff277ac29357cd33a9ec46e32f0d9c5d1e002",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1851,7 +1853,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "556abc078d6c2c2cb068028632741b487c50e8aa1aab91721a35420b43bbb790",
+        sha256: "ca0cdb37d07e2518a5a4cea3884669e5cc0e4939f3de0ff9946267499def7fbd",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1862,7 +1864,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "8426dacca66ca91bc52822db1a1d893c7afd1c06999fa34ab7ffaaa90e14e370",
+        sha256: "9eadf13c8071ae30101bf5e959a65724dc76b118164cc98f0e2d646df9219331",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1873,7 +1875,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "fd3de6a9c3ec35c2a68754ff1d4eb41e9262b1cab236e93a6b16292d430874a2",
+        sha256: "da66d893fcc9193491229dceed33d0d86d21a8fbeee447721346095454301ec4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -4720,12 +4722,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "be7ba9ef81ef75a67971182c45f81696b5c516acdf079e5d24cc6b582eb8b892",
+        sha256: "5ea1e126f62e9711077e66c0d8ef766b28125c32eb335e91ae14eb01dda5b773",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b5352af549733ce34ebf31f5a34a8cf131e78a040b30c70658b770dacdbc079d",
+                sha256: "c01ebd9c89dca27a473becc367ac632fb7f10e5867c53af531e7e2bbb7d5af7b",
                 },
         ],
         entries: &[
@@ -4738,12 +4740,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "c51506aebcebc970ed1ffd6bcfc476e446796e33d3c4b2166b30ccc1f94511a6",
+        sha256: "1e84bd85ec8eafc102b1cdf83c1c85b23164f2c22916da6e299c7151a82c27b8",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9eba57bc0c4aa0821dcb3edc9c88d9bcb8f35a9f912eb1cd7e294a633dccab02",
+                sha256: "80d62f5fe4707a2826fda659c3ebf594f7ba7d2c93ba7aa90ca75d014b50bd22",
                 },
         ],
         entries: &[
@@ -4756,12 +4758,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "414188251ec4681ccabbf19056eaaee568b08660e18dfc83f1d6311ea0c021ba",
+        sha256: "8b15e55afb7d97b3e2d27ef292a8beaa5184fab758b5f909c24d47539ec51734",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "eb8142370456a1216de061601f673cd2ce96381d0792f53de485e08a5feab0cd",
+                sha256: "a10212768e64c0b2f40160589536588198e28a39561daba41bad6780fc2df3f3",
                 },
         ],
         entries: &[
@@ -4774,12 +4776,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "e5cf5d015e28b5cf4cf42c22e4fcafec9c612d7b283bd89d9814e395798247f1",
+        sha256: "0b66442cdb59f31f822c1d3641c8601940879fdf2d68c39417266c1e170706d0",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6f1f21cc706c6c56fbfa0d89b3463a4eaea292a9633f1d49e20b7f87ecf597c0",
+                sha256: "46117818b572a8b543920430c3ec74cb0842b85d831e3ab6c43961ee16d0231d",
                 },
         ],
         entries: &[
@@ -4792,12 +4794,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "a38932bd3954d11831c729ea6d14bd24aedb779139ba401241ce28cc8bdfbb4d",
+        sha256: "a7243bfbe17abf934cae40ab61d5ca6fe45ef48b2c81736040348fe2fb323cd7",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4dacafd81a5731b43fafcc3e8fe07b8ba736fa73963ce6a7443c7822930d1882",
+                sha256: "90f759d75f21f7450be150b341656d46db110ee7000859056881ee10cdf550eb",
                 },
         ],
         entries: &[
@@ -4810,12 +4812,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "77096aa251e78b36d26a3dba54bf3016ca489e25a17e53860c750129f65d1ed4",
+        sha256: "7ab5bc7b89cb4e9a4cb5c14fe023515ce723277f6e6662368cb31f70c467a8de",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "fd2a0041db15314cf76a70987c31f91be0df29f0a8b58a7a317dba1411e690c9",
+                sha256: "e2f001cc9ddceed8b567935e1f9dd0450d0016bb1998d625bd8e44bba29d2a6c",
                 },
         ],
         entries: &[
@@ -4828,12 +4830,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_f32_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 64 },
-        sha256: "664c8b9f5f42585e871273423d0221dd8314b8d6483fbafacda7e6bcb1c6449c",
+        sha256: "b410bff0e35caf64a203c7c4d56a7a200e2e6f9c9d95018ff82a7a212694a3ce",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_f32_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "60b8787bf91863948ffb90ef3d82a03043877ff1670c76a2a7d80a98a3cfb754",
+                sha256: "d481575bca64ecea4d23247907530ddacec37268f91869eba4b7d64a4447a722",
                 },
         ],
         entries: &[
@@ -4845,12 +4847,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_f32_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 64 },
-        sha256: "bcf4ffe4f198d95cc5ae7219848a36e27eebcdd317997dc119592837fb14c37e",
+        sha256: "6e9cfeb2302fd4b7751ecef45c9041d7b0b31214d245ecb9ab8faf26e0cba79a",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_f32_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "b98298063750d67a8e8b7a71167ab08f7ec49135336c1d29822dfafe42c30bda",
+                sha256: "51257d589f5d183cf049a7fba36b70658e5d20ebdb25c61620cb23dfa522a788",
                 },
         ],
         entries: &[
@@ -4862,12 +4864,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_decode_bf16_bf16_k64.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 64 },
-        sha256: "af1880bd2d3aa00b170237251a2b2425bf875d202d1eec57921d14ed97877a2a",
+        sha256: "dad6680ff5662e28ea5ca9282f74a432d66ee315882e77ab94e3e11e55fba38a",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_decode_bf16_bf16_k64.sm_90.cubin",
                 gpu: 90,
-                sha256: "e47ff04982b680ce7d6102ab2828a295b11d98cb5d067b4d37d4f802614c31af",
+                sha256: "fe1ba404add71453da28f2e8efa423200f83f5c6d7581a5e29618ff859ec922c",
                 },
         ],
         entries: &[
@@ -4879,12 +4881,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "27ad2265120b2e80234826e34f03ca0b73967fddeb9a5aad0910e926bb7858b1",
+        sha256: "40418eecb2bc596e5ff8a26690f1d7ae76d1b2db1c3f01b9aa19eec4e082bd75",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "422e39f3fbaba92ac87de595d5bd18dfef2934c37bcba21c45a8877f843d66ff",
+                sha256: "2e279c958b0e28267416c1167d5a94f8b268e95e921069a14b4e69e9917c08d6",
                 },
         ],
         entries: &[
@@ -4897,12 +4899,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "4b19b1dea68ea2c71e5be6eee0062aff9574af941426a8a96332a2d7370e09b1",
+        sha256: "150ce77a30c651d5bce0a4e89f48a3b8deee8f60648b7018fbbb4ba3294b5e7a",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4d2c799bf42f7d2c019fe5953c35aa490cd57703a7a33f29d466a8555928a895",
+                sha256: "d6dc607744d63f1c42e24a03062a24f6e0fb4386951f927cab410a0bf6e37629",
                 },
         ],
         entries: &[
@@ -4915,12 +4917,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "4278bda263d5ac0b80f3ce2c5338ae95b04f919bb2620194374f0def42495b38",
+        sha256: "e5591a1e17df1a4e6332a214fdc8f6c1d09a7970c6dc6c0c2a9a06e55f65789d",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "89e744d072b5ccb7abdb3329c3d93d6aac51ab432f3821965ad5782a32f8d075",
+                sha256: "72df7fac074f26257d14b6f3ab989eedc728e812a89febfe91f3f4ce027f46d0",
                 },
         ],
         entries: &[
@@ -4933,12 +4935,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "d7ab8452406f0c372aac0b8f185493c13f690d9f2fe835b8111a04b1237d7a5b",
+        sha256: "e632c76437a5059373901d6d82477b6fd1eb33f18f27d3e0e81c7417c0cba339",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d980dc75a0f07e49d6f1f1b5a9ee10047614f80f1f167da6ff013d523d9a2e4a",
+                sha256: "e34410b14b194cb35d53b66ac8166c148b4a957b75d67a254e22b812d6957a0a",
                 },
         ],
         entries: &[
@@ -4951,12 +4953,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "3f7732c0398ae6b37c9ea8bf47f7a85b97a54dd1c38b89596b228a6a93731e68",
+        sha256: "d3b73b1371f71c6c2f449f9e5d66de4f23a8e696a7410bc453d06040e469007e",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "aef9867b7234916ce87a0690b43901a7274e59a2e1a2ea10313b9a9e8bfb5d9f",
+                sha256: "5d566f64cc8499c827ef7b9e09868e05a620fe22d3627b1340e7adeef46ff77a",
                 },
         ],
         entries: &[
@@ -4969,12 +4971,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "4419df814d2342d334c5d0292d3c0d5a99a4a7eda6681c923c2308d7047a60b4",
+        sha256: "5a3ce31ac49eb6f47e6f89124a2c8e878e1296321a85d4cf5477983add1f5055",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d59f089695d1d3457616a7f5fe1b1d1f01d0ee1bc0f2c64b51b48a6ef4339b97",
+                sha256: "b79df480dcefe75e68350b1619a530ed1fd257534713c2728e41aee89a704286",
                 },
         ],
         entries: &[
@@ -4987,12 +4989,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "06a6207161ad7945e4f682cdf79365a13610a41f5c79b19ec99bd7cea5eb610f",
+        sha256: "7667d1fccedb8db59625ce1365fa8a9d3fcf4e126cb0853898d70fe12f7a3912",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "9cff7ca596536bb35151d22ca77b34368513f397d7a49ed38258798e85d3dffb",
+                sha256: "097dce865216bbdd550aa47b42c6f1b1060c38d91408c3cef630d8dded50dc3c",
                 },
         ],
         entries: &[
@@ -5000,33 +5002,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         ],
     },
     EmbeddedModule {
-        name: "replay_verify_f32_bf16_k128",
-        file: "replay_verify_f32_bf16_k128.sm_90.ptx",
-        arch: 90,
-        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "1aa3c05e64dfd8077e593f45e30632c96b808b8a9e64f1d96e2ad4f89a94d17f",
-        binaries: &[
-            EmbeddedBinary {
-                file: "replay_verify_f32_bf16_k128.sm_90.cubin",
-                gpu: 90,
-                sha256: "00f52422b1df5852cbef32ee104053dd88678b124974883608e08bcb6e8ff3e4",
-                },
-        ],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
         name: "replay_verify_f32_f16_k128",
         file: "replay_verify_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "77bac171c23aa5f671ede1252bebdd050cb3027457aeecd96e28942b346a8cbf",
+        sha256: "9ff0edcc8f8831d9bf092994b8099b7386528aad28ca703513fe2f08954cbd8c",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "66dfb3d102f41c89752ab973617810c28d4e1fb203c8be16bddb084e15fc794c",
+                sha256: "2bd6af99d603c158143ff4b92f1efbb377941854601f15d7284dde30c08f7f05",
                 },
         ],
         entries: &[
@@ -5034,50 +5019,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         ],
     },
     EmbeddedModule {
-        name: "replay_verify_bf16_bf16_k128",
-        file: "replay_verify_bf16_bf16_k128.sm_90.ptx",
-        arch: 90,
-        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "0af916bdb4263c4d7528e60da7e7be6552f8e046cf0e64a69e9db033ad60febc",
-        binaries: &[
-            EmbeddedBinary {
-                file: "replay_verify_bf16_bf16_k128.sm_90.cubin",
-                gpu: 90,
-                sha256: "4b192580feb7623995bfed8720760192a32506b2b02ee3ee59e62886400a5cd6",
-                },
-        ],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
-        name: "replay_verify_f16_f16_k128",
-        file: "replay_verify_f16_f16_k128.sm_90.ptx",
-        arch: 90,
-        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "a872b2c581d390ad3eb0c0b85455da95639ce3e56e65720d032734d286fc9ad0",
-        binaries: &[
-            EmbeddedBinary {
-                file: "replay_verify_f16_f16_k128.sm_90.cubin",
-                gpu: 90,
-                sha256: "d3ac3667a0e9435603248cf76ece80fdfd09656a459db3071a8375ed4c24c184",
-                },
-        ],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
         name: "replay_verify_f16_bf16_k128",
         file: "replay_verify_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "aebc29c9e6dd31f3d2789dc9a6968da148715d0f901374fc369ee7672192a155",
+        sha256: "81e1b21f39245aac4758e508b2b690fc8734f4065f98aefb7002d852a81ccb07",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5ae62a81c8b4a6711ba8d88e2ae17ba9abcd7f7318860f38a7d1593df1f686b3",
+                sha256: "7b798b8ad079a17a9e8f25e6da3207d32f36756b63b00c000979320c0555eed5",
                 },
         ],
         entries: &[
@@ -5085,16 +5036,69 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         ],
     },
     EmbeddedModule {
+        name: "replay_verify_f32_bf16_k128",
+        file: "replay_verify_f32_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "f8ffe7c244e82cc92240963965ebb5f1223af4c45e06712c2d5a3e7224ff3d82",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_f32_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "6c690b85bdfc67ab875cf33c08fe474f7ddb1f2d5ca6837a6c5a83d4d36d1dca",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_bf16_bf16_k128",
+        file: "replay_verify_bf16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "9c0e345e91f53fac2d2ac0208f12d326db39c22c5c9f6f46f81392bdf772fb09",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_bf16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "7143f5476095cc8838b73fbe2f378688138d299ea2a6b6a2821dffec0c8aa494",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r16", rows: 16, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "replay_verify_f16_f16_k128",
+        file: "replay_verify_f16_f16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
+        sha256: "459ae150d036786a667d712b0efea489cf50ba47445697abd5a647f744deb7ea",
+        binaries: &[
+            EmbeddedBinary {
+                file: "replay_verify_f16_f16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "5f8bd99c94987b7d8cbbf0dd7cd8a03440465a7a261f7d78db30bc7b1e3412f5",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r16", rows: 16, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
         name: "kda_replay_verify_f32_f32_k128",
         file: "kda_replay_verify_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "558b6f292a6a49b41324f5506bd93b41fd4183ec99c77e4bbdf7ed94197c0394",
+        sha256: "52a958f4db99763e190a27d460c27221393987d76d5b06b0465fdc3a3fce5532",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "cc8a2f7d432130e0532d6b768eceb75cfe5285b82a855842f231b2b543d71ad9",
+                sha256: "2dc3c248d6118366aef6275f92bc5acf23789a30b81ec568d2fdc1de0ef23a22",
                 },
         ],
         entries: &[
@@ -5106,12 +5110,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "14dc1ad4e8e693af76bcb53e8473220807ea5173027877e1073b11e2acff213a",
+        sha256: "881b441ec8269f6a81b18a11516cff3a283bff0e33ad459254b78e8f5bfb03f6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "44558473c69f7ba9862b12de996773640f277139aa6ee199b7e8e1b0c0910196",
+                sha256: "5e13e89963cfee44b7043ac082c594ead90eb43305886a3f0701fa7e24e8b7ba",
                 },
         ],
         entries: &[
@@ -5123,12 +5127,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "77db47ca5e5d519c02dd24cecdf1fe80af8cb9f5b176646d141eab7c9ef13013",
+        sha256: "45ac0e0f7c1227d071885286c576f77883d4b57869dcabe8138473c7ed7c80c2",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "cd608595a4f7fe3dc74f4efa52c5eeac2ada0e6e1f84d1cb74e52d8ef5b4b100",
+                sha256: "65faf0a374e7122fab95249d6c3529078f5f6d7934fad763d05b7f485495bf03",
                 },
         ],
         entries: &[
@@ -5140,12 +5144,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "3a986ac0e1361cc7d0bec89cba296e17a1aa6f0d62ad970e07ee290ccb072745",
+        sha256: "cc35e4397e6b35f7bf8d3376979ffcaa78bdedbb6238f3c176ea192545576790",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "4ed86635314621283ff8be06721519214284d05ffdb2a2647a7663f4beae49b7",
+                sha256: "8a83e9e994fc1373aad0412b982578643a8af1bb402b9ae015bf3197e1cc5958",
                 },
         ],
         entries: &[
@@ -5157,12 +5161,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "ce7557b72e7e7a185b6476075cbe437ffd4002c2044a65f019f1f0cfde87c30c",
+        sha256: "e51a4316a0e8f31b75cb8519c1d83d9dfa6af2aa419974c5ce81d56c88a69189",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "092bd611a478da9e69eaad89e9b555d73946eab644e6bd616d1992e4210bdc52",
+                sha256: "91469ecc39a5464b85f462b19d87b02607c6cda9708c38310ab50c5b68f6a176",
                 },
         ],
         entries: &[
@@ -5174,12 +5178,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "099dee062707590b40c676087b586a0dbf0c7f0a417509ea6d9a7518fc7ac800",
+        sha256: "0cddf4ad76396c4d76bbd039b95e4ce2c21140e0a8ba04a824f7ab7f69807112",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b50b919cd3a9dc24033ab75c0218fb84af7ee20a936d7b4519d1afd835ee65f9",
+                sha256: "1a7cfc9e78e2f7e176d7e8abd0383219b89beeefff708af7bf1f23abdf9bd0c2",
                 },
         ],
         entries: &[
@@ -5446,12 +5450,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_commit.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayCommit, family: None, layout: None, state: None, io: None, k: 0 },
-        sha256: "566361209b9a68e60031013b1edffcd412cbb69c29c467ff754078f5c1c35a49",
+        sha256: "5d8d3588b871493e345d94c0107dc41b25c7e6fca2470de5840f0c6f5b6a55bc",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_commit.sm_90.cubin",
                 gpu: 90,
-                sha256: "57e4450cc414fddcbd3aea7c7ca997db8c95b04488be284351325ea1d4874a0a",
+                sha256: "b69cff90db813f2c9c74eeca97a9a1314d43efdce663eabd2680d5f8f55c8c1c",
                 },
         ],
         entries: &[
@@ -5463,12 +5467,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_advance.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayAdvance, family: None, layout: None, state: None, io: None, k: 0 },
-        sha256: "2e7ccbc07a7cfe708e2870757547eb9403aa1f818fe59808490dfec40bdafdd1",
+        sha256: "ac84542882f4fa182edd39e4a48a6cb829687329d6c3592e82620430190631ab",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_advance.sm_90.cubin",
                 gpu: 90,
-                sha256: "8daee665ac5d81c279bea6e2a9fbaf214241db798d01444f73a85ea7cb5b6ba3",
+                sha256: "8422bb024dc43a712abc3a488aed7c11dba8911de26b75ef73644d68a14f1918",
                 },
         ],
         entries: &[

@@ -46,30 +46,28 @@ impl Work {
         thread: u32,
     ) -> Work {
         let place = Tile::<S, L, K, R>::place(thread);
-        let bv = Tile::<S, L, K, R>::block_rows(thread::block_dim_x());
-        let carried = Tile::<S, L, K, R>::carried(place);
-        Work::of_rows(layer, thread::block_idx_x(), place, bv, Tile::<S, L, K, R>::TEAM_ROWS, carried)
-    }
-
-    /// The work of a team of block x, which has `bv` rows, `team_rows` a team. The lane carries so many rows on from the team's first.
-    #[inline(always)]
-    pub(crate) fn of_rows(
-        layer: &Layer,
-        block: u32,
-        place: Place,
-        bv: u32,
-        team_rows: u32,
-        carried: u32,
-    ) -> Work {
+        let block = thread::block_idx_x();
         let head = divide(block, layer.tiles_reciprocal);
-        let first_row = block * bv - head * layer.v + place.team() * team_rows;
+        let bv = Tile::<S, L, K, R>::block_rows(thread::block_dim_x());
+        let first_row = block * bv - head * layer.v + place.team() * Tile::<S, L, K, R>::TEAM_ROWS;
         Work {
             n: sequence(),
             heads: Heads { value: head, key: key_head(layer, head) },
             first_row,
-            row: head * layer.v + first_row + carried,
+            row: head * layer.v + first_row + Tile::<S, L, K, R>::carried(place),
             place,
         }
+    }
+
+    /// The work of a warp that has `rows` rows, and carries none of its own.
+    #[inline(always)]
+    pub(crate) fn of_warp(layer: &Layer, block: u32, thread: u32, rows: u32) -> Work {
+        let place = Place::new(thread % 32, 0, thread / 32);
+        let head = divide(block, layer.tiles_reciprocal);
+        let bv = thread::block_dim_x() / 32 * rows;
+        let first_row = block * bv - head * layer.v + place.team() * rows;
+        let heads = Heads { value: head, key: key_head(layer, head) };
+        Work { n: sequence(), heads, first_row, row: head * layer.v + first_row, place }
     }
 
     /// The same work, but what is computed from it is computed anew: for what a loop seldom comes to, and what would

@@ -35,7 +35,7 @@ use crate::abi::{ReplayParams, flags};
 use crate::arch::{compiler, memory, shared, thread};
 use crate::element::Element;
 use crate::gate::{self, DecayInputs, Gate};
-use crate::layout::{Layout, Place};
+use crate::layout::Layout;
 use crate::math::exp;
 use crate::token::{Output, Work, slot_at, take_turn, wide};
 use core::marker::PhantomData;
@@ -146,8 +146,7 @@ pub(crate) unsafe fn products<
 #[inline(always)]
 fn work<const R: usize>(p: &ReplayParams) -> Work {
     let [thread, block] = [thread::thread_idx_x(), thread::block_idx_x()].map(compiler::opaque);
-    let bv = thread::block_dim_x() / 32 * team_rows(R);
-    Work::of_rows(&p.layer, block, Place::new(thread % 32, 0, thread / 32), bv, team_rows(R), 0)
+    Work::of_warp(&p.layer, block, thread, team_rows(R))
 }
 
 /// The block's first row of the head.
