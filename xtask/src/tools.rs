@@ -121,6 +121,13 @@ impl Toolchain {
         )
     }
 
+    /// Whether the committed PTX is from this compiler, as the manifest says.
+    pub(crate) fn made_the_committed(&self) -> Result<bool> {
+        let manifest: serde_json::Value = serde_json::from_str(gdn_host::artifact::manifest())?;
+        let compiler = &manifest["compiler"];
+        Ok(compiler["rustc"] == self.version.as_str() && compiler["llvm"] == self.llvm.as_str())
+    }
+
     /// The pinned toolchain's rustc, asked of rustup without letting it install anything.
     fn pinned_rustc(root: &Path) -> Result<PathBuf> {
         let mut rustup = clean_command("rustup");

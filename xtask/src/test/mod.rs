@@ -67,7 +67,7 @@ fn full(suite: &mut Suite, root: &Path, args: &Args) -> Result<()> {
         }
         None => {
             suite.not_checked(
-                "gdn-candle and examples/qwen3: `cargo xtask test --candle` does, in three minutes of CPU time more",
+                "gdn-candle and examples/qwen3: `cargo xtask test --candle` does, in four minutes of CPU time more",
             );
             (&[][..], documented(&[&["clippy", "--features", FEATURES][..], &warnings].concat()))
         }
@@ -141,10 +141,15 @@ fn wheel(suite: &mut Suite, is_linted: bool) -> Result<()> {
     Ok(())
 }
 
-/// Rebuilds the kernels and compares, where the tools are there. Unless `strict`, only those for the target whose
-/// machine code is kept: the others are of the same source, and take as long again.
+/// Rebuilds the kernels and compares, where the tools are there. Unless `strict`, only with the compiler that made what is
+/// committed, for another one's bytes differ, and only those for the target whose machine code is kept: the others are of the
+/// same source, and take as long again.
 fn kernels(suite: &mut Suite, root: &Path, strict: bool) -> Result<()> {
     match tools::Toolchain::find(root, None) {
+        Ok(toolchain) if !strict && !toolchain.made_the_committed()? => suite.not_checked(
+            "PTX rebuilt: another compiler made what is committed, so that bytes would not be compared. `cargo xtask \
+             build-kernels --check` compiles and lints, in minutes; `cargo xtask doctor` names the compilers",
+        ),
         Ok(_) => {
             let mut check = vec!["build-kernels", "--check"];
             if !strict {

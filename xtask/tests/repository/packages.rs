@@ -71,5 +71,5 @@ fn packs_are_of_the_committed_kernels() {
         assert!(is_made, "gdn-host/packs has no {} of these kernels: run `cargo xtask pack`", pack.name);
         bytes += fs::metadata(folder.join(format!("{}.br", pack.name))).unwrap().len();
     }
-    assert!(bytes < 3_100_000, "{bytes} bytes of kernels: docs/HOSTS.md says what they add to a program");
+    assert!(bytes < 3_300_000, "{bytes} bytes of kernels: docs/HOSTS.md says what they add to a program");
 }
