@@ -11,9 +11,8 @@ use std::collections::HashMap;
 /// The byte that memory nobody wrote reads as.
 pub const POISON: u8 = 0xA5;
 
-/// Tokens of a long run where nobody asked for more, on a simulator, and on a GPU, where a tool may look at every access.
+/// Tokens of a long run where nobody asked for more.
 const SHORT_RUN: u64 = 2100;
-const SHORT_RUN_ON_A_GPU: u64 = 210;
 
 /// Something with memory that runs operations.
 pub trait Device {
@@ -252,7 +251,7 @@ impl Gpu {
             buffers: Vec::new(),
             lanes: Vec::new(),
             graphs: HashMap::new(),
-            long_run: SHORT_RUN_ON_A_GPU,
+            long_run: SHORT_RUN,
             context,
         })
     }
