@@ -150,6 +150,10 @@ impl Engine {
     pub fn new(model: Model, manner: Manner, ends: Vec<u32>) -> Result<Engine> {
         let (rows, Manner { drafts, replay, graphs, composed }) = (model.room().rows, manner);
         ensure!(!replay || drafts < 8, "--drafts: {drafts} are more than 7, with --replay");
+        ensure!(
+            !graphs || rows <= GATHERED,
+            "--graphs: {rows} texts at once are more than {GATHERED}, the most of a step"
+        );
         let buffers = match (drafts, replay) {
             (0, _) => None,
             (_, false) => Some(Buffers::All(model.drafts(rows, drafts + 1)?)),
@@ -165,7 +169,7 @@ impl Engine {
             done: Vec::new(),
             arrived: 0,
             drafts: buffers.map(|buffers| (drafts, buffers)),
-            graphs: (graphs && rows <= GATHERED).then(Graphs::default),
+            graphs: graphs.then(Graphs::default),
             composed,
             counts: Counts::default(),
         })
