@@ -24,6 +24,7 @@ pub mod padding;
 pub mod replay;
 pub mod replay_layers;
 pub mod replay_state;
+pub mod replay_steps;
 pub mod slots;
 pub mod states;
 pub mod tables;
@@ -238,8 +239,6 @@ macro_rules! for_each_hazard {
                 replay_decode_at_every_fill_level,
                 replay_verify_at_every_fill_level,
                 replay_force_folds_at_every_fill_level,
-                replay_without_live_records_is_decode,
-                replay_does_not_drift,
                 replay_cursors_out_of_range_are_padding,
                 replay_padded_rows_touch_nothing,
                 replay_reset_ignores_slot_ring_and_cursors,
@@ -260,6 +259,10 @@ macro_rules! for_each_hazard {
                 replay_fold_has_the_same_bits_for_every_tile,
                 replay_cursors_behind_a_decode,
                 replay_commit_leaves_the_accepted_path,
+            }
+            replay_steps::{
+                replay_without_live_records_is_decode,
+                replay_does_not_drift,
             }
             replay_state::{
                 replay_requests_equal_requests_alone,
