@@ -175,7 +175,6 @@ fn the_accepted_path_of_a_tree_is_what_stays() {
 #[test]
 fn states_move_with_what_their_rings_hold() {
     let mut both = Both::new(Family::Gdn);
-    let slots = Slots::of(&table(&[1, 2]));
     // The slot that the fork goes to has a record of its own.
     both.decode(&Slots::of(&table(&[1, 2, 4])), None);
     let (before, kept) = (both.states.snapshot(&table(&[1, 2])).unwrap(), table(&[1, 2]));

@@ -1,4 +1,4 @@
-//! Layers that keep their states in a [`ReplayState`]: checkpoints, and rings of records.
+//! Layers that keep their states in a [`gdn_host::ReplayState`]: checkpoints, and rings of records.
 
 mod alone;
 mod slots;
