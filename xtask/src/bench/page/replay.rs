@@ -6,6 +6,7 @@ use super::card::{Card, HEADS};
 use super::parts::peer_name;
 use super::tables::{Table, cells, groups, us};
 use anyhow::{Result, ensure};
+use std::collections::BTreeSet;
 
 /// Someone is ahead who is so many times as fast.
 const AHEAD: f64 = 1.01;
@@ -156,7 +157,7 @@ pub(super) fn fastest(card: &Card) -> String {
 
 /// Where a peer is ahead, and what to do about it.
 pub(super) fn ahead(card: &Card) -> String {
-    let (mut shapes, mut places, mut many_drafts) = (0, Vec::new(), false);
+    let (mut shapes, mut places, mut many_drafts) = (0, Vec::new(), BTreeSet::new());
     for (of, pairs) in pairs(card) {
         shapes += pairs.len();
         let behind: Vec<_> = pairs.iter().filter(|(ours, peer)| ours.us > AHEAD * peer.us).collect();
@@ -170,15 +171,19 @@ pub(super) fn ahead(card: &Card) -> String {
         places.push(format!(
             "{op} with a state in {state}, {batches} sequences (up to {by:.2} times as fast: {who})"
         ));
-        many_drafts |= of.2 > 1 && behind.iter().any(|(ours, _)| ours.shape.batch >= 64);
+        if of.2 > 1 && behind.iter().any(|(ours, _)| ours.shape.batch >= 64) {
+            many_drafts.insert(of.1.clone());
+        }
     }
     if places.is_empty() {
         return format!("No peer is ahead by 1 % or more at any of these {shapes} shapes.");
     }
-    let advice = if many_drafts {
-        " If you verify drafts for many sequences at once, use theirs for now."
-    } else {
-        ""
+    let advice = match &*many_drafts.into_iter().collect::<Vec<_>>() {
+        [] => String::new(),
+        states => format!(
+            " If you verify drafts for many sequences at once with a state in {}, use theirs for now.",
+            list(states)
+        ),
     };
     format!("A peer is ahead by 1 % or more in {}.{advice}", places.join("; "))
 }
@@ -311,7 +316,7 @@ mod tests {
         let behind = ahead(&card(Vec::new()));
         let want = "A peer is ahead by 1 % or more in decode with a state in f32, 4 and 64 sequences (up to 2.00 times as fast: FlashInfer); \
             verify with a state in f32, 64 sequences (up to 2.00 times as fast: FlashInfer). \
-            If you verify drafts for many sequences at once, use theirs for now.";
+            If you verify drafts for many sequences at once with a state in f32, use theirs for now.";
         assert_eq!(behind, want);
         let fast =
             ["replay_decode", "replay_verify"].map(|op| [row(op, GDN, 4, 8.0), row(op, GDN, 64, 50.2)]);
