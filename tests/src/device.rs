@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow};
 use gdn_host::call::Extent;
 use gdn_host::driver::{Context, DeviceBuffer, Driver, Graph, OwnedStream, Stream};
 use gdn_host::plan::Overlap;
-use gdn_host::{Caps, Code, Files, Gdn, Launch, ModuleKey, Operation, Plan, Tile, all_modules};
+use gdn_host::{Caps, Code, Files, Gdn, Launch, ModuleKey, Operation, Plan, ReplayLayer, Tile, all_modules};
 use gdn_kernels::arch::sim;
 use std::collections::HashMap;
 
@@ -52,6 +52,18 @@ pub trait Device {
     fn run(&mut self, call: &dyn Operation, tile: Tile) -> Result<()> {
         self.run_all(&[call], tile.into())
     }
+}
+
+/// Puts bytes into fresh memory.
+pub fn place(device: &mut dyn Device, bytes: &[u8]) -> Result<u64> {
+    let address = device.alloc(bytes.len() as u64)?;
+    device.write(address, bytes)?;
+    Ok(address)
+}
+
+/// Puts the table of layers into fresh memory, as kernels read it.
+pub fn place_layers(device: &mut dyn Device, layers: &[ReplayLayer]) -> Result<u64> {
+    place(device, &layers.iter().flat_map(ReplayLayer::row).collect::<Vec<u8>>())
 }
 
 /// The lane-accurate simulator.

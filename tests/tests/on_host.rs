@@ -3,9 +3,8 @@
 use gdn_host::Tile;
 use gdn_tests::case::list;
 use gdn_tests::device::{Device, Host};
-use gdn_tests::problem::Problem;
-use gdn_tests::replay::ReplayProblem;
-use gdn_tests::{for_each_hazard, golden_dir, parity, random};
+use gdn_tests::random::{self, Tiled};
+use gdn_tests::{for_each_hazard, golden_dir, parity};
 use proptest::prelude::*;
 
 #[test]
@@ -58,18 +57,11 @@ fn hazards_hold_on_host_memory() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-fn agrees(run: impl FnOnce(&mut Host) -> anyhow::Result<()>) -> Result<(), TestCaseError> {
+fn agrees(problem: &impl Tiled) -> Result<(), TestCaseError> {
     let mut host = Host::default();
     host.reset();
-    run(&mut host).map_err(|error| TestCaseError::fail(format!("{error:#}")))
-}
-
-fn problem_agrees(problem: &Problem) -> Result<(), TestCaseError> {
-    agrees(|host| problem.run_and_check(host, Tile::Auto).map(drop))
-}
-
-fn replay_agrees(problem: &ReplayProblem) -> Result<(), TestCaseError> {
-    agrees(|host| problem.run_and_check(host, Tile::Auto).map(drop))
+    let result = problem.run_and_check(&mut host, Tile::Auto);
+    result.map(drop).map_err(|error| TestCaseError::fail(format!("{error:#}")))
 }
 
 proptest! {
@@ -77,16 +69,16 @@ proptest! {
 
     #[test]
     fn random_decode_agrees_on_host_memory(problem in random::decode()) {
-        problem_agrees(&problem)?;
+        agrees(&problem)?;
     }
 
     #[test]
     fn random_recurrent_agrees_on_host_memory(problem in random::recurrent()) {
-        problem_agrees(&problem)?;
+        agrees(&problem)?;
     }
 
     #[test]
     fn random_replay_agrees_on_host_memory(problem in random::replay()) {
-        replay_agrees(&problem)?;
+        agrees(&problem)?;
     }
 }

@@ -179,7 +179,7 @@ fn commands_of_documents_are_understood() {
 }
 
 /// Files that are there at times: CONTRIBUTING.md says when.
-const AT_TIMES: [&str; 1] = ["docs/evidence-open.json"];
+const AT_TIMES: [&str; 1] = [crate::test::proof::FILE];
 
 #[test]
 fn paths_in_documents_exist() {

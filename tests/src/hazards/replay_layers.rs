@@ -2,7 +2,7 @@
 
 use super::replay::{FAMILIES, decode, drafts};
 use crate::compare::{Tolerance, rel_l2, widen};
-use crate::device::{Device, POISON};
+use crate::device::{Device, POISON, place_layers};
 use crate::problem::{Source, StartFlags};
 use crate::replay::{Call, Placed, ReplayProblem};
 use crate::strided::decode_values;
@@ -59,14 +59,6 @@ impl Model {
         };
         self.layers.iter().zip(&self.placed).map(read).collect()
     }
-}
-
-/// The table of the layers.
-fn place_layers(device: &mut dyn Device, list: &[ReplayLayer]) -> Result<u64> {
-    let bytes: Vec<u8> = list.iter().flat_map(|layer| layer.row()).collect();
-    let address = device.alloc(bytes.len() as u64)?;
-    device.write(address, &bytes)?;
-    Ok(address)
 }
 
 /// What a problem's memory is, bit by bit: checkpoints and records.

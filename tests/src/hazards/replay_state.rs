@@ -1,15 +1,15 @@
 //! Requests on states with rings: those that start, share, fork, draft, are parked and received equal requests alone.
 
 use crate::compare::{rel_l2, widen};
-use crate::device::Device;
+use crate::device::{Device, place, place_layers};
 use crate::problem::{Out, Place, Problem, Target, Tokens};
 use crate::random::{Noise, Plain};
 use crate::strided::{decode_values, encode_values};
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::slots::{Sequence, SlotAllocator};
 use gdn_host::{
-    DType, Family, HeadShape, Launch, Operation, RecordForm, ReplayAdvance, ReplayDecode, ReplayLayer,
-    ReplayLayers, ReplayShape, ReplayState, ReplayVerify, Rows, Start, StatePool, Table, Tensor,
+    DType, Family, HeadShape, Launch, Operation, RecordForm, ReplayAdvance, ReplayDecode, ReplayLayers,
+    ReplayShape, ReplayState, ReplayVerify, Rows, Start, StatePool, Table, Tensor,
 };
 use std::collections::HashMap;
 
@@ -41,7 +41,7 @@ impl Server<'_> {
         for _ in 0..LAYERS {
             layers.push(shape.layer_at(device.alloc(shape.layer_bytes())?));
         }
-        let rows = place_rows(device, &layers)?;
+        let rows = place_layers(device, &layers)?;
         let (base, len) = (table(device, &[0; SLOTS as usize])?, table(device, &[0; SLOTS as usize])?);
         let states = ReplayState::new(shape, layers, rows, base, len)?;
         let slots = SlotAllocator::new(SLOTS, Some(0));
@@ -148,7 +148,7 @@ impl Server<'_> {
             targets.push(self.device.alloc(4 * elements)?);
         }
         let list = self.states.layers_to(&targets);
-        let layers = ReplayLayers { list: &list, table: place_rows(self.device, &list)? };
+        let layers = ReplayLayers { list: &list, table: place_layers(self.device, &list)? };
         let target = StatePool::packed(targets[0], DType::F32, 1, &SHAPE);
         // The null slot is the pool's alone.
         let (slot, first) = (table(self.device, &[slot as i32])?, table(self.device, &[0])?);
@@ -175,17 +175,7 @@ impl Server<'_> {
 }
 
 fn table(device: &mut dyn Device, values: &[i32]) -> Result<Table> {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let address = device.alloc(bytes.len() as u64)?;
-    device.write(address, &bytes)?;
-    Ok(Table::i32(address, values.len() as u64))
-}
-
-fn place_rows(device: &mut dyn Device, layers: &[ReplayLayer]) -> Result<u64> {
-    let bytes: Vec<u8> = layers.iter().flat_map(|layer| layer.row()).collect();
-    let address = device.alloc(bytes.len() as u64)?;
-    device.write(address, &bytes)?;
-    Ok(address)
+    Ok(Table::i32(place(device, bytemuck::cast_slice(values))?, values.len() as u64))
 }
 
 /// Whatever requests share and however slots are used again, each has the outputs and states that it has alone.

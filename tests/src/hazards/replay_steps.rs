@@ -38,11 +38,7 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
 
 /// The inputs of one token of many.
 fn of_token(all: &Inputs, t: u64) -> Inputs {
-    let row = |rows: &mut Rows| {
-        let elements = t * rows.stride;
-        rows.tensor.address += elements * rows.tensor.dtype.size() as u64;
-        rows.tensor.len -= elements;
-    };
+    let row = |rows: &mut Rows| *rows = rows.view(t * rows.stride);
     let mut one = *all;
     [&mut one.q, &mut one.k, &mut one.v].into_iter().for_each(row);
     match (&mut one.decay, &mut one.beta) {

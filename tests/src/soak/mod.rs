@@ -12,8 +12,8 @@
 //! records depend on when rings were folded, so that a sequence knows its [`past`], which is repeated alone; without it they must
 //! be near plain decode's.
 //!
-//! Nothing grows with the run. A token is a row of a pool of noise on the device, found from a seed and a position ([`tokens`]),
-//! so a sequence is a few numbers; a copy gathers the rows of a step.
+//! Nothing grows with the run. A token is a row of a pool of noise on the device, found from a seed and a position ([`tokens`]); a
+//! copy gathers the rows of a step. A sequence is a few numbers, and an event or two for each of its steps ([`past`]).
 
 pub mod lane;
 pub mod layer;

@@ -50,11 +50,16 @@ impl Plain {
         let pool = SlotPool::from(self.state);
         copy(pool, pool, self.layer.shape.state_elements(), from, to)
     }
+}
 
-    /// Where the bytes of a slot are: its state's, and its windows'.
-    fn slot_bytes(&self, slot: usize) -> [(u64, u64); 2] {
-        [slot_bytes(&self.state.tensor, self.state.pitch, slot), self.memory.window(slot)]
-    }
+/// Where the bytes of a slot are: its state's, and its windows'.
+fn places(state: &StatePool, memory: &Memory, slot: usize) -> [(u64, u64); 2] {
+    [slot_bytes(&state.tensor, state.pitch, slot), memory.window(slot)]
+}
+
+fn read(device: &dyn Device, places: [(u64, u64); 2]) -> Result<Vec<u8>> {
+    let [state, windows] = places.map(|(address, bytes)| device.read(address, bytes));
+    Ok([state?, windows?].concat())
 }
 
 impl Lane for Plain {
@@ -113,12 +118,11 @@ impl Lane for Plain {
     }
 
     fn read(&self, device: &mut dyn Device, slot: usize) -> Result<Vec<u8>> {
-        let [state, windows] = self.slot_bytes(slot).map(|(address, bytes)| device.read(address, bytes));
-        Ok([state?, windows?].concat())
+        read(device, places(&self.state, &self.memory, slot))
     }
 
     fn write(&self, device: &mut dyn Device, slot: usize, bytes: &[u8]) -> Result<()> {
-        let [state, windows] = self.slot_bytes(slot);
+        let [state, windows] = places(&self.state, &self.memory, slot);
         let (first, second) = bytes.split_at(state.1 as usize);
         device.write(state.0, first)?;
         device.write(windows.0, second)
@@ -170,10 +174,7 @@ impl Alone {
             let calls = self.calls(layer, positions.len(), chunk == 0);
             device.run_side_by_side(&[calls], None)?;
         }
-        let state = slot_bytes(&self.state.tensor, self.state.pitch, 0);
-        let [state, windows] =
-            [state, self.memory.window(0)].map(|(address, bytes)| device.read(address, bytes));
-        Ok([state?, windows?].concat())
+        read(device, places(&self.state, &self.memory, 0))
     }
 
     fn calls(&self, layer: &Layer, count: usize, from_zeros: bool) -> Calls<'static> {

@@ -1,6 +1,6 @@
 //! Slots of states with rings in device memory: the server's, or the one of a sequence alone.
 
-use crate::device::Device;
+use crate::device::{Device, place, place_layers};
 use crate::soak::layer::{Layer, Memory, slot_bytes};
 use anyhow::Result;
 use gdn_host::{Launch, ReplayLayer, ReplayLayers, ReplayShape, ReplayState, StatePool, Table};
@@ -38,11 +38,11 @@ impl Slots {
         let zeros = vec![0; shape.slots as usize];
         let [base, len] = [(); 2].map(|()| place(device, bytemuck::cast_slice::<i32, u8>(&zeros)));
         let (base, len) = (base?, len?);
-        let rows = place_rows(device, &list)?;
+        let rows = place_layers(device, &list)?;
         let of_slots = |address| Table::i32(address, shape.slots.into());
         let states = ReplayState::new(shape, list, rows, of_slots(base), of_slots(len))?;
         let to_plain = states.layers_to(&plain);
-        let to_plain_rows = place_rows(device, &to_plain)?;
+        let to_plain_rows = place_layers(device, &to_plain)?;
         let entries = place(device, &[0; 8])?;
         Ok(Slots { memory: memories, states, len, plain, to_plain: (to_plain, to_plain_rows), entries })
     }
@@ -90,14 +90,4 @@ impl Slots {
         device.write(self.entries, &(slot as i32).to_le_bytes())?;
         Ok(Table::i32(self.entries, 1))
     }
-}
-
-fn place(device: &mut dyn Device, bytes: &[u8]) -> Result<u64> {
-    let address = device.alloc(bytes.len() as u64)?;
-    device.write(address, bytes)?;
-    Ok(address)
-}
-
-fn place_rows(device: &mut dyn Device, layers: &[ReplayLayer]) -> Result<u64> {
-    place(device, &layers.iter().flat_map(ReplayLayer::row).collect::<Vec<u8>>())
 }
