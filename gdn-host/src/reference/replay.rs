@@ -28,9 +28,10 @@ impl Record {
         for (head, ((h, d), g)) in heads.zip(self.correction.chunks_exact(v)).zip(decays).enumerate() {
             let at = layer.key_head(head) * k;
             let key = layer.normalise(&self.key[at..at + k]);
+            let decay: Vec<f64> = g.iter().map(|g| g.exp()).collect();
             for (row, d) in h.chunks_exact_mut(k).zip(d) {
                 for (i, h) in row.iter_mut().enumerate() {
-                    *h = *h * g[i % g.len()].exp() + d * key[i];
+                    *h = *h * decay[i % decay.len()] + d * key[i];
                 }
             }
         }

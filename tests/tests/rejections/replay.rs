@@ -114,6 +114,8 @@ fn states_of_all_layers_are_checked_once() {
     assert_eq!(layer, "layer: 2 is not allowed, it must be below the number of layers");
     let want = "it must be no more than the records of a ring, without those that drafts take";
     assert_eq!(refused(|shape, _, _| shape.drafts = 9), format!("pool.most: 0 is not allowed, {want}"));
+    let more = refused(|shape, _, _| (shape.records, shape.drafts) = (32, 9));
+    assert_eq!(more, "drafts: 9 is not allowed, it must be at most 8 drafts");
     let none = refused(|_, layers, _| layers.clear());
     assert_eq!(none, "layers: 0 is not allowed, it must be 1 to 65535 layers");
     assert_eq!(refused(|_, layers, _| layers[1].d = 0), "pool.rings.d: the address is null");

@@ -6,6 +6,7 @@ use super::{
 use crate::call::check::check_value;
 use crate::call::{CallError, Operation, Rows, StatePool, Table};
 use crate::key::{DType, ModuleKey, OpKind};
+use gdn_kernels::abi::MOST_DRAFTS;
 
 /// What the states of a model's layers are, and how many there are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -174,6 +175,7 @@ impl ReplayState {
         let states = ReplayState { shape, list: layers, table, cursors };
         let first = states.list.first().copied().unwrap_or_else(|| shape.layer_at(0));
         states.pool_of(&first).check_options(shape.form.family, shape.drafts)?;
+        check_value("drafts", shape.drafts, shape.drafts <= MOST_DRAFTS, "at most 8 drafts")?;
         ReplayFold::new(shape.form, 1, states.pool_of(&first), states.layers()).check()?;
         states.empty(1, Table::i32(len.address, 1)).check_arguments()?;
         Ok(states)

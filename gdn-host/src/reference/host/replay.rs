@@ -190,9 +190,12 @@ impl Step<'_> {
                 let (correction, log_decay) = (stored(&step.correction), stored(&step.log_decay));
                 let record = Record { key: token.k.to_vec(), correction, log_decay };
                 ring.append(len + t, &record);
-                let mut state = before.clone();
-                record.apply(layer, &mut state);
-                states.push(state);
+                // Nothing follows the last one.
+                if t + 1 < u64::from(self.tokens) {
+                    let mut state = before.clone();
+                    record.apply(layer, &mut state);
+                    states.push(state);
+                }
             }
         }
     }
