@@ -141,10 +141,7 @@ pub(crate) fn conv1d_update_into(
 /// An argument that does not fit; the text names it and its value.
 pub fn conv1d_commit(drafts: &DraftWindows, accepted: &Tensor, pool: &ConvPool, slots: &Slots) -> Result<()> {
     let Some(windows) = &drafts.windows else { bail!("drafts: there is no buffer of windows") };
-    let into = match &slots.write {
-        Write::Slots(table) => Some(table),
-        _ => slots.slots.as_ref(),
-    };
+    let into = slots.of_commit()?;
     // The window after token t of row r is slot r * steps + t of the buffer.
     let steps = windows.dims()[1];
     let (n, device) = (accepted.elem_count(), accepted.device());

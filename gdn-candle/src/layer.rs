@@ -116,7 +116,11 @@ impl Layer {
         Ok(keys)
     }
 
-    fn inputs(&self, convolved: &Tensor, projected: &Projected) -> Result<Inputs> {
+    /// The recurrence's inputs: q, k and v as the convolution left them, with the layer's gates, norm and scale.
+    ///
+    /// # Errors
+    /// An argument that does not fit; the text names it and its value.
+    pub fn inputs(&self, convolved: &Tensor, projected: &Projected) -> Result<Inputs> {
         let b = projected.b.clone();
         let beta = Beta::Logits { b, rounded: self.beta_rounded, scale: self.beta_scale };
         let decay = self.gate.of(&projected.a);

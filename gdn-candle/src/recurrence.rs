@@ -290,11 +290,7 @@ pub fn commit(
     pool: &StatePool,
     slots: &Slots,
 ) -> Result<()> {
-    let into = match &slots.write {
-        Write::InPlace => slots.slots.as_ref(),
-        Write::Slots(table) => Some(table),
-        Write::Nowhere | Write::EachToken(_) => bail!("slots: a commit writes to one slot a sequence"),
-    };
+    let into = slots.of_commit()?;
     if !matches!(slots.start, Start::FromSlot) || slots.accepted.is_some() {
         bail!("slots: a commit starts from nowhere, its counts are `accepted`");
     }

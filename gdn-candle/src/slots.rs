@@ -115,6 +115,17 @@ impl Slots {
         }
     }
 
+    /// The slot of each sequence that a commit writes.
+    pub(crate) fn of_commit(&self) -> Result<Option<&Tensor>> {
+        match &self.write {
+            Write::InPlace => Ok(self.slots.as_ref()),
+            Write::Slots(table) => Ok(Some(table)),
+            Write::Nowhere | Write::EachToken(_) => {
+                candle_core::bail!("slots: a commit writes to one slot a sequence")
+            }
+        }
+    }
+
     /// Whether a decode takes them: it starts from a slot, and writes in place or to a slot of its own.
     pub(crate) fn are_of_a_decode(&self) -> bool {
         self.accepted.is_none() && matches!(self.write, Write::InPlace | Write::Slots(_))

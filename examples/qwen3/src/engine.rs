@@ -53,6 +53,16 @@ impl Text {
         self.request.prompt.len() + self.answer.len()
     }
 
+    /// Writes the next token, and returns it.
+    fn choose(&mut self, likeliest: u32, logits: &Tensor) -> u32 {
+        let token = self.request.forced.get(self.answer.len()).copied().unwrap_or(likeliest);
+        self.answer.push(token);
+        if self.request.with_logits {
+            self.logits.push(logits.clone());
+        }
+        token
+    }
+
     fn is_done(&self, ends: &[u32]) -> bool {
         let ended = self.answer.last().is_some_and(|last| ends.contains(last));
         ended || self.answer.len() >= self.request.wanted
@@ -310,7 +320,7 @@ impl Engine {
         for (n, i) in texts.iter().enumerate() {
             self.running[*i].read += batch.lens[n];
             if self.running[*i].read == self.running[*i].text.len() {
-                self.choose(*i, likeliest[n], &logits.get(n)?);
+                self.running[*i].text.choose(likeliest[n], &logits.get(n)?);
             }
         }
         Ok(())
@@ -359,8 +369,7 @@ impl Engine {
         }
         let (batch, tables) = self.batch(texts, &tried)?;
         let placed = batch.place(self.model.device())?;
-        let states = self.model.replay().cloned();
-        let step = states.as_ref().map(|states| states.begin(&tables)).transpose()?;
+        let step = self.model.replay().map(|states| states.begin(&tables)).transpose()?;
         let recurrence = match (buffers, &step) {
             (Buffers::All(buffers), _) => Recurrence::Drafts(buffers),
             (Buffers::Windows(windows), Some(step)) => Recurrence::ReplayDrafts(step, windows),
@@ -373,7 +382,7 @@ impl Engine {
             let mut kept = 0;
             loop {
                 let row = from + kept;
-                let chosen = self.choose(*i, likeliest[row], &logits.get(row)?);
+                let chosen = self.running[*i].text.choose(likeliest[row], &logits.get(row)?);
                 let agrees = drafts.get(kept).is_some_and(|draft| *draft == chosen);
                 if !agrees || self.running[*i].text.is_done(&self.ends) {
                     break;
@@ -388,16 +397,5 @@ impl Engine {
         }
         self.model.commit(&placed, recurrence, &accepted)?;
         Ok(self.slots.written(&self.sequences(texts))?)
-    }
-
-    /// Writes the next token of a text, and returns it.
-    fn choose(&mut self, i: usize, likeliest: u32, logits: &Tensor) -> u32 {
-        let text = &mut self.running[i].text;
-        let token = text.request.forced.get(text.answer.len()).copied().unwrap_or(likeliest);
-        text.answer.push(token);
-        if text.request.with_logits {
-            text.logits.push(logits.clone());
-        }
-        token
     }
 }
