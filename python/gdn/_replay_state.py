@@ -1,6 +1,6 @@
 """The states of all layers of a model with their rings and cursors, as torch tensors."""
 
-from . import _gdn, _loading
+from . import _loading
 from ._errors import ArgumentError, Error
 from ._ops import torch
 from ._options import is_tiled
@@ -25,7 +25,7 @@ class ReplayState:
         H, HV, K, V: heads, and elements of a head.
         family: ``"gdn"`` or ``"kda"``.
         records: R, records that a ring has room for: 1 to 32, in KDA to 16. About ``sqrt(2 S / r)`` is best, S being the bytes of
-            a head's state and r those of its record; that is the default, with as many more as there are drafts.
+            a head's state and r those of its record; that is the default, with as many more as there are drafts, as far as R goes.
         drafts: drafts that a verification takes at most, 0 to 8. Every call leaves a ring so many free places.
         state, dtype: types of the checkpoints and of the inputs.
         device: where all of it lies.
@@ -75,9 +75,11 @@ class ReplayState:
         is_tiled(head_map)
         state, dtype = (getattr(torch, x) if isinstance(x, str) else x for x in (state, dtype))
         kda = family == "kda"
-        if records is None:
-            records = _best_records(H, HV, K, V, kda, state.itemsize, dtype.itemsize) + drafts
         most = 16 if kda else 32
+        if not 0 <= drafts <= 8:
+            raise ArgumentError(f"drafts: {drafts} is not allowed, it must be 0 to 8")
+        if records is None:
+            records = min(most, _best_records(H, HV, K, V, kda, state.itemsize, dtype.itemsize) + drafts)
         if not drafts < records <= most:
             raise ArgumentError(f"records: {records} is not allowed, it must be 1 to {most} and more than the {drafts} drafts")
         empty = lambda *shape, of=torch.float32: torch.zeros(layers, slots, *shape, dtype=of, device=device)
@@ -87,12 +89,11 @@ class ReplayState:
         self.length, self.base = (torch.zeros(slots, dtype=torch.int32, device=device) for _ in range(2))
         self.records, self.drafts, self.null_slot = records, drafts, null_slot
         self._form = dict(l2norm=l2norm, head_map=head_map)
-        self._family, self._k = family, K
+        self._family = family
         self._sequences = dict(null_slot=null_slot, most=records - drafts)
-        self._pools = [
+        self.layers = ReplayLayers(
             ReplayPool(state, k, d, g, self.length, self.base) for state, k, d, g in zip(self.state, self.k, self.d, self.g)
-        ]
-        self.layers = ReplayLayers(self._pools)
+        )
 
     @property
     def slot_bytes(self):
@@ -101,14 +102,15 @@ class ReplayState:
 
     def load(self):
         """Loads the kernels that these states need, which a captured graph wants done before it."""
-        names = _loading.replay_module_names(self._family, self.state.dtype, self.k.dtype, self._k, self.drafts > 0)
-        _gdn.load(self.state.device.index or 0, names)
+        names = _loading.replay_module_names(self._family, self.state.dtype, self.k.dtype, self.k.shape[-1], self.drafts > 0)
+        _loading.load(device=self.state.device, modules=names)
 
     def pool(self, layer):
         """The :class:`ReplayPool` of a layer."""
-        if not 0 <= layer < len(self._pools):
-            raise ArgumentError(f"layer: {layer} is not allowed, there are {len(self._pools)} layers")
-        return self._pools[layer]
+        pools = self.layers.pools
+        if not 0 <= layer < len(pools):
+            raise ArgumentError(f"layer: {layer} is not allowed, there are {len(pools)} layers")
+        return pools[layer]
 
     def decode(self, layer, q, k, v, a, b, A_log, dt_bias, slots=None, **options):
         """:func:`replay_decode` in a layer."""
@@ -157,8 +159,6 @@ class ReplayState:
 
     def fold(self, slots=None):
         """Folds and empties the rings of slots, ``[N]``, or all, so that plain operations may take the checkpoints."""
-        if slots is None:
-            slots = self._table(range(self.length.shape[0]))
         replay_fold(self.layers, slots, null_slot=self.null_slot, **self._form)
         self.empty(slots)
 
@@ -179,4 +179,4 @@ def _best_records(H, HV, K, V, kda, state_bytes, io_bytes):
     """``sqrt(2 S / r)``: where reading records costs as much as writing the state once in a ring's length."""
     state = HV * V * K * state_bytes
     record = H * K * io_bytes + HV * V * 4 + HV * (K if kda else 1) * 4
-    return max(1, min(16 if kda else 32, round((2 * state / record) ** 0.5)))
+    return max(1, round((2 * state / record) ** 0.5))

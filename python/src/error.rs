@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use std::fmt::Display;
 
-/// Names of a call's fields that are others in Python. The longest come first.
+/// Names of a call's fields that are others in Python.
 const NAMES: [(&str, &str); 29] = [
     ("intermediate.parent", "parents"),
     ("intermediate.row", "intermediate_rows"),

@@ -65,15 +65,13 @@ struct Producer {
     read: Read,
 }
 
-static PRODUCER: PyOnceLock<Option<Producer>> = PyOnceLock::new();
+static PRODUCER: PyOnceLock<Producer> = PyOnceLock::new();
 
 /// Reads the objects of these classes by the API of the first, if it has one.
 pub fn know_classes(py: Python, classes: &Bound<PyTuple>) -> PyResult<()> {
-    let Some(read) = classes.get_item(0).ok().map(|class| reader(&class)).transpose()?.flatten() else {
-        return Ok(());
-    };
+    let Some(read) = reader(&classes.get_item(0)?)? else { return Ok(()) };
     let classes = classes.iter().map(|class| class.as_ptr().addr()).collect();
-    PRODUCER.get_or_init(py, || Some(Producer { classes, read }));
+    PRODUCER.get_or_init(py, || Producer { classes, read });
     Ok(())
 }
 
@@ -89,7 +87,7 @@ fn reader(class: &Bound<PyAny>) -> PyResult<Option<Read>> {
 /// A tensor and its device; `None` for what has to be read by attributes.
 pub fn read(field: &'static str, object: &Bound<PyAny>) -> Option<(Array, i64)> {
     let py = object.py();
-    let Producer { classes, read } = PRODUCER.get(py)?.as_ref()?;
+    let Producer { classes, read } = PRODUCER.get(py)?;
     if !classes.contains(&object.get_type_ptr().addr()) {
         return None;
     }

@@ -101,6 +101,11 @@ pub struct Raw {
 const SOFTPLUS: u8 = 0;
 const LOWER_BOUND: u8 = 1;
 
+/// Which key head a value head has.
+pub fn head_map(is_tiled: bool) -> HeadMap {
+    if is_tiled { HeadMap::Tiled } else { HeadMap::Grouped }
+}
+
 impl Raw {
     pub fn read(args: &mut Arguments) -> PyResult<Raw> {
         Ok(Raw {
@@ -115,7 +120,7 @@ impl Raw {
             is_beta_given: args.get()?,
             heads: args.get()?,
             layout: if args.get()? { Layout::Kv } else { Layout::Vk },
-            map: if args.get()? { HeadMap::Tiled } else { HeadMap::Grouped },
+            map: head_map(args.get()?),
             round_beta: args.get()?,
             scale: args.get()?,
             l2norm: args.get()?,

@@ -3,7 +3,7 @@
 use crate::arguments::Arguments;
 use crate::array::Array;
 use crate::error::argument;
-use crate::inputs::{Dims, Raw, count, start_flags, table};
+use crate::inputs::{Dims, Raw, count, head_map, start_flags, table};
 use crate::submit::{launch, submit};
 use gdn_host::{
     Cursors, Family, HeadMap, HeadShape, Launch, Layout, Materialise, RecordForm, ReplayAdvance,
@@ -246,10 +246,6 @@ impl Layers {
     fn all(&self) -> ReplayLayers<'_> {
         ReplayLayers { list: &self.list, table: self.table }
     }
-}
-
-fn head_map(tiled: bool) -> HeadMap {
-    if tiled { HeadMap::Tiled } else { HeadMap::Grouped }
 }
 
 /// Accepted paths of trees; the schema is `replay_commit` in `gdn/_schemas.py`.

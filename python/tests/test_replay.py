@@ -181,6 +181,12 @@ def test_layers_that_moved_are_refused(tensors):
         gdn.materialise(layers)
 
 
+def test_rings_have_room_for_the_drafts_as_far_as_they_go(tensors):
+    of = lambda family, drafts: gdn.ReplayState(1, 1, 32, 32, family=family, drafts=drafts, device="cpu").records
+    assert of("gdn", 8) == of("gdn", 0) + 8
+    assert of("kda", 8) == 16
+
+
 def test_what_does_not_fit_is_refused(tensors):
     states, _ = replay_state(tensors, drafts=2)
     x, drafts, pool = token(tensors, 0)[0], token(tensors, 0, T=5)[0], states.pool(0)
@@ -194,6 +200,7 @@ def test_what_does_not_fit_is_refused(tensors):
         ("pool.d: shape", lambda: gdn.replay_decode(**x, pool=pool._replace(d=pool.d[:, :, :4]))),
         ("layer: 2 is not allowed", lambda: states.pool(2)),
         ("records: 33 is not allowed", lambda: gdn.ReplayState(1, 1, H, HV, records=33, device="cpu")),
+        ("drafts: 9 is not allowed", lambda: gdn.ReplayState(1, 1, H, HV, records=32, drafts=9, device="cpu")),
         ("family: 'x' is not allowed", lambda: gdn.ReplayState(1, 1, H, HV, family="x", device="cpu")),
         ("layer: 1 is not|targets: there are 1 for 2", lambda: states.store([states.state[0]], *[slots_of(tensors, 0)] * 2)),
     ]
