@@ -10,6 +10,8 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
+#[cfg(feature = "embed")]
+mod compress;
 #[allow(dead_code, reason = "the library's file; the build script needs part of it")]
 #[path = "src/key.rs"]
 mod key;
@@ -30,7 +32,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
     let sources = ["src/key.rs", "src/listing.rs", "src/packing.rs", "src/table.rs"];
-    for input in ["ptx", "packs", "build.rs"].into_iter().chain(sources) {
+    for input in ["ptx", "packs", "build.rs", "compress.rs"].into_iter().chain(sources) {
         println!("cargo::rerun-if-changed={input}");
     }
     let out = env::var_os("OUT_DIR").ok_or("cargo names no OUT_DIR")?;
@@ -105,16 +107,7 @@ fn line<'a>(path: &Path, files: impl Iterator<Item = (&'a str, usize)>) -> Strin
 /// Quality 5 is where a build that is not optimised, as cargo builds build scripts, takes eight seconds for all files.
 #[cfg(feature = "embed")]
 fn compress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let window = (usize::BITS - bytes.len().leading_zeros()).clamp(16, 24);
-    let params = brotli::enc::BrotliEncoderParams {
-        quality: 5,
-        lgwin: window as i32,
-        size_hint: bytes.len(),
-        ..Default::default()
-    };
-    let mut packed = Vec::new();
-    brotli::BrotliCompress(&mut &bytes[..], &mut packed, &params)?;
-    Ok(packed)
+    compress::compress(bytes, 5)
 }
 
 #[cfg(feature = "embed")]

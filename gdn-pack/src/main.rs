@@ -4,6 +4,9 @@
 //! They are compressed as tightly as brotli does, a third less than a build script, which is not optimised, has time for. So this
 //! is a program of its own: `cargo xtask pack` has it built, optimised, without simulator and kernels.
 
+#[path = "../../gdn-host/compress.rs"]
+mod compress;
+
 use anyhow::{Context as _, Result, ensure};
 use gdn_host::artifact::{self, sha256_hex};
 use gdn_host::packing::{self, Pack};
@@ -61,22 +64,9 @@ fn make(pack: &Pack, index: &str, from: &Path, to: &Path) -> Result<Made> {
         lengths.push(content.len());
         bytes.extend(content);
     }
-    let packed = compress(&bytes)?;
+    let packed = compress::compress(&bytes, 11)?;
     fs::write(&path, &packed).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Made { lengths, packed: packed.len(), is_new: true })
-}
-
-fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
-    let window = (usize::BITS - bytes.len().leading_zeros()).clamp(16, 24);
-    let params = brotli::enc::BrotliEncoderParams {
-        quality: 11,
-        lgwin: window as i32,
-        size_hint: bytes.len(),
-        ..Default::default()
-    };
-    let mut packed = Vec::new();
-    brotli::BrotliCompress(&mut &bytes[..], &mut packed, &params)?;
-    Ok(packed)
 }
 
 /// Removes packs of kernels that are no more; how many.

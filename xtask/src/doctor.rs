@@ -3,7 +3,6 @@
 use crate::report::{self, say};
 use crate::tools::{self, Ptxas, Toolchain};
 use anyhow::{Context, Result, ensure};
-use gdn_host::artifact;
 use gdn_host::driver::{Device, Driver};
 use serde::Serialize;
 use std::path::Path;
@@ -107,8 +106,7 @@ fn table(pieces: &[Piece]) -> String {
 
 fn toolchain_line(root: &Path) -> Result<String> {
     let Toolchain { origin, rustc, version, llvm, .. } = Toolchain::find(root, None)?;
-    let committed = &serde_json::from_str::<serde_json::Value>(artifact::manifest())?["compiler"];
-    let against = against_committed(committed, &version, &llvm);
+    let against = against_committed(&tools::committed_compiler()?, &version, &llvm);
     Ok(format!("{version}, LLVM {llvm} ({origin}, {})\n{against}", rustc.display()))
 }
 

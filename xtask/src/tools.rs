@@ -85,6 +85,12 @@ impl std::fmt::Display for Origin {
     }
 }
 
+/// The compiler of the committed PTX, as the manifest has it.
+pub(crate) fn committed_compiler() -> Result<serde_json::Value> {
+    let mut manifest: serde_json::Value = serde_json::from_str(gdn_host::artifact::manifest())?;
+    Ok(manifest["compiler"].take())
+}
+
 /// A rustc with the source of its `core`, and the cargo beside it.
 #[derive(Debug)]
 pub(crate) struct Toolchain {
@@ -123,8 +129,7 @@ impl Toolchain {
 
     /// Whether the committed PTX is from this compiler, as the manifest says.
     pub(crate) fn made_the_committed(&self) -> Result<bool> {
-        let manifest: serde_json::Value = serde_json::from_str(gdn_host::artifact::manifest())?;
-        let compiler = &manifest["compiler"];
+        let compiler = committed_compiler()?;
         Ok(compiler["rustc"] == self.version.as_str() && compiler["llvm"] == self.llvm.as_str())
     }
 
