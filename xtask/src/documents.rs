@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use std::path::{Path, PathBuf};
 
-/// Folders without documents of ours.
-const SKIPPED: [&str; 5] = [".git", "target", "dist", "ptx", "golden"];
+/// Folders without documents of ours, beside hidden ones and Python's environments.
+const SKIPPED: [&str; 4] = ["target", "dist", "ptx", "golden"];
 /// Documents that name tests and other functions of this repository. (Others name functions of peers.)
 const NAMING: [&str; 2] = ["docs/ARCHITECTURE.md", "docs/NUMERICS.md"];
 
@@ -21,8 +21,11 @@ fn files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !SKIPPED.contains(&&*name) {
-            files(&path, extension, found);
+        if path.is_dir() {
+            let is_ours = !name.starts_with('.') && !path.join("pyvenv.cfg").exists();
+            if is_ours && !SKIPPED.contains(&&*name) {
+                files(&path, extension, found);
+            }
         } else if path.extension().is_some_and(|e| e == extension) {
             found.push(path);
         }
