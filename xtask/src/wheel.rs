@@ -4,7 +4,7 @@ use crate::report::say;
 use crate::tools;
 use anyhow::{Context as _, Result, ensure};
 use clap::Args as ClapArgs;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -35,8 +35,26 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The interpreter that `GDN_PYTHON` names, or the one in `PATH`.
-fn python() -> OsString {
-    std::env::var_os("GDN_PYTHON").filter(|path| !path.is_empty()).unwrap_or_else(|| "python3".into())
+fn python() -> PathBuf {
+    let named = std::env::var_os("GDN_PYTHON").filter(|path| !path.is_empty());
+    wherever_it_is_started(Path::new(&named.unwrap_or_else(|| "python3".into())))
+}
+
+/// A path as it is from here, since it is started in other folders; a bare name is looked for in `PATH`.
+fn wherever_it_is_started(named: &Path) -> PathBuf {
+    match named.components().count() {
+        1 => named.into(),
+        _ => std::path::absolute(named).unwrap_or_else(|_| named.into()),
+    }
+}
+
+/// Whether the interpreter is there at all.
+fn starts() -> Result<()> {
+    let python = python();
+    let output = Command::new(&python).arg("--version").output();
+    let output = output.with_context(|| format!("cannot start {}", python.display()))?;
+    ensure!(output.status.success(), "{}: {}", python.display(), output.status);
+    Ok(())
 }
 
 fn has(module: &str) -> bool {
@@ -46,7 +64,10 @@ fn has(module: &str) -> bool {
 
 /// Whether the tests can run here, and what of them cannot.
 pub fn missing() -> (bool, Vec<String>) {
-    let name = python().to_string_lossy().into_owned();
+    let name = python().display().to_string();
+    if let Err(error) = starts() {
+        return (false, vec![format!("the Python wheel: {error:#}. GDN_PYTHON names another one")]);
+    }
     let absent: Vec<&str> = NEEDED.into_iter().filter(|module| !has(module)).collect();
     if !absent.is_empty() {
         let how = "pip install maturin pytest numpy ml_dtypes torch transformers into a venv, and GDN_PYTHON=<its python>";
@@ -58,25 +79,37 @@ pub fn missing() -> (bool, Vec<String>) {
 
 /// Builds the wheel; where it is.
 fn build(root: &Path) -> Result<PathBuf> {
-    ensure!(has("maturin"), "{} has no maturin: pip install maturin", python().to_string_lossy());
-    let folder = root.join("dist/python");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-    }
+    starts()?;
+    ensure!(has("maturin"), "{} has no maturin: pip install maturin", python().display());
+    let (folder, new) = (root.join("dist/python"), root.join("target/wheel"));
+    empty(&new)?;
     let mut maturin = Command::new(python());
-    maturin.args(["-m", "maturin", "build", "--release", "--out"]).arg(&folder);
+    maturin.args(["-m", "maturin", "build", "--release", "--out"]).arg(&new);
     shown(maturin.current_dir(root.join("python")))?;
     let mut files =
-        std::fs::read_dir(&folder).context("maturin wrote nothing")?.flatten().map(|file| file.path());
-    files.find(|path| path.extension() == Some(OsStr::new("whl"))).context("maturin wrote no wheel")
+        std::fs::read_dir(&new).context("maturin wrote nothing")?.flatten().map(|file| file.path());
+    let wheel = files.find(|path| path.extension() == Some(OsStr::new("whl")));
+    let wheel = wheel.context("maturin wrote no wheel")?;
+    // One that was built before stays until there is another.
+    empty(&folder)?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let built = folder.join(wheel.file_name().unwrap_or_default());
+    std::fs::copy(&wheel, &built).with_context(|| format!("cannot write {}", built.display()))?;
+    Ok(built)
+}
+
+/// Removes a folder, if it is there.
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// Installs the wheel into a folder of its own and runs its tests there.
 fn test(root: &Path, wheel: &Path) -> Result<()> {
     let site = root.join("target/python-site");
-    if site.exists() {
-        std::fs::remove_dir_all(&site).with_context(|| format!("cannot empty {}", site.display()))?;
-    }
+    empty(&site)?;
     let mut pip = Command::new(python());
     pip.args(["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target"])
         .arg(&site)
@@ -92,4 +125,17 @@ fn shown(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {program}"))?;
     ensure!(status.success(), "{program}: {status}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interpreter_is_the_same_from_every_folder() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(wherever_it_is_started(Path::new(".venv/bin/python")), here.join(".venv/bin/python"));
+        assert_eq!(wherever_it_is_started(Path::new("/usr/bin/python3")), Path::new("/usr/bin/python3"));
+        assert_eq!(wherever_it_is_started(Path::new("python3")), Path::new("python3"), "PATH has it");
+    }
 }
