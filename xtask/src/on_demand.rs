@@ -6,6 +6,7 @@
 
 use crate::tools;
 use anyhow::{Context as _, Result, ensure};
+use gdn_host::driver::Context;
 use std::process::{Command, ExitCode};
 
 /// What a command needs of the binary that runs it.
@@ -13,7 +14,7 @@ use std::process::{Command, ExitCode};
 pub struct Needs {
     /// A feature of xtask, and whether this binary has it.
     pub feature: Option<(&'static str, bool)>,
-    /// Optimised code, since it measures the host.
+    /// Optimised code and a GPU, since it measures launches.
     pub optimised: bool,
 }
 
@@ -35,6 +36,8 @@ impl Needs {
         let mut cargo = Command::new(tools::cargo());
         cargo.args(["run", "--package", "xtask"]);
         if self.optimised {
+            // Minutes of compiling would end in this.
+            Context::primary(0).context("no GPU to measure on")?;
             cargo.arg("--release");
         }
         if let Some((feature, _)) = self.feature {
