@@ -16,20 +16,23 @@ mod plain;
 mod weights;
 mod write;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use candle_core::Device;
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use engine::Manner;
 use gdn_candle::Layout;
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 /// Qwen3-Next, Qwen3.5 and Kimi-Linear on candle, with gdn's kernels in their linear layers
 #[derive(Parser)]
 #[command(version)]
 pub struct Options {
     /// A folder with a recorded model, config.json, model.safetensors and golden.safetensors, or of several such folders
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "bench"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "bench", "prompt", "ids", "tokens", "drafts"])]
     golden: Option<PathBuf>,
     /// A checkpoint: config.json, safetensors (one or many) and tokenizer.json
     #[arg(long, value_name = "DIR", conflicts_with = "bench")]
@@ -38,18 +41,18 @@ pub struct Options {
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// The same as numbers of tokens, separated by commas: for checkpoints without tokenizer.json
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    ids: Vec<u32>,
-    /// Tokens to write
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, value_name = "IDS")]
+    ids: Vec<Ids>,
+    /// Tokens to write, 1 at least
+    #[arg(long, default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     tokens: usize,
-    /// Most drafts a step, found by looking back in the text; 0 writes a token a step
+    /// Most drafts a step, found by looking back in the text; 0 writes a token a step. With --replay up to 7
     #[arg(long, default_value_t = 0)]
     drafts: usize,
-    /// Keep records of tokens in the linear layers, and seldom write their states
+    /// Keep records of tokens in the linear layers, and seldom write their states; with layout vk
     #[arg(long)]
     replay: bool,
-    /// Launch steps of decode as CUDA graphs; on the CPU the same steps are run one by one
+    /// Launch steps of decode as CUDA graphs, of up to 32 texts; on the CPU the same steps are run one by one
     #[arg(long)]
     graphs: bool,
     /// Time a layer's step against candle's own operations
@@ -61,6 +64,18 @@ pub struct Options {
     /// How states lie: K contiguous or V contiguous
     #[arg(long, value_enum, default_value_t = States::Vk)]
     layout: States,
+}
+
+/// A text as numbers of tokens.
+#[derive(Clone)]
+struct Ids(Vec<u32>);
+
+impl FromStr for Ids {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Ids, ParseIntError> {
+        text.split(',').map(|id| id.trim().parse()).collect::<Result<_, _>>().map(Ids)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -79,7 +94,9 @@ impl Options {
     fn device(&self) -> Result<Device> {
         let device = match self.device {
             Where::Cpu => Device::Cpu,
-            Where::Cuda => Device::new_cuda(0)?,
+            Where::Cuda => {
+                Device::new_cuda(0).context("--device cuda, which takes a build with --features cuda")?
+            }
         };
         #[cfg(feature = "cuda")]
         if let Ok(cuda) = device.as_cuda_device() {
@@ -107,7 +124,8 @@ fn main() -> Result<ExitCode> {
     if let Some(folder) = &options.golden {
         let mut folders = vec![folder.clone()];
         if !folder.join("golden.safetensors").exists() {
-            let inside = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter();
+            let inside = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+            let inside = inside.collect::<Result<Vec<_>, _>>()?.into_iter();
             folders =
                 inside.map(|entry| entry.path()).filter(|path| path.join("config.json").exists()).collect();
             folders.sort();

@@ -20,9 +20,7 @@ pub fn run(options: &Options) -> Result<()> {
         let tokenizer = tokenizer.as_ref().with_context(|| format!("{} is not there", file.display()))?;
         prompts.push(tokenizer.encode(prompt.as_str(), true).map_err(anyhow::Error::msg)?.get_ids().to_vec());
     }
-    if !options.ids.is_empty() {
-        prompts.push(options.ids.clone());
-    }
+    prompts.extend(options.ids.iter().map(|ids| ids.0.clone()));
     ensure!(!prompts.is_empty(), "name a prompt with --prompt or --ids");
     let known = config.vocab_size as u32;
     for id in prompts.iter().flatten() {
