@@ -22,6 +22,9 @@ mod listing;
 #[path = "ptx/modules.rs"]
 mod modules;
 #[allow(dead_code, reason = "the library's file; the build script needs part of it")]
+#[path = "src/move_to_front.rs"]
+mod move_to_front;
+#[allow(dead_code, reason = "the library's file; the build script needs part of it")]
 #[path = "src/packing.rs"]
 mod packing;
 #[allow(dead_code, reason = "the library's file; the build script needs part of it")]
@@ -31,7 +34,7 @@ mod table;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    let sources = ["src/key.rs", "src/listing.rs", "src/packing.rs", "src/table.rs"];
+    let sources = ["src/key.rs", "src/listing.rs", "src/move_to_front.rs", "src/packing.rs", "src/table.rs"];
     for input in ["ptx", "packs", "build.rs", "compress.rs"].into_iter().chain(sources) {
         println!("cargo::rerun-if-changed={input}");
     }
@@ -77,8 +80,10 @@ fn anew(pack: &Pack, made: Option<&[usize]>, out: &Path) -> Result<String> {
     for (i, file) in pack.files.iter().enumerate().filter(|(_, file)| file.is_chosen()) {
         let path = Path::new("ptx").join(file.name);
         let content = match (fs::read(&path), made) {
-            (Ok(content), _) => content,
-            // A published crate has no files but those in its packs.
+            (Ok(content), _) => {
+                file.in_pack(content).ok_or_else(|| format!("{} is no PTX of a compiler", path.display()))?
+            }
+            // A published crate has no files but those in its packs, which are there as a pack has them.
             (Err(_), Some(lengths)) => {
                 let whole = match &unpacked {
                     Some(whole) => whole,

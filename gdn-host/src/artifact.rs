@@ -6,6 +6,8 @@
 //! `ptx/manifest.json` says what is in them, and `ptx/gdn_kernels.h` what their arguments look like.
 
 use crate::key::{ModuleKey, OpKind};
+#[cfg(feature = "embed")]
+use crate::move_to_front;
 use crate::{listing, table};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -221,7 +223,8 @@ fn unpack(file: &str) -> Option<Contents> {
     // What a damaged pack fails with, the file's hash will show.
     let _ = io::copy(&mut reader.by_ref().take(before as u64), &mut io::sink());
     let _ = reader.read_exact(contents.bytes_mut());
-    Some(contents)
+    let ptx = if file.ends_with(".ptx") { move_to_front::restore(contents.bytes()) } else { None };
+    Some(ptx.map_or(contents, |ptx| ptx.as_slice().into()))
 }
 
 #[cfg(not(feature = "embed"))]

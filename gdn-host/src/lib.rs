@@ -77,6 +77,8 @@ mod key;
 #[cfg_attr(not(test), allow(dead_code, reason = "the build script writes what is read here"))]
 mod listing;
 mod load;
+#[cfg_attr(not(feature = "embed"), allow(dead_code, reason = "without kernels there is nothing to restore"))]
+mod move_to_front;
 #[doc(hidden)]
 pub mod packing;
 pub mod plan;

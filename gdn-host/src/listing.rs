@@ -1,12 +1,13 @@
-//! The table of modules as a text, which a program holds in a third of the bytes of the table itself: no pointer in it has to be
-//! relocated. The build script writes it, and it is read when a program asks for the table.
+//! The table of modules as a text, which a program holds in a fifth of the bytes of the table itself: no pointer in it has to be
+//! relocated, and names are made of what they are composed of. The build script writes it, and it is read when a program asks for
+//! the table.
 //!
-//! A line is a module: file, SHA-256 of it, section, types and K; the number of its binaries, and file, GPU and SHA-256 of each;
-//! the number of its entries, and name, rows, bytes of parameters and threads of each.
+//! A line is a module: section, types and K, target, SHA-256; the number of its binaries, and GPU and SHA-256 of each; the number
+//! of its entries, and rows, bytes of parameters and threads of each.
 
 use crate::key::{DType, ModuleKey};
 use crate::table::{EmbeddedBinary, EmbeddedEntry, EmbeddedModule};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fmt::Write;
 use std::str::SplitAsciiWhitespace;
 
@@ -17,17 +18,16 @@ const NONE: &str = "-";
 pub fn write(modules: &[EmbeddedModule]) -> String {
     let mut text = String::new();
     let dtype = |dtype: Option<DType>| dtype.map_or(NONE, DType::name);
-    for EmbeddedModule { file, key, sha256, binaries, entries, .. } in modules {
+    for EmbeddedModule { key, arch, sha256, binaries, entries, .. } in modules {
         let (section, state, io) = (key.section(), dtype(key.state), dtype(key.io));
         // Writing to a String cannot fail.
-        let _ = write!(text, "{file} {sha256} {section} {state} {io} {} {}", key.k, binaries.len());
-        for EmbeddedBinary { file, gpu, sha256 } in *binaries {
-            let _ = write!(text, " {file} {gpu} {sha256}");
+        let _ = write!(text, "{section} {state} {io} {} {arch} {sha256} {}", key.k, binaries.len());
+        for EmbeddedBinary { gpu, sha256, .. } in *binaries {
+            let _ = write!(text, " {gpu} {sha256}");
         }
         let _ = write!(text, " {}", entries.len());
-        for EmbeddedEntry { name, rows, params_size, max_threads } in *entries {
-            // The NUL makes it a name that the driver takes.
-            let _ = write!(text, " {}\0 {rows} {params_size} {max_threads}", name.to_string_lossy());
+        for EmbeddedEntry { rows, params_size, max_threads, .. } in *entries {
+            let _ = write!(text, " {rows} {params_size} {max_threads}");
         }
         text.push('\n');
     }
@@ -60,26 +60,35 @@ impl Forms {
 }
 
 fn module(mut words: SplitAsciiWhitespace<'static>, forms: &mut Forms) -> Option<EmbeddedModule> {
-    let (file, sha256) = (words.next()?, words.next()?);
-    let (name, arch) = file.strip_suffix(".ptx")?.split_once(".sm_")?;
     let form = forms.of(words.next()?)?;
     let (state, io) = (dtype(words.next()?)?, dtype(words.next()?)?);
     let key = ModuleKey { state, io, k: number(&mut words)?, ..form };
+    let name: &'static str = key.to_string().leak();
+    let (arch, sha256) = (number(&mut words)?, words.next()?);
     let binaries: Option<Vec<_>> = (0..number(&mut words)?)
         .map(|_| {
-            let (file, gpu, sha256) = (words.next()?, number(&mut words)?, words.next()?);
-            Some(EmbeddedBinary { file, gpu, sha256 })
+            let gpu = number(&mut words)?;
+            let file = format!("{name}.sm_{gpu}.cubin").leak();
+            Some(EmbeddedBinary { file, gpu, sha256: words.next()? })
         })
         .collect();
     let entries: Option<Vec<_>> = (0..number(&mut words)?)
         .map(|_| {
-            let name = CStr::from_bytes_with_nul(words.next()?.as_bytes()).ok()?;
-            let (rows, params_size) = (number(&mut words)?, number(&mut words)?);
-            Some(EmbeddedEntry { name, rows, params_size, max_threads: number(&mut words)? })
+            let rows = number(&mut words)?;
+            let (params_size, max_threads) = (number(&mut words)?, number(&mut words)?);
+            Some(EmbeddedEntry { name: entry(name, rows)?, rows, params_size, max_threads })
         })
         .collect();
     let (binaries, entries) = (binaries?.leak(), entries?.leak());
-    Some(EmbeddedModule { name, file, arch: arch.parse().ok()?, key, sha256, binaries, entries })
+    let file = format!("{name}.sm_{arch}.ptx").leak();
+    Some(EmbeddedModule { name, file, arch, key, sha256, binaries, entries })
+}
+
+/// The name of a module's entry for tiles of so many rows, 0 if it has none.
+fn entry(module: &str, rows: u32) -> Option<&'static CStr> {
+    let rows = if rows > 0 { format!("_r{rows}") } else { String::new() };
+    let name = CString::new(format!("gdn_{module}{rows}")).ok()?;
+    Some(Box::leak(name.into_boxed_c_str()))
 }
 
 fn number(words: &mut SplitAsciiWhitespace) -> Option<u32> {
@@ -108,7 +117,7 @@ mod tests {
     fn what_is_read_is_what_was_written() {
         let modules = generated::MODULES;
         let text = write(modules);
-        assert!(text.len() < 160_000, "{} bytes", text.len());
+        assert!(text.len() < 70_000, "{} bytes", text.len());
         let read = read(text.leak());
         assert_eq!(format!("{read:?}"), format!("{modules:?}"));
         assert_eq!(format!("{modules:?}"), format!("{:?}", crate::artifact::modules()));

@@ -2,11 +2,13 @@
 //!
 //! Files that resemble each other share a pack, so that what they have in common is stored once. Loading a file unpacks its
 //! pack up to that file. A pack of PTX has a whole section of the kernel table: the driver compiles PTX for a tenth of a second
-//! anyway. A pack of machine code, which loads in a millisecond, has only one K of it.
+//! anyway. A pack of machine code, which loads in a millisecond, has only one K of it. PTX is rewritten before it is compressed
+//! (`move_to_front.rs`).
 //!
 //! The build script reads this file too, and `cargo xtask pack` makes the packs that are committed.
 
 use crate::key::ModuleKey;
+use crate::move_to_front;
 use crate::table::{self, EmbeddedModule, Feature};
 use std::fmt::Write;
 
@@ -25,6 +27,11 @@ impl PackedFile {
     /// Whether the features of this build embed it.
     pub fn is_chosen(&self) -> bool {
         self.kind.is_on && table::features(self.key).all(|feature| feature.is_on)
+    }
+
+    /// Its contents as the pack has them before they are compressed; nothing if they are PTX of another form than compilers write.
+    pub fn in_pack(&self, contents: Vec<u8>) -> Option<Vec<u8>> {
+        if self.kind == table::PTX { move_to_front::shorten(&contents) } else { Some(contents) }
     }
 }
 
@@ -57,7 +64,7 @@ pub fn packs(modules: &[EmbeddedModule]) -> Vec<Pack> {
     packs
 }
 
-/// The lines of a pack in the index: pack, file, bytes and SHA-256 of each.
+/// The lines of a pack in the index: pack and file, bytes in the pack before it is compressed, SHA-256 of the file.
 pub fn index_lines(pack: &Pack, lengths: &[usize]) -> String {
     let mut text = String::new();
     for (file, bytes) in pack.files.iter().zip(lengths) {
@@ -67,7 +74,7 @@ pub fn index_lines(pack: &Pack, lengths: &[usize]) -> String {
     text
 }
 
-/// How long the files of a pack are, if the index has this very pack: the same files, in the same order, with these contents.
+/// How long the files are in a pack, if the index has this very pack: the same files, in the same order, with these contents.
 pub fn lengths_in(index: &str, pack: &Pack) -> Option<Vec<usize>> {
     let lines = index.lines().filter_map(|line| {
         let mut words = line.split(' ');

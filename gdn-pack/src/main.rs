@@ -42,7 +42,7 @@ fn main() -> Result<()> {
 
 /// A pack that was written, or found as it should be.
 struct Made {
-    /// Bytes of each file in it.
+    /// Bytes of each file in it, before they are compressed.
     lengths: Vec<usize>,
     packed: usize,
     is_new: bool,
@@ -61,6 +61,8 @@ fn make(pack: &Pack, index: &str, from: &Path, to: &Path) -> Result<Made> {
             "{} is not what gdn-host/ptx/modules.rs says: run `cargo xtask build-kernels` first",
             file.name
         );
+        let content = file.in_pack(content);
+        let content = content.with_context(|| format!("{} is no PTX of a compiler", file.name))?;
         lengths.push(content.len());
         bytes.extend(content);
     }
