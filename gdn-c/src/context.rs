@@ -96,8 +96,7 @@ struct Described {
 
 impl Described {
     fn plan(&self, call: &dyn Operation, launch: Launch) -> Result<Plan, Failure> {
-        call.check().map_err(Error::from)?;
-        let plan = call.plan_tuned(&self.caps, &self.tuning, launch.tile).map_err(Error::from)?;
+        let plan = launch.plan(call, &self.caps, &self.tuning)?;
         // All that precedes a launch, so that a fault in it shows without a GPU.
         if !call.is_empty() {
             let _ = call.params(&plan);
@@ -105,9 +104,7 @@ impl Described {
         if !self.keys.contains(&plan.module) {
             return Err(Error::NotLoaded(plan.module).into());
         }
-        let target = find_module(plan.module, self.caps.compute)?.arch;
-        let early = launch.is_early(&plan, call.overlap(), target, &self.caps);
-        Ok(Plan { early, ..plan })
+        Ok(plan)
     }
 }
 

@@ -144,15 +144,12 @@ impl Gdn {
     /// # Errors
     /// [`Error::Call`] and [`Error::Plan`].
     pub fn plan(&self, call: &dyn Operation, launch: impl Into<Launch>) -> Result<Plan, Error> {
-        call.check()?;
-        let launch = launch.into();
-        let plan = call.plan_tuned(&self.caps, &self.tuning, launch.tile)?;
         // An ordinary launch looks its module up once, in `function`.
-        let may_be_early = launch.early && self.launches_early;
-        let loaded = if may_be_early { self.find(plan.module) } else { None };
-        let early =
-            loaded.is_some_and(|l| launch.is_early(&plan, call.overlap(), l.embedded.arch, &self.caps));
-        Ok(Plan { early, ..plan })
+        let target = |module| {
+            let loaded = if self.launches_early { self.find(module) } else { None };
+            Some(loaded?.embedded.arch)
+        };
+        launch.into().plan_with(call, &self.caps, &self.tuning, target)
     }
 
     /// Runs an operation in the order of `stream`: [`Decode`](crate::Decode) and every other call of

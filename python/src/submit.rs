@@ -5,7 +5,7 @@ use crate::card::card;
 use crate::error::{argument, not_launched, refused};
 use crate::plan::{PyCaps, PyPlan};
 use gdn_host::reference::host;
-use gdn_host::{Caps, Error, Launch, Operation, Plan, Tile, Tuning};
+use gdn_host::{Launch, Operation, Tile, Tuning};
 use pyo3::prelude::*;
 use std::cell::RefCell;
 
@@ -62,7 +62,7 @@ fn plan(call: &dyn Operation, device: i64, launch: Launch) -> PyResult<bool> {
     PLANNING.with_borrow_mut(|planning| {
         let Some(Planning { caps, plans }) = planning else { return Ok(false) };
         let plan = match caps {
-            Some(caps) => plan_for(call, &caps.caps, Tuning::nearest(&caps.caps), launch),
+            Some(caps) => launch.plan(call, &caps.caps, Tuning::nearest(&caps.caps)),
             None if device == CPU => {
                 return Err(argument(
                     "caps",
@@ -71,19 +71,12 @@ fn plan(call: &dyn Operation, device: i64, launch: Launch) -> PyResult<bool> {
             }
             None => {
                 let gdn = card(device)?.gdn();
-                plan_for(call, gdn.caps(), gdn.tuning(), launch)
+                // Whether its kernels are loaded yet, or not.
+                launch.plan(call, gdn.caps(), gdn.tuning())
             }
         };
         let plan = plan.map_err(|error| not_launched(&error))?;
         plans.push(PyPlan::new(plan, call.is_empty()));
         Ok(true)
     })
-}
-
-/// The plan for a GPU, whether it is here, and whether its kernels are loaded yet, or not.
-fn plan_for(call: &dyn Operation, caps: &Caps, tuning: &Tuning, launch: Launch) -> Result<Plan, Error> {
-    call.check()?;
-    let plan = call.plan_tuned(caps, tuning, launch.tile)?;
-    let early = launch.is_early(&plan, call.overlap(), caps.compute, caps);
-    Ok(Plan { early, ..plan })
 }

@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result, anyhow};
 use gdn_host::call::Extent;
 use gdn_host::driver::{Context, DeviceBuffer, Driver, Graph, OwnedStream, Stream};
 use gdn_host::plan::Overlap;
-use gdn_host::{Caps, Code, Files, Gdn, Launch, ModuleKey, Operation, Plan, ReplayLayer, Tile, all_modules};
+use gdn_host::{
+    Caps, Code, Files, Gdn, Launch, ModuleKey, Operation, ReplayLayer, Tile, Tuning, all_modules,
+};
 use gdn_kernels::arch::sim;
 use std::collections::HashMap;
 
@@ -118,14 +120,11 @@ impl Sim {
     }
 
     fn run_one(&self, call: &dyn Operation, launch: Launch) -> Result<()> {
-        call.check()?;
+        let caps = self.caps();
+        let plan = launch.plan(call, &caps, Tuning::nearest(&caps))?;
         if call.is_empty() {
             return Ok(());
         }
-        let caps = self.caps();
-        let plan = call.plan(&caps, launch.tile)?;
-        let early = launch.is_early(&plan, call.overlap(), caps.compute, &caps);
-        let plan = Plan { early, ..plan };
         let entry = plan.entry();
         let kernel = gdn_kernels::KERNELS.iter().find(|k| k.name == entry);
         let kernel = kernel.with_context(|| format!("the table has no kernel {entry}"))?;

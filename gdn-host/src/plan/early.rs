@@ -1,6 +1,10 @@
 //! How a call is launched, and when a launch is made early.
 
-use super::{Caps, Plan, Tile};
+use super::{Caps, Plan, Tile, Tuning};
+use crate::call::Operation;
+use crate::gdn::Error;
+use crate::key::ModuleKey;
+use crate::load::find_module;
 
 /// How a call is launched. The result is the same bit for bit whatever is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -66,22 +70,54 @@ pub enum Overlap {
 const LEAST_TARGET: u32 = 90;
 
 impl Launch {
-    /// Whether a call with this plan is launched early with a kernel of PTX target `target`, by a driver that can.
-    pub fn is_early(&self, plan: &Plan, overlap: Overlap, target: u32, caps: &Caps) -> bool {
-        let possible = self.early && caps.compute >= LEAST_TARGET && target >= LEAST_TARGET;
-        possible && overlap != Overlap::Never && plan.early_pays
+    /// Checks a call, and says how a device launches it with the modules that [`Gdn::load`](crate::Gdn::load) takes there. No GPU and
+    /// no driver is needed: the device may be a described one. Of loaded kernels [`Gdn::plan`](crate::Gdn::plan) says it.
+    ///
+    /// ```
+    /// # use gdn_host::{Caps, Error, Launch, Operation, Tuning};
+    /// # fn plan(call: &dyn Operation) -> Result<(), Error> {
+    /// let h200 = Caps { sms: 132, compute: 90, memory_gbps: 4814 };
+    /// println!("{}", Launch::default().plan(call, &h200, Tuning::nearest(&h200))?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Call`] and [`Error::Plan`].
+    pub fn plan(&self, call: &dyn Operation, caps: &Caps, tuning: &Tuning) -> Result<Plan, Error> {
+        self.plan_with(call, caps, tuning, |module| Some(find_module(module, caps.compute).ok()?.arch))
     }
+
+    /// [`Self::plan`] where `target` knows the PTX target of the module that will run; `None` if no launch of it can be early. It
+    /// is asked about early launches alone.
+    pub(crate) fn plan_with(
+        &self,
+        call: &dyn Operation,
+        caps: &Caps,
+        tuning: &Tuning,
+        target: impl FnOnce(ModuleKey) -> Option<u32>,
+    ) -> Result<Plan, Error> {
+        call.check()?;
+        let plan = call.plan_tuned(caps, tuning, self.tile)?;
+        let target = if self.early { target(plan.module) } else { None };
+        let early = target.is_some_and(|target| is_early(&plan, call.overlap(), target, caps));
+        Ok(Plan { early, ..plan })
+    }
+}
+
+/// Whether an early launch that was asked for is one, with a kernel of PTX target `target`, by a driver that can.
+fn is_early(plan: &Plan, overlap: Overlap, target: u32, caps: &Caps) -> bool {
+    let can_wait = caps.compute >= LEAST_TARGET && target >= LEAST_TARGET;
+    can_wait && overlap != Overlap::Never && plan.early_pays
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Job, Tuning, tiled};
+    use super::super::{Job, tiled};
     use super::*;
-    use crate::key::{DType, Family, Layout, ModuleKey};
+    use crate::key::{DType, Family, Layout};
     use crate::shape::HeadShape;
 
     const H200: Caps = Caps { sms: 132, compute: 90, memory_gbps: 4814 };
-    const EARLY: Launch = Launch { tile: Tile::Auto, early: true };
 
     #[test]
     fn early_needs_a_choice_a_device_and_ptx_that_can_wait() {
@@ -92,15 +128,10 @@ mod tests {
             tiled(&job, &H200, Tuning::nearest(&H200), Tile::Auto).unwrap()
         };
         let (plan, large) = (of(132), of(133));
-        let early =
-            |compute, target| EARLY.is_early(&plan, Overlap::States, target, &Caps { compute, ..H200 });
+        let early = |compute, target| is_early(&plan, Overlap::States, target, &Caps { compute, ..H200 });
         assert!(early(90, 90) && early(100, 90) && early(120, 120));
         assert!(!early(90, 80) && !early(89, 80) && !early(80, 90));
-        assert!(!EARLY.is_early(&plan, Overlap::Never, 90, &H200));
-        assert!(!EARLY.is_early(&large, Overlap::States, 90, &H200), "the table says that it does not pay");
-        // Nothing is unless asked for.
-        for launch in [Launch::default(), Tile::Auto.into(), Tile::Rows(16).into()] {
-            assert!(!launch.early && !launch.is_early(&plan, Overlap::States, 90, &H200));
-        }
+        assert!(!is_early(&plan, Overlap::Never, 90, &H200));
+        assert!(!is_early(&large, Overlap::States, 90, &H200), "the table says that it does not pay");
     }
 }
