@@ -2,7 +2,7 @@
 
 use crate::key::{all_keys, gdn_key, gdn_model};
 use crate::prepared::plans_only;
-use crate::read::{Versioned, check_flags, check_reserved, check_zero, not_null, read, text, unknown};
+use crate::read::{check_flags, check_reserved, check_zero, not_null, read, text, unknown, versioned};
 use crate::status::{Failure, GDN_ERROR_TUNING, gdn_status, guarded};
 use crate::text::write_text;
 use gdn_host::driver::{Context, Stream};
@@ -64,17 +64,7 @@ pub struct gdn_context_options {
     pub described: *const gdn_caps,
 }
 
-// SAFETY: repr(C), integers, the first a `u32`.
-unsafe impl Versioned for gdn_caps {
-    const NAME: &'static str = "gdn_caps";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-// SAFETY: repr(C), integers and pointers, the first a `u32`.
-unsafe impl Versioned for gdn_context_options {
-    const NAME: &'static str = "gdn_context_options";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_caps, gdn_context_options);
 
 /// Kernels that were loaded into a CUDA context. It may be used from several threads at once; a thread that launches has that
 /// CUDA context current.

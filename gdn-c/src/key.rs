@@ -2,7 +2,7 @@
 
 use crate::inputs::{GDN_FAMILY_GDN, GDN_FAMILY_KDA, family, gdn_family, gdn_shape};
 use crate::memory::{element, gdn_dtype, gdn_layout, layout};
-use crate::read::{Versioned, check_reserved, check_zero, not_null, read, text, unknown};
+use crate::read::{check_reserved, check_zero, not_null, read, text, unknown, versioned};
 use crate::status::{Failure, gdn_status, guarded};
 use gdn_host::{Family, MODELS, Model, ModuleKey, OpKind, find_module};
 use std::ffi::{CString, c_char};
@@ -75,11 +75,7 @@ pub struct gdn_model {
     pub name: *const c_char,
 }
 
-// SAFETY: repr(C), integers and a pointer, the first a `u32`.
-unsafe impl Versioned for gdn_model {
-    const NAME: &'static str = "gdn_model";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_model);
 
 impl gdn_key {
     pub(crate) fn read(&self) -> Result<ModuleKey, Failure> {

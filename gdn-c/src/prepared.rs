@@ -1,7 +1,7 @@
 //! How a call is launched, and calls that were checked and planned for many launches.
 
 use crate::context::gdn_context;
-use crate::read::{Versioned, check_flags, check_reserved, not_null, read};
+use crate::read::{check_flags, check_reserved, not_null, read, versioned};
 use crate::status::{Failure, GDN_ERROR_NOT_LOADED, gdn_status, guarded};
 use crate::text::write_text;
 use gdn_host::driver::Stream;
@@ -37,11 +37,7 @@ pub struct gdn_launch {
     pub reserved: u32,
 }
 
-// SAFETY: repr(C), integers, the first a `u32`.
-unsafe impl Versioned for gdn_launch {
-    const NAME: &'static str = "gdn_launch";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_launch);
 
 impl gdn_launch {
     /// # Safety

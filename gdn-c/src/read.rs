@@ -14,6 +14,23 @@ pub(crate) unsafe trait Versioned: Copy {
     const FIRST_SIZE: usize;
 }
 
+/// Says that structs of the header are [`Versioned`]: `repr(C)`, with `size: u32` first, of integers, floats and pointers. They have
+/// the fields of their first version.
+macro_rules! versioned {
+    ($($name:ident),*) => {
+        $(
+            const _: () = assert!(::core::mem::offset_of!($name, size) == 0);
+            // SAFETY: as above.
+            unsafe impl $crate::read::Versioned for $name {
+                const NAME: &'static str = stringify!($name);
+                const FIRST_SIZE: usize = size_of::<Self>();
+            }
+        )*
+    };
+}
+
+pub(crate) use versioned;
+
 /// Copies a struct out of the caller's memory; fields that the caller's header does not have yet are 0.
 ///
 /// # Safety

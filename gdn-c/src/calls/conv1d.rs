@@ -4,7 +4,7 @@ use super::{Call, GDN_NULL_SLOT, prepare, run};
 use crate::context::gdn_context;
 use crate::memory::{Argument, element, gdn_dtype, gdn_rows, gdn_table, gdn_tensor};
 use crate::prepared::{gdn_launch, gdn_prepared};
-use crate::read::{Versioned, check_flags, check_reserved, null_slot, unknown};
+use crate::read::{check_flags, check_reserved, null_slot, unknown, versioned};
 use crate::states::{gdn_start, gdn_tokens};
 use crate::status::{Failure, gdn_status};
 use gdn_host::{Accepted, Conv1dUpdate, ConvPool, ConvTarget, DraftWindows, Tensor};
@@ -136,11 +136,7 @@ pub struct gdn_conv1d_update_call {
     pub out: gdn_rows,
 }
 
-// SAFETY: repr(C), integers and floats, the first a `u32`.
-unsafe impl Versioned for gdn_conv1d_update_call {
-    const NAME: &'static str = "gdn_conv1d_update_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_conv1d_update_call);
 
 impl gdn_conv_pool {
     fn read(&self) -> Result<ConvPool, Failure> {

@@ -5,7 +5,7 @@ use crate::context::gdn_context;
 use crate::inputs::gdn_shape;
 use crate::memory::{Argument, gdn_pool, gdn_table};
 use crate::prepared::{gdn_launch, gdn_prepared};
-use crate::read::{Versioned, check_flags, null_slot};
+use crate::read::{check_flags, null_slot, versioned};
 use crate::states::gdn_intermediate;
 use crate::status::{Failure, gdn_status};
 use gdn_host::{CommitState, ConvertLayout, CopyState};
@@ -96,23 +96,7 @@ pub struct gdn_convert_layout_call {
     pub target_slots: gdn_table,
 }
 
-// SAFETY: repr(C), integers and floats, the first a `u32`.
-unsafe impl Versioned for gdn_copy_state_call {
-    const NAME: &'static str = "gdn_copy_state_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-// SAFETY: repr(C), integers and floats, the first a `u32`.
-unsafe impl Versioned for gdn_commit_state_call {
-    const NAME: &'static str = "gdn_commit_state_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-// SAFETY: repr(C), integers and floats, the first a `u32`.
-unsafe impl Versioned for gdn_convert_layout_call {
-    const NAME: &'static str = "gdn_convert_layout_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_copy_state_call, gdn_commit_state_call, gdn_convert_layout_call);
 
 impl Call for gdn_copy_state_call {
     type Operation<'a> = CopyState;

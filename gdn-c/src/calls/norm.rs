@@ -4,7 +4,7 @@ use super::{Call, prepare, run};
 use crate::context::gdn_context;
 use crate::memory::{Argument, gdn_rows, gdn_tensor};
 use crate::prepared::{gdn_launch, gdn_prepared};
-use crate::read::{Versioned, check_flags, check_zero, or_default, unknown};
+use crate::read::{check_flags, check_zero, or_default, unknown, versioned};
 use crate::status::{Failure, gdn_status};
 use gdn_host::{Activation, GatedRmsNorm, HeadStrides};
 use std::ffi::c_void;
@@ -56,11 +56,7 @@ pub struct gdn_gated_rmsnorm_call {
     pub out_head_stride: u64,
 }
 
-// SAFETY: repr(C), integers and floats, the first a `u32`.
-unsafe impl Versioned for gdn_gated_rmsnorm_call {
-    const NAME: &'static str = "gdn_gated_rmsnorm_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_gated_rmsnorm_call);
 
 impl Call for gdn_gated_rmsnorm_call {
     type Operation<'a> = GatedRmsNorm;

@@ -5,7 +5,7 @@ use crate::context::gdn_context;
 use crate::inputs::gdn_inputs;
 use crate::memory::{Argument, gdn_pool, gdn_rows, gdn_table};
 use crate::prepared::{gdn_launch, gdn_prepared};
-use crate::read::{Versioned, check_flags, check_reserved, null_slot};
+use crate::read::{check_flags, check_reserved, null_slot, versioned};
 use crate::states::{gdn_intermediate, gdn_source, gdn_start, gdn_target, gdn_tokens};
 use crate::status::{Failure, gdn_status};
 use gdn_host::{Decode, Recurrent};
@@ -79,17 +79,7 @@ pub struct gdn_recurrent_call {
     pub out: gdn_rows,
 }
 
-// SAFETY: repr(C), integers and floats, the first a `u32`.
-unsafe impl Versioned for gdn_decode_call {
-    const NAME: &'static str = "gdn_decode_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-// SAFETY: repr(C), integers and floats, the first a `u32`.
-unsafe impl Versioned for gdn_recurrent_call {
-    const NAME: &'static str = "gdn_recurrent_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_decode_call, gdn_recurrent_call);
 
 impl Call for gdn_decode_call {
     type Operation<'a> = Decode;

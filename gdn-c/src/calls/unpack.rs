@@ -5,7 +5,7 @@ use crate::context::gdn_context;
 use crate::inputs::gdn_shape;
 use crate::memory::{Argument, gdn_rows};
 use crate::prepared::{gdn_launch, gdn_prepared};
-use crate::read::Versioned;
+use crate::read::versioned;
 use crate::status::{Failure, gdn_status};
 use gdn_host::UnpackQkvz;
 use std::ffi::c_void;
@@ -41,11 +41,7 @@ pub struct gdn_unpack_qkvz_call {
     pub a: gdn_rows,
 }
 
-// SAFETY: repr(C), integers and floats, the first a `u32`.
-unsafe impl Versioned for gdn_unpack_qkvz_call {
-    const NAME: &'static str = "gdn_unpack_qkvz_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_unpack_qkvz_call);
 
 impl Call for gdn_unpack_qkvz_call {
     type Operation<'a> = UnpackQkvz;

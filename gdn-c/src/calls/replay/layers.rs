@@ -4,7 +4,7 @@ use super::{Call, gdn_record_form, gdn_replay_layers, gdn_replay_pool, prepare, 
 use crate::context::gdn_context;
 use crate::memory::{Argument, gdn_pool, gdn_table};
 use crate::prepared::{gdn_launch, gdn_prepared};
-use crate::read::{Versioned, check_reserved};
+use crate::read::{check_reserved, versioned};
 use crate::status::{Failure, gdn_status};
 use gdn_host::{Materialise, ReplayCommit, ReplayFold};
 use std::ffi::c_void;
@@ -74,23 +74,7 @@ pub struct gdn_replay_commit_call {
     pub path: gdn_table,
 }
 
-// SAFETY: repr(C), integers, floats and pointers, the first a `u32`.
-unsafe impl Versioned for gdn_replay_fold_call {
-    const NAME: &'static str = "gdn_replay_fold_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-// SAFETY: repr(C), integers, floats and pointers, the first a `u32`.
-unsafe impl Versioned for gdn_materialise_call {
-    const NAME: &'static str = "gdn_materialise_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-// SAFETY: repr(C), integers, floats and pointers, the first a `u32`.
-unsafe impl Versioned for gdn_replay_commit_call {
-    const NAME: &'static str = "gdn_replay_commit_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_replay_fold_call, gdn_materialise_call, gdn_replay_commit_call);
 
 impl Call for gdn_replay_fold_call {
     type Operation<'a> = ReplayFold<'a>;

@@ -5,7 +5,7 @@ use crate::context::gdn_context;
 use crate::inputs::gdn_inputs;
 use crate::memory::{Argument, gdn_rows, gdn_table};
 use crate::prepared::{gdn_launch, gdn_prepared};
-use crate::read::{Versioned, check_reserved};
+use crate::read::{check_reserved, versioned};
 use crate::status::{Failure, gdn_status};
 use gdn_host::{ReplayAdvance, ReplayDecode, ReplayVerify};
 use std::ffi::c_void;
@@ -77,23 +77,7 @@ pub struct gdn_replay_advance_call {
     pub accepted: gdn_table,
 }
 
-// SAFETY: repr(C), integers, floats and pointers, the first a `u32`.
-unsafe impl Versioned for gdn_replay_decode_call {
-    const NAME: &'static str = "gdn_replay_decode_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-// SAFETY: repr(C), integers, floats and pointers, the first a `u32`.
-unsafe impl Versioned for gdn_replay_verify_call {
-    const NAME: &'static str = "gdn_replay_verify_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
-
-// SAFETY: repr(C), integers, floats and pointers, the first a `u32`.
-unsafe impl Versioned for gdn_replay_advance_call {
-    const NAME: &'static str = "gdn_replay_advance_call";
-    const FIRST_SIZE: usize = size_of::<Self>();
-}
+versioned!(gdn_replay_decode_call, gdn_replay_verify_call, gdn_replay_advance_call);
 
 impl Call for gdn_replay_decode_call {
     type Operation<'a> = ReplayDecode;
