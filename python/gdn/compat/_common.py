@@ -7,6 +7,7 @@ try:
 except Exception as problem:
     raise ImportError(f"gdn.compat needs torch, which cannot be imported: {problem}") from None
 
+from .. import _ops
 from .._errors import ArgumentError, Error
 
 #: Names of gdn's arguments, where most packages have others.
@@ -92,6 +93,46 @@ def check_is_kda(is_kda, a, b):
 def beta_or_ones(beta, q, v):
     """beta, or ones of each token and value head where it is not given."""
     return torch.ones(v.shape[:-1], dtype=q.dtype, device=q.device) if beta is None else beta
+
+
+def recurrent_of_gates(q, k, v, g, beta, state, slots=None, *, scale, use_l2norm, cu_seqlens, **options):
+    """Any number of tokens with the log decay and beta itself given, beta 1 without; returns what :func:`gdn.recurrent` does."""
+    check_tokens(q, cu_seqlens)
+    return _ops.recurrent(
+        rows(q),
+        rows(k),
+        rows(v),
+        None,
+        None,
+        None,
+        None,
+        state,
+        slots,
+        g=g.contiguous(),
+        beta=beta_or_ones(beta, q, v).contiguous(),
+        cu_seqlens=cu_seqlens,
+        scale=check_scale(scale),
+        l2norm=norm_eps(use_l2norm),
+        **options,
+    )
+
+
+def packed_decode(mixed_qkv, a, b, A_log, dt_bias, scale, state, out, slots, use_l2norm, **options):
+    """One token, q, k and v side by side; returns (out, state)."""
+    _ops.decode_packed(
+        mixed_qkv,
+        a,
+        b,
+        A_log,
+        dt_bias,
+        state,
+        slots,
+        out=out,
+        scale=check_scale(scale),
+        l2norm=norm_eps(use_l2norm),
+        **options,
+    )
+    return out, state
 
 
 def of_tree(buffer, parents):

@@ -8,13 +8,14 @@ from .. import _ops
 from . import _norm
 from ._common import (
     STATE_NAMES,
-    beta_or_ones,
     check_is_kda,
     check_scale,
     check_tokens,
     drop_in,
     norm_eps,
     of_tree,
+    packed_decode,
+    recurrent_of_gates,
     refuse,
     refuse_rest,
     rows,
@@ -117,30 +118,6 @@ def fused_sigmoid_gating_delta_rule_update(
     )
 
 
-def _sequences(q, k, v, g, beta, scale, state, final, cu_seqlens, l2norm, layout="VK"):
-    """States by sequence, gates given."""
-    check_tokens(q, cu_seqlens)
-    beta = beta_or_ones(beta, q, v)
-    return _ops.recurrent(
-        rows(q),
-        rows(k),
-        rows(v),
-        None,
-        None,
-        None,
-        None,
-        state,
-        g=g.contiguous(),
-        beta=beta.contiguous(),
-        cu_seqlens=cu_seqlens,
-        update=final is state,
-        final_state=None if final is state else final,
-        scale=check_scale(scale),
-        l2norm=norm_eps(l2norm),
-        layout=layout,
-    )
-
-
 @drop_in(STATE_NAMES)
 def fused_recurrent_gated_delta_rule(
     q,
@@ -159,7 +136,19 @@ def fused_recurrent_gated_delta_rule(
     state = initial_state if initial_state is None else initial_state.float().contiguous()
     shape = (count, v.shape[2], v.shape[3], k.shape[3])
     final = torch.empty(shape, dtype=torch.float32, device=q.device) if output_final_state else None
-    o = _sequences(q, k, v, g, beta, scale, state, final, cu_seqlens, use_qk_l2norm_in_kernel)
+    o = recurrent_of_gates(
+        q,
+        k,
+        v,
+        g,
+        beta,
+        state,
+        update=False,
+        final_state=final,
+        scale=scale,
+        use_l2norm=use_qk_l2norm_in_kernel,
+        cu_seqlens=cu_seqlens,
+    )
     return o, final
 
 
@@ -183,28 +172,22 @@ def fused_recurrent_gated_delta_rule_update(
     retrieve_parent_token=None,
 ):
     """Drafts of a pool with the gates given; returns o. Without an output it returns a tensor of one element, as SGLang does."""
-    check_tokens(q, cu_seqlens)
-    beta = beta_or_ones(beta, q, v)
-    o = _ops.recurrent(
-        rows(q),
-        rows(k),
-        rows(v),
-        None,
-        None,
-        None,
-        None,
+    o = recurrent_of_gates(
+        q,
+        k,
+        v,
+        g,
+        beta,
         initial_state_source,
         initial_state_indices,
-        g=g.contiguous(),
-        beta=beta.contiguous(),
         cu_seqlens=cu_seqlens,
         update=not disable_state_update,
         output=not disable_output_calculation,
         intermediate=of_tree(intermediate_states_buffer, retrieve_parent_token),
         intermediate_rows=intermediate_state_indices if intermediate_states_buffer is not None else None,
         parents=retrieve_parent_token,
-        scale=check_scale(scale),
-        l2norm=norm_eps(use_qk_l2norm_in_kernel),
+        scale=scale,
+        use_l2norm=use_qk_l2norm_in_kernel,
     )
     return q.new_empty(1, 1, 1, 1) if o is None else o
 
@@ -223,20 +206,19 @@ def fused_recurrent_gated_delta_rule_packed_decode(
     use_qk_l2norm_in_kernel=False,
 ):
     """One token, q, k and v side by side; returns (out, pool). beta is rounded to b's type, as there."""
-    _ops.decode_packed(
+    return packed_decode(
         mixed_qkv,
         a,
         b,
         A_log,
         dt_bias,
+        scale,
         initial_state,
+        out,
         ssm_state_indices,
-        out=out,
-        scale=check_scale(scale),
-        l2norm=norm_eps(use_qk_l2norm_in_kernel),
+        use_qk_l2norm_in_kernel,
         round_beta=True,
     )
-    return out, initial_state
 
 
 @drop_in(STATE_NAMES)
@@ -254,20 +236,19 @@ def fused_recurrent_kda_packed_decode(
     lower_bound=None,
 ):
     """One token of KDA, q, k and v side by side; returns (out, pool). beta stays in float32."""
-    _ops.decode_packed(
+    return packed_decode(
         mixed_qkv,
         a,
         b,
         A_log,
         dt_bias,
+        scale,
         initial_state,
+        out,
         ssm_state_indices,
-        out=out,
-        scale=check_scale(scale),
-        l2norm=norm_eps(use_qk_l2norm_in_kernel),
+        use_qk_l2norm_in_kernel,
         lower_bound=lower_bound,
     )
-    return out, initial_state
 
 
 @drop_in(STATE_NAMES)
@@ -289,7 +270,19 @@ def fused_recurrent_kda(
     if initial_state is None:
         raise _ops.ArgumentError("initial_state: None is not taken: the final state has its type, and may take its place")
     final = initial_state if inplace_final_state else torch.empty_like(initial_state)
-    o = _sequences(q, k, v, g, beta, scale, initial_state, final, cu_seqlens, use_qk_l2norm_in_kernel)
+    o = recurrent_of_gates(
+        q,
+        k,
+        v,
+        g,
+        beta,
+        initial_state,
+        update=inplace_final_state,
+        final_state=None if inplace_final_state else final,
+        scale=scale,
+        use_l2norm=use_qk_l2norm_in_kernel,
+        cu_seqlens=cu_seqlens,
+    )
     return o, final
 
 

@@ -14,6 +14,7 @@ from ._common import (
     check_tokens,
     drop_in,
     norm_eps,
+    packed_decode,
     refuse,
     refuse_rest,
     rows,
@@ -223,20 +224,19 @@ def fused_recurrent_gated_delta_rule_packed_decode(
     use_qk_l2norm_in_kernel=False,
 ):
     """One token, q, k and v side by side; returns (out, pool). beta stays in float32."""
-    _ops.decode_packed(
+    return packed_decode(
         mixed_qkv,
         a,
         b,
         A_log,
         dt_bias,
+        scale,
         initial_state,
+        out,
         ssm_state_indices,
-        out=out,
+        use_qk_l2norm_in_kernel,
         null_slot=_NULL,
-        scale=check_scale(scale),
-        l2norm=norm_eps(use_qk_l2norm_in_kernel),
     )
-    return out, initial_state
 
 
 @drop_in({"slots": "conv_state_indices", "accepted": "num_accepted_tokens", "cu_seqlens": "query_start_loc", "null_slot": "pad_slot_id"})
