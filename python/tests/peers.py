@@ -58,11 +58,16 @@ class _Finder:
         pass
 
 
+def _module(name, **members):
+    """A module of these members alone."""
+    module = types.ModuleType(name)
+    vars(module).update(members)
+    sys.modules[name] = module
+
+
 def _package(name, folder):
     """A package without running its `__init__`."""
-    module = types.ModuleType(name)
-    module.__path__ = [str(folder)]
-    sys.modules[name] = module
+    _module(name, __path__=[str(folder)])
 
 
 @contextlib.contextmanager
@@ -88,15 +93,19 @@ def imported(folder):
 
 
 def flashinfer(folder):
-    """FlashInfer's kernels of the recurrence: their modules by name. They need CuTe-DSL (`cutlass`)."""
+    """FlashInfer's functions of the recurrence. They need CuTe-DSL (`cutlass`), which compiles a kernel at its first call."""
+    import torch
+
     _package("flashinfer", f"{folder}/flashinfer")
     _package("flashinfer.gdn_kernels", f"{folder}/flashinfer/gdn_kernels")
-    sys.modules["flashinfer.jit"] = types.ModuleType("flashinfer.jit")
-    builder = types.ModuleType("flashinfer.jit.cute_dsl_core")
-    builder.build_and_load_cute_dsl_kernel = lambda module_name, kernel_name, compile_fn, extra_key_files=(): compile_fn()
-    sys.modules["flashinfer.jit.cute_dsl_core"] = builder
-    names = ("gdn_decode_pretranspose", "gdn_decode_bf16_state", "gdn_decode_mtp", "gdn_decode_nontranspose")
-    return {name: importlib.import_module(f"flashinfer.gdn_kernels.{name}") for name in names}
+    _package("flashinfer.jit", "")
+    _module("flashinfer.jit.core", logger=_Answer())
+    _module(
+        "flashinfer.jit.cute_dsl_core",
+        build_and_load_cute_dsl_kernel=lambda module_name, kernel_name, compile_fn, extra_key_files=(): compile_fn(),
+    )
+    _module("flashinfer.utils", get_compute_capability=torch.cuda.get_device_capability)
+    return importlib.import_module("flashinfer.gdn_decode")
 
 
 def sglang(path, name):

@@ -209,58 +209,57 @@ def test_fla(v_first, gpu):
     same(both(fla.fused_recurrent_kda, theirs, raw))
 
 
-@pytest.mark.parametrize("state", ["float32", "bfloat16"])
-def test_flashinfer(state, gpu, flashinfer_folder):
-    """One token, and four of a draft, of a pool; FlashInfer's own kernels below its functions."""
-    kernels = peers.flashinfer(flashinfer_folder)
-    H, HV, K, V, scale = 2, 4, 128, 128, 0.125
-    problem = torch_problem(gpu, T=1, N=4, slots=6, H=H, HV=HV, state=state)
-    slots, names = problem["slots"], ("A_log", "a", "dt_bias", "q", "k", "v", "b")
-    inputs = {name: problem[name] for name in names}
-    pool, out = problem["state"].clone(), torch.zeros_like(problem["v"])
-    if state == "float32":
-        ordered = [inputs[name] for name in names]
-        kernels["gdn_decode_pretranspose"].run_pretranspose_decode(
-            pool, *ordered, out, 4, 1, H, HV, K, V, scale, True, True, slots, None
-        )
-    else:
-        kernels["gdn_decode_bf16_state"].gated_delta_rule(
-            inputs["A_log"], inputs["a"], inputs["dt_bias"], 1.0, 20.0, inputs["q"], inputs["k"], inputs["v"], inputs["b"],
-            pool, slots, None, out, True, scale,
-        )  # fmt: skip
-    mine = problem["state"].clone()
-    have, _ = flashinfer.gated_delta_rule_decode_pretranspose(
-        state=None, **inputs, scale=scale, initial_state=mine, initial_state_indices=slots
-    )
-    torch.cuda.synchronize()
-    same([(out, have), (pool, mine)])
+def flashinfer_problem(gpu, T, **options):
+    """Inputs of FlashInfer's functions by its names, a pool, and slots of it to read and to write."""
+    problem = torch_problem(gpu, T=T, N=4, slots=12, **options)
+    inputs = {name: problem[name] for name in ("q", "k", "v", "A_log", "a", "dt_bias", "b")}
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1)).int().to(gpu.device)
+    return inputs, problem["state"], order[:4].clone(), order[4:8].clone()
 
-    problem = torch_problem(gpu, T=4, N=4, slots=6, H=H, HV=HV, state=state)
-    inputs, slots = {name: problem[name] for name in names}, problem["slots"]
-    pool, out = problem["state"].clone(), torch.zeros_like(problem["v"])
-    buffer = torch.zeros(4, 4, HV, V, K, dtype=pool.dtype, device=gpu.device)
+
+@pytest.mark.parametrize("state", ["float32", "bfloat16"])
+def test_flashinfer_decode(state, gpu, flashinfer_folder):
+    """States of a pool, read and written in one slot or in two. A padded row is theirs for a state in f32 alone."""
+    theirs = peers.flashinfer(flashinfer_folder).gated_delta_rule_decode_pretranspose
+    ours = flashinfer.gated_delta_rule_decode_pretranspose
+    inputs, pool, slots, target = flashinfer_problem(gpu, T=1, state=state)
     if state == "float32":
-        mtp = kernels["gdn_decode_mtp"]
-        tile, vec = mtp.get_tile_v_mtp(4, 4, num_v_heads=HV, v_dim=V), mtp.get_vec_size_mtp(4, 4)
-        ordered = [inputs[name] for name in names]
-        mtp.run_mtp_decode(
-            pool, buffer.view(-1, V, K), *ordered, out, slots, 4, 4, H, HV, K, V, pool.shape[0], 4, tile, vec, scale, True, True,
-            True, ssm_state_indices=None, output_state_indices=slots, use_pool_indexing=True,
-        )  # fmt: skip
-        function = flashinfer.gated_delta_rule_mtp
-        where = dict(initial_state=problem["state"].clone(), initial_state_indices=slots)
-    else:
-        kernels["gdn_decode_bf16_state"].gated_delta_rule_mtp(
-            inputs["A_log"], inputs["a"], inputs["dt_bias"], 1.0, 20.0, inputs["q"], inputs["k"], inputs["v"], inputs["b"], pool,
-            slots, intermediate_states_buffer=buffer, disable_state_update=True, use_qk_l2norm_in_kernel=True, scale=scale,
-            output=out,
-        )  # fmt: skip
-        function = flashinfer.gated_delta_rule_decode_pretranspose
-        where = dict(state=None, initial_state=problem["state"].clone(), initial_state_indices=slots)
-    mine = torch.zeros_like(buffer)
-    have, state_after = function(
-        **inputs, **where, scale=scale, intermediate_states_buffer=mine, disable_state_update=True
-    )
-    torch.cuda.synchronize()
-    same([(out, have), (buffer, mine)])
-    assert torch.equal(state_after, problem["state"])
+        slots[1] = -1
+    pooled = dict(inputs, state=None, initial_state=pool, initial_state_indices=slots)
+    same(both(ours, theirs, pooled, ["initial_state"]))
+    same(both(ours, theirs, dict(pooled, output_state_indices=target, scale=0.125), ["initial_state"]))
+    same(both(ours, theirs, dict(inputs, state=pool[:4], use_qk_l2norm=False), ["state"]))
+
+
+def test_flashinfer_decode_by_keys(gpu, flashinfer_folder):
+    theirs = peers.flashinfer(flashinfer_folder).gated_delta_rule_decode
+    inputs, pool, *_ = flashinfer_problem(gpu, T=1)
+    states = pool[:4].transpose(2, 3).contiguous()
+    same(both(flashinfer.gated_delta_rule_decode, theirs, dict(inputs, state=states), ["state"]))
+
+
+def test_flashinfer_several_tokens(gpu, flashinfer_folder):
+    """States in f32: kept for each token beside the pool, or in slots of it, or the last one alone."""
+    theirs = peers.flashinfer(flashinfer_folder).gated_delta_rule_mtp
+    ours = flashinfer.gated_delta_rule_mtp
+    inputs, pool, slots, target = flashinfer_problem(gpu, T=2)
+    pooled = dict(inputs, initial_state=pool, initial_state_indices=slots, scale=0.125)
+    buffer = torch.zeros(4, 2, *pool.shape[1:], device=gpu.device)
+    kept = dict(pooled, intermediate_states_buffer=buffer, disable_state_update=True)
+    same(both(ours, theirs, kept, ["initial_state", "intermediate_states_buffer"]))
+    last = dict(pooled, output_state_indices=target, disable_state_update=False)
+    same(both(ours, theirs, last, ["initial_state"]))
+    others = [slot for slot in range(12) if slot not in slots.tolist()]
+    table = gpu.int32(others).view(4, 2)
+    same(both(ours, theirs, dict(pooled, ssm_state_indices=table, disable_state_update=False), ["initial_state"]))
+
+
+def test_flashinfer_several_tokens_in_bf16(gpu, flashinfer_folder):
+    theirs = peers.flashinfer(flashinfer_folder).gated_delta_rule_decode_pretranspose
+    ours = flashinfer.gated_delta_rule_decode_pretranspose
+    inputs, pool, slots, target = flashinfer_problem(gpu, T=4, state="bfloat16")
+    pooled = dict(inputs, state=None, initial_state=pool, initial_state_indices=slots)
+    buffer = torch.zeros(4, 4, *pool.shape[1:], dtype=pool.dtype, device=gpu.device)
+    kept = dict(pooled, intermediate_states_buffer=buffer, disable_state_update=True)
+    same(both(ours, theirs, kept, ["initial_state", "intermediate_states_buffer"]))
+    same(both(ours, theirs, dict(pooled, output_state_indices=target), ["initial_state"]))
