@@ -224,7 +224,7 @@ impl Device for Host {
     }
 }
 
-/// The GPU of ordinal 0, through its primary context.
+/// A GPU, through its primary context.
 pub struct Gpu {
     gdn: Gdn,
     buffers: Vec<DeviceBuffer>,
@@ -243,7 +243,7 @@ impl Gpu {
         Gpu { long_run: 100_000, ..self }
     }
 
-    /// Opens the GPU and loads every module from the code named.
+    /// Opens the first GPU and loads every module from the code named.
     pub fn open(code: Code) -> Result<Gpu> {
         Self::open_with(&all_modules(), code)
     }
@@ -255,7 +255,16 @@ impl Gpu {
 
     /// [`Self::open_with`] from files that the caller brings.
     pub fn open_from(modules: &[ModuleKey], code: Code, files: Files) -> Result<Gpu> {
-        let context = Context::primary(0)?;
+        Self::open_in(Context::primary(0)?, modules, code, files)
+    }
+
+    /// Opens any GPU, and makes it the calling thread's current one.
+    pub fn open_on(ordinal: u32, modules: &[ModuleKey]) -> Result<Gpu> {
+        Self::open_in(Context::primary(ordinal)?, modules, Code::Auto, Files::Embedded)
+    }
+
+    /// `context` is current.
+    fn open_in(context: Context, modules: &[ModuleKey], code: Code, files: Files) -> Result<Gpu> {
         let gdn = Gdn::load_from(modules, code, files)?;
         Ok(Gpu {
             gdn,

@@ -10,3 +10,4 @@ mod refusals;
 mod replay;
 mod support;
 mod threads;
+mod two_gpus;
