@@ -15,7 +15,14 @@ the CPU the same calls compute a reference in f64. ``python -m gdn`` says what i
 """
 
 from ._errors import ArgumentError, Error
-from ._gdn import Caps, Plan, Sequence, SlotAllocator, Snapshot, __version__
+
+try:
+    from ._gdn import Caps, Plan, Sequence, SlotAllocator, Snapshot, __version__
+except ModuleNotFoundError as _problem:
+    raise ImportError(
+        f"gdn without its extension: {__path__[0]} is the source, not an installed wheel. Install the wheel, and start Python in "
+        "another folder"
+    ) from _problem
 from ._loading import load, loaded, models, modules, plan, status
 from ._ops import (
     causal_conv1d_update,

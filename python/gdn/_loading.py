@@ -15,6 +15,11 @@ def _dtype(field, dtype):
     return _NAMES[name]
 
 
+def torch_dtype(field, dtype):
+    """A type of torch, by itself or by its name; one that the kernels take."""
+    return {"f32": _ops.torch.float32, "bf16": _ops.torch.bfloat16, "f16": _ops.torch.float16}[_dtype(field, dtype)]
+
+
 def module_names(model=None, *, family="gdn", state="float32", dtype="bfloat16", k=128, v=128, layout="VK", ops=_OPS):
     """Names of the modules that a model needs."""
     if model is not None:
@@ -48,7 +53,22 @@ def replay_module_names(family, state, dtype, k, drafts):
     return [*(f"{kda}{step}_{types}" for step in steps), "replay_advance", *(["replay_commit"] if drafts else [])]
 
 
-def load(model=None, *, device=0, modules=None, **choice):
+def _ordinal(device):
+    """The number of a GPU, by default torch's current one; None for the CPU."""
+    kind, _, number = str(device).partition(":") if device is not None else ("cuda", "", "")
+    if isinstance(device, int) and not isinstance(device, bool) and device >= 0:
+        return device
+    if kind == "cpu":
+        return None
+    if kind != "cuda" or not (number.isdecimal() or number == ""):
+        raise ArgumentError(f"device: {device!r} is not a GPU: give its number, 'cuda:1' or a torch.device")
+    if number:
+        return int(number)
+    torch = _ops.torch
+    return torch.cuda.current_device() if torch is not None and torch.cuda.is_available() else 0
+
+
+def load(model=None, *, device=None, modules=None, **choice):
     """Loads the kernels of a model on a GPU: once, at the start, and before a CUDA graph is captured.
 
     Without it the first call of each kind loads what it needs, which takes milliseconds (on GPUs before and after Hopper the
@@ -56,13 +76,17 @@ def load(model=None, *, device=0, modules=None, **choice):
 
     Args:
         model: one of ``gdn.models()``, ``"Qwen3-Next-80B-A3B"`` say; or ``family`` ("gdn", "kda"), ``k`` and ``v``.
-        device: the GPU's number.
-        modules: names of ``gdn.modules()`` instead of a model.
+        device: the GPU, its number or a ``torch.device``; by default torch's current one. On the CPU there is nothing to load.
+        modules: names of ``gdn.modules()`` instead of a model, or one name.
         state, dtype: types of states and of inputs, by default float32 and bfloat16. layout: "VK" or "KV".
         ops: names of operations; all by default.
     """
-    names = module_names(model, **choice) if modules is None else list(modules)
-    _gdn.load(int(getattr(device, "index", device) or 0), names)
+    if modules is None:
+        modules = module_names(model, **choice)
+    names = [modules] if isinstance(modules, str) else list(modules)
+    ordinal = _ordinal(device)
+    if ordinal is not None:
+        _gdn.load(ordinal, names)
 
 
 def plan(operation, *args, caps=None, **kwargs):
@@ -79,6 +103,8 @@ def plan(operation, *args, caps=None, **kwargs):
         operation(*args, **kwargs)
     finally:
         plans = _gdn.end_planning()
+    if not plans:
+        raise ArgumentError(f"operation: {operation!r} makes no call of gdn, give gdn.decode and its arguments, say")
     return plans[0] if len(plans) == 1 else plans
 
 
@@ -92,9 +118,10 @@ def modules():
     return _gdn.modules()
 
 
-def loaded(device=0):
-    """Files that were loaded on a GPU: machine code (``.cubin``), or PTX that the driver compiled."""
-    return _gdn.loaded(device)
+def loaded(device=None):
+    """Files that were loaded on a GPU (:func:`load` says which): machine code (``.cubin``), or PTX that the driver compiled."""
+    ordinal = _ordinal(device)
+    return [] if ordinal is None else _gdn.loaded(ordinal)
 
 
 def status():

@@ -70,10 +70,13 @@ class ReplayState:
             raise Error("gdn.ReplayState holds tensors of torch, which is not installed")
         if family not in ("gdn", "kda"):
             raise ArgumentError(f"family: {family!r} is not allowed, it must be 'gdn' or 'kda'")
-        if layers < 1:
-            raise ArgumentError(f"layers: {layers} is not allowed, it must be positive")
+        for name, value in dict(layers=layers, slots=slots, H=H, HV=HV, K=K, V=V).items():
+            if value < 1:
+                raise ArgumentError(f"{name}: {value} is not allowed, it must be positive")
+        if HV % H:
+            raise ArgumentError(f"HV: {HV} is not allowed, it must be a multiple of H = {H}")
         is_tiled(head_map)
-        state, dtype = (getattr(torch, x) if isinstance(x, str) else x for x in (state, dtype))
+        state, dtype = _loading.torch_dtype("state", state), _loading.torch_dtype("dtype", dtype)
         kda = family == "kda"
         most = 16 if kda else 32
         if not 0 <= drafts <= 8:
@@ -119,6 +122,8 @@ class ReplayState:
 
     def verify(self, layer, q, k, v, a, b, A_log, dt_bias, slots=None, **options):
         """:func:`replay_verify` in a layer, of up to ``drafts`` tokens."""
+        if q.ndim == 4 and q.shape[1] > self.drafts:
+            raise ArgumentError(f"q: {q.shape[1]} drafts are not allowed, these states were made for drafts={self.drafts}")
         options = {**self._sequences, **self._form, **options}
         return replay_verify(q, k, v, a, b, A_log, dt_bias, self.pool(layer), slots, **options)
 

@@ -7,7 +7,7 @@ sees a custom operator ``gdn::<name>`` with the schema of ``_schemas.py``.
 import torch
 
 from . import _gdn
-from ._errors import Error
+from ._errors import ArgumentError, Error
 from ._schemas import SCHEMAS
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -49,6 +49,13 @@ def _refuse_grad(name, args):
             )
 
 
+def _refuse_memory(args):
+    """All tensors are on the device "meta", or none."""
+    elsewhere = next((tensor for tensor in _tensors(args) if not tensor.is_meta), None)
+    if elsewhere is not None:
+        raise ArgumentError(f"q: it is on meta, and a tensor of the call is on {elsewhere.device}")
+
+
 _library = torch.library.Library("gdn", "DEF")
 
 
@@ -87,6 +94,10 @@ def runner(name):
         if _grad_enabled():
             _refuse_grad(name, args)
         device = tensor.get_device()
+        if device < 0 and tensor.is_meta:  # Shapes without memory.
+            _refuse_memory(args)
+            operator(*args)
+            return
         if device >= 0 and not tensor.is_cuda:
             raise Error(f"gdn.{name}: tensors are on {tensor.device}, NVIDIA GPUs and the CPU are taken")
         kernel(*args, _raw_stream(device) if device >= 0 else 0)

@@ -1,9 +1,12 @@
 //! The arguments of an operation, in the order of its schema.
 
 use crate::array::{Array, Reader};
-use pyo3::exceptions::PyTypeError;
+use crate::error::argument;
+use crate::submit::submit;
+use gdn_host::{Launch, Operation};
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBool, PyTuple};
 
 /// Reads an operation's arguments one after the other. The last one is always the stream.
 pub struct Arguments<'a, 'py> {
@@ -23,9 +26,28 @@ impl<'a, 'py> Arguments<'a, 'py> {
         item.map_err(|_| PyTypeError::new_err("an argument is missing"))
     }
 
-    /// A number, a flag, or one that may be None.
-    pub fn get<T: for<'b> FromPyObject<'b, 'py, Error: Into<PyErr>>>(&mut self) -> PyResult<T> {
-        self.next()?.extract().map_err(Into::into)
+    /// A number, or one that may be None. Python takes True for 1, which here is none.
+    pub fn number<T: for<'b> FromPyObject<'b, 'py>>(&mut self, field: &str) -> PyResult<T> {
+        let item = self.next()?;
+        if item.is_instance_of::<PyBool>() {
+            return Err(not_allowed(field, &item, "a number"));
+        }
+        item.extract().map_err(|problem| {
+            let is_known = Into::<PyErr>::into(problem).is_instance_of::<PyOverflowError>(item.py());
+            not_allowed(field, &item, if is_known { "nearer to 0" } else { "a number" })
+        })
+    }
+
+    /// True or False.
+    pub fn flag(&mut self, field: &str) -> PyResult<bool> {
+        let item = self.next()?;
+        item.extract().map_err(|_| not_allowed(field, &item, "True or False"))
+    }
+
+    /// A list of addresses.
+    pub fn addresses(&mut self, field: &str) -> PyResult<Vec<u64>> {
+        let item = self.next()?;
+        item.extract().map_err(|_| not_allowed(field, &item, "a list of addresses"))
     }
 
     /// A tensor that is only read.
@@ -58,8 +80,15 @@ impl<'a, 'py> Arguments<'a, 'py> {
         list.try_iter()?.map(|item| self.reader.write(field, &item?)).collect()
     }
 
-    /// The device that the tensors are on.
-    pub fn device(&self) -> i64 {
-        self.reader.device()
+    /// Makes the call on the device that its tensors are on. The last argument is torch's stream.
+    pub fn submit<C: Operation + Sync>(mut self, py: Python, call: &C, launch: Launch) -> PyResult<()> {
+        let stream = self.next()?.extract()?;
+        submit(py, call, self.reader.device(), launch, stream)
     }
+}
+
+/// Refuses what is no such thing.
+fn not_allowed(field: &str, item: &Bound<PyAny>, want: &str) -> PyErr {
+    let shown = item.repr().map_or_else(|_| "this".into(), |text| text.to_string());
+    argument(field, format!("{shown} is not allowed, it must be {want}"))
 }

@@ -4,7 +4,7 @@ use crate::arguments::Arguments;
 use crate::array::Array;
 use crate::error::argument;
 use crate::inputs::{count, start_flags, table};
-use crate::submit::{launch, submit};
+use crate::submit::launch;
 use gdn_host::{
     Accepted, Activation, Conv1dUpdate, ConvPool, ConvTarget, DraftWindows, GatedRmsNorm, HeadShape,
     HeadStrides, Rows, Tensor, Tokens, UnpackQkvz,
@@ -29,10 +29,10 @@ pub fn conv1d_update(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let intermediate = args.optional_written("intermediate")?;
     let [row, parent, cu_seqlens] =
         [args.optional("intermediate_rows")?, args.optional("parents")?, args.optional("cu_seqlens")?];
-    let (silu, round_products, update, inverted): (bool, bool, bool, bool) =
-        (args.get()?, args.get()?, args.get()?, args.get()?);
-    let null_slot: Option<i32> = args.get()?;
-    let launch = launch(None, args.get()?);
+    let (silu, round_products) = (args.flag("activation")?, args.flag("round_products")?);
+    let (update, inverted) = (args.flag("update")?, args.flag("has_initial_state")?);
+    let null_slot: Option<i32> = args.number("null_slot")?;
+    let launch = launch(None, args.flag("early")?);
 
     if weight.rank() != 2 {
         return Err(weight.wrong_shape("[dim, width]"));
@@ -60,7 +60,7 @@ pub fn conv1d_update(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     };
     call.parent = table(parent.as_ref())?;
     call.intermediate = windows(intermediate.as_ref(), row.as_ref(), dim, width)?;
-    submit(py, &call, args.device(), launch, args.get()?)
+    args.submit(py, &call, launch)
 }
 
 /// Which rows of x are whose: `[N, dim]`, `[N, T, dim]`, or rows of `cu_seqlens`.
@@ -125,11 +125,15 @@ pub fn gated_rmsnorm(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let mut args = Arguments::new(args);
     let (x, z, weight) = (args.tensor("x")?, args.tensor("z")?, args.tensor("weight")?);
     let out = args.written("out")?;
-    let (eps, is_sigmoid): (f32, bool) = (args.get()?, args.get()?);
-    let launch = launch(None, args.get()?);
+    let (eps, is_sigmoid) = (args.number("eps")?, args.flag("activation")?);
+    let launch = launch(None, args.flag("early")?);
     let v = weight.elements();
     // Heads are those of the argument that tells them.
-    let heads = [&x, &z, &out].into_iter().find(|array| array.rank() > 2).map_or(1, |array| array.dim(-2));
+    let telling = [&x, &z, &out].into_iter().find(|array| array.rank() > 2);
+    let heads = telling.map_or(1, |array| array.dim(-2));
+    if telling.unwrap_or(&x).dim(-1) != v {
+        return Err(weight.wrong_shape(&format!("[{}]", telling.unwrap_or(&x).dim(-1))));
+    }
     let tokens = x.elements() / (heads * v).max(1);
     let part = |array: &Array| heads_of(array, tokens, heads, v);
     let [(x, x_heads), (z, z_heads), (out, out_heads)] = [part(&x)?, part(&z)?, part(&out)?];
@@ -139,7 +143,7 @@ pub fn gated_rmsnorm(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     call.activation = if is_sigmoid { Activation::Sigmoid } else { Activation::Silu };
     call.eps = eps;
     call.head_strides = HeadStrides { x: Some(x_heads), z: Some(z_heads), out: Some(out_heads) };
-    submit(py, &call, args.device(), launch, args.get()?)
+    args.submit(py, &call, launch)
 }
 
 /// Rows of heads, `[.., HV, V]` or `[tokens * HV, V]`, and the elements between two heads.
@@ -157,20 +161,29 @@ pub fn unpack_qkvz(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let (qkvz, ba) = (args.tensor("qkvz")?, args.tensor("ba")?);
     let [mixed, z, b, a] =
         [args.written("mixed_qkv")?, args.written("z")?, args.written("b")?, args.written("a")?];
-    let shape = HeadShape { h: args.get()?, hv: args.get()?, k: args.get()?, v: args.get()? };
-    let launch = launch(None, args.get()?);
+    let shape = HeadShape {
+        h: args.number("H")?,
+        hv: args.number("HV")?,
+        k: args.number("K")?,
+        v: args.number("V")?,
+    };
+    let launch = launch(None, args.flag("early")?);
     shape.check().map_err(|error| argument("shape", error))?;
     let (keys, values, heads) = (2 * shape.key_elements(), shape.value_elements(), u64::from(shape.hv));
-    let tokens = qkvz.elements() / (keys + 2 * values);
+    let width = keys + 2 * values;
+    let tokens = qkvz.elements() / width;
+    if tokens * width != qkvz.elements() {
+        return Err(qkvz.wrong_shape(&format!("[.., {width}]")));
+    }
     let call = UnpackQkvz {
         shape,
         tokens: count("qkvz", tokens)?,
-        qkvz: qkvz.rows(keys + 2 * values, tokens)?,
+        qkvz: qkvz.rows(width, tokens)?,
         ba: ba.rows(2 * heads, tokens)?,
         mixed_qkv: mixed.rows(keys + values, tokens)?,
         z: z.rows(values, tokens)?,
         b: b.rows(heads, tokens)?,
         a: a.rows(heads, tokens)?,
     };
-    submit(py, &call, args.device(), launch, args.get()?)
+    args.submit(py, &call, launch)
 }

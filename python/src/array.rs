@@ -106,6 +106,9 @@ impl Reader {
             Some(read) => read,
             None => Array::of_attributes(field, object, written)?,
         };
+        if array.address == 0 && array.elements() > 0 {
+            return Err(argument(field, "it has no memory, as tensors on the device \"meta\" do not"));
+        }
         match self.device {
             Some((first, of)) if first != device => {
                 let name = |device: i64| if device == CPU { "cpu".into() } else { format!("cuda:{device}") };

@@ -5,7 +5,6 @@ use crate::array::Array;
 use crate::error::argument;
 use crate::inputs::{Dims, count, table};
 use crate::recurrence::buffer;
-use crate::submit::submit;
 use gdn_host::{CommitState, ConvertLayout, CopyState, Launch, Layout};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -24,7 +23,7 @@ pub fn copy_state(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let mut args = Arguments::new(args);
     let (source, target) = (args.tensor("source")?, args.written("target")?);
     let [from, to] = [args.optional("source_slots")?, args.optional("target_slots")?];
-    let null_slot: Option<i32> = args.get()?;
+    let null_slot: Option<i32> = args.number("null_slot")?;
     if source.rank() == 0 || source.shape().get(1..) != target.shape().get(1..) {
         return Err(target.wrong_shape("slots of the source's shape"));
     }
@@ -37,7 +36,7 @@ pub fn copy_state(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
         target_slots: table(to.as_ref())?,
         null_slot,
     };
-    submit(py, &call, args.device(), Launch::default(), args.get()?)
+    args.submit(py, &call, Launch::default())
 }
 
 /// The schema is `COMMIT_STATE` in `gdn/_schemas.py`.
@@ -48,7 +47,7 @@ pub fn commit_state(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let (intermediate, accepted, state) =
         (args.tensor("intermediate")?, args.tensor("accepted")?, args.written("state")?);
     let [slots, rows] = [args.optional("slots")?, args.optional("intermediate_rows")?];
-    let (null_slot, is_kv): (Option<i32>, bool) = (args.get()?, args.get()?);
+    let (null_slot, is_kv) = (args.number("null_slot")?, args.flag("layout")?);
     let dims = Dims::of_state(&state, if is_kv { Layout::Kv } else { Layout::Vk })?;
     let Some(intermediate) = buffer(&dims, Some(&intermediate), rows.as_ref(), None)? else {
         return Err(argument("intermediate", "it is missing"));
@@ -64,7 +63,7 @@ pub fn commit_state(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
         slots: table(slots.as_ref())?,
         null_slot,
     };
-    submit(py, &call, args.device(), Launch::default(), args.get()?)
+    args.submit(py, &call, Launch::default())
 }
 
 /// The schema is `CONVERT_LAYOUT` in `gdn/_schemas.py`.
@@ -74,7 +73,7 @@ pub fn convert_layout(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let mut args = Arguments::new(args);
     let (source, target) = (args.tensor("source")?, args.written("target")?);
     let [from, to] = [args.optional("source_slots")?, args.optional("target_slots")?];
-    let (null_slot, to_kv): (Option<i32>, bool) = (args.get()?, args.get()?);
+    let (null_slot, to_kv) = (args.number("null_slot")?, args.flag("to")?);
     let (source_layout, target_layout) =
         if to_kv { (Layout::Vk, Layout::Kv) } else { (Layout::Kv, Layout::Vk) };
     let dims = Dims::of_state(&source, source_layout)?;
@@ -87,5 +86,5 @@ pub fn convert_layout(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
         target_slots: table(to.as_ref())?,
         null_slot,
     };
-    submit(py, &call, args.device(), Launch::default(), args.get()?)
+    args.submit(py, &call, Launch::default())
 }

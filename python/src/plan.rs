@@ -1,7 +1,11 @@
 //! Plans and capabilities as Python sees them.
 
+use crate::error::argument;
 use gdn_host::{Caps, Plan};
 use pyo3::prelude::*;
+
+/// The least compute capability that there are kernels for, 8.0.
+const LEAST_COMPUTE: u32 = 80;
 
 /// What a plan depends on of a GPU.
 #[pyclass(frozen, from_py_object, name = "Caps", module = "gdn")]
@@ -14,8 +18,17 @@ pub struct PyCaps {
 impl PyCaps {
     #[new]
     #[pyo3(signature = (sms, compute, memory_gbps=0))]
-    fn new(sms: u32, compute: u32, memory_gbps: u32) -> PyCaps {
-        PyCaps { caps: Caps { sms, compute, memory_gbps } }
+    fn new(sms: u32, compute: u32, memory_gbps: u32) -> PyResult<PyCaps> {
+        if sms == 0 {
+            return Err(argument("sms", "0 is not allowed, a GPU has multiprocessors"));
+        }
+        if compute < LEAST_COMPUTE {
+            return Err(argument(
+                "compute",
+                format!("{compute} is not covered, kernels need {LEAST_COMPUTE}"),
+            ));
+        }
+        Ok(PyCaps { caps: Caps { sms, compute, memory_gbps } })
     }
 
     #[getter]

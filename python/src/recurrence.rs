@@ -4,7 +4,7 @@ use crate::arguments::Arguments;
 use crate::array::Array;
 use crate::error::argument;
 use crate::inputs::{Dims, Raw, count, start_flags, table};
-use crate::submit::{launch, submit};
+use crate::submit::launch;
 use gdn_host::{Decode, Intermediate, Recurrent, Source, Target};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -19,8 +19,8 @@ pub fn decode(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let [slots, write_slots, start] =
         [args.optional("slots")?, args.optional("write_slots")?, args.optional("start")?];
     let out = args.written("out")?;
-    let (inverted, null_slot): (bool, Option<i32>) = (args.get()?, args.get()?);
-    let launch = launch(args.get()?, args.get()?);
+    let (inverted, null_slot) = (args.flag("has_initial_state")?, args.number("null_slot")?);
+    let launch = launch(args.number("bv")?, args.flag("early")?);
     let dims = Dims::of_state(&state, raw.layout)?;
     let (inputs, tokens) = raw.inputs(dims)?;
     let batch = count("q", tokens)?;
@@ -30,7 +30,7 @@ pub fn decode(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     call.slots = table(slots.as_ref())?;
     call.write_slots = table(write_slots.as_ref())?;
     call.null_slot = null_slot;
-    submit(py, &call, args.device(), launch, args.get()?)
+    args.submit(py, &call, launch)
 }
 
 /// Any number of tokens for each sequence; the schema is `RECURRENT` in `gdn/_schemas.py`.
@@ -51,8 +51,9 @@ pub fn recurrent(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let [row, parent, cu_seqlens] =
         [args.optional("intermediate_rows")?, args.optional("parents")?, args.optional("cu_seqlens")?];
     let out = args.optional_written("out")?;
-    let (update, round_state, inverted): (bool, bool, bool) = (args.get()?, args.get()?, args.get()?);
-    let (null_slot, bv): (Option<i32>, Option<u32>) = (args.get()?, args.get()?);
+    let (update, round_state) = (args.flag("update")?, args.flag("round_state")?);
+    let inverted = args.flag("has_initial_state")?;
+    let (null_slot, bv) = (args.number("null_slot")?, args.number("bv")?);
 
     let dims = match state.as_ref().or(final_state.as_ref()) {
         Some(state) => Dims::of_state(state, raw.layout)?,
@@ -77,7 +78,7 @@ pub fn recurrent(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     call.intermediate = buffer(&dims, intermediate.as_ref(), row.as_ref(), parent.as_ref())?;
     call.null_slot = null_slot;
     call.round_state = round_state;
-    submit(py, &call, args.device(), launch(bv, false), args.get()?)
+    args.submit(py, &call, launch(bv, false))
 }
 
 fn source(

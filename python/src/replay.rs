@@ -4,7 +4,7 @@ use crate::arguments::Arguments;
 use crate::array::Array;
 use crate::error::argument;
 use crate::inputs::{Dims, Raw, count, head_map, start_flags, table};
-use crate::submit::{launch, submit};
+use crate::submit::launch;
 use gdn_host::{
     Cursors, Family, HeadMap, HeadShape, Launch, Layout, Materialise, RecordForm, ReplayAdvance,
     ReplayCommit, ReplayDecode, ReplayFold, ReplayLayer, ReplayLayers, ReplayPool, ReplayVerify, Rings, Rows,
@@ -91,7 +91,7 @@ struct RawCursors {
 impl RawCursors {
     fn read(args: &mut Arguments) -> PyResult<RawCursors> {
         let (length, base) = (args.written("pool.length")?, args.optional_written("pool.base")?);
-        Ok(RawCursors { length, base, by_slot: args.get()? })
+        Ok(RawCursors { length, base, by_slot: args.flag("pool")? })
     }
 
     fn cursors(&self) -> PyResult<Cursors> {
@@ -118,7 +118,8 @@ impl Sequences {
     fn read(args: &mut Arguments) -> PyResult<Sequences> {
         let (slots, start, force) =
             (args.optional("slots")?, args.optional("start")?, args.optional("force")?);
-        let (inverted, null_slot, most) = (args.get()?, args.get()?, args.get()?);
+        let inverted = args.flag("has_initial_state")?;
+        let (null_slot, most) = (args.number("null_slot")?, args.number("most")?);
         Ok(Sequences { slots, start, force, inverted, null_slot, most })
     }
 
@@ -149,13 +150,13 @@ pub fn replay_decode(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let (memory, cursors) = (Memory::read(&mut args)?, RawCursors::read(&mut args)?);
     let (raw, sequences) = (Raw::read(&mut args)?, Sequences::read(&mut args)?);
     let out = args.written("out")?;
-    let launch = launch(args.get()?, args.get()?);
+    let launch = launch(args.number("bv")?, args.flag("early")?);
     let (inputs, tokens) = raw.inputs(memory.dims()?)?;
     let pool = sequences.of(memory.pool(cursors.cursors()?)?)?;
     let out = out.rows(inputs.shape.value_elements(), tokens)?;
     memory.check_heads(&inputs.shape)?;
     let call = ReplayDecode::new(inputs, count("q", tokens)?, pool, out);
-    submit(py, &call, args.device(), launch, args.get()?)
+    args.submit(py, &call, launch)
 }
 
 /// Drafts of each sequence; the schema is `replay_verify` in `gdn/_schemas.py`.
@@ -167,7 +168,7 @@ pub fn replay_verify(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let (raw, sequences) = (Raw::read(&mut args)?, Sequences::read(&mut args)?);
     let parents = args.optional("parents")?;
     let out = args.written("out")?;
-    let launch = launch(args.get()?, args.get()?);
+    let launch = launch(args.number("bv")?, args.flag("early")?);
     let (inputs, total) = raw.inputs(memory.dims()?)?;
     let Tokens::Each { batch, tokens } = raw.tokens(None)? else {
         return Err(raw.q.wrong_shape("[N, T, H, K]"));
@@ -177,7 +178,7 @@ pub fn replay_verify(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     memory.check_heads(&inputs.shape)?;
     let mut call = ReplayVerify::new(inputs, batch, tokens, pool, out);
     call.parent = table(parents.as_ref())?;
-    submit(py, &call, args.device(), launch, args.get()?)
+    args.submit(py, &call, launch)
 }
 
 /// The cursors behind a step; the schema is `replay_advance` in `gdn/_schemas.py`.
@@ -188,12 +189,12 @@ pub fn replay_advance(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let (memory, cursors) = (Memory::read(&mut args)?, RawCursors::read(&mut args)?);
     let sequences = Sequences::read(&mut args)?;
     let accepted = args.optional("accepted")?;
-    let tokens: u32 = args.get()?;
-    let launch = launch(None, args.get()?);
+    let tokens = args.number("tokens")?;
+    let launch = launch(None, args.flag("early")?);
     let pool = sequences.of(memory.pool(cursors.cursors()?)?)?;
     let batch = sequences.count(accepted.as_ref(), &cursors, &pool)?;
     let call = ReplayAdvance::new(batch, tokens, pool, table(accepted.as_ref())?);
-    submit(py, &call, args.device(), launch, args.get()?)
+    args.submit(py, &call, launch)
 }
 
 /// All layers as they come: each layer's memory, the table of addresses that kernels read, and what stands there.
@@ -208,7 +209,7 @@ impl Layers {
         let lists =
             [args.list("pool.state")?, args.list("pool.k")?, args.list("pool.d")?, args.list("pool.g")?];
         let table = args.tensor("layers")?;
-        let addresses: Vec<u64> = args.get()?;
+        let addresses = args.addresses("layers")?;
         let count = lists[0].len();
         let refused = |problem: String| Err(argument("layers", problem));
         if lists.iter().any(|list| list.len() != count) || count == 0 || addresses.len() != 5 * count {
@@ -256,14 +257,14 @@ pub fn replay_commit(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let (layers, cursors) = (Layers::read(&mut args)?, RawCursors::read(&mut args)?);
     let sequences = Sequences::read(&mut args)?;
     let (accepted, path) = (args.tensor("accepted")?, args.tensor("path")?);
-    let launch = launch(None, args.get()?);
+    let launch = launch(None, args.flag("early")?);
     // A commit moves records as they are, whatever they mean.
     let form = layers.memory.form(Some(1e-6), HeadMap::Grouped)?;
     let pool = sequences.of(layers.memory.pool(cursors.cursors()?)?)?;
     let batch = sequences.count(Some(&accepted), &cursors, &pool)?;
     let (tokens, accepted, path) = (count("path", path.dim(1))?, accepted.table()?, path.table()?);
     let call = ReplayCommit::new(form, batch, tokens, pool, layers.all(), accepted, path);
-    submit(py, &call, args.device(), launch, args.get()?)
+    args.submit(py, &call, launch)
 }
 
 /// Folds; the schema is `replay_fold` in `gdn/_schemas.py`.
@@ -273,12 +274,12 @@ pub fn replay_fold(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let mut args = Arguments::new(args);
     let (layers, cursors) = (Layers::read(&mut args)?, RawCursors::read(&mut args)?);
     let sequences = Sequences::read(&mut args)?;
-    let (l2norm, tiled): (Option<f32>, bool) = (args.get()?, args.get()?);
+    let (l2norm, tiled) = (args.number("l2norm")?, args.flag("head_map")?);
     let form = layers.memory.form(l2norm, head_map(tiled))?;
     let pool = sequences.of(layers.memory.pool(cursors.cursors()?)?)?;
     let batch = sequences.count(None, &cursors, &pool)?;
     let call = ReplayFold::new(form, batch, pool, layers.all());
-    submit(py, &call, args.device(), Launch::default(), args.get()?)
+    args.submit(py, &call, Launch::default())
 }
 
 /// True states stored elsewhere; the schema is `materialise` in `gdn/_schemas.py`.
@@ -290,7 +291,7 @@ pub fn materialise(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let sequences = Sequences::read(&mut args)?;
     let targets = args.list("targets")?;
     let (target_slots, records) = (args.optional("target_slots")?, args.optional("count")?);
-    let (l2norm, tiled): (Option<f32>, bool) = (args.get()?, args.get()?);
+    let (l2norm, tiled) = (args.number("l2norm")?, args.flag("head_map")?);
     let (form, dims) = (layers.memory.form(l2norm, head_map(tiled))?, layers.memory.dims()?);
     let first = targets.first().unwrap_or(&layers.memory.state);
     if !targets.is_empty() && targets.len() != layers.list.len() {
@@ -309,5 +310,5 @@ pub fn materialise(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     let mut call = Materialise::new(form, batch, pool, layers.all(), dims.pool(first)?);
     call.target_slots = table(target_slots.as_ref())?;
     call.count = table(records.as_ref())?;
-    submit(py, &call, args.device(), Launch::default(), args.get()?)
+    args.submit(py, &call, Launch::default())
 }

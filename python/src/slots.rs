@@ -1,6 +1,6 @@
 //! The allocator of slots, for engines without one.
 
-use crate::error::failed;
+use crate::error::{argument, failed};
 use gdn_host::slots::{Sequence, SlotAllocator, SlotError, Snapshot};
 use pyo3::prelude::*;
 
@@ -44,8 +44,13 @@ fn inner(sequences: &[PyRef<PySequence>]) -> Vec<Sequence> {
 impl PySlotAllocator {
     #[new]
     #[pyo3(signature = (slots, null_slot=None))]
-    fn new(slots: u32, null_slot: Option<u32>) -> Self {
-        PySlotAllocator(SlotAllocator::new(slots, null_slot))
+    fn new(slots: i64, null_slot: Option<i64>) -> PyResult<Self> {
+        let number = |field, number: i64| {
+            u32::try_from(number)
+                .map_err(|_| argument(field, format!("{number} is not allowed, it must be 0 or more")))
+        };
+        let null_slot = null_slot.map(|slot| number("null_slot", slot)).transpose()?;
+        Ok(PySlotAllocator(SlotAllocator::new(number("slots", slots)?, null_slot)))
     }
 
     #[getter]

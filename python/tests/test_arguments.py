@@ -34,6 +34,11 @@ REFUSED = [
     ("null_slot", lambda p: -2, "null_slot: -2 is not allowed"),
     ("scale", lambda p: float("nan"), "scale: NaN is not allowed, it must be finite"),
     ("l2norm", lambda p: 0.0, "l2norm: 0 is not allowed, it must be a positive eps"),
+    ("l2norm", lambda p: True, "l2norm: True is not allowed, it must be a number"),
+    ("scale", lambda p: "1", "scale: '1' is not allowed, it must be a number"),
+    ("bv", lambda p: 16.5, "bv: 16.5 is not allowed, it must be a number"),
+    ("null_slot", lambda p: 2**40, "null_slot: 1099511627776 is not allowed, it must be nearer to 0"),
+    ("early", lambda p: 1, "early: 1 is not allowed, it must be True or False"),
     ("lower_bound", lambda p: 1.0, "lower_bound: 1 is not allowed, it must be finite and not positive"),
     ("softplus_beta", lambda p: 0.0, "softplus_beta: 0 is not allowed"),
     ("softplus_threshold", lambda p: -1.0, "softplus_threshold: -1 is not allowed"),
@@ -73,6 +78,16 @@ def test_shape_without_kernels_is_refused():
         gdn.decode(**numpy_problem(V=48))
     with pytest.raises(gdn.ArgumentError, match=r"hv = 3 is not a multiple of h = 2"):
         gdn.decode(**numpy_problem(H=2, HV=3))
+
+
+def test_heads_and_weights_that_differ_are_refused_by_name():
+    x = numpy.zeros((2, 4, 64), "f4")
+    with pytest.raises(gdn.ArgumentError, match=r"weight: shape \[63\] does not fit, expected \[64\]"):
+        gdn.gated_rmsnorm(x, x, numpy.ones(63, "f4"))
+    with pytest.raises(gdn.ArgumentError, match=r"weight: shape \[63\] does not fit, expected \[64\]"):
+        gdn.gated_rmsnorm(x[:, 0], x[:, 0], numpy.ones(63, "f4"))
+    with pytest.raises(gdn.ArgumentError, match=r"qkvz: shape \[2, 100\] does not fit, expected \[.., 768\]"):
+        gdn.unpack_qkvz(numpy.zeros((2, 100), "f4"), numpy.zeros((2, 8), "f4"), 2, 4, 64, 64)
 
 
 def test_recurrent_refuses_what_does_not_go_together():

@@ -1,8 +1,12 @@
 """`import gdn` without what it can do without: a clear answer, and no traceback."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+
+import gdn
 
 
 def python(code, *blocked):
@@ -23,6 +27,13 @@ def test_nothing_but_python():
     done = python("import gdn; print(gdn.status())", "torch", "numpy", "ml_dtypes")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "torch: not usable (No module named 'torch')" in done.stdout and "numpy: not installed" in done.stdout
+
+
+def test_source_is_no_package(tmp_path):
+    shutil.copytree(Path(gdn.__file__).parent, tmp_path / "gdn", ignore=shutil.ignore_patterns("_gdn.*", "__pycache__"))
+    done = subprocess.run([sys.executable, "-c", "import gdn"], capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: gdn without its extension: ") and "Install the wheel" in last, done.stderr
 
 
 def test_drop_ins_say_that_they_need_torch():

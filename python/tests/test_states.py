@@ -117,9 +117,48 @@ def test_a_plan_computes_nothing():
     with pytest.raises(gdn.ArgumentError, match="tile: BV 3 is not possible"):
         gdn.plan(gdn.decode, **problem, bv=3, caps=gdn.Caps(132, 90))
     assert (gdn.decode(**problem) != 0).any(), "after a plan calls are made again"
+    with pytest.raises(gdn.ArgumentError, match="operation: .* makes no call of gdn"):
+        gdn.plan(sorted, [1])
+    with pytest.raises(gdn.ArgumentError, match="compute: 75 is not covered, kernels need 80"):
+        gdn.Caps(sms=40, compute=75)
+    with pytest.raises(gdn.ArgumentError, match="sms: 0 is not allowed"):
+        gdn.Caps(sms=0, compute=90)
+
+
+@pytest.mark.parametrize("device, ordinal", [(1, 1), ("cuda:2", 2), ("cuda", 0), (None, 0)])
+def test_kernels_are_loaded_on_the_gpu_that_is_named(device, ordinal, monkeypatch):
+    loaded = _loads(monkeypatch)
+    gdn.load(modules="copy_state", device=device)
+    assert loaded == [(ordinal, ["copy_state"])]
+
+
+def test_on_the_cpu_there_is_nothing_to_load(monkeypatch):
+    loaded = _loads(monkeypatch)
+    gdn.load("Qwen3.5-4B", device="cpu")
+    assert loaded == [] and gdn.loaded("cpu") == []
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:x", -1, True, 1.5])
+def test_what_is_no_gpu_is_refused(device, monkeypatch):
+    loaded = _loads(monkeypatch)
+    with pytest.raises(gdn.ArgumentError, match=f"device: {device!r} is not a GPU"):
+        gdn.load("Qwen3.5-4B", device=device)
+    assert loaded == []
+
+
+def _loads(monkeypatch):
+    """A list of what is loaded from here on; torch, which knows the current device, is not there."""
+    from gdn import _gdn, _ops
+
+    loaded = []
+    monkeypatch.setattr(_ops, "torch", None)
+    monkeypatch.setattr(_gdn, "load", lambda ordinal, names: loaded.append((ordinal, names)))
+    return loaded
 
 
 def test_slots_are_given_and_taken_back():
+    with pytest.raises(gdn.ArgumentError, match="slots: -1 is not allowed, it must be 0 or more"):
+        gdn.SlotAllocator(-1)
     slots = gdn.SlotAllocator(6, null_slot=0)
     first, second = slots.begin(), slots.begin()
     read, write, reset = slots.step([first, second])
