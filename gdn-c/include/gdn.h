@@ -171,8 +171,8 @@
 ///
 /// What the caller guarantees: neither the predecessor in the stream, nor any earlier kernel that can still be running when
 /// the predecessor itself was started early, writes a table of a decode; and such an earlier kernel writes nothing else that
-/// the call reads or writes. The other operations that are launched so (conv1d_update, gated_rmsnorm, unpack_qkvz) read
-/// nothing before their predecessor has ended. The result is the same bit for bit.
+/// the call reads or writes. The other operations that are launched so (conv1d_update, gated_rmsnorm, unpack_qkvz, and
+/// replay_decode, replay_verify, replay_advance and replay_commit) read nothing before their predecessor has ended. The result is the same bit for bit.
 #define GDN_LAUNCH_EARLY 1
 
 /// Of a call's `flags`: `null_slot` is an index that marks padding besides the negative ones (vLLM: 0).
@@ -404,7 +404,7 @@ typedef struct gdn_context_options {
   /// `GDN_TUNING` names, or an embedded table.
   const char *tuning;
   /// NULL; or a device that is described instead of present. The context then loads nothing and needs no driver: it checks
-  /// and plans as on that device, and a launch is `GDN_ERROR_NOT_LOADED`.
+  /// and plans as on that device, and a launch is `GDN_ERROR_NOT_LOADED`. What says how to load (`flags`, `code`, `folder`) is then 0.
   const struct gdn_caps *described;
 } gdn_context_options;
 

@@ -60,7 +60,7 @@ pub struct gdn_context_options {
     /// `GDN_TUNING` names, or an embedded table.
     pub tuning: *const c_char,
     /// NULL; or a device that is described instead of present. The context then loads nothing and needs no driver: it checks
-    /// and plans as on that device, and a launch is `GDN_ERROR_NOT_LOADED`.
+    /// and plans as on that device, and a launch is `GDN_ERROR_NOT_LOADED`. What says how to load (`flags`, `code`, `folder`) is then 0.
     pub described: *const gdn_caps,
 }
 
@@ -178,6 +178,16 @@ impl Options<'_> {
         // SAFETY: as above.
         let caps = || unsafe { read(options.described) };
         let described = (!options.described.is_null()).then(caps).transpose()?;
+        if described.is_some() {
+            let why = "a described device loads nothing";
+            check_zero("options.flags", options.flags, why)?;
+            check_zero("options.code", options.code, why)?;
+            if folder.is_some() {
+                return Err(Failure::argument(
+                    "options.folder: it must be NULL: a described device loads nothing",
+                ));
+            }
+        }
         let described = described.map(|caps| Caps {
             sms: caps.sms,
             compute: caps.compute,

@@ -14,8 +14,8 @@ use std::sync::Arc;
 ///
 /// What the caller guarantees: neither the predecessor in the stream, nor any earlier kernel that can still be running when
 /// the predecessor itself was started early, writes a table of a decode; and such an earlier kernel writes nothing else that
-/// the call reads or writes. The other operations that are launched so (conv1d_update, gated_rmsnorm, unpack_qkvz) read
-/// nothing before their predecessor has ended. The result is the same bit for bit.
+/// the call reads or writes. The other operations that are launched so (conv1d_update, gated_rmsnorm, unpack_qkvz, and
+/// replay_decode, replay_verify, replay_advance and replay_commit) read nothing before their predecessor has ended. The result is the same bit for bit.
 pub const GDN_LAUNCH_EARLY: u32 = 1;
 
 /// How a call is launched; NULL in its place, and zeros in its fields, are the ordinary choice. The result is the same bit for

@@ -164,6 +164,20 @@ fn options_are_refused_by_field_and_value() {
     assert_eq!(refused(&gdn_context_options { size: 8, ..options() }).0, GDN_ERROR_SIZE);
     let caps = gdn_caps { size: 0, ..h200() };
     assert_eq!(refused(&gdn_context_options { described: &caps, ..options() }).0, GDN_ERROR_SIZE);
+    let caps = h200();
+    let described = || gdn_context_options { described: &caps, ..options() };
+    argument(
+        gdn_context_options { flags: GDN_PRIMARY_CONTEXT, ..described() },
+        "options.flags: 1 is not allowed, it must be 0: a described device loads nothing",
+    );
+    argument(
+        gdn_context_options { code: GDN_CODE_BINARY, ..described() },
+        "options.code: 1 is not allowed, it must be 0: a described device loads nothing",
+    );
+    argument(
+        gdn_context_options { folder: c"/nowhere".as_ptr(), ..described() },
+        "options.folder: it must be NULL: a described device loads nothing",
+    );
     let old = gdn_caps { compute: 75, ..h200() };
     assert_eq!(refused(&gdn_context_options { described: &old, ..options() }).0, GDN_ERROR_MODULE);
 }
