@@ -33,6 +33,13 @@ def _run(name, tensor, args):
         _KERNELS[name](*args, 0)
 
 
+def _shape(field, array):
+    """The shape of an argument that tells the output's."""
+    if not hasattr(array, "shape"):
+        raise ArgumentError(f"{field}: a torch tensor or a numpy array is wanted, not {type(array).__name__}")
+    return array.shape
+
+
 def _empty(like, shape):
     """Memory of a shape, of the kind, the device and the type of an array."""
     if torch is not None and isinstance(like, torch.Tensor):
@@ -42,11 +49,11 @@ def _empty(like, shape):
     return numpy.empty(shape, like.dtype)
 
 
-def _empty_like(like):
-    """Memory like an array, contiguous."""
+def _empty_like(field, like):
+    """Memory like an argument, contiguous."""
     if torch is not None and isinstance(like, torch.Tensor):
         return torch.empty_like(like, memory_format=torch.contiguous_format)
-    return _empty(like, like.shape)
+    return _empty(like, _shape(field, like))
 
 
 def decode(
@@ -120,7 +127,7 @@ def decode(
     logits, given_beta = beta_of(b, beta)
     start, inverted = start_of(reset, has_initial_state)
     if out is None:
-        out = _empty_like(v)
+        out = _empty_like("v", v)
     args = (
         state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, is_kv(layout), is_tiled(head_map), round_beta,
         scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, write_slots, start, out, inverted,
@@ -172,7 +179,12 @@ def decode_packed(
     start, inverted = start_of(reset, has_initial_state)
     kv = is_kv(layout)
     if out is None:
-        out = _empty(mixed_qkv, (mixed_qkv.shape[0], state.shape[1], state.shape[3 if kv else 2]))
+        packed, pool = _shape("mixed_qkv", mixed_qkv), _shape("state", state)
+        if len(packed) < 2:
+            raise ArgumentError(f"mixed_qkv: shape {list(packed)} does not fit, expected [N, 2 * H * K + HV * V]")
+        if len(pool) != 4:
+            raise ArgumentError(f"state: shape {list(pool)} does not fit, expected [slots, HV, V, K]")
+        out = _empty(mixed_qkv, (packed[0], pool[1], pool[3 if kv else 2]))
     args = (
         state, mixed_qkv, None, None, gate, logits, A_log, dt_bias, kind, given_beta, heads, kv, is_tiled(head_map), round_beta,
         scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, write_slots, start, out, inverted,
@@ -245,7 +257,7 @@ def recurrent(
     logits, given_beta = beta_of(b, beta)
     start, inverted = start_of(reset, has_initial_state)
     if out is None and output:
-        out = _empty_like(v)
+        out = _empty_like("v", v)
     args = (
         state, final_state, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, is_kv(layout), is_tiled(head_map),
         round_beta, scale, l2norm, softplus_beta, softplus_threshold, bound, beta_scale, slots, accepted, write_slots, start,
@@ -301,7 +313,7 @@ def causal_conv1d_update(
         raise ArgumentError(f"activation: {activation!r} is not allowed, it must be 'silu' or None")
     start, inverted = start_of(reset, has_initial_state)
     if out is None:
-        out = _empty_like(x)
+        out = _empty_like("x", x)
     args = (
         x, conv_state, weight, bias, out, slots, write_slots, start, accepted, intermediate, intermediate_rows, parents,
         cu_seqlens, activation is not None, round_products, update, inverted, null_slot,
@@ -326,7 +338,8 @@ def gated_rmsnorm(x, z, weight, *, eps=1e-6, activation="silu", out=None, early=
     if activation not in ("silu", "swish", "sigmoid"):
         raise ArgumentError(f"activation: {activation!r} is not allowed, it must be 'silu' or 'sigmoid'")
     if out is None:
-        out = _empty(z, x.shape)
+        _shape("z", z)
+        out = _empty(z, _shape("x", x))
     _run("gated_rmsnorm", x, (x, z, weight, out, eps, activation == "sigmoid", early))
     return out
 
@@ -341,7 +354,8 @@ def unpack_qkvz(qkvz, ba, H, HV, K, V, *, early=False):
     Returns:
         ``(mixed_qkv, z, b, a)``: ``[.., 2 * H * K + HV * V]``, ``[.., HV, V]``, ``[.., HV]`` and ``[.., HV]``.
     """
-    lead = tuple(qkvz.shape[:-1])
+    lead = tuple(_shape("qkvz", qkvz)[:-1])
+    _shape("ba", ba)
     mixed, z = _empty(qkvz, (*lead, 2 * H * K + HV * V)), _empty(qkvz, (*lead, HV, V))
     b, a = _empty(ba, (*lead, HV)), _empty(ba, (*lead, HV))
     _run("unpack_qkvz", qkvz, (qkvz, ba, mixed, z, b, a, H, HV, K, V, early))

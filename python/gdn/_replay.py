@@ -88,7 +88,7 @@ def _step(name, pool, q, k, v, a, b, A_log, dt_bias, slots, options, parents=())
     start, inverted = start_of(options["reset"], options["has_initial_state"])
     out = options["out"]
     if out is None:
-        out = _empty_like(v)
+        out = _empty_like("v", v)
     args = (
         *pool, q, k, v, gate, logits, A_log, dt_bias, kind, given_beta, None, False, is_tiled(options["head_map"]),
         options["round_beta"], options["scale"], options["l2norm"], options["softplus_beta"], options["softplus_threshold"], bound,

@@ -13,6 +13,7 @@ REFUSED = [
     ("k", lambda p: p["k"][:1], "k: shape [1, 1, 64] does not fit, expected 2 rows of 64 elements"),
     ("k", lambda p: p["k"].astype("f2"), "k: type f16 does not fit, expected the type of q"),
     ("k", lambda p: None, "k: k and v are given both, or neither"),
+    ("v", lambda p: p["v"].tolist(), "v: a torch tensor or a numpy array is wanted, not list"),
     ("v", lambda p: p["v"][:, :, ::2], "v: shape [2, 2, 16] does not fit"),
     ("v", lambda p: numpy.repeat(p["v"], 2, 2)[:, :, ::2], "v: strides [128, 64, 2] of shape [2, 2, 32] are not taken"),
     ("a", lambda p: p["a"][:, :1], "a: shape [2, 1] has 1 elements for each of 2 tokens, expected HV = 2 (GDN) or HV * K = 128 (KDA)"),
@@ -78,6 +79,20 @@ def test_shape_without_kernels_is_refused():
         gdn.decode(**numpy_problem(V=48))
     with pytest.raises(gdn.ArgumentError, match=r"hv = 3 is not a multiple of h = 2"):
         gdn.decode(**numpy_problem(H=2, HV=3))
+
+
+def test_a_packed_row_is_refused_by_name():
+    problem = numpy_problem()
+    packed = {name: value for name, value in problem.items() if name not in "qkv"}
+    wide = numpy.zeros((2, 192), "f4")
+    for change, message in [
+        (dict(mixed_qkv=wide[0]), "mixed_qkv: shape [192] does not fit, expected [N, 2 * H * K + HV * V]"),
+        (dict(mixed_qkv=wide.tolist()), "mixed_qkv: a torch tensor or a numpy array is wanted, not list"),
+        (dict(state=problem["state"][0]), "state: shape [2, 32, 64] does not fit, expected [slots, HV, V, K]"),
+    ]:
+        with pytest.raises(gdn.ArgumentError) as refused:
+            gdn.decode_packed(**{"mixed_qkv": wide, **packed, **change})
+        assert str(refused.value) == message
 
 
 def test_heads_and_weights_that_differ_are_refused_by_name():
