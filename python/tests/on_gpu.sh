@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything about the wheel that needs a GPU: installs it beside the machine's torch, runs all tests, and measures.
 #   bash python/tests/on_gpu.sh WHEEL [PEERS]
-# PEERS: a folder that the wheels of SGLang and flash-linear-attention are unpacked in. Results go to $OUT, or to the
+# PEERS: a folder that the wheels of SGLang, flash-linear-attention and FlashInfer are unpacked in; FlashInfer's kernels also need their
+# compiler, CuTe-DSL (`cutlass`), in PYTHONPATH. Results go to $OUT, or to the
 # current folder: python.txt, and python-host.json and python-tokens.json for docs/benchmarks. Nothing is downloaded.
 set -uo pipefail
 wheel=$1

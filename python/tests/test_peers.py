@@ -1,6 +1,6 @@
 """The drop-ins beside the peers' own kernels, on a GPU: the same call to both, the same results.
 
-GDN_PEERS names a folder that the wheels of SGLang and flash-linear-attention are unpacked in.
+GDN_PEERS names a folder that the wheels of SGLang, flash-linear-attention and FlashInfer are unpacked in.
 """
 
 import cases
