@@ -100,8 +100,13 @@ def test_graph_of_the_second_gpu(gpu, second):
     assert is_loaded(0) and not is_loaded(1)
     out = torch.empty_like(problem["v"])
     with torch.cuda.device(1):
-        with torch.cuda.graph(torch.cuda.CUDAGraph()), pytest.raises(gdn.Error, match=f"{name} is not loaded"):
-            gdn.decode(**problem, out=out)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            with pytest.raises(gdn.Error, match=f"{name} is not loaded"):
+                gdn.decode(**problem, out=out)
+            out.fill_(7)
+        graph.replay()
+        assert (out == 7).all(), "the capture went on"
         gdn.load(modules=[name])
         assert is_loaded(1), "the current device is what kernels are loaded on"
         static = clone(problem)
@@ -109,6 +114,7 @@ def test_graph_of_the_second_gpu(gpu, second):
         with torch.cuda.graph(graph):
             gdn.decode(**static, out=out)
     for _ in range(2):
+        out.zero_()
         graph.replay()
         torch.cuda.synchronize(1)
         want = gdn.decode(**problem)
