@@ -70,19 +70,27 @@ impl Card {
         launch: Launch,
         stream: u64,
     ) -> PyResult<()> {
+        // SAFETY: torch's stream, alive while the call is made.
+        let stream = unsafe { Stream::from_raw(stream as usize as *mut _) };
         let launched = || {
             let gdn = self.gdn();
             py.detach(|| {
                 let _entered = self.context.enter()?;
-                // SAFETY: torch's stream, alive while the call is made; the caller vouches for the rest.
-                unsafe { gdn.run_with(call, launch, Stream::from_raw(stream as usize as *mut _)) }
+                // SAFETY: the caller's promise.
+                unsafe { gdn.run_with(call, launch, stream) }
             })
         };
         let result = match launched() {
             // It was checked, and there is nothing to launch.
             Err(Error::NotLoaded(_)) if call.is_empty() => Ok(()),
             Err(Error::NotLoaded(key)) => {
-                refuse_capture(py, key)?;
+                // Loading synchronises, which a capture does not survive.
+                // SAFETY: the stream is alive, and of the context.
+                let capturing = unsafe { self.context.is_capturing(stream) };
+                if capturing.map_err(failed)? {
+                    let how = "call gdn.load, or make the call once, before the capture";
+                    return Err(failed(format!("{key} is not loaded, and a stream is being captured: {how}")));
+                }
                 py.detach(|| self.load(key)).map_err(|error| not_loaded(&error))?;
                 launched()
             }
@@ -90,16 +98,4 @@ impl Card {
         };
         result.map_err(|error| not_launched(&error))
     }
-}
-
-/// Loading synchronises, which a capture does not survive.
-fn refuse_capture(py: Python, key: ModuleKey) -> PyResult<()> {
-    let modules = py.import("sys")?.getattr("modules")?;
-    let Ok(cuda) = modules.get_item("torch.cuda") else { return Ok(()) };
-    let capturing: bool = cuda.call_method0("is_current_stream_capturing")?.extract()?;
-    if !capturing {
-        return Ok(());
-    }
-    let how = "call gdn.load, or make the call once, before the capture";
-    Err(failed(format!("{key} is not loaded, and a stream is being captured: {how}")))
 }

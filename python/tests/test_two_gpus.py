@@ -102,8 +102,9 @@ def test_graph_of_the_second_gpu(gpu, second):
     with torch.cuda.device(1):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            with pytest.raises(gdn.Error, match=f"{name} is not loaded"):
-                gdn.decode(**problem, out=out)
+            for current in range(2):
+                with torch.cuda.device(current), pytest.raises(gdn.Error, match=f"{name} is not loaded"):
+                    gdn.decode(**problem, out=out)
             out.fill_(7)
         graph.replay()
         assert (out == 7).all(), "the capture went on"

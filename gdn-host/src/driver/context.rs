@@ -1,9 +1,12 @@
 //! CUDA contexts: where modules, memory and streams live.
 
 use super::symbols::Handle;
-use super::{Device, Driver, DriverError, call};
+use super::{Device, Driver, DriverError, Stream, call};
 use std::ffi::c_void;
 use std::sync::Arc;
+
+/// `CUDA_ERROR_STREAM_CAPTURE_IMPLICIT`.
+pub(super) const CAPTURE_IMPLICIT: u32 = 906;
 
 /// A CUDA context, held open while this value, a clone of it, or anything made in it lives.
 ///
@@ -116,6 +119,28 @@ impl Context {
         let _entered = self.enter()?;
         // SAFETY: takes no arguments; our context is current.
         unsafe { call!(self.driver(), cuCtxSynchronize()) }
+    }
+
+    /// Whether what is queued on a stream is being recorded into a graph, by whomever. Nothing may be loaded or allocated
+    /// meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`DriverError::Call`].
+    ///
+    /// # Safety
+    ///
+    /// The stream must be alive, and of this context.
+    pub unsafe fn is_capturing(&self, stream: Stream) -> Result<bool, DriverError> {
+        let _entered = self.enter()?;
+        let mut status = 0;
+        // SAFETY: the pointer is to a live status; the stream is alive, by the caller's promise.
+        let asked = unsafe { call!(self.driver(), cuStreamIsCapturing(stream.as_raw(), &mut status)) };
+        match asked {
+            // The default stream waits for all others, so it may not even be asked while one of them is recorded.
+            Err(DriverError::Call { code: CAPTURE_IMPLICIT, .. }) => Ok(true),
+            asked => asked.map(|()| status != 0),
+        }
     }
 
     /// The device of this context.

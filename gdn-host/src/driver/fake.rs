@@ -1,6 +1,7 @@
 //! A driver for tests: a table of functions on the host, which counts what was called. Counts and
 //! the current context belong to the test's thread.
 
+use super::context::CAPTURE_IMPLICIT;
 use super::module::SPLIT_COMPILE;
 use super::symbols::{Address, Handle, Symbols};
 use super::{Context, Device, Driver};
@@ -225,6 +226,13 @@ pub(super) fn with_graphs(symbols: &mut Symbols) {
         count("end");
         put(graph, 0x30 as Handle)
     }
+    unsafe extern "system" fn is_capturing(stream: Handle, status: *mut u32) -> u32 {
+        let is_open = calls("begin") > calls("end");
+        if stream.is_null() && is_open {
+            return CAPTURE_IMPLICIT;
+        }
+        put(status, is_open.into())
+    }
     unsafe extern "system" fn instantiate(executable: *mut Handle, graph: Handle, flags: u64) -> u32 {
         assert_eq!((graph.addr(), flags), (0x30, 0));
         put(executable, 0x40 as Handle)
@@ -243,6 +251,7 @@ pub(super) fn with_graphs(symbols: &mut Symbols) {
     }
     symbols.cuStreamCreate = create;
     symbols.cuStreamBeginCapture_v2 = begin;
+    symbols.cuStreamIsCapturing = is_capturing;
     symbols.cuStreamEndCapture = end;
     symbols.cuGraphInstantiateWithFlags = instantiate;
     symbols.cuGraphLaunch = launch;

@@ -143,15 +143,23 @@ mod tests {
         OwnedStream::new(&fake::context(driver)).unwrap()
     }
 
+    /// Of the stream, and of the default stream beside it.
+    fn is_capturing(stream: &OwnedStream) -> [bool; 2] {
+        // SAFETY: both are alive.
+        [stream.as_stream(), Stream::DEFAULT].map(|of| unsafe { stream.context().is_capturing(of).unwrap() })
+    }
+
     #[test]
     fn capture_ends_and_the_template_goes() {
         let stream = stream();
         let graph = Graph::capture(&stream, |recording| {
             assert_eq!(recording, stream.as_stream());
             assert_eq!((fake::calls("begin"), fake::calls("end")), (1, 0));
+            assert_eq!(is_capturing(&stream), [true, true]);
             Ok::<(), DriverError>(())
         })
         .unwrap();
+        assert_eq!(is_capturing(&stream), [false, false]);
         assert_eq!((fake::calls("end"), fake::calls("graph destroy")), (1, 1));
         // SAFETY: the fake driver runs nothing.
         unsafe { graph.launch(stream.as_stream()).unwrap() };

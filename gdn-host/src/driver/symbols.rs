@@ -103,6 +103,7 @@ symbols! {
         fn cuStreamDestroy_v2(Handle);
         fn cuStreamSynchronize(Handle);
         fn cuStreamBeginCapture_v2(Handle, c_uint);
+        fn cuStreamIsCapturing(Handle, *mut c_uint);
         fn cuStreamEndCapture(Handle, *mut Handle);
         fn cuGraphInstantiateWithFlags(*mut Handle, Handle, u64);
         fn cuGraphLaunch(Handle, Handle);
