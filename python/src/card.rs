@@ -89,7 +89,9 @@ impl Card {
                 let capturing = unsafe { self.context.is_capturing(stream) };
                 if capturing.map_err(failed)? {
                     let how = "call gdn.load, or make the call once, before the capture";
-                    return Err(failed(format!("{key} is not loaded, and a stream is being captured: {how}")));
+                    return Err(failed(format!(
+                        "{key} is not loaded, and a stream is being captured: {how}"
+                    )));
                 }
                 py.detach(|| self.load(key)).map_err(|error| not_loaded(&error))?;
                 launched()

@@ -46,12 +46,27 @@ pub fn python_name(field: &str) -> &str {
     named.unwrap_or(field)
 }
 
-/// A message of gdn-host, which begins with the field.
-fn renamed(message: &str) -> String {
-    match message.split_once(": ") {
-        Some((field, rest)) => format!("{}: {rest}", python_name(field)),
-        None => message.to_owned(),
-    }
+/// A message of gdn-host, which begins with the field, and may end in another.
+fn renamed(message: &str, name: impl Fn(&str) -> String) -> String {
+    let Some((field, rest)) = message.split_once(": ") else { return message.to_owned() };
+    let rest = match rest.split_once(SHARES) {
+        Some((front, other)) => format!("{front}{SHARES}{}", name(other)),
+        None => rest.to_owned(),
+    };
+    format!("{}: {rest}", name(field))
+}
+
+/// What stands between the fields of two arguments that overlap.
+const SHARES: &str = "shares memory with ";
+
+/// The same refusal by the names that one function's arguments have.
+pub fn with_names(py: Python, error: PyErr, names: &[(&str, &str)]) -> PyErr {
+    let name = |field: &str| {
+        let named = names.iter().find(|(call, _)| *call == field).map(|(_, python)| *python);
+        named.unwrap_or(field).to_owned()
+    };
+    let message = renamed(&error.value(py).to_string(), name);
+    PyErr::from_type(error.get_type(py), message)
 }
 
 static ARGUMENT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -76,7 +91,8 @@ pub fn failed(problem: impl Display) -> PyErr {
 
 /// A call that was refused.
 pub fn refused(error: &CallError) -> PyErr {
-    raise(&ARGUMENT, "ArgumentError", renamed(&error.to_string()))
+    let message = renamed(&error.to_string(), |field| python_name(field).to_owned());
+    raise(&ARGUMENT, "ArgumentError", message)
 }
 
 /// A launch that was not made.

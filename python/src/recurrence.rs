@@ -2,7 +2,7 @@
 
 use crate::arguments::Arguments;
 use crate::array::Array;
-use crate::error::argument;
+use crate::error::{argument, with_names};
 use crate::inputs::{Dims, Raw, count, start_flags, table};
 use crate::submit::launch;
 use gdn_host::{Decode, Intermediate, Recurrent, Source, Target};
@@ -78,7 +78,8 @@ pub fn recurrent(py: Python, args: &Bound<PyTuple>) -> PyResult<()> {
     call.intermediate = buffer(&dims, intermediate.as_ref(), row.as_ref(), parent.as_ref())?;
     call.null_slot = null_slot;
     call.round_state = round_state;
-    args.submit(py, &call, launch(bv, false))
+    let submitted = args.submit(py, &call, launch(bv, false));
+    submitted.map_err(|error| with_names(py, error, &[("source", "state"), ("target", "final_state")]))
 }
 
 fn source(

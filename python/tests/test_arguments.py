@@ -115,6 +115,9 @@ def test_recurrent_refuses_what_does_not_go_together():
         (dict(final_state=problem["state"], write_slots=table), "write_slots: last states go to final_state or to slots"),
         (dict(intermediate=problem["state"]), "intermediate: shape [4, 2, 32, 64] does not fit, expected [rows, steps, 2, 32, 64]"),
         (dict(cu_seqlens=table), "q: shape"),
+        (dict(slots=None, state=problem["state"][:1]), "state: 1 is not allowed, it must be as many states as there are sequences"),
+        (dict(slots=None, final_state=problem["state"][:1]), "final_state: 1 is not allowed, it must be as many states"),
+        (dict(final_state=problem["state"]), "final_state: shares memory with state"),
         (dict(output=False, update=False), "out: neither an output nor a state is asked for"),
     ]:
         arguments = {**problem, **change}

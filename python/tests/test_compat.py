@@ -379,12 +379,46 @@ REFUSED = [
 @pytest.mark.parametrize("function, change, message", REFUSED, ids=[f"{f.__module__[11:]}.{f.__name__}" for f, *_ in REFUSED])
 def test_what_is_not_taken_is_refused(function, change, message):
     needed = {
-        name: torch.zeros(1, 1, 1, 64)
+        name: torch.zeros(1, 1, 1) if name == "g" else torch.zeros(1, 1, 1, 64)
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
     }
     with pytest.raises(gdn.Error, match=message):
         function(**{**needed, **change})
+
+
+def test_decays_of_another_family_are_refused(tensors):
+    problem, count = torch_problem(tensors, T=2), 3
+    q, k, v = (problem[name] for name in "qkv")
+    by_head, by_key = torch.zeros(count, 2, 4), torch.zeros(count, 2, 4, 128)
+    by_head, by_key = by_head.to(tensors.device), by_key.to(tensors.device)
+    pool = dict(initial_state=problem["state"], ssm_state_indices=problem["slots"])
+    for function, g, more in [
+        (sglang.fused_recurrent_gated_delta_rule, by_key, {}),
+        (sglang.fused_recurrent_kda, by_head, dict(initial_state=problem["state"][:3])),
+        (vllm.fused_recurrent_gated_delta_rule, by_key, pool),
+        (vllm.fused_recurrent_kda, by_head, pool),
+        (fla.fused_recurrent_gated_delta_rule, by_key, {}),
+        (fla.fused_recurrent_kda, by_head, dict(beta=problem["b"])),
+    ]:
+        with pytest.raises(gdn.ArgumentError, match=r"^g: shape .* does not fit, expected \[B, T, h?H?V?"):
+            function(q=q, k=k, v=v, g=g, **more)
+    with pytest.raises(gdn.ArgumentError, match="^gk: shape|^g: shape"):
+        fla.fused_recurrent_gated_delta_rule(q, k, v, gk=by_head)
+
+
+def test_what_is_no_tensor_and_no_model_is_refused(tensors):
+    from gdn.compat import transformers
+
+    problem = torch_problem(tensors, T=1)
+    inputs = [problem[name] for name in ("A_log", "a", "dt_bias")]
+    with pytest.raises(gdn.ArgumentError, match="q: a torch tensor is wanted, not ndarray"):
+        sglang.fused_sigmoid_gating_delta_rule_update(
+            *inputs, 1.0, 20.0, problem["q"].float().cpu().numpy(), *(problem[name] for name in ("k", "v", "b", "state", "slots"))
+        )
+    for change in (transformers.patch, transformers.unpatch):
+        with pytest.raises(gdn.ArgumentError, match="model: a torch.nn.Module is wanted, not str"):
+            change("Qwen/Qwen3-Next")
 
 
 def test_errors_have_the_peers_names(tensors):
@@ -394,6 +428,16 @@ def test_errors_have_the_peers_names(tensors):
             problem["A_log"], problem["a"], problem["dt_bias"], 1.0, 20.0, problem["q"], problem["k"], problem["v"],
             problem["b"], problem["state"], problem["slots"][:2],
         )  # fmt: skip
+    several = torch_problem(tensors, T=2)
+    q, k, v, one = *(several[name] for name in "qkv"), several["state"][:1].transpose(2, 3).contiguous()
+    g = torch.zeros(v.shape[:-1], device=v.device)
+    with pytest.raises(gdn.ArgumentError, match="^initial_state: 1 is not allowed, it must be as many states as there are"):
+        fla.fused_recurrent_gated_delta_rule(q, k, v, g, initial_state=one)
+    gates = [several[name] for name in ("A_log", "a", "dt_bias", "b")]
+    with pytest.raises(gdn.ArgumentError, match=r"^q: shape \[3, 2, 2, 128\] does not fit, expected \[B, 1, H, K\]"):
+        flashinfer.gated_delta_rule_decode(q, k, v, several["state"][:3], *gates)
+    with pytest.raises(gdn.ArgumentError, match="^initial_state: give it or state, one of them"):
+        flashinfer.gated_delta_rule_decode_pretranspose(q, k, v, None, *gates)
 
 
 def test_gradients_are_refused(tensors):

@@ -1,6 +1,7 @@
 """What the drop-ins share."""
 
 import functools
+import inspect
 
 try:
     import torch
@@ -26,10 +27,20 @@ def drop_in(names=None):
             except ArgumentError as problem:
                 field, colon, rest = str(problem).partition(": ")
                 raise ArgumentError(f"{names.get(field, field)}{colon}{rest}") from None
+            except AttributeError:
+                _refuse_arrays(function, args, kwargs)
+                raise
 
         return call
 
     return mark
+
+
+def _refuse_arrays(function, args, kwargs):
+    """Refuses arrays of numpy, which have not all that the drop-ins ask of tensors."""
+    for name, value in inspect.signature(function).bind(*args, **kwargs).arguments.items():
+        if hasattr(value, "__array_interface__") and not isinstance(value, torch.Tensor):
+            raise ArgumentError(f"{name}: a torch tensor is wanted, not {type(value).__name__}") from None
 
 
 def refuse(function, **arguments):
@@ -90,14 +101,23 @@ def check_is_kda(is_kda, a, b):
         raise ArgumentError(f"is_kda: {is_kda} does not fit a of shape {tuple(a.shape)} beside b of {tuple(b.shape)}")
 
 
+def check_gate(g, v, width=None):
+    """Of GDN a decay is for the head, ``[.., HV]``; of KDA it has a width, ``[.., H or HV, K]``."""
+    want = v.ndim - 1 if width is None else v.ndim
+    if g.ndim != want or width is not None and g.shape[-1] != width:
+        form = "[B, T, HV]" if width is None else f"[B, T, heads, {width}]"
+        raise ArgumentError(f"g: shape {list(g.shape)} does not fit, expected {form}")
+
+
 def beta_or_ones(beta, q, v):
     """beta, or ones of each token and value head where it is not given."""
     return torch.ones(v.shape[:-1], dtype=q.dtype, device=q.device) if beta is None else beta
 
 
-def recurrent_of_gates(q, k, v, g, beta, state, slots=None, *, scale, use_l2norm, cu_seqlens, **options):
+def recurrent_of_gates(q, k, v, g, beta, state, slots=None, *, scale, use_l2norm, cu_seqlens, is_kda=False, **options):
     """Any number of tokens with the log decay and beta itself given, beta 1 without; returns what :func:`gdn.recurrent` does."""
     check_tokens(q, cu_seqlens)
+    check_gate(g, v, k.shape[-1] if is_kda else None)
     return _ops.recurrent(
         rows(q),
         rows(k),

@@ -8,6 +8,7 @@ from . import _norm
 from ._common import (
     STATE_NAMES,
     beta_or_ones,
+    check_gate,
     check_scale,
     check_tokens,
     drop_in,
@@ -118,6 +119,7 @@ def fused_recurrent_gated_delta_rule(
     gate = g if g is not None else gk
     if gate is None:
         gate = torch.zeros(v.shape[:-1], dtype=torch.float32, device=q.device)
+    check_gate(gate, v, k.shape[-1] if gate is gk else None)
     return _sequences(
         q,
         k,
@@ -163,6 +165,7 @@ def fused_recurrent_kda(
     """Tokens of KDA with states by sequence, g ``[B, T, HV, K]``; returns (o, final state in float32, or None)."""
     state_v_first = _v_first(state_v_first, kwargs)
     refuse_rest("fused_recurrent_kda", kwargs)
+    check_gate(g, v, k.shape[-1])
     return _sequences(
         q,
         k,

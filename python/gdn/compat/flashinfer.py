@@ -52,7 +52,7 @@ def gated_delta_rule_decode_pretranspose(
     """One token, or with T > 1 several, of states ``[B, HV, V, K]`` or of a pool; returns (output, state)."""
     _check_backend("gated_delta_rule_decode_pretranspose", backend)
     if (state is None) == (initial_state is None):
-        raise _ops.ArgumentError("state: give it or initial_state, one of them")
+        raise _ops.ArgumentError("initial_state: give it or state, one of them")
     if initial_state is not None and initial_state_indices is None:
         raise _ops.ArgumentError("initial_state_indices: they are needed with initial_state")
     if initial_state is None and output_state_indices is not None:
@@ -101,6 +101,8 @@ def gated_delta_rule_decode(
 ):
     """One token of states ``[B, HV, K, V]``; returns (output, state)."""
     _check_backend("gated_delta_rule_decode", backend)
+    if q.ndim != 4 or q.shape[1] != 1:
+        raise _ops.ArgumentError(f"q: shape {list(q.shape)} does not fit, expected [B, 1, H, K]")
     out = _ops.decode(
         rows(q),
         rows(k),

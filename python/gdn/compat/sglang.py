@@ -282,6 +282,7 @@ def fused_recurrent_kda(
         scale=scale,
         use_l2norm=use_qk_l2norm_in_kernel,
         cu_seqlens=cu_seqlens,
+        is_kda=True,
     )
     return o, final
 

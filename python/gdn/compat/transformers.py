@@ -7,10 +7,15 @@ whatever else a layer is called for go to the layer's own code. States stay wher
 import types
 
 from .. import _ops
-from .._errors import Error
+from .._errors import ArgumentError, Error
 from ._common import aligned, torch
 
 __all__ = ["patch", "unpatch"]
+
+
+def _check_module(model):
+    if not isinstance(model, torch.nn.Module):
+        raise ArgumentError(f"model: a torch.nn.Module is wanted, not {type(model).__name__}")
 
 
 def patch(model):
@@ -19,6 +24,7 @@ def patch(model):
     Raises:
         Error: the model has no such layer.
     """
+    _check_module(model)
     count = 0
     for module in model.modules():
         step = _STEPS.get(type(module).__name__)
@@ -35,6 +41,7 @@ def patch(model):
 
 def unpatch(model):
     """Gives the layers their own code back, and returns the model."""
+    _check_module(model)
     for module in model.modules():
         if "_gdn_forward" in vars(module):
             del module.forward, module._gdn_forward

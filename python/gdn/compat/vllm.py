@@ -9,6 +9,7 @@ from . import _norm
 from ._common import (
     STATE_NAMES,
     beta_or_ones,
+    check_gate,
     check_is_kda,
     check_scale,
     check_tokens,
@@ -152,7 +153,8 @@ def fused_recurrent_gated_delta_rule(
     )
 
 
-def _given(name, q, k, v, g, beta, scale, state, inplace, cu_seqlens, indices, accepted, l2norm):
+def _given(name, q, k, v, g, beta, scale, state, inplace, cu_seqlens, indices, accepted, l2norm, is_kda=False):
+    check_gate(g, v, k.shape[-1] if is_kda else None)
     beta = beta_or_ones(beta, q, v)
     return _step(
         name,
@@ -207,6 +209,7 @@ def fused_recurrent_kda(
         ssm_state_indices,
         None,
         use_qk_l2norm_in_kernel,
+        is_kda=True,
     )
 
 
