@@ -5,7 +5,7 @@ use crate::element::ROW;
 use crate::layout::lanes;
 
 /// A lane's share of the dot product of two vectors.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn dot(x: &[f32; ROW], y: &[f32; ROW]) -> f32 {
     let mut sum = x[0] * y[0];
     let mut i = 1;
@@ -17,7 +17,7 @@ pub(crate) fn dot(x: &[f32; ROW], y: &[f32; ROW]) -> f32 {
 }
 
 /// The sum of `value` over the neighbouring lanes that share a row, a piece each, in every one of them.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn reduce<const K: u32>(mut value: f32) -> f32 {
     let mut distance = lanes(K) / 2;
     while distance > 0 {
@@ -48,7 +48,7 @@ pub(crate) struct Factors {
 
 impl Factors {
     /// Takes the sums of a token's query and key over neighbouring lanes that hold a piece each.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn new<const K: u32>([q, k]: [[f32; ROW]; 2], l2norm: bool, eps: f32, scale: f32) -> Factors {
         let kq = reduce::<K>(dot(&k, &q));
         let q_norm = float::rsqrt(reduce::<K>(dot(&q, &q)) + eps);
@@ -77,22 +77,22 @@ pub(crate) trait Decay: Copy {
 impl Decay for f32 {
     const NONE: f32 = 1.0;
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn and(self, other: f32) -> f32 {
         self * other
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn on_key(self, x: &[f32; ROW]) -> [f32; ROW] {
         *x
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn on_sum(self) -> f32 {
         self
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn on_element(self, _i: usize) -> f32 {
         self
     }
@@ -102,22 +102,22 @@ impl Decay for f32 {
 impl Decay for [f32; ROW] {
     const NONE: [f32; ROW] = [1.0; ROW];
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn and(self, other: [f32; ROW]) -> [f32; ROW] {
         core::array::from_fn(|i| self[i] * other[i])
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn on_key(self, x: &[f32; ROW]) -> [f32; ROW] {
         core::array::from_fn(|i| self[i] * x[i])
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn on_sum(self) -> f32 {
         1.0
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn on_element(self, i: usize) -> f32 {
         self[i]
     }

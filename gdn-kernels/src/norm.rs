@@ -26,13 +26,13 @@ use crate::math::{sigmoid, silu};
 use crate::token::{sequence, take_turn, wide};
 
 /// The factor on a row whose squares sum up to `squares`: `rsqrt(mean + eps)`, given the reciprocal of its length.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn norm_factor(squares: f32, reciprocal: f32, eps: f32) -> f32 {
     float::rsqrt(float::fma(squares, reciprocal, eps))
 }
 
 /// The gate's factor on an output.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn gate(z: f32, is_silu: bool) -> f32 {
     if is_silu { silu(z) } else { sigmoid(z) }
 }
@@ -55,26 +55,26 @@ impl<const V: u32> Row<V> {
     /// Parts at most.
     const PARTS: usize = if V == 0 { MOST_PIECES } else { 1 };
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn new(v: u32, lane: u32) -> Self {
         let parts = if V == 0 && v > WARP_ROW { 2 } else { 1 };
         Row { parts, width: if V == 0 { v >> (parts - 1) } else { V }, lane }
     }
 
     /// Whether the lane has a piece of part `i`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn has(&self, i: usize) -> bool {
         V != 0 || ((i as u32) < self.parts && self.lane * (ROW as u32) < self.width)
     }
 
     /// Elements in front of part `i`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn front(&self, i: usize) -> u64 {
         if i == 0 { 0 } else { self.width as u64 }
     }
 
     /// The sum over the lanes of the row.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn sum(value: f32) -> f32 {
         if V == 0 { reduce::<WARP_ROW>(value) } else { reduce::<V>(value) }
     }
@@ -84,7 +84,7 @@ impl<const V: u32> Row<V> {
 ///
 /// # Safety
 /// `p` describes buffers as its documentation says, and the launch is shaped as it says.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) unsafe fn gated_rmsnorm<X: Element, T: Element, const V: u32>(p: &GatedRmsNormParams) {
     take_turn();
     let of_group = if V == 0 { WARP_ROW } else { V };
@@ -143,7 +143,7 @@ pub(crate) unsafe fn gated_rmsnorm<X: Element, T: Element, const V: u32>(p: &Gat
 ///
 /// # Safety
 /// The row of `k` elements is readable, and 16-byte aligned if `aligned` says so.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 unsafe fn load_gate<T: Element>(aligned: bool, at: u64, lane: u32, k: u32) -> Vectors {
     if aligned {
         // SAFETY: the caller's promise.
@@ -171,7 +171,7 @@ unsafe fn load_gate<T: Element>(aligned: bool, at: u64, lane: u32, k: u32) -> Ve
 ///
 /// # Safety
 /// The row is writable and 16-byte aligned.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 unsafe fn store_spread<T: Element>(at: u64, lane: u32, k: u32, row: &[f32; ROW]) {
     let mut i = 0;
     while i < ROW / T::VECTOR {

@@ -41,7 +41,7 @@ pub(crate) struct Loads {
 
 impl Loads {
     /// Some word of what was asked for last, to wait for all of it.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn last(&self) -> u32 {
         self.gate.map_or(0, |gate| gate.beta.bits())
     }
@@ -75,19 +75,19 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     const VECTOR_BYTES: u32 = 4 * Self::KEYS;
 
     /// `first` is the address of [`token_bytes`] of shared memory for each token prepared at once.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn new(block: &'a Block<'a, S, T, G, K>, first: u32, thread: u32, in_loop: bool) -> Self {
         Tokens { block, first, thread, in_loop, layout: PhantomData }
     }
 
     /// The gate as loads use it.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn gate(&self) -> abi::Gate {
         if self.in_loop { self.gate_anew() } else { *self.block.gate }
     }
 
     /// The gate, but nothing that is computed from its types is kept for what uses it.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn gate_anew(&self) -> abi::Gate {
         let gate = *self.block.gate;
         let dtypes = [gate.a_dtype, gate.b_dtype, gate.a_log_dtype, gate.dt_bias_dtype];
@@ -96,26 +96,26 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     }
 
     /// Address of prepared token `i`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn at(&self, i: u32) -> u32 {
         self.first + i * token_bytes(K) as u32
     }
 
     /// Address of prepared token `i`'s scalars, behind its q, k and decays.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn scalars(&self, i: u32) -> u32 {
         self.at(i) + (if G::decays(K) == 1 { 2 } else { 3 }) * Self::VECTOR_BYTES
     }
 
     /// Addresses of the two vectors that are piece `piece` of a token's vector over K.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn vectors(vector: u32, piece: u32) -> [u32; 2] {
         let first = vector + 16 * piece;
         [first, first + Self::VECTOR_BYTES / 2]
     }
 
     /// Where the thread stands among lanes that share a row, a piece each.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn place(&self) -> Place {
         Place::of_thread(self.thread, lanes(K))
     }
@@ -125,7 +125,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// The tokens lie in the inputs.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn load(&self, first: u32, count: u32) -> Loads {
         let (i, j) = (self.thread / 32, self.first_decay());
         let (mut keys, mut decay) = ([[[0; 4]; 2]; 2], None);
@@ -154,7 +154,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
 
     /// The first decay that this thread works out, counted through the tokens: from the last thread on, as the first
     /// warps have keys to prepare.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn first_decay(&self) -> u32 {
         thread::block_dim_x() - 1 - self.thread
     }
@@ -164,7 +164,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// The tokens lie in the inputs, and there is shared memory for them that nobody reads any more.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn prepare(&self, loads: Loads, first: u32, count: u32) {
         // SAFETY: the caller's promise.
         unsafe { self.prepare_and(loads, first, count, |_, _, _| {}) }
@@ -174,7 +174,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::prepare`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn prepare_and(&self, loads: Loads, first: u32, count: u32, keep: impl Fn(u32, u32, f32)) {
         let threads = thread::block_dim_x();
         let Loads { mut keys, mut gate } = loads;
@@ -211,7 +211,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::prepare`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn prepare_keys(&self, keys: [Vectors; 2], i: u32) {
         let place = self.place();
         let [q, k] = self.block.widen_keys(keys, place);
@@ -242,7 +242,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// The tokens lie in the inputs.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn load_gate(&self, first: u32, j: u32) -> GateLoads {
         let (gate, options, heads) = (&self.gate(), self.block.layer.flags, self.block.work.heads);
         let (token, element) = (first + j / G::decays(K), j % G::decays(K));
@@ -260,7 +260,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::prepare`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn prepare_gate(&self, loads: GateLoads, j: u32, keep: &impl Fn(u32, u32, f32)) {
         let (gate, options) = (self.block.gate, self.block.layer.flags);
         let (i, element) = (j / G::decays(K), j % G::decays(K));
@@ -284,7 +284,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     }
 
     /// Where element `i` along K lies in a vector of shared memory: lanes hold [`Element::VECTOR`] neighbours.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn shared_order(i: u32) -> u32 {
         match S::VECTOR {
             8 => i / 4 % 2 * (K / 2) + i / 8 * 4 + i % 4,
@@ -296,7 +296,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::get`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn piece(&self, i: u32, which: u32) -> [f32; ROW] {
         let vectors = Self::vectors(self.at(i) + which * Self::VECTOR_BYTES, self.block.work.place.lane);
         // SAFETY: the caller's promise.
@@ -308,7 +308,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::get`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn keys(&self, i: u32) -> Keys {
         // SAFETY: the caller's promise.
         unsafe {
@@ -320,7 +320,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::get`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn factors(&self, i: u32) -> Factors {
         // SAFETY: the caller's promise.
         let [kq, q, k, _] = unsafe { shared::load_f32x4(self.scalars(i)) };
@@ -331,7 +331,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::get`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn beta(&self, i: u32) -> f32 {
         // SAFETY: the caller's promise.
         unsafe { shared::load_f32(self.scalars(i) + 16) }
@@ -341,7 +341,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::get`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn decay(&self, i: u32) -> G::Decay {
         // SAFETY: the caller's promise.
         unsafe {
@@ -354,7 +354,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// The token was prepared, and a barrier passed since.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn get(&self, token: u32, i: u32) -> Token<G::Decay> {
         let options = self.block.layer.flags;
         // SAFETY: the caller's promise.
@@ -376,7 +376,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     const AT_ONCE: u32 = Self::TEAM / Self::TEAM_ROWS;
 
     /// Which token and which of the team's rows a thread loads a value of.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn value_of_thread(&self) -> (u32, u32) {
         let of_team = self.thread % Self::TEAM;
         (of_team / Self::TEAM_ROWS, of_team % Self::TEAM_ROWS)
@@ -386,7 +386,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// The tokens lie in the inputs.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn load_values(&self, first: u32, count: u32) -> [u32; CHUNK as usize] {
         let (token, row) = self.value_of_thread();
         let row = self.block.work.heads.value * self.block.layer.v + self.block.work.first_row + row;
@@ -402,7 +402,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     }
 
     /// Address of the value of a row of the team, of prepared token `i`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn value_at(&self, i: u32, row: u32) -> u32 {
         let of_team = (self.block.work.place.team() * CHUNK + i) * Self::TEAM_ROWS;
         self.at(CHUNK) + 4 * (of_team + row)
@@ -412,7 +412,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// As for [`Self::prepare`], with [`VALUE_BYTES`] behind the last of [`CHUNK`] tokens.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn prepare_values(&self, values: [u32; CHUNK as usize]) {
         let (token, row) = self.value_of_thread();
         let mut i = 0;
@@ -428,7 +428,7 @@ impl<'a, S: Element, L: Layout, T: Element, G: Gate, const K: u32, const R: usiz
     ///
     /// # Safety
     /// The values were prepared, and a barrier passed since.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn value(&self, i: u32) -> f32 {
         let at = self.value_at(i, Tile::<S, L, K, R>::carried(self.block.work.place));
         // SAFETY: the caller's promise.

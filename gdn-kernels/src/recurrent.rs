@@ -65,7 +65,7 @@ impl<const K: u32> tile::Front<K> for Front {
 ///
 /// # Safety
 /// `n` lies in the tables.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 unsafe fn start_slot(p: &RecurrentParams, n: u32) -> Index {
     if !p.pool.slot.is_there() {
         return Index::of(n);
@@ -87,7 +87,7 @@ unsafe fn start_slot(p: &RecurrentParams, n: u32) -> Index {
 ///
 /// # Safety
 /// As for [`start_slot`].
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 unsafe fn later_slot(p: &RecurrentParams, n: u32) -> Index {
     match later(n, p.pool.ahead, p.n) {
         // SAFETY: the caller's promise.
@@ -100,7 +100,7 @@ unsafe fn later_slot(p: &RecurrentParams, n: u32) -> Index {
 ///
 /// # Safety
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`RecurrentParams`] says.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) unsafe fn recurrent<
     L: Layout,
     G: Gate,
@@ -125,7 +125,7 @@ pub(crate) unsafe fn recurrent<
 }
 
 /// The outputs of a lane that works on `work`.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 fn outputs<L: Layout, S: Element, const K: u32, const R: usize>(p: &RecurrentParams, work: &Work) -> Output {
     Output {
         out: p.out,
@@ -140,7 +140,7 @@ fn outputs<L: Layout, S: Element, const K: u32, const R: usize>(p: &RecurrentPar
 ///
 /// # Safety
 /// As for [`recurrent`].
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 unsafe fn clear_rest<L: Layout, S: Element, T: Element, const K: u32, const R: usize>(p: &RecurrentParams) {
     let work = Work::of_thread::<S, L, K, R>(&p.layer, compiler::opaque(thread::thread_idx_x()));
     let count = if p.n == 0 { 1 } else { p.n };
@@ -162,7 +162,7 @@ unsafe fn clear_rest<L: Layout, S: Element, T: Element, const K: u32, const R: u
 ///
 /// # Safety
 /// As for [`recurrent`]; the sequence is there.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 unsafe fn sequence<
     L: Layout,
     G: Gate,
@@ -281,7 +281,7 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
     const HAS_CHAIN: bool = !L::ALONG_V && S::VECTOR == 8 && R <= MOST_SMALL_ROWS;
 
     /// Tokens of the chunk that starts with token `t`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn count(&self, t: u32) -> u32 {
         if self.len - t < CHUNK { self.len - t } else { CHUNK }
     }
@@ -290,7 +290,7 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
     ///
     /// # Safety
     /// The tokens lie in the inputs.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn ask(&self, work: &Work, t: u32) -> (Loads, [u32; CHUNK as usize]) {
         let (p, thread) = (self.p, compiler::opaque(thread::thread_idx_x()));
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, work);
@@ -304,7 +304,7 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
     ///
     /// # Safety
     /// As for [`Self::ask`], and nobody reads the chunk before any more.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn prepare(&self, work: &Work, (loads, values): (Loads, [u32; CHUNK as usize]), t: u32) {
         let (p, thread) = (self.p, compiler::opaque(thread::thread_idx_x()));
         let block = Block::<S, T, G, K>::new(&p.inputs, &p.gate, &p.layer, work);
@@ -321,7 +321,7 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
     ///
     /// # Safety
     /// As for [`sequence`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn run<const LOOP: u32>(
         &self,
         work: &Work,
@@ -406,7 +406,7 @@ impl<L: Layout, G: Gate, S: Element, T: Element, const K: u32, const R: usize> C
 ///
 /// # Safety
 /// `n` lies in the tables; `slot` names a slot of the pool if the state goes there.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 unsafe fn finish<S: Element, L: Layout, const K: u32, const R: usize>(
     p: &RecurrentParams,
     work: &Work,

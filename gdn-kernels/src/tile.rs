@@ -77,7 +77,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     pub(crate) const TEAM_ROWS: u32 = Form::<L, S, K, R>::TEAM_ROWS;
 
     /// Rows of V of a block of so many threads.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn block_rows(threads: u32) -> u32 {
         threads / (32 * Self::WARPS) * Self::TEAM_ROWS
     }
@@ -104,7 +104,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// # Safety
     /// `at` is the address of a slot's head plus [`L::row_offset`](Layout::row_offset) of the team's first row, in
     /// bytes, and [`L::lane_offset`](Layout::lane_offset); the state is readable and 16-byte aligned.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn load(at: u64, v: u32, place: Place) -> Raw {
         if !K.is_power_of_two() {
             // SAFETY: the caller's promise.
@@ -118,7 +118,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     ///
     /// # Safety
     /// As for [`Self::load`] if the condition is true.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn load_if(condition: bool, at: u64, v: u32, place: Place) -> Raw {
         let condition = condition & place.holds_piece(K);
         // SAFETY: the vectors lie in the tile.
@@ -126,7 +126,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// What `load` gives for the address of each of the lane's vectors.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn vectors(at: u64, v: u32, load: impl Fn(u64) -> [u32; 4]) -> Raw {
         let (mut raw, mut x) = (Self::ZEROS, 0);
         while x < Self::VECTORS {
@@ -137,7 +137,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// The tile of loaded rows.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn unpack(raw: Raw) -> Self {
         let mut pieces = [[0.0; ROW]; MOST_ROWS];
         let mut x = 0;
@@ -158,7 +158,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     ///
     /// # Safety
     /// As for [`Self::load`], and writable.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn store(&self, at: u64, v: u32, place: Place) {
         if !place.holds_piece(K) {
             return;
@@ -180,13 +180,13 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// Rounds every element to `S`, as storing and loading it would.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn round(&mut self) {
         self.pieces = self.pieces.map(|piece| piece.map(S::round));
     }
 
     /// Where a thread of the block stands.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn place(thread: u32) -> Place {
         if L::ALONG_V {
             Place::of_thread_in_team(thread, Form::<L, S, K, R>::GROUPS, Self::WARPS)
@@ -196,13 +196,13 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// The thread of the team that stands there.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn thread(place: Place) -> u32 {
         place.lane % Self::WARPS * 32 + place.lane / Self::WARPS * Self::APART + place.group()
     }
 
     /// The row of the team that this lane carries: it gives the row's v and beta and gets its output.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn carried(place: Place) -> u32 {
         match Self::WARPS {
             1 => L::row::<S, K, R>(place.lane / Self::SHARERS, place.group()),
@@ -211,7 +211,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// Whether this lane is the one that stores its row's output, of those that carry the row.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn stores_output(place: Place) -> bool {
         match Self::WARPS {
             1 => place.lane.is_multiple_of(Self::SHARERS),
@@ -220,7 +220,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// Each row's dot product with a vector over K, of the lane's pieces.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn dots(&self, x: &[f32; ROW]) -> [f32; MOST_ROWS] {
         let mut dots = [0.0; MOST_ROWS];
         let mut r = 0;
@@ -232,7 +232,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// The sums of the rows over a group's lanes in this warp: each lane gets those of the rows that are left to it, first.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn reduce_rows(mut values: [f32; MOST_ROWS], place: Place) -> [f32; MOST_ROWS] {
         let (mut distance, mut kept) = (lanes(K) / 2, Self::ROWS);
         while distance >= Self::WARPS {
@@ -261,7 +261,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     /// `v` is that row's.
     ///
     /// Where teams have several warps, all threads of the block call it together.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn step<D: Decay>(
         &mut self,
         token: &Token<D>,
@@ -276,7 +276,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
 
     /// [`Self::step`] of a tile that was just loaded and is stored behind it. A 16-bit state is widened twice, for what
     /// is read out and for what is stored: in between it takes half the registers.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn step_of<D: Decay>(
         raw: Raw,
         token: &Token<D>,
@@ -291,7 +291,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// The tile of loaded rows, once more: of a 16-bit state what was widened before is not kept for it.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn unpack_anew(mut raw: Raw) -> Self {
         if S::VECTOR == 8 {
             let mut x = 0;
@@ -304,7 +304,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// The carried row's output, and by how much of the key rows are corrected.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn read<D: Decay>(&self, token: &Token<D>, v: f32, place: Place, exchange: Exchange) -> (f32, Along) {
         let (x, decay) = (&token.keys, token.decay);
         let (hk, hq) = (self.dots(&decay.on_key(&x.k)), self.dots(&decay.on_key(&x.q)));
@@ -324,14 +324,14 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
 
     /// The dot products of the row that this lane carries with a token's key and query, without the factors on them; where
     /// the group is within a warp.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn sums<D: Decay>(&self, keys: &Keys, decay: D, place: Place) -> [f32; 2] {
         let dots = [self.dots(&decay.on_key(&keys.k)), self.dots(&decay.on_key(&keys.q))];
         dots.map(|dots| Self::reduce_rows(dots, place)[0])
     }
 
     /// Decays the rows.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn scale<D: Decay>(&mut self, decay: D) {
         let mut r = 0;
         while r < Self::ROWS {
@@ -345,7 +345,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// Adds to each row so much of `x`, a vector over K of which lanes hold pieces.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn add(&mut self, of_rows: impl Fn(u32) -> f32, x: &[f32; ROW]) {
         let mut r = 0;
         while r < Self::ROWS {
@@ -361,14 +361,14 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
 
     /// What a lane knows of the row that it carries, as the lanes that hold row `r` of the group get it; where the group is
     /// within a warp.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn of_row(carried: f32, r: u32) -> f32 {
         // SAFETY: as in `reduce`.
         unsafe { warp::broadcast(carried, r * Self::SHARERS, Self::LANES) }
     }
 
     /// Decays the rows and corrects each by so much of the key.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn correct<D: Decay>(&mut self, token: &Token<D>, along: Along, place: Place) {
         let mut of_rows = along;
         let mut r = 0;

@@ -121,34 +121,3 @@ fn rounding(dtype: DType) -> f64 {
         DType::F16 => 5e-4,
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nan_never_passes() {
-        assert_eq!(rel_l2(&[f64::NAN], &[1.0]), f64::INFINITY);
-        assert_eq!(rel_l2(&[1.0], &[f64::NAN]), f64::INFINITY);
-        assert_eq!(worst_vector(&[1.0, f64::NAN], &[1.0, 0.0], 1), f64::INFINITY);
-        assert!(!Error::of(&[f64::NAN], &[1.0], 1.0).within(1.0));
-        assert!(!Error::of(&[1.0], &[f64::INFINITY], 1.0).within(1.0));
-    }
-
-    #[test]
-    fn a_floor_excuses_small_vectors_only() {
-        let small = Error::of(&[2e-7, 0.0], &[1e-7, 0.0], 1e-6);
-        assert!(small.within(1e-6));
-        let mut total = Error::of(&[1.1, 0.0], &[1.0, 0.0], 1e-6);
-        assert!(!total.within(1e-2));
-        total.add(&small);
-        assert!(!total.within(1e-2) && total.within(0.11));
-    }
-
-    #[test]
-    fn a_small_wrong_row_shows() {
-        let (got, want) = ([100.0, 0.0, 0.2, 0.0], [100.0, 0.0, 0.1, 0.0]);
-        assert!(rel_l2(&got, &want) < 2e-3);
-        assert!((worst_vector(&got, &want, 2) - 1.0).abs() < 1e-12);
-    }
-}

@@ -20,6 +20,9 @@
 //! - `nvptx`: the GPU, as rustc compiles it. All that is embedded comes from it.
 //! - `cuda_std`: the GPU, with `thread` and `warp` of Rust-CUDA's crate (feature `cuda_std`). The rest is `nvptx`'s.
 //! - `sim`: the CPU.
+//!
+//! On the GPU all of a kernel is one function: `inline(always)`. The simulator shares what kernels have in common, which takes
+//! half as long to compile, so functions that are not small are inlined there as the compiler likes.
 
 #[cfg(feature = "cuda_std")]
 mod cuda_std;

@@ -20,7 +20,7 @@ pub(super) struct Drafts<'a> {
 impl<'a> Drafts<'a> {
     /// # Safety
     /// The sequence lies in the table of rows.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn new<S: Element, T: Element>(p: &'a Conv1dParams, n: u32, channel: u32) -> Self {
         let buffer = &p.intermediate;
         let listed = buffer.state != 0 && buffer.row.is_there();
@@ -38,7 +38,7 @@ impl<'a> Drafts<'a> {
     ///
     /// # Safety
     /// The buffer is writable, and aligned as the access demands.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn store<S: Element, T: Element, A: Access>(&self, t: u32, recent: &Recent) {
         if t < self.steps {
             // SAFETY: the caller's promise.
@@ -54,7 +54,7 @@ impl<'a> Drafts<'a> {
 
     /// # Safety
     /// As for [`Self::store`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn store_as<E: Element, A: Access>(&self, t: u32, recent: &Recent) {
         // Worked out here, and not kept in registers.
         let count = compiler::opaque(self.p.width) - 1;

@@ -10,7 +10,7 @@ use half::{bf16, f16};
 
 /// The sum over a channel's taps, oldest first; the first `missing` ones are not part of the filter. With `rounds`
 /// each product is rounded to `T` before it is added.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn tap_sum<T: Element>(
     inputs: [f32; TAPS],
     weights: [f32; TAPS],
@@ -46,7 +46,7 @@ impl Weights {
     ///
     /// # Safety
     /// The strip's channels lie in the weights, which are aligned as the access demands.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn load<A: Access>(p: &Conv1dParams, channel: u32, missing: u32) -> Weights {
         let dtype = p.weight_dtype;
         let mut weights = Weights { packed: [[0; 4]; CHANNELS], single: [Scalar::ZERO; TAPS], dtype };
@@ -70,7 +70,7 @@ impl Weights {
         weights
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn to_f32<A: Access>(self) -> [[f32; TAPS]; CHANNELS] {
         let narrow = |widen: fn([u32; 4]) -> [f32; ROW]| {
             core::array::from_fn(|c| {
@@ -101,7 +101,7 @@ pub(super) struct Filter<'a> {
 }
 
 impl<'a> Filter<'a> {
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) fn new<A: Access>(p: &'a Conv1dParams, channel: u32, weights: Weights, missing: u32) -> Self {
         Filter { p, channel, weights: weights.to_f32::<A>(), missing }
     }
@@ -111,7 +111,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Safety
     /// The strip's channels lie in the bias, if there is one.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn apply<S: Element, T: Element, A: Access>(&self, inputs: &Recent) -> Strip {
         let has = |flag: u32| self.p.flags & flag != 0;
         // SAFETY: the caller's promise.
@@ -123,7 +123,7 @@ impl<'a> Filter<'a> {
         T::pack_vector(&if has(flags::SILU) { sums.map(silu) } else { sums })
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn sums<S: Element, T: Element, A: Access>(
         &self,
         inputs: &Recent,
@@ -144,7 +144,7 @@ impl<'a> Filter<'a> {
     ///
     /// # Safety
     /// The strip's channels lie in the bias, if there is one.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn bias<A: Access>(&self) -> [f32; CHANNELS] {
         let (mut bias, table) = ([Scalar::ZERO; CHANNELS], self.p.bias);
         if table != 0 {

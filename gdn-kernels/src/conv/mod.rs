@@ -56,7 +56,7 @@ impl<T: Element, A: Access> Tokens<'_, T, A> {
     ///
     /// # Safety
     /// The token is one of the sequence's.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn load(&self, t: u32) -> Strip {
         let at = wide(self.begin + t, self.p.x_stride) + self.channel as u64;
         // SAFETY: the caller's promise.
@@ -67,7 +67,7 @@ impl<T: Element, A: Access> Tokens<'_, T, A> {
     ///
     /// # Safety
     /// The row is one of the call's.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn store(&self, row: u32, strip: Strip) {
         let at = wide(row, self.p.out_stride) + self.channel as u64;
         // SAFETY: the caller's promise.
@@ -78,7 +78,7 @@ impl<T: Element, A: Access> Tokens<'_, T, A> {
     ///
     /// # Safety
     /// The rows are the call's, and this strip's thread alone writes them.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn clear(&self, rows: core::ops::Range<u32>, step: u32) {
         let mut row = rows.start;
         while row < rows.end {
@@ -93,7 +93,7 @@ impl<T: Element, A: Access> Tokens<'_, T, A> {
     ///
     /// # Safety
     /// The table of parents has an entry for each token of the sequence.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn path<S: Element>(&self, n: u32, t: u32, x: Strip, before: &Recent) -> Recent {
         let mut taps = [ZEROS, ZEROS, ZEROS, x];
         let (mut node, mut behind) = (t, *before);
@@ -122,7 +122,7 @@ impl<T: Element, A: Access> Tokens<'_, T, A> {
 ///
 /// # Safety
 /// `p` describes buffers as its documentation says, and the launch is shaped as it says.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) unsafe fn conv1d_update<S: Element, T: Element>(p: &Conv1dParams) {
     take_turn();
     let in_vectors = p.flags & flags::VECTORS != 0;
@@ -150,7 +150,7 @@ pub(crate) unsafe fn conv1d_update<S: Element, T: Element>(p: &Conv1dParams) {
 ///
 /// # Safety
 /// As for [`conv1d_update`]; sequence and channel are there, and memory is aligned as the layout's access demands.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 unsafe fn update<S: Element, T: Element, L: WindowLayout>(p: &Conv1dParams, n: u32, channel: u32) {
     let missing = if L::Access::VECTORS { 0 } else { TAPS as u32 - p.width };
     // SAFETY: n < N, the strip's channels < dim and the tokens below those of the call, so every address lies in its
@@ -204,7 +204,7 @@ impl<S: Element, T: Element, L: WindowLayout> Sequence<'_, S, T, L> {
     ///
     /// # Safety
     /// The token is one of the sequence's; nothing reads its input any more if the output takes its place.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn step(&self, t: u32, taps: &Recent) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -220,7 +220,7 @@ impl<S: Element, T: Element, L: WindowLayout> Sequence<'_, S, T, L> {
     ///
     /// # Safety
     /// As for [`update`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn chain(&self, first: Strip, before: Recent) -> Recent {
         let (mut t, mut next, mut recent) = (0, first, before);
         while t < self.len {
@@ -243,7 +243,7 @@ impl<S: Element, T: Element, L: WindowLayout> Sequence<'_, S, T, L> {
     ///
     /// # Safety
     /// As for [`update`]; the table of parents has an entry for each token.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn tree(&self, before: &Recent) -> Recent {
         let mut t = 0;
         while t < self.len {

@@ -25,7 +25,7 @@ impl Entries {
     ///
     /// # Safety
     /// The sequence lies in the tables.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn load(p: &Conv1dParams, n: u32) -> Entries {
         let pool = &p.pool;
         let (by_table, counts) = (pool.slot.is_there(), p.accepted.is_there());
@@ -52,20 +52,20 @@ impl Entries {
     }
 
     /// The slot that the sequence starts from.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) fn slot(&self) -> Index {
         self.slot
     }
 
     /// Tokens of the last draft that the window begins behind.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) fn accepted(&self) -> u32 {
         self.accepted.get() as u32
     }
 }
 
 /// Whether an index of a sequence's slot names one. Without a table no index marks padding.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(super) fn is_slot(p: &Conv1dParams, index: Index, by_table: bool) -> bool {
     let null_slot = if by_table { p.pool.null_slot } else { -1 };
     let (slot, is_one) = index.parts();
@@ -86,7 +86,7 @@ pub(super) struct Shift {
 }
 
 impl Shift {
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) fn new(p: &Conv1dParams, accepted: u32, tokens: u32) -> Shift {
         if !takes_back(p) {
             let count = if p.len < TAPS as u32 { p.len } else { TAPS as u32 - 1 };
@@ -100,7 +100,7 @@ impl Shift {
 }
 
 /// How many of the old entries stay, and how many of `tokens` inputs never become entries.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 fn kept_and_skipped(p: &Conv1dParams, tokens: u32) -> (u32, u32) {
     match takes_back(p) {
         true => (p.width - 2, 0),
@@ -109,13 +109,13 @@ fn kept_and_skipped(p: &Conv1dParams, tokens: u32) -> (u32, u32) {
 }
 
 /// Whether windows begin where the last draft's accepted tokens end.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 fn takes_back(p: &Conv1dParams) -> bool {
     p.accepted.is_there() && p.flags & flags::ACCEPTED_SLOT == 0
 }
 
 /// The byte of the pool at which a strip of a slot begins.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 fn strip_at<S: Element>(p: &Conv1dParams, channel: u32, slot: Index) -> u64 {
     let (slot, _) = slot.parts();
     p.pool.state + (wide(channel, p.channel_stride) + wide(slot as u32, p.pool.pitch)) * S::SIZE
@@ -135,7 +135,7 @@ pub(super) struct Source<S, L> {
 
 impl<S: Element, L: WindowLayout> Source<S, L> {
     /// The state that a sequence starts from, whose slot was checked.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) fn new(p: &Conv1dParams, entries: &Entries, channel: u32, shift: Shift) -> Self {
         let inverted = p.flags & flags::RESET_INVERTED != 0;
         Source {
@@ -151,7 +151,7 @@ impl<S: Element, L: WindowLayout> Source<S, L> {
     ///
     /// # Safety
     /// The slot is readable.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn load(&self) -> Recent {
         if self.fresh {
             return [ZEROS; TAPS];
@@ -176,7 +176,7 @@ pub(super) struct State<'a, S, L> {
 
 impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
     /// The state of sequence `n`, which comes from `source`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) fn new(
         p: &'a Conv1dParams,
         n: u32,
@@ -205,7 +205,7 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
     ///
     /// # Safety
     /// The slots are readable and writable.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn keep(&self, tokens: u32, recent: &Recent) {
         if !(self.writes && self.longer) {
             return;
@@ -242,7 +242,7 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
     ///
     /// # Safety
     /// The slots are writable. States are no more than the last inputs.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn store_token(&self, t: u32, recent: &Recent) {
         let p = self.p;
         if p.flags & flags::WRITE_PER_TOKEN != 0 && t < p.write_columns {
@@ -262,7 +262,7 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
     ///
     /// # Safety
     /// The slot is writable.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn store(&self, recent: &Recent) {
         if self.writes && !self.longer {
             // SAFETY: the caller's promise.
@@ -274,7 +274,7 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
     ///
     /// # Safety
     /// The slot is writable.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn push(&self, t: u32, tokens: u32, x: Strip) {
         if self.writes && self.longer {
             let (kept, skipped) = kept_and_skipped(self.p, compiler::opaque(tokens));
@@ -287,7 +287,7 @@ impl<'a, S: Element, L: WindowLayout> State<'a, S, L> {
 
     /// # Safety
     /// The slot is writable and has the entry.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn store_entry(&self, entry: u32, strip: Strip) {
         // SAFETY: the caller's promise.
         unsafe { L::Access::store::<S>(self.to + entry as u64 * self.source.tap, strip) }

@@ -40,26 +40,26 @@ pub(crate) type Recent = [Strip; TAPS];
 pub(crate) const ZEROS: Strip = [0; 4];
 
 /// The bits of channel `i` of a strip.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 fn bits<S: Element>(words: &Strip, i: usize) -> u32 {
     if S::SIZE == 4 { words[i] } else { (words[i / 2] >> (16 * (i % 2))) & 0xffff }
 }
 
 /// The strip whose channel `i` has the bits `channel(i)`.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 fn packed<S: Element>(channel: impl Fn(usize) -> u32) -> Strip {
     let [a, b, c, d] = [0, 1, 2, 3].map(channel);
     if S::SIZE == 4 { [a, b, c, d] } else { [a | b << 16, c | d << 16, 0, 0] }
 }
 
 /// A strip of inputs in the type of the state, which is theirs or f32.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn widened<S: Element, T: Element>(x: Strip) -> Strip {
     if S::SIZE == T::SIZE { x } else { S::pack_vector(&T::widen_vector(x)) }
 }
 
 /// A strip of the state's type in the type of the inputs, rounded where it is another one.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn narrowed<S: Element, T: Element>(x: Strip) -> Strip {
     if S::SIZE == T::SIZE { x } else { T::pack_vector(&S::widen_vector(x)) }
 }
@@ -101,7 +101,7 @@ impl Access for Vectors {
     const VECTORS: bool = true;
     const CHANNELS: usize = CHANNELS;
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn load<E: Element>(at: u64) -> Strip {
         // SAFETY: the caller's promise.
         unsafe {
@@ -114,7 +114,7 @@ impl Access for Vectors {
         }
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn store<E: Element>(at: u64, strip: Strip) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -134,13 +134,13 @@ impl Access for Single {
     const VECTORS: bool = false;
     const CHANNELS: usize = 1;
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn load<E: Element>(at: u64) -> Strip {
         // SAFETY: the caller's promise.
         [unsafe { E::load_bits_if(true, at) }, 0, 0, 0]
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn store<E: Element>(at: u64, strip: Strip) {
         // SAFETY: the caller's promise.
         unsafe { E::store_bits(at, strip[0]) }
@@ -176,7 +176,7 @@ pub(crate) struct ByTap<A>(PhantomData<A>);
 
 impl<A: Access> ByTap<A> {
     /// Whether entry `i` of [`Recent`] is one of the last `count`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn has(steps: &Steps, i: usize) -> bool {
         (A::VECTORS && i > 0) || i as u32 + steps.count >= TAPS as u32
     }
@@ -186,7 +186,7 @@ impl<A: Access> WindowLayout for ByTap<A> {
     type Access = A;
     const LONGER: bool = true;
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn load<S: Element>(at: u64, steps: &Steps) -> Recent {
         let mut recent = [ZEROS; TAPS];
         // No token sees more entries than the three in front of it.
@@ -202,12 +202,12 @@ impl<A: Access> WindowLayout for ByTap<A> {
         recent
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn entries<S: Element>(loaded: Recent) -> Recent {
         loaded
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn store<S: Element>(at: u64, steps: &Steps, recent: &Recent) {
         let (mut i, mut at) = (0, at);
         while i < TAPS {
@@ -248,7 +248,7 @@ impl<const L: usize> WindowLayout for ByChannel<L> {
     type Access = Vectors;
     const LONGER: bool = false;
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn load<S: Element>(at: u64, _steps: &Steps) -> Recent {
         let mut raw = [[0; 4]; TAPS];
         let mut i = 0;
@@ -268,7 +268,7 @@ impl<const L: usize> WindowLayout for ByChannel<L> {
         raw
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn entries<S: Element>(raw: Recent) -> Recent {
         core::array::from_fn(|tap| {
             packed::<S>(|channel| {
@@ -281,7 +281,7 @@ impl<const L: usize> WindowLayout for ByChannel<L> {
         })
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn store<S: Element>(at: u64, _steps: &Steps, recent: &Recent) {
         let mut i = 0;
         while i < Self::vectors::<S>() {

@@ -19,7 +19,7 @@ use crate::token::{Work, lane_zero, names_slot, slot_at};
 ///
 /// # Safety
 /// The table has such a row.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(super) unsafe fn address(layers: u64, layer: u32, column: u32) -> u64 {
     // SAFETY: the caller's promise.
     let [low, high] = unsafe { memory::load_u32x2(layers + 8 * (layer * LAYER_COLUMNS + column) as u64) };
@@ -30,7 +30,7 @@ pub(super) unsafe fn address(layers: u64, layer: u32, column: u32) -> u64 {
 ///
 /// # Safety
 /// `p` describes buffers as its documentation says, and the launch is shaped as [`ReplayFoldParams`] says.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) unsafe fn fold<
     L: Layout,
     G: Gate,

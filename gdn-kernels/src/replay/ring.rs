@@ -24,7 +24,7 @@ impl Asked {
     ///
     /// # Safety
     /// The tables have such a row.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn new(cursors: &Cursors, row: u32) -> Asked {
         // SAFETY: the caller's promise.
         unsafe {
@@ -36,7 +36,7 @@ impl Asked {
     }
 
     /// The window, the same for the whole warp, which calls this together: an index that is none is a large number.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn get(self) -> Window {
         // SAFETY: the warp is together.
         let [base, len] = [self.base, self.len].map(|index| unsafe { warp::reduce_or(index.get() as u32) });
@@ -58,13 +58,13 @@ impl Window {
     pub(crate) const EMPTY: Window = Window { base: 0, len: 0 };
 
     /// Whether it lies in a ring of `records`, and leaves room for `more`, which are no more than `records`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn is_sound(self, records: u32, more: u32) -> bool {
         self.base < records && self.len <= records - more
     }
 
     /// The place of record `j` of the window, or behind it.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn place(self, j: u32, records: u32) -> u32 {
         let place = self.base + j;
         if place >= records { place - records } else { place }
@@ -91,7 +91,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
     const DECAYS: u32 = if G::PER_KEY { K } else { 1 };
 
     /// The ring of a slot.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn new(rings: &Rings, layer: &'a Layer, eps: f32, slot: u32, heads: Heads, window: Window) -> Self {
         let records = rings.records;
         let at = |pitch: u32, head: u32, width: u32| wide(slot, pitch) + wide(head * records, width);
@@ -109,19 +109,19 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
     }
 
     /// Where record `j`'s key is, or goes.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn key(&self, j: u32) -> u64 {
         self.k + (self.window.place(j, self.records) * K) as u64 * T::SIZE
     }
 
     /// Where record `j`'s correction of a row is, or goes.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn correction(&self, j: u32, row: u32) -> u64 {
         self.d + 4 * wide(self.window.place(j, self.records), self.v) + 4 * row as u64
     }
 
     /// Where record `j`'s log decay `i` is, or goes.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn log_decay(&self, j: u32, i: u32) -> u64 {
         self.g + 4 * (self.window.place(j, self.records) * Self::DECAYS + i) as u64
     }
@@ -131,7 +131,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
     ///
     /// # Safety
     /// The ring is there, and its live records are; the block has the room at `at`.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn ask<const R: usize, const THREADS: u32, const TOKENS: usize>(
         &self,
         at: u32,
@@ -181,7 +181,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
     ///
     /// # Safety
     /// As for [`Self::ask`].
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn decay_keys<const R: usize, const THREADS: u32, const TOKENS: usize>(&self, at: u32) {
         let mut i = thread::thread_idx_x();
         while i < K {
@@ -207,7 +207,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
     ///
     /// # Safety
     /// As for [`Self::ask`], behind [`Self::decay_keys`] and a barrier.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn whole<const R: usize, const THREADS: u32, const TOKENS: usize>(
         at: u32,
         all: f32,
@@ -225,7 +225,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
     ///
     /// # Safety
     /// As for [`Self::ask`], behind [`Self::decay_keys`] and a barrier; the warp is together.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn each<const R: usize, const THREADS: u32, const TOKENS: usize>(
         &self,
         at: u32,
@@ -266,7 +266,7 @@ impl<G: Gate, T: Element, const K: u32> Ring<'_, G, T, K> {
     ///
     /// # Safety
     /// The tokens lie in the inputs, and the ring has room for them.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) unsafe fn append_keys(&self, inputs: &Inputs, heads: Heads, first: u32, count: u32) {
         if !self.owns_key_head(heads) {
             return;
@@ -283,7 +283,7 @@ impl<G: Gate, T: Element, const K: u32> Ring<'_, G, T, K> {
     }
 
     /// Whether the value head is the first of its key head.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     fn owns_key_head(&self, heads: Heads) -> bool {
         if self.layer.flags & flags::HEADS_TILED != 0 {
             return heads.value == heads.key;
@@ -293,7 +293,7 @@ impl<G: Gate, T: Element, const K: u32> Ring<'_, G, T, K> {
 }
 
 /// Sums of the lanes' values: of those behind the lane, and of all. The warp calls it together.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn sums_behind(value: f32) -> (f32, f32) {
     let lane = thread::thread_idx_x() % 32;
     let (mut sum, mut distance) = (value, 1);

@@ -56,7 +56,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
 
     /// Adds up two sums of each row over the warps of the team. Gives the output of the row that the thread carries, and the
     /// corrections of its lane's rows, both as `of_row` makes them of a row's sums.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(super) fn exchange(
         [x, y]: [[f32; MOST_ROWS]; 2],
         place: Place,
@@ -107,7 +107,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     ///
     /// # Safety
     /// The warps of the team have stored theirs, and a barrier passed since.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     unsafe fn over_warps(first: u32) -> f32 {
         let levels = Self::WARPS.ilog2();
         // `sums[i]` is one of 2^i warps.

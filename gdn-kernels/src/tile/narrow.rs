@@ -12,13 +12,13 @@ use crate::layout::{Layout, Place};
 use half::{bf16, f16};
 
 /// Whether a buffer of `dtype` beside states of type `S` has half their bytes.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 fn is_narrow<S: Element>(dtype: u32) -> bool {
     S::VECTOR == 4 && dtype != DType::F32 as u32
 }
 
 /// The address of what lies `offset` bytes into a buffer of the state's type, in one of `dtype`.
-#[inline(always)]
+#[cfg_attr(target_arch = "nvptx64", inline(always))]
 pub(crate) fn buffer_at<S: Element>(buffer: u64, dtype: u32, offset: u64) -> u64 {
     buffer + (offset >> is_narrow::<S>(dtype) as u32)
 }
@@ -28,7 +28,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     ///
     /// # Safety
     /// As for [`Self::store`], and aligned to a vector of the buffer's.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn store_as(&self, dtype: u32, at: u64, v: u32, place: Place) {
         if !is_narrow::<S>(dtype) {
             // SAFETY: the caller's promise.
@@ -60,7 +60,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     ///
     /// # Safety
     /// As for [`Self::store_as`], and readable.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) unsafe fn load_as(dtype: u32, at: u64, v: u32, place: Place) -> Self {
         if !is_narrow::<S>(dtype) {
             // SAFETY: the caller's promise.
@@ -84,7 +84,7 @@ impl<S: Element, L: Layout, const K: u32, const R: usize> Tile<S, L, K, R> {
     }
 
     /// Rounds every element as [`Self::store_as`] and [`Self::load_as`] would.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn round_as(&mut self, dtype: u32) {
         if !is_narrow::<S>(dtype) {
             return self.round();

@@ -75,30 +75,3 @@ impl Past {
         folds && had_records
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ring_folds_where_it_has_no_room_or_is_told_to() {
-        let mut past = Past::default();
-        let decoded = Event::Decoded { forced: false };
-        let most = RECORDS - DRAFTS;
-        past.push(decoded);
-        assert_eq!(past.live(), 0);
-        for live in 1..=most {
-            assert!(!past.push(decoded));
-            assert_eq!(past.live(), live);
-        }
-        assert!(past.push(decoded));
-        assert_eq!(past.live(), 0);
-        // A fold in front of drafts leaves those that were accepted.
-        past.push(decoded);
-        assert!(past.push(Event::Drafted { tokens: 3, accepted: 2, forced: true }));
-        assert_eq!(past.live(), 2);
-        assert!(past.push(Event::Stored));
-        assert!(!past.push(Event::Stored));
-        assert_eq!((past.live(), past.events().len()), (0, most + 6));
-    }
-}

@@ -55,23 +55,3 @@ fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tokens(lineage: &Lineage, count: usize) -> Vec<usize> {
-        (0..count).map(|position| lineage.token(position, 1000)).collect()
-    }
-
-    #[test]
-    fn a_branch_shares_its_prefix_and_nothing_behind_it() {
-        let mut first = Lineage::new(1);
-        first.extend(5);
-        let second = first.branch(2).branch(3);
-        assert_eq!(second.branches.len(), 2, "a branch without tokens is kept");
-        assert_eq!(tokens(&first, 5), tokens(&second, 5));
-        assert_ne!(tokens(&first, 20)[5..], tokens(&second, 20)[5..]);
-        assert_eq!(second, first.branch(3));
-    }
-}
