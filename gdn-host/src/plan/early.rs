@@ -114,6 +114,7 @@ fn is_early(plan: &Plan, overlap: Overlap, target: u32, caps: &Caps) -> bool {
 mod tests {
     use super::super::{Job, tiled};
     use super::*;
+    use crate::call::{GatedRmsNorm, Rows, Tensor};
     use crate::key::{DType, Family, Layout};
     use crate::shape::HeadShape;
 
@@ -133,5 +134,19 @@ mod tests {
         assert!(!early(90, 80) && !early(89, 80) && !early(80, 90));
         assert!(!is_early(&plan, Overlap::Never, 90, &H200));
         assert!(!is_early(&large, Overlap::States, 90, &H200), "the table says that it does not pay");
+    }
+
+    #[test]
+    fn nothing_is_early_unless_asked_for() {
+        let rows = |place: u64| Rows::packed(place << 20, DType::Bf16, 4, 4096);
+        let weight = Tensor::new(4 << 20, DType::F32, 128);
+        let call = GatedRmsNorm::new(32, 128, 4, rows(1), rows(2), weight, rows(3));
+        let is_early = |launch: Launch, compute| {
+            let caps = Caps { compute, ..H200 };
+            launch.plan(&call, &caps, Tuning::nearest(&caps)).unwrap().early
+        };
+        let early = Launch { early: true, ..Launch::default() };
+        assert!(is_early(early, 90) && is_early(early, 100) && !is_early(early, 80));
+        assert!(!is_early(Launch::default(), 90) && !is_early(Tile::Auto.into(), 90));
     }
 }
