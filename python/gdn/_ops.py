@@ -397,5 +397,5 @@ def convert_layout(source, target, source_slots=None, target_slots=None, *, to="
     Returns:
         target.
     """
-    _run("convert_layout", source, (source, target, source_slots, target_slots, null_slot, is_kv(to)))
+    _run("convert_layout", source, (source, target, source_slots, target_slots, null_slot, is_kv(to, "to")))
     return target

@@ -4,9 +4,9 @@ from ._errors import ArgumentError
 from ._schemas import GIVEN, LOWER_BOUND, SOFTPLUS
 
 
-def is_kv(layout):
+def is_kv(layout, field="layout"):
     if layout not in ("VK", "KV"):
-        raise ArgumentError(f"layout: {layout!r} is not allowed, it must be 'VK' or 'KV'")
+        raise ArgumentError(f"{field}: {layout!r} is not allowed, it must be 'VK' or 'KV'")
     return layout == "KV"
 
 

@@ -58,6 +58,10 @@ class ReplayLayers:
             [_address(x) for x in (pool.state, pool.k, pool.d, pool.g, target)]
             for pool, target in zip(self.pools, self.targets or [pool.state for pool in self.pools])
         ]
+        for name, addresses in zip(("state", "k", "d", "g", "target"), zip(*rows)):
+            at = next((at for at, address in enumerate(addresses) if address in addresses[:at]), None)
+            if at is not None and self.pools[at].state.shape[0] > 0:
+                raise ArgumentError(f"pools: {name} of layer {at} is that of layer {addresses.index(addresses[at])}")
         self.addresses = [address for row in rows for address in row]
         first = self.pools[0].state
         if torch is not None and isinstance(first, torch.Tensor):

@@ -85,6 +85,10 @@ class ReplayState:
             records = min(most, _best_records(H, HV, K, V, kda, state.itemsize, dtype.itemsize) + drafts)
         if not drafts < records <= most:
             raise ArgumentError(f"records: {records} is not allowed, it must be 1 to {most} and more than the {drafts} drafts")
+        kernels = _loading.replay_module_names(family, state, dtype, K, drafts > 0)
+        absent = [name for name in kernels if name not in _loading.modules()]
+        if absent:
+            raise ArgumentError(f"K: {K} is not served with these types and drafts={drafts}: there is no module {absent[0]}")
         empty = lambda *shape, of=torch.float32: torch.zeros(layers, slots, *shape, dtype=of, device=device)
         self.state = empty(HV, V, K, of=state)
         self.k, self.d = empty(H, records, K, of=dtype), empty(HV, records, V)

@@ -79,6 +79,8 @@ def test_states_are_copied_and_converted():
     other = numpy.zeros((3, 2, 64, 32), "f4")
     gdn.convert_layout(state, other)
     assert (other == state.swapaxes(2, 3)).all()
+    with pytest.raises(gdn.ArgumentError, match="to: 'kv' is not allowed, it must be 'VK' or 'KV'"):
+        gdn.convert_layout(state, other, to="kv")
     back = numpy.zeros_like(state)
     gdn.convert_layout(other, back, to="VK")
     assert (back == state).all()
