@@ -127,6 +127,17 @@ impl DecayInputs {
         }
     }
 
+    /// The same decay's of another token, whose row starts at element `row`.
+    ///
+    /// # Safety
+    /// Row and head lie in the gate's tensors.
+    #[inline(always)]
+    pub(crate) unsafe fn of_row<G: Gate>(self, gate: &Inputs, options: u32, row: u64, heads: Heads, i: u32, k: u32) -> Self {
+        let (at, _) = G::index(heads, i, k, options);
+        // SAFETY: the caller's promise.
+        DecayInputs { a: unsafe { Scalar::load_if(true, gate.a, row + at as u64, gate.a_dtype) }, ..self }
+    }
+
     /// The same inputs, as [`Scalar::awaited`] says.
     ///
     /// # Safety
@@ -158,6 +169,19 @@ impl DecayInputs {
                 let s = gate.softplus_beta;
                 -rate * softplus(finite(s * x), gate.softplus_threshold) * float::rcp(s)
             }
+        }
+    }
+
+    /// Those of several decays at once: which gate it is, is asked once.
+    #[inline(always)]
+    pub(crate) fn log_decays<const N: usize>(decays: [DecayInputs; N], gate: &Inputs, options: u32) -> [f32; N] {
+        let of_gate = |known: u32| decays.map(|decay| decay.log_decay(gate, known));
+        if options & flags::DECAY_GIVEN != 0 {
+            of_gate(flags::DECAY_GIVEN)
+        } else if options & flags::LOWER_BOUND != 0 {
+            of_gate(flags::LOWER_BOUND)
+        } else {
+            of_gate(0)
         }
     }
 }

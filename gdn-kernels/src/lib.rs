@@ -332,11 +332,15 @@ table::kernels! {
     }
     kda_replay_verify = replay::verify(Vk, PerKey) (ReplayParams, drafts) {
         gdn_kda_replay_verify_f32_f32_k128_r8: (f32, f32, 128, 8) 128;
-        gdn_kda_replay_verify_f32_bf16_k128_r8: (f32, bf16, 128, 8) 128;
         gdn_kda_replay_verify_f32_f16_k128_r8: (f32, f16, 128, 8) 128;
-        gdn_kda_replay_verify_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 128;
         gdn_kda_replay_verify_f16_f16_k128_r8: (f16, f16, 128, 8) 128;
         gdn_kda_replay_verify_f16_bf16_k128_r8: (f16, bf16, 128, 8) 128;
+    }
+    kda_replay_verify = replay::products(Vk, PerKey) (ReplayParams, products) {
+        gdn_kda_replay_verify_f32_bf16_k128_r8: (f32, bf16, 128, 8) 128;
+        gdn_kda_replay_verify_f32_bf16_k128_r16: (f32, bf16, 128, 16) 128;
+        gdn_kda_replay_verify_bf16_bf16_k128_r8: (bf16, bf16, 128, 8) 128;
+        gdn_kda_replay_verify_bf16_bf16_k128_r16: (bf16, bf16, 128, 16) 128;
     }
     replay_fold = replay::fold(Vk, PerHead) (ReplayFoldParams, records) {
         gdn_replay_fold_f32_f32_k128_r8: (f32, f32, 128, 8) 256;

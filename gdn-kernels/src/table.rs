@@ -63,7 +63,7 @@ macro_rules! shared {
         <$crate::$module::Room<$gate, $io, $k, $rows, $threads, { $crate::abi::MOST_DRAFTS as usize }> as $crate::arch::Piece>::BYTES
     }};
     (products $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
-        <$crate::$module::RoomOfProducts<$k, $rows, $threads> as $crate::arch::Piece>::BYTES
+        <$crate::$module::RoomOfProducts<$gate, $k, $rows, $threads> as $crate::arch::Piece>::BYTES
     }};
     (records $module:ident ($layout:ty, $gate:ty) ($state:ty, $io:ty, $k:literal, $rows:literal) $threads:literal) => {{
         <$crate::$module::Room<$gate, $io, $k, $rows, $threads, 0> as $crate::arch::Piece>::BYTES

@@ -55,13 +55,15 @@ pub fn rows(module: ModuleKey) -> &'static [u32] {
         OpKind::ReplayDecode if module.k == 128 => return &[2, 8],
         OpKind::ReplayFold if module.k == 128 => return &[8],
         OpKind::ReplayDecode | OpKind::ReplayFold => return &[4],
-        // Sums of drafts are products of matrices where state and inputs have the same 16 bits: then a warp has registers for more.
-        OpKind::ReplayVerify
-            if !module.is_kda() && module.state == module.io && module.io != Some(DType::F32) =>
-        {
-            return &[8, 16];
+        // Where sums of drafts are products of matrices, a warp has registers for more.
+        OpKind::ReplayVerify => {
+            return match (module.is_kda(), module.state, module.io) {
+                (false, Some(DType::Bf16), Some(DType::Bf16))
+                | (false, Some(DType::F16), Some(DType::F16)) => &[8, 16],
+                (true, Some(DType::Bf16 | DType::F32), Some(DType::Bf16)) => &[8, 16],
+                _ => &[8],
+            };
         }
-        OpKind::ReplayVerify => return &[8],
         _ => {}
     }
     let is_f32 = module.state == Some(DType::F32);

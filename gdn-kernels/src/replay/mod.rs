@@ -29,7 +29,7 @@
 //! # What is exact, and in which order
 //!
 //! Sums of log decays are taken from the newest record back, so that an old strong decay costs a young record nothing. Records
-//! are added oldest first. Sums over K are [`crate::tile`]'s, or, for most drafts with 16-bit keys, products of tensor cores
+//! are added oldest first. Sums over K are [`crate::tile`]'s, or, for most drafts with 16-bit keys (KDA: bf16), products of tensor cores
 //! ([`mod@products`]; the table of kernels says for which), for all tiles of a module alike. So bits depend on the window's records, not on where
 //! it begins, nor on tile, warps, batch or slot, nor on rejected drafts; where sums are products, one draft has not the bits of
 //! a decode.

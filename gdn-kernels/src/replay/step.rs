@@ -16,6 +16,7 @@ use crate::token::Work;
 use core::marker::PhantomData;
 
 /// The drafts that each draft follows, as bits, a lane for each: asked for.
+#[derive(Clone, Copy)]
 pub(super) struct Ancestors {
     pub(super) parent: Index,
 }

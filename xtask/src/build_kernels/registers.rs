@@ -60,7 +60,10 @@ const ROWS: &[Row] = &[
 
     // Rings of records: three blocks of 128 threads, four for drafts of 16-bit states, for drafts by products and for one token with
     // decays of each key, five for one token of a 16-bit state.
-    row(["replay_verify", "*", "*", "gdn"], ["f32", "bf16"], ["*", "*"], 128),
+    row(["replay_verify", "*", "*", "kda"], ["f32", "bf16"], ["16", "*"], 168),
+    row(["replay_verify", "*", "*", "*"], ["f32", "bf16"], ["*", "*"], 128),
+    row(["replay_verify", "*", "*", "kda"], ["bf16", "bf16"], ["16", "*"], 168),
+    row(["replay_verify", "*", "*", "kda"], ["bf16", "bf16"], ["*", "*"], 128),
     row(["replay_verify", "*", "*", "gdn"], ["f16", "f16"], ["16", "sm_90"], 130),
     row(["replay_verify", "*", "*", "kda"], ["16bit", "*"], ["*", "*"], 166),
     row(["replay_verify", "*", "*", "*"], ["f32", "*"],    ["*", "*"], 168),

@@ -2,7 +2,7 @@
 
 use super::Drafts;
 use super::fragment::{AT_ONCE, HALVES, RECORDS, lane, multiply_rows, vectors, words};
-use crate::abi::flags;
+use crate::abi::{MOST_DRAFTS, flags};
 use crate::arch::{float, shared, thread, warp};
 use crate::element::Element;
 use crate::entry::is_there;
@@ -16,7 +16,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
 {
     /// Warps of the block, and this one's number.
     #[inline(always)]
-    fn warps() -> (u32, u32) {
+    pub(super) fn warps() -> (u32, u32) {
         (thread::block_dim_x() / 32, thread::thread_idx_x() / 32)
     }
 
@@ -30,7 +30,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// Whether the warp multiplies records.
     #[inline(always)]
     pub(super) fn multiplies_records(&self) -> bool {
-        Self::first_records() < self.window.len
+        !G::PER_KEY && Self::first_records() < self.window.len
     }
 
     /// Leaves coefficients, factors and scalars of up to `4 * B` tokens and of records. `log_decay` is that of the lane's record.
@@ -45,6 +45,9 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
         unsafe {
             if warp == 0 {
                 self.tokens::<B>(ancestors.get(is_there(&self.p.parent)));
+            }
+            if G::PER_KEY {
+                self.coefficients_by_key::<B>(ancestors.get(is_there(&self.p.parent)));
             }
             if self.multiplies_records() {
                 let (behind, all) = sums_behind(log_decay);
@@ -62,21 +65,22 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
 
     /// What a key or query comes to by its norm, given the sum of its squares.
     #[inline(always)]
-    fn norm(&self, squares: f32) -> f32 {
+    pub(super) fn norm(&self, squares: f32) -> f32 {
         match self.p.layer.flags & flags::L2NORM != 0 {
             true => float::rsqrt(squares + self.p.inputs.eps),
             false => 1.0,
         }
     }
 
-    /// Where the columns are that the lane has a part of, four tokens on each time; that of the last token if there is none.
+    /// The columns that the lane has a part of, as vectors of tokens, four tokens on each time; that of the last token if there is
+    /// none.
     #[inline(always)]
     pub(super) fn columns<const B: usize>(&self) -> [u32; B] {
         let g = lane().0;
         let last = 2 * self.p.tokens - 2 + g % 2;
         core::array::from_fn(|b| {
             let vector = 2 * AT_ONCE * b as u32 + g;
-            self.room.token(if vector < last { vector } else { last })
+            if vector < last { vector } else { last }
         })
     }
 
@@ -87,6 +91,10 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     #[inline(always)]
     unsafe fn decays<const B: usize>(&self) -> [[f32; AT_ONCE as usize]; B] {
         let last = self.p.tokens - 1;
+        if G::PER_KEY {
+            // They are in the operands.
+            return [[1.0; AT_ONCE as usize]; B];
+        }
         core::array::from_fn(|b| {
             core::array::from_fn(|i| {
                 let t = AT_ONCE * b as u32 + i as u32;
@@ -104,7 +112,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     #[inline(always)]
     unsafe fn tokens<const B: usize>(&self, ancestors: f32) {
         let (g, own) = lane();
-        let (count, columns) = (self.p.tokens, self.columns::<B>());
+        let (count, columns) = (self.p.tokens, self.columns::<B>().map(|vector| self.room.token(vector)));
         // SAFETY: the caller's promise.
         unsafe {
             let (decays, mut sums, mut i) = (self.decays::<B>(), [[0.0; 4]; B], 0);
@@ -129,16 +137,16 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
                 let t = if is_token { t } else { 0 };
                 let ancestors = warp::broadcast(ancestors, t, 32).to_bits();
                 if g == 0 && is_token {
-                    let decay = path(&decays, ancestors, 0);
+                    let decay = path(&decays, ancestors, 0, MOST_DRAFTS);
                     let scalars = [k * decay, q * decay, kq * (k * q), f32::from_bits(ancestors)];
                     shared::store_f32x4(self.room.scalars(t), scalars);
                 }
                 let mut a = 0;
-                while a <= b {
+                while a <= b && !G::PER_KEY {
                     let s = AT_ONCE * a as u32 + g / 2;
                     let of_draft = warp::broadcast(keys[a], g / 2, 32);
                     if g.is_multiple_of(2) && is_token && s < t {
-                        let factor = of_draft * path(&decays, ancestors, s + 1);
+                        let factor = of_draft * path(&decays, ancestors, s + 1, MOST_DRAFTS);
                         let [of_k, of_q] = [sums[b][HALVES * a], sums[b][HALVES * a + 1]];
                         let pair = [of_k * (factor * k), of_q * (factor * q)];
                         shared::store_f32x2(self.room.draft(s, t), pair);
@@ -157,7 +165,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     #[inline(always)]
     unsafe fn records<const B: usize>(&self, from: u32, behind: f32) {
         let (g, own) = lane();
-        let (len, columns) = (self.window.len, self.columns::<B>());
+        let (len, columns) = (self.window.len, self.columns::<B>().map(|vector| self.room.token(vector)));
         let records = [from + g, from + g + 8];
         let keys = records.map(|j| self.room.key(if j < len { j } else { len - 1 }));
         // SAFETY: the caller's promise.
@@ -199,12 +207,13 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     }
 }
 
-/// The decay on the way to a token from draft `from` on, its own included. `ancestors` are those that it follows, and itself.
+/// The decay on the way to a token from draft `from` on, its own included. `ancestors` are those that it follows, and itself; none
+/// of them is behind draft `last`.
 #[inline(always)]
-fn path<const B: usize>(decays: &[[f32; AT_ONCE as usize]; B], ancestors: u32, from: u32) -> f32 {
+pub(super) fn path<const B: usize>(decays: &[[f32; AT_ONCE as usize]; B], ancestors: u32, from: u32, last: u32) -> f32 {
     let (mut decay, mut u) = (1.0, 0);
     while u < B * AT_ONCE as usize {
-        if u as u32 >= from && ancestors >> u & 1 != 0 {
+        if u as u32 >= from && u as u32 <= last && ancestors >> u & 1 != 0 {
             decay *= decays[u / AT_ONCE as usize][u % AT_ONCE as usize];
         }
         u += 1;

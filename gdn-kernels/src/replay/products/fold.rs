@@ -21,8 +21,6 @@ use half::bf16;
 const OWN: usize = 4;
 /// Products that the records of a ring take.
 const CHUNKS: usize = (MOST_RECORDS / RECORDS) as usize;
-/// Parts of a key at most.
-const KEY_PARTS: usize = 2;
 
 /// A unit's corrections as a product's rows, for each part.
 type Corrections = [[u32; 4]; PARTS];
@@ -44,11 +42,15 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
             let (unit, i) = (pair / vectors::<S>(), pair % vectors::<S>());
             // SAFETY: the caller's promise.
             unsafe {
-                if pair.is_multiple_of(HELD) && !fresh {
+                if pair.is_multiple_of(HELD) && !fresh && !G::PER_KEY {
                     pairs = fragment::load::<S, K>(at, pair);
                 }
+                if G::PER_KEY && !fresh {
+                    // Parts of keys take the registers.
+                    pairs[pair % HELD] = fragment::load_pair::<S, K>(at, pair);
+                }
                 let (mut sums, mut chunk) = ([[0.0; 4]; ROW / 2], 0);
-                while chunk < CHUNKS {
+                while chunk < if G::PER_KEY { 1 } else { CHUNKS } {
                     let from = RECORDS * chunk as u32;
                     if from < len {
                         if i == 0 {
@@ -58,13 +60,13 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
                     }
                     chunk += 1;
                 }
-                let mut half = 0;
+                let (decays, mut half) = (if G::PER_KEY { self.whole_of_vector(i) } else { [whole; ROW] }, 0);
                 while half < HALVES {
                     let elements = S::widen_vector(pairs[pair % HELD][half]);
                     let elements = core::array::from_fn(|x| {
                         let (e, m) = (x / (S::VECTOR / 2), x % (S::VECTOR / 2));
                         match x < S::VECTOR {
-                            true => float::fma(elements[x], whole, sums[m][2 * half + e]),
+                            true => float::fma(elements[x], decays[x], sums[m][2 * half + e]),
                             false => 0.0,
                         }
                     });
@@ -125,16 +127,27 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
             };
             x += 1;
         }
+        let mut decays = [[0.0; ROW / 2]; OWN];
+        if G::PER_KEY {
+            // SAFETY: the caller's promise.
+            decays = unsafe { self.decays_of_column(from, i) };
+        }
         let mut m = 0;
         while m < S::VECTOR / 2 {
             let pair = |x: usize| {
                 let (a, b) = (words[x][m / 2], words[x + 1][m / 2]);
-                if m.is_multiple_of(2) { pair_of_lower(a, b) } else { pair_of_upper(a, b) }
+                let pair = if m.is_multiple_of(2) { pair_of_lower(a, b) } else { pair_of_upper(a, b) };
+                if !G::PER_KEY {
+                    return in_bf16::<T>(pair);
+                }
+                let [a, b] = [pair & 0xffff, pair >> 16].map(T::widen);
+                parts((a * decays[x][m]).to_bits(), (b * decays[x + 1][m]).to_bits())
             };
-            let [low, high] = [pair(0), pair(2)].map(in_bf16::<T>);
+            let [low, high] = [pair(0), pair(2)];
             let mut of_key = 0;
-            while of_key < key_parts::<T>() {
-                let mut part = 0;
+            while of_key < key_parts::<G, T>() {
+                // What is below 2^-24 of the product is left out.
+                let mut part = if G::PER_KEY { PARTS - 1 - of_key } else { 0 };
                 while part < PARTS {
                     sums[m] = multiply::<bf16>(sums[m], corrections[part], [low[of_key], high[of_key]]);
                     part += 1;
@@ -148,20 +161,22 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
 }
 
 /// Parts of a key.
-const fn key_parts<T: Element>() -> usize {
-    if T::DTYPE as u32 == DType::F16 as u32 { KEY_PARTS } else { 1 }
+const fn key_parts<G: Gate, T: Element>() -> usize {
+    if G::PER_KEY {
+        PARTS
+    } else if T::DTYPE as u32 == DType::F16 as u32 { 2 } else { 1 }
 }
 
 /// Two elements of keys as pairs of bf16 that add up to them, the least first.
 #[inline(always)]
-fn in_bf16<T: Element>(pair: u32) -> [u32; KEY_PARTS] {
+fn in_bf16<T: Element>(pair: u32) -> [u32; PARTS] {
     match T::DTYPE {
         DType::F16 => {
             let [x, y] = [pair & 0xffff, pair >> 16].map(|x| T::widen(x).to_bits());
             // Eleven bits are two parts.
             let [_, second, first] = parts(x, y);
-            [second, first]
+            [second, first, 0]
         }
-        _ => [pair, 0],
+        _ => [pair, 0, 0],
     }
 }

@@ -9,6 +9,7 @@
 use crate::abi::DType;
 use crate::arch::{compiler, float, matrix, memory, shared, thread};
 use crate::element::Element;
+use half::bf16;
 
 /// Rows of a unit that a lane holds.
 pub(super) const HALVES: usize = 2;
@@ -75,27 +76,31 @@ pub(super) fn vector_offset<S: Element>(pair: usize, half: usize, k: u32) -> u64
 /// The rows are readable and 16-byte aligned.
 #[inline(always)]
 pub(super) unsafe fn load<S: Element, const K: u32>(at: u64, first: usize) -> Pairs {
-    let (mut pairs, mut x) = (ZEROS, 0);
-    while x < HELD * HALVES {
-        let (pair, half) = (x / HALVES, x % HALVES);
-        // SAFETY: the vector lies in the rows.
-        pairs[pair][half] = unsafe { memory::load_u32x4_streaming(at + vector_offset::<S>(first + pair, half, K)) };
-        x += 1;
-    }
-    pairs
+    // SAFETY: the caller's promise.
+    core::array::from_fn(|x| unsafe { load_pair::<S, K>(at, first + x) })
 }
 
-/// Asks for what later [`load`]s load, from the address of the lane's first vector, into the L2: it takes no registers on the way.
+/// Issues the loads of a pair, likewise.
+///
+/// # Safety
+/// As for [`load`].
+#[inline(always)]
+pub(super) unsafe fn load_pair<S: Element, const K: u32>(at: u64, pair: usize) -> [[u32; 4]; HALVES] {
+    // SAFETY: the vector lies in the rows.
+    core::array::from_fn(|half| unsafe { memory::load_u32x4_streaming(at + vector_offset::<S>(pair, half, K)) })
+}
+
+/// Asks for what [`load`]s from pair `first` on load, from the address of the lane's first vector, into the L2: it takes no registers on the way.
 ///
 /// # Safety
 /// The rows are readable.
 #[inline(always)]
-pub(super) unsafe fn prefetch<S: Element, const K: u32, const R: usize>(at: u64) {
+pub(super) unsafe fn prefetch<S: Element, const K: u32, const R: usize>(at: u64, first: usize) {
     // Pairs that are held are 256 bytes of each row: two lines, and 32 of a unit.
     const { assert!(HELD * 64 == 256) };
     let t = lane().1;
     let at = at - 16 * t as u64 + (128 * (t % 2) + t / 2 * K * S::SIZE as u32) as u64;
-    let mut pair = HELD;
+    let mut pair = first;
     while pair < pairs::<S>(R) {
         // SAFETY: the lines lie in the rows.
         unsafe { memory::prefetch_if(true, at + vector_offset::<S>(pair, 0, K)) };
@@ -125,6 +130,36 @@ pub(super) unsafe fn words<S: Element>(at: u32, i: usize, t: u32) -> [u32; 4] {
             [x, y, 0, 0]
         }
     }
+}
+
+/// Stores words of a vector over K, of which the lane `own` has four in a row, so that [`own_words`] finds them.
+///
+/// # Safety
+/// The 64 bytes at `at` are the block's.
+#[inline(always)]
+pub(super) unsafe fn store_words<S: Element>(at: u32, own: u32, words: [u32; 4]) {
+    let [a, b, c, d] = words.map(f32::from_bits);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if S::VECTOR == 8 {
+            return shared::store_f32x4(at + 16 * own, [a, b, c, d]);
+        }
+        // They are beside vectors of two lanes of a row in f32, which find those of two vectors side by side.
+        let at = at + 32 * (own % 2) + 8 * (own / 2);
+        shared::store_f32x2(at, [a, b]);
+        shared::store_f32x2(at + 16, [c, d]);
+    }
+}
+
+/// The words that [`store_words`] stored beside a row's vector `i`, or beside vectors `i` and `i + 1` in f32.
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+pub(super) unsafe fn own_words<S: Element>(at: u32, i: usize, own: u32) -> [u32; 4] {
+    let quarter = if S::VECTOR == 8 { i } else { i / 2 };
+    // SAFETY: the caller's promise.
+    unsafe { shared::load_f32x4(at + 64 * quarter as u32 + 16 * own).map(f32::to_bits) }
 }
 
 /// `sums` and a product of two lane's rows with a column, 16 elements. The warp calls it together.
@@ -169,6 +204,61 @@ pub(super) fn multiply_rows<S: Element, T: Element, const B: usize>(
         b += 1;
     }
     sums
+}
+
+/// `sums` of a column of f32, and the product of two rows' vectors `low` and `high` with the column's parts beside them. The warp
+/// calls it together.
+#[inline(always)]
+pub(super) fn multiply_in_parts<S: Element>(
+    mut sums: [[f32; 4]; 2],
+    [low, high]: [[u32; 4]; HALVES],
+    column: &[[u32; 4]; PARTS],
+) -> [[f32; 4]; 2] {
+    let is_exact = S::VECTOR == 8;
+    let mut x = 0;
+    while x < S::VECTOR / 2 {
+        let rows = match is_exact {
+            true => [[low[x], high[x], low[x + 1], high[x + 1]]; PARTS],
+            false => {
+                let [l0, l1] = [parts(low[0], low[1]), parts(low[2], low[3])];
+                let [h0, h1] = [parts(high[0], high[1]), parts(high[2], high[3])];
+                core::array::from_fn(|part| [l0[part], h0[part], l1[part], h1[part]])
+            }
+        };
+        let column = column.map(|part| [part[x], part[x + 1]]);
+        sums = multiply_parts(sums, &rows, if is_exact { PARTS - 1 } else { 0 }, &column);
+        x += 2;
+    }
+    sums
+}
+
+/// `sums` and a product of rows and a column, both the sums of their parts, of the rows' from part `least` on. The first parts'
+/// product has a sum of its own, and so loses nothing to what tensor cores cut off of small ones; what is below 2^-24 of it is
+/// left out. The warp calls it together.
+#[inline(always)]
+pub(super) fn multiply_parts(
+    mut sums: [[f32; 4]; 2],
+    rows: &[[u32; 4]; PARTS],
+    least: usize,
+    column: &[[u32; 2]; PARTS],
+) -> [[f32; 4]; 2] {
+    let mut of_row = least;
+    while of_row < PARTS {
+        let mut part = PARTS - 1 - of_row;
+        while part < PARTS {
+            let of_sum = if of_row + part == 2 * (PARTS - 1) { 0 } else { 1 };
+            sums[of_sum] = multiply::<bf16>(sums[of_sum], rows[of_row], column[part]);
+            part += 1;
+        }
+        of_row += 1;
+    }
+    sums
+}
+
+/// Both sums of [`multiply_in_parts`].
+#[inline(always)]
+pub(super) fn both([first, others]: [[f32; 4]; 2]) -> [f32; 4] {
+    core::array::from_fn(|x| first[x] + others[x])
 }
 
 /// Parts in bf16 of an f32.

@@ -18,9 +18,21 @@
 //! rows by tokens, records' share, token after token    every warp its rows
 //! ```
 //!
-//! There is no such way with a decay for each key, which is f32 and would be in the operands.
+//! With a decay for each key decays are in the operands, which are f32 then and sums of parts in bf16 as well ([`mod@by_key`]).
+//! That takes a phase and a barrier more:
+//!
+//! ```text
+//! decays of tokens                                     a thread a column of K, in front of the first barrier
+//! ---- barrier
+//! decays of records, operands, records by tokens       a warp a quarter of K
+//! ---- barrier
+//! tokens by tokens                                     the first warp
+//! the quarters' sums, drafts by tokens                 every warp its share
+//! ```
 
+mod by_key;
 mod coefficients;
+mod decays;
 mod fold;
 mod fragment;
 mod room;
@@ -31,7 +43,7 @@ pub(crate) use room::RoomOfProducts;
 use super::begin::{Entries, Later, Sequence};
 use super::ring::{Ring, Window};
 use super::step::Ancestors;
-use crate::abi::{ReplayParams, flags};
+use crate::abi::{DType, ReplayParams, flags};
 use crate::arch::{compiler, memory, shared, thread};
 use crate::element::Element;
 use crate::gate::{self, DecayInputs, Gate};
@@ -39,13 +51,14 @@ use crate::layout::Layout;
 use crate::math::exp;
 use crate::token::{Output, Work, slot_at, take_turn, wide};
 use core::marker::PhantomData;
-use fragment::{Pairs, lane, lane_rows, team_rows};
+use decays::Column;
+use fragment::{HELD, Pairs, lane, lane_rows, team_rows};
 use rows::Values;
 
 /// A sequence's drafts, and the block that takes some rows of a head's state through them.
 struct Drafts<'a, G, S, T, const K: u32, const R: usize, const THREADS: u32> {
     p: &'a ReplayParams,
-    room: RoomOfProducts<K, R, THREADS>,
+    room: RoomOfProducts<G, K, R, THREADS>,
     slot: u32,
     window: Window,
     work: Work,
@@ -69,9 +82,10 @@ pub(crate) unsafe fn products<
     p: &ReplayParams,
 ) {
     const {
+        let is_bf16 = T::DTYPE as u32 == DType::Bf16 as u32;
         let is_same = S::VECTOR == 8 && S::DTYPE as u32 == T::DTYPE as u32;
-        let is_split = S::VECTOR == 4 && T::DTYPE as u32 == crate::abi::DType::Bf16 as u32;
-        assert!(!G::PER_KEY && K == 128 && (is_same || is_split));
+        assert!(K == 128 && (is_same || S::VECTOR == 4 && is_bf16));
+        assert!(!G::PER_KEY || is_bf16, "operands with decays are parts in bf16");
     };
     take_turn();
     let work = work::<R>(p);
@@ -86,18 +100,22 @@ pub(crate) unsafe fn products<
     // buffer; slot and window are used only after they were checked, and records only if they are live.
     unsafe {
         let entries = Entries::ask(p, n);
-        let room = RoomOfProducts::<K, R, THREADS>::new(shared::block::<RoomOfProducts<K, R, THREADS>>());
+        let room = RoomOfProducts::<G, K, R, THREADS>::new(shared::block::<RoomOfProducts<G, K, R, THREADS>>());
         // From the last thread on: the first warps multiply.
         let t = threads - 1 - thread;
         let gate = (t < count).then(|| {
             let (gate, head) = (&p.gate, work.heads.value as u64);
             let (row, beta_row) = (wide(first + t, gate.a_stride), wide(first + t, gate.b_stride));
-            let decay = DecayInputs::load::<G>(gate, p.layer.flags, row, work.heads, 0, K);
+            let decay = match G::PER_KEY {
+                true => None,
+                false => Some(DecayInputs::load::<G>(gate, p.layer.flags, row, work.heads, 0, K)),
+            };
             (decay, gate::load_beta(gate, beta_row + head))
         });
+        let of_column = if G::PER_KEY { Some(Column::ask::<G, K>(p, work.heads, first, thread, 0)) } else { None };
         let ancestors = Ancestors::ask(p, n, count);
         let later = Later::ask(p, n);
-        copy_tokens::<T, K, R, THREADS>(p, &room, &work, first);
+        copy_tokens::<G, T, K, R, THREADS>(p, &room, &work, first);
         let Some(Sequence { slot, window, fresh, folds }) = entries.get(p, count, true) else {
             let is_f32 = p.layer.flags & flags::OUT_F32 != 0;
             let out = Output { out: p.out, stride: p.out_stride, is_f32, stores: true };
@@ -118,18 +136,26 @@ pub(crate) unsafe fn products<
         let mut pairs = fragment::ZEROS;
         if !fresh {
             let at = drafts.state_at();
-            pairs = fragment::load::<S, K>(at, 0);
-            fragment::prefetch::<S, K, R>(at);
+            if !G::PER_KEY {
+                pairs = fragment::load::<S, K>(at, 0);
+            }
+            fragment::prefetch::<S, K, R>(at, if G::PER_KEY { 0 } else { HELD });
         }
         if let Some((decay, beta)) = gate {
-            let log_decay = decay.log_decay(&p.gate, p.layer.flags);
-            // The first block of a head leaves what its rows have in common.
-            if first_row::<R>(&drafts.work) == 0 {
-                memory::store_u32(drafts.ring().log_decay(window.len + t, 0), log_decay.to_bits());
-            }
+            let decay = match decay {
+                Some(decay) => {
+                    let log_decay = decay.log_decay(&p.gate, p.layer.flags);
+                    drafts.keep_log_decay(t, 0, log_decay);
+                    exp(log_decay)
+                }
+                None => 1.0,
+            };
             // With a beta per row of V this one is not used.
             let beta = gate::beta(&p.gate, p.layer.flags, beta);
-            shared::store_f32x2(drafts.room.gate(t), [exp(log_decay), beta]);
+            shared::store_f32x2(drafts.room.gate(t), [decay, beta]);
+        }
+        if let Some(column) = of_column {
+            drafts.decays_of_tokens(column);
         }
         shared::wait_copies();
         thread::sync_threads();
@@ -160,9 +186,9 @@ fn first_row<const R: usize>(work: &Work) -> u32 {
 /// # Safety
 /// The tokens lie in the inputs.
 #[inline(always)]
-unsafe fn copy_tokens<T: Element, const K: u32, const R: usize, const THREADS: u32>(
+unsafe fn copy_tokens<G: Gate, T: Element, const K: u32, const R: usize, const THREADS: u32>(
     p: &ReplayParams,
-    room: &RoomOfProducts<K, R, THREADS>,
+    room: &RoomOfProducts<G, K, R, THREADS>,
     work: &Work,
     first: u32,
 ) {
@@ -198,6 +224,18 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
         Ring::new(&self.p.rings, &self.p.layer, self.p.inputs.eps, self.slot, self.work.heads, self.window)
     }
 
+    /// Stores log decay `i` of token `t`, if the block is the first one of its head: it leaves what its rows have in common.
+    ///
+    /// # Safety
+    /// The ring is there, and has room for the tokens.
+    #[inline(always)]
+    unsafe fn keep_log_decay(&self, t: u32, i: u32, log_decay: f32) {
+        if first_row::<R>(&self.work) == 0 {
+            // SAFETY: the caller's promise.
+            unsafe { memory::store_u32(self.ring().log_decay(self.window.len + t, i), log_decay.to_bits()) };
+        }
+    }
+
     /// Where the lane's first vector of the state is.
     #[inline(always)]
     fn state_at(&self) -> u64 {
@@ -217,16 +255,30 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
         &self,
         ancestors: Ancestors,
         log_decay: f32,
-        pairs: Pairs,
+        mut pairs: Pairs,
         fresh: bool,
         folds: bool,
     ) {
         // SAFETY: the caller's promise.
         unsafe {
+            if G::PER_KEY {
+                self.decay::<B>(ancestors);
+                thread::sync_threads();
+                // Decays take the registers until here.
+                if !fresh {
+                    pairs = fragment::load::<S, K>(self.state_at(), 0);
+                }
+            }
             self.coefficients::<B>(ancestors, log_decay);
             let (p, work) = (self.p, &self.work);
-            let values = Values::<B>::ask::<T, R>(&p.inputs, work, p.layer.v, work.n * p.tokens, p.tokens);
+            let ask = || Values::<B>::ask::<T, R>(&p.inputs, work, p.layer.v, work.n * p.tokens, p.tokens);
+            // Parts of eight columns and more leave no registers for values that are on their way.
+            let is_late = G::PER_KEY && B > 1;
+            let mut values = if is_late { Values::NONE } else { ask() };
             let of_state = self.of_state::<B>(pairs, fresh);
+            if is_late {
+                values = ask();
+            }
             thread::sync_threads();
             let drafts = self.anew();
             drafts.rows(of_state, values);
@@ -260,6 +312,9 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
             while j < len {
                 shared::begin_copy(self.room.key(j) + x, ring.key(j) + x as u64);
                 j += threads / 16;
+            }
+            if G::PER_KEY {
+                self.copy_log_decays();
             }
             // Rows of a block are a power of two.
             let shift = (threads / 32 * team_rows(R)).trailing_zeros() - 2;

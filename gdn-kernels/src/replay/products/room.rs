@@ -8,19 +8,37 @@
 //! drafts        [draft, token], likewise, with all factors
 //! scalars       [token], factors with the decays on the way to it, k q, which drafts it follows
 //! gates         [token], decay and beta
-//! factors       [record], on its correction where it is folded; then the decay of all of them
+//! factors       [record], on its correction where it is folded
+//! whole         the decay of all records; KDA: [K]
+//! ```
+//!
+//! With a decay for each key there are as well:
+//!
+//! ```text
+//! operands      [part, token, k and q, K], with the decays of all records and of the way to the token
+//! decays        [record, K], first log decays, then the decays of what is behind the record; behind them [draft, K], its own
+//! shares        [quarter of K, record, token] of the coefficients, in whose place are first the decays of the ways to the tokens;
+//! squares       [quarter of K, record] of its key
 //! ```
 
-use super::fragment::team_rows;
-use crate::abi::{MOST_DRAFTS, MOST_RECORDS};
+use super::fragment::{PARTS, team_rows};
+use crate::abi::{MOST_DRAFTS, MOST_KDA_RECORDS, MOST_RECORDS};
 use crate::arch::Piece;
+use crate::gate::Gate;
+use core::marker::PhantomData;
+
+/// Pieces of K whose shares of records' coefficients are taken apart.
+pub(super) const QUARTERS: u32 = 4;
 
 /// The shared memory of a block of up to `THREADS` threads whose warps have tiles of height `R`.
-pub(crate) struct RoomOfProducts<const K: u32, const R: usize, const THREADS: u32> {
+pub(crate) struct RoomOfProducts<G, const K: u32, const R: usize, const THREADS: u32> {
     at: u32,
+    gate: PhantomData<G>,
 }
 
-impl<const K: u32, const R: usize, const THREADS: u32> RoomOfProducts<K, R, THREADS> {
+impl<G: Gate, const K: u32, const R: usize, const THREADS: u32> RoomOfProducts<G, K, R, THREADS> {
+    /// Records of a ring at most.
+    const RECORDS: u32 = if G::PER_KEY { MOST_KDA_RECORDS } else { MOST_RECORDS };
     /// Bytes from one vector over K to the next.
     const PITCH: u32 = 2 * K + 64;
     /// Rows of a block at most.
@@ -29,18 +47,34 @@ impl<const K: u32, const R: usize, const THREADS: u32> RoomOfProducts<K, R, THRE
     const PAIRS: u32 = MOST_DRAFTS * 8;
 
     const KEYS: u32 = 2 * MOST_DRAFTS * Self::PITCH;
-    const CORRECTIONS: u32 = Self::KEYS + MOST_RECORDS * Self::PITCH;
-    const COEFFICIENTS: u32 = Self::CORRECTIONS + MOST_RECORDS * Self::ROWS * 4;
-    const DRAFTS: u32 = Self::COEFFICIENTS + MOST_RECORDS * Self::PAIRS;
+    const CORRECTIONS: u32 = Self::KEYS + Self::RECORDS * Self::PITCH;
+    const COEFFICIENTS: u32 = Self::CORRECTIONS + Self::RECORDS * Self::ROWS * 4;
+    const DRAFTS: u32 = Self::COEFFICIENTS + Self::RECORDS * Self::PAIRS;
     const SCALARS: u32 = Self::DRAFTS + MOST_DRAFTS * Self::PAIRS;
     const GATES: u32 = Self::SCALARS + MOST_DRAFTS * 16;
     const FACTORS: u32 = Self::GATES + MOST_DRAFTS * 8;
-    const WHOLE: u32 = Self::FACTORS + MOST_RECORDS * 4;
+    const WHOLE: u32 = Self::FACTORS + Self::RECORDS * 4;
+    const BEHIND_WHOLE: u32 = Self::WHOLE + if G::PER_KEY { 4 * K } else { 16 };
+
+    /// Bytes of decays of a record: as far apart that lane groups meet no bank twice.
+    const DECAYS: u32 = 4 * K + 16;
+    /// Bytes of a part of all operands.
+    pub(super) const PART: u32 = 2 * MOST_DRAFTS * Self::PITCH;
+    /// Bytes of a quarter of the shares, or of the decays of the ways to all tokens.
+    const SHARE: u32 = {
+        assert!(Self::RECORDS * Self::PAIRS >= MOST_DRAFTS * (K / QUARTERS) * 4);
+        Self::RECORDS * Self::PAIRS
+    };
+    const OPERANDS: u32 = Self::BEHIND_WHOLE;
+    const ALL_DECAYS: u32 = Self::OPERANDS + PARTS as u32 * Self::PART;
+    const SHARES: u32 = Self::ALL_DECAYS + Self::RECORDS * Self::DECAYS;
+    const SQUARES: u32 = Self::SHARES + QUARTERS * Self::SHARE;
+    const END: u32 = if G::PER_KEY { Self::SQUARES + QUARTERS * Self::RECORDS * 4 } else { Self::BEHIND_WHOLE };
 
     /// The room at an address.
     #[inline(always)]
     pub(super) fn new(at: u32) -> Self {
-        RoomOfProducts { at }
+        RoomOfProducts { at, gate: PhantomData }
     }
 
     /// Its address.
@@ -104,6 +138,40 @@ impl<const K: u32, const R: usize, const THREADS: u32> RoomOfProducts<K, R, THRE
     }
 }
 
-impl<const K: u32, const R: usize, const THREADS: u32> Piece for RoomOfProducts<K, R, THREADS> {
-    const BYTES: usize = (Self::WHOLE + 16) as usize;
+/// What there is with a decay for each key.
+impl<G: Gate, const K: u32, const R: usize, const THREADS: u32> RoomOfProducts<G, K, R, THREADS> {
+    /// The first part of a token's key or query with its decays, as [`Self::token`] numbers them; the others are
+    /// [`Self::PART`] bytes behind it each.
+    #[inline(always)]
+    pub(super) fn operand(&self, vector: u32) -> u32 {
+        self.at + Self::OPERANDS + vector * Self::PITCH
+    }
+
+    /// Decays of record `j`, or of draft `j - len`.
+    #[inline(always)]
+    pub(super) fn decays(&self, j: u32) -> u32 {
+        self.at + Self::ALL_DECAYS + j * Self::DECAYS
+    }
+
+    /// Decays of a quarter of K on the way to token `t`.
+    #[inline(always)]
+    pub(super) fn way(&self, quarter: u32, t: u32) -> u32 {
+        self.at + Self::SHARES + quarter * Self::SHARE + t * (K / QUARTERS * 4)
+    }
+
+    /// What a quarter of K counts in two coefficients of token `t` for record `j`.
+    #[inline(always)]
+    pub(super) fn share(&self, quarter: u32, j: u32, t: u32) -> u32 {
+        self.at + Self::SHARES + quarter * Self::SHARE + j * Self::PAIRS + t * 8
+    }
+
+    /// What a quarter of K counts in the square of record `j`'s key.
+    #[inline(always)]
+    pub(super) fn square(&self, quarter: u32, j: u32) -> u32 {
+        self.at + Self::SQUARES + (quarter * Self::RECORDS + j) * 4
+    }
+}
+
+impl<G: Gate, const K: u32, const R: usize, const THREADS: u32> Piece for RoomOfProducts<G, K, R, THREADS> {
+    const BYTES: usize = Self::END as usize;
 }

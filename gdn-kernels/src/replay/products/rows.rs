@@ -1,8 +1,9 @@
 //! A warp's rows on their way through the tokens.
 
-use super::Drafts;
+use super::{Drafts, RoomOfProducts};
 use super::fragment::{
-    self, AT_ONCE, HALVES, HELD, LANE_ROWS, MOST_UNITS, Pairs, lane, lane_rows, multiply_rows, team_rows, units, vectors, words,
+    self, AT_ONCE, HALVES, HELD, LANE_ROWS, MOST_UNITS, PARTS, Pairs, both, lane, lane_rows, multiply_in_parts,
+    multiply_rows, own_words, team_rows, units, vectors, words,
 };
 use crate::abi::{Inputs, flags};
 use crate::arch::{float, memory, shared, warp};
@@ -22,6 +23,9 @@ fn are_words(at: u64, stride: u32) -> bool {
 }
 
 impl<const B: usize> Values<B> {
+    /// None, yet.
+    pub(super) const NONE: Self = Values([[0; LANE_ROWS / 2]; B]);
+
     /// Issues the loads, of `4 * B` tokens at most.
     ///
     /// # Safety
@@ -91,26 +95,52 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// As for [`Self::take`].
     #[inline(always)]
     pub(super) unsafe fn of_state<const B: usize>(&self, mut pairs: Pairs, fresh: bool) -> OfState<B> {
-        let (own, columns, mut sums) = (lane().1, self.columns::<B>(), [[[0.0; 4]; MOST_UNITS]; B]);
+        let (own, mut sums) = (lane().1, [[[0.0; 4]; MOST_UNITS]; B]);
+        let columns = self.columns::<B>().map(|vector| match G::PER_KEY {
+            true => self.room.operand(vector),
+            false => self.room.token(vector),
+        });
         pairs = fragment::anew(pairs);
-        let mut pair = 0;
-        while pair < fragment::pairs::<S>(R) {
-            let (unit, i) = (pair / vectors::<S>(), pair % vectors::<S>());
+        let (mut of_unit, mut first) = ([[[0.0; 4]; 2]; B], 0);
+        while first < fragment::pairs::<S>(R) {
             // SAFETY: the caller's promise.
             unsafe {
-                if pair > 0 && pair.is_multiple_of(HELD) && !fresh {
-                    pairs = fragment::load::<S, K>(self.state_at(), pair);
+                if first > 0 && !fresh {
+                    pairs = fragment::load::<S, K>(self.state_at(), first);
                 }
-                let words = core::array::from_fn(|b| words::<S>(columns[b], i, own));
-                let before = core::array::from_fn(|b| sums[b][unit]);
-                let after = multiply_rows::<S, T, B>(before, pairs[pair % HELD], &words);
-                let mut b = 0;
-                while b < B {
-                    sums[b][unit] = after[b];
+                let (place, mut b) = (|x: usize| ((first + x) / vectors::<S>(), (first + x) % vectors::<S>()), 0);
+                while b < B && G::PER_KEY {
+                    let (mut words, mut x) = ([[0; 4]; PARTS], 0);
+                    while x < HELD {
+                        let (unit, i) = place(x);
+                        if S::VECTOR == 8 || i.is_multiple_of(2) {
+                            let part = |part: usize| part as u32 * RoomOfProducts::<G, K, R, THREADS>::PART;
+                            words = core::array::from_fn(|x| own_words::<S>(columns[b] + part(x), i, own));
+                        } else {
+                            words = words.map(|[_, _, a, b]| [a, b, 0, 0]);
+                        }
+                        let before = if i == 0 { [[0.0; 4]; 2] } else { of_unit[b] };
+                        of_unit[b] = multiply_in_parts::<S>(before, pairs[x], &words);
+                        sums[b][unit] = both(of_unit[b]);
+                        x += 1;
+                    }
                     b += 1;
                 }
+                let mut x = 0;
+                while x < HELD && !G::PER_KEY {
+                    let (unit, i) = place(x);
+                    let words = core::array::from_fn(|b| words::<S>(columns[b], i, own));
+                    let before = core::array::from_fn(|b| sums[b][unit]);
+                    let after = multiply_rows::<S, T, B>(before, pairs[x], &words);
+                    let mut b = 0;
+                    while b < B {
+                        sums[b][unit] = after[b];
+                        b += 1;
+                    }
+                    x += 1;
+                }
             }
-            pair += 1;
+            first += HELD;
         }
         sums
     }
@@ -142,14 +172,14 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
         }
     }
 
-    /// The decay of all records.
+    /// The decay of all records, if keys have none of their own.
     ///
     /// # Safety
     /// As for [`Self::rows`].
     #[inline(always)]
     pub(super) unsafe fn whole(&self) -> f32 {
         // SAFETY: the caller's promise.
-        if self.window.len > 0 { unsafe { shared::load_f32(self.room.whole()) } } else { 1.0 }
+        if self.window.len > 0 && !G::PER_KEY { unsafe { shared::load_f32(self.room.whole()) } } else { 1.0 }
     }
 
     /// The lane's token of the `b`-th four; the first one if there is none.
@@ -264,7 +294,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
                     while b < B {
                         let t = AT_ONCE * b as u32 + own;
                         if t > s && ancestors[b] >> s & 1 != 0 {
-                            sums[b] = add(sums[b], shared::load_f32x2(self.room.draft(s, t)), deltas);
+                            sums[b] = add(sums[b], self.of_draft(s, t), deltas);
                         }
                         b += 1;
                     }
@@ -281,6 +311,24 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
                 }
                 b += 1;
             }
+        }
+    }
+
+    /// What draft `s` counts in the sums of token `t`, with all factors.
+    ///
+    /// # Safety
+    /// As for [`Self::rows`].
+    #[inline(always)]
+    unsafe fn of_draft(&self, s: u32, t: u32) -> [f32; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let [k, q] = shared::load_f32x2(self.room.draft(s, t));
+            if !G::PER_KEY {
+                return [k, q];
+            }
+            let [of_draft, ..] = shared::load_f32x4(self.room.scalars(s));
+            let [of_k, of_q, ..] = shared::load_f32x4(self.room.scalars(t));
+            [k * (of_draft * of_k), q * (of_draft * of_q)]
         }
     }
 
