@@ -30,7 +30,7 @@ def _ignored():
     """Files of tests that cannot even be read here."""
     files = []
     if not any(kind.name == "torch-cpu" for kind in KINDS):
-        files += ["test_compat.py", "test_peers.py", "test_torch.py", "test_transformers.py", "test_two_gpus.py"]
+        files += ["test_compat.py", "test_compat_refusals.py", "test_peers.py", "test_torch.py", "test_transformers.py", "test_two_gpus.py"]
     elif importlib.util.find_spec("transformers") is None:
         MISSING.append("models of transformers: it is not installed")
         files += ["test_transformers.py"]
