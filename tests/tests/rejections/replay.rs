@@ -121,6 +121,10 @@ fn states_of_all_layers_are_checked_once() {
     assert_eq!(refused(|_, layers, _| layers[1].d = 0), "pool.rings.d: the address is null");
     let shared = refused(|_, layers, _| layers[1].g = layers[1].state);
     assert!(shared.contains("shares memory with"), "{shared}");
+    let twice = refused(|_, layers, _| layers[1] = layers[0]);
+    assert_eq!(twice, "layers: shares memory with another layer");
+    let crossed = refused(|_, layers, _| layers[1].k = layers[0].d);
+    assert_eq!(crossed, twice);
     let short = refused(|_, _, len| len.len = 4);
     assert_eq!(short, "pool.cursors.len: has 4 rows, the call needs 5");
     let wide = refused(|_, _, len| len.entry = Entry::I64);

@@ -163,7 +163,7 @@ impl ReplayState {
     ///
     /// # Errors
     /// Types, heads or a K that there are no kernels for; a ring too long, or too short for the drafts; memory that is null,
-    /// misaligned or overlaps in a layer.
+    /// misaligned or overlaps in a layer; two layers of one memory.
     pub fn new(
         shape: ReplayShape,
         layers: Vec<ReplayLayer>,
@@ -178,7 +178,18 @@ impl ReplayState {
         check_value("drafts", shape.drafts, shape.drafts <= MOST_DRAFTS, "at most 8 drafts")?;
         ReplayFold::new(shape.form, 1, states.pool_of(&first), states.layers()).check()?;
         states.empty(1, Table::i32(len.address, 1)).check_arguments()?;
+        states.check_distinct()?;
         Ok(states)
+    }
+
+    /// Refuses memory that begins where that of another layer does. Pools may interleave layers, so there is no more to ask of them.
+    fn check_distinct(&self) -> Result<(), CallError> {
+        let mut begins: Vec<u64> = self.list.iter().flat_map(|of| [of.state, of.k, of.d, of.g]).collect();
+        begins.sort_unstable();
+        match begins.windows(2).any(|pair| pair[0] == pair[1]) {
+            true => Err(CallError::Overlap { written: "layers", other: "another layer" }),
+            false => Ok(()),
+        }
     }
 
     /// What the states are.
