@@ -2,11 +2,11 @@
 
 use super::room::{Room, piece};
 use crate::abi::{Cursors, Inputs, Layer, Rings, flags};
-use crate::arch::{float, memory, shared, thread, warp};
+use crate::arch::{compiler, float, memory, shared, thread, warp};
 use crate::element::{Element, ROW};
 use crate::entry::{Index, is_there};
 use crate::gate::{Gate, Heads};
-use crate::keys::{dot, reduce};
+use crate::keys::{Decay, dot, reduce};
 use crate::layout::{Place, groups};
 use crate::math::exp;
 use crate::token::{divide, lane_zero, wide};
@@ -153,7 +153,7 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
                 let mut i = thread;
                 while i < self.window.len * (K / 4) {
                     let (j, x) = (i / (K / 4), i % (K / 4) * 4);
-                    let to = Room::<G, T, K, R, THREADS, TOKENS>::decayed(at, j);
+                    let to = Room::<G, T, K, R, THREADS, TOKENS>::decays(at, j);
                     shared::begin_copy(to + 4 * x, self.log_decay(j, x));
                     i += threads;
                 }
@@ -176,8 +176,8 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
         }
     }
 
-    /// KDA: decays each key in shared memory by the records behind it, a thread a column, and leaves the whole ring's decay. The
-    /// block comes here together when the copies are there, and passes a barrier before it uses either.
+    /// KDA: makes log decays in shared memory the decays of the records behind each record, a thread a column, and leaves the whole
+    /// ring's. The block comes here together when the copies are there, and passes a barrier before it uses either.
     ///
     /// # Safety
     /// As for [`Self::ask`].
@@ -185,20 +185,12 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
     pub(crate) unsafe fn decay_keys<const R: usize, const THREADS: u32, const TOKENS: usize>(&self, at: u32) {
         let mut i = thread::thread_idx_x();
         while i < K {
-            let (mut j, mut behind) = (self.window.len, 0.0);
-            while j > 0 {
-                j -= 1;
-                let place = Room::<G, T, K, R, THREADS, TOKENS>::decayed(at, j) + 4 * i;
-                // SAFETY: the caller's promise.
-                unsafe {
-                    let log_decay = shared::load_f32(place);
-                    let key = Room::<G, T, K, R, THREADS, TOKENS>::key_element(at, j, i);
-                    shared::store_f32(place, key * exp(behind));
-                    behind += log_decay;
-                }
-            }
+            let place = |j: u32| Room::<G, T, K, R, THREADS, TOKENS>::decays(at, j) + 4 * i;
             // SAFETY: the caller's promise.
-            unsafe { shared::store_f32(Room::<G, T, K, R, THREADS, TOKENS>::whole(at) + 4 * i, exp(behind)) };
+            unsafe {
+                let all = decay_each(self.window.len, place);
+                shared::store_f32(Room::<G, T, K, R, THREADS, TOKENS>::whole(at) + 4 * i, all);
+            }
             i += thread::block_dim_x();
         }
     }
@@ -248,8 +240,8 @@ impl<'a, G: Gate, T: Element, const K: u32> Ring<'a, G, T, K> {
                     1.0
                 };
                 let (key, factor) = if G::PER_KEY {
-                    let at = Room::<G, T, K, R, THREADS, TOKENS>::decayed(at, j);
-                    (piece::<f32, K>(at, place.lane, vector), norm)
+                    let at = Room::<G, T, K, R, THREADS, TOKENS>::decays(at, j);
+                    (piece::<f32, K>(at, place.lane, vector).on_key(&key), norm)
                 } else {
                     (key, norm * exp(warp::broadcast(behind, j, 32)))
                 };
@@ -290,6 +282,39 @@ impl<G: Gate, T: Element, const K: u32> Ring<'_, G, T, K> {
         }
         heads.value == 0 || divide(heads.value - 1, self.layer.head_reciprocal) != heads.key
     }
+}
+
+/// Makes a column's log decays in shared memory, at `place` of each record, the decays of the records behind it; gives that of all.
+/// Several are asked for before the first is looked at.
+///
+/// # Safety
+/// They are there, and no other thread's.
+#[inline(always)]
+pub(super) unsafe fn decay_each(len: u32, place: impl Fn(u32) -> u32) -> f32 {
+    const AT_ONCE: u32 = 4;
+    let (mut j, mut behind) = (len, 0.0);
+    // SAFETY: the caller's promise.
+    unsafe {
+        while j >= AT_ONCE {
+            // A loop over so few turns is not made a longer one.
+            j = compiler::opaque(j);
+            let log_decays = [1, 2, 3, 4].map(|x| shared::load_f32(place(j - x)));
+            let mut x = 0;
+            while x < AT_ONCE {
+                j -= 1;
+                shared::store_f32(place(j), exp(behind));
+                behind += log_decays[x as usize];
+                x += 1;
+            }
+        }
+        while j > 0 {
+            j = compiler::opaque(j) - 1;
+            let log_decay = shared::load_f32(place(j));
+            shared::store_f32(place(j), exp(behind));
+            behind += log_decay;
+        }
+    }
+    exp(behind)
 }
 
 /// Sums of the lanes' values: of those behind the lane, and of all. The warp calls it together.

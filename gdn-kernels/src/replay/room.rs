@@ -5,7 +5,7 @@
 //! coefficients  [token, record or draft], of the key and of the query
 //! factors       [record], on its correction where it is folded
 //! keys          [record, K] as they came in, of the type of the inputs
-//! decayed       KDA: [record, K], first log decays, then keys with the decays of the records behind them; [K] the whole ring's decay
+//! decays        KDA: [record, K], first log decays, then those of the records behind it; [K] the whole ring's decay
 //! corrections   [record or draft, row of the block]
 //! ```
 
@@ -43,8 +43,8 @@ impl<G: Gate, T: Element, const K: u32, const R: usize, const THREADS: u32, cons
         (TOKENS * token_bytes(K) + if TOKENS > 1 { VALUE_BYTES } else { 0 }).next_multiple_of(16) as u32;
     const FACTORS: u32 = Self::COEFFICIENTS + TOKENS as u32 * Self::COLUMNS * 8;
     const KEYS: u32 = (Self::FACTORS + Self::RECORDS * 4).next_multiple_of(16);
-    const DECAYED: u32 = Self::KEYS + Self::RECORDS * Self::KEY_BYTES;
-    const WHOLE: u32 = Self::DECAYED + if G::PER_KEY { Self::RECORDS * K * 4 } else { 0 };
+    const DECAYS: u32 = Self::KEYS + Self::RECORDS * Self::KEY_BYTES;
+    const WHOLE: u32 = Self::DECAYS + if G::PER_KEY { Self::RECORDS * K * 4 } else { 0 };
     const CORRECTIONS: u32 = Self::WHOLE + if G::PER_KEY { K * 4 } else { 0 };
 
     /// Bytes of a key as it came in.
@@ -74,10 +74,10 @@ impl<G: Gate, T: Element, const K: u32, const R: usize, const THREADS: u32, cons
         at + Self::KEYS + j * Self::KEY_BYTES
     }
 
-    /// Record `j`'s log decays, then its decayed key.
+    /// Record `j`'s log decays, then the decays of the records behind it.
     #[inline(always)]
-    pub(crate) fn decayed(at: u32, j: u32) -> u32 {
-        at + Self::DECAYED + j * 4 * K
+    pub(crate) fn decays(at: u32, j: u32) -> u32 {
+        at + Self::DECAYS + j * 4 * K
     }
 
     /// The decay of the whole ring.
@@ -90,18 +90,6 @@ impl<G: Gate, T: Element, const K: u32, const R: usize, const THREADS: u32, cons
     #[inline(always)]
     pub(crate) fn correction(at: u32, j: u32, row: u32) -> u32 {
         at + Self::CORRECTIONS + (j * Self::ROWS + row) * 4
-    }
-
-    /// Element `i` of record `j`'s key.
-    ///
-    /// # Safety
-    /// The record is there.
-    #[inline(always)]
-    pub(crate) unsafe fn key_element(at: u32, j: u32, i: u32) -> f32 {
-        let byte = i * T::SIZE as u32;
-        // SAFETY: the caller's promise.
-        let word = unsafe { shared::load_f32(Self::key(at, j) + byte / 4 * 4) }.to_bits();
-        T::widen(if T::SIZE == 4 { word } else { word >> (8 * (byte % 4)) & 0xffff })
     }
 
     /// A lane's piece of record `j`'s key, spread like a row of a state of vectors of `vector` elements.
@@ -122,9 +110,10 @@ impl<G: Gate, T: Element, const K: u32, const R: usize, const THREADS: u32, cons
     pub(crate) unsafe fn folded_key(at: u32, j: u32, lane: u32, vector: usize) -> [f32; ROW] {
         // SAFETY: the caller's promise.
         unsafe {
+            let key = Self::key_piece(at, j, lane, vector);
             match G::PER_KEY {
-                true => piece::<f32, K>(Self::decayed(at, j), lane, vector),
-                false => Self::key_piece(at, j, lane, vector),
+                true => piece::<f32, K>(Self::decays(at, j), lane, vector).on_key(&key),
+                false => key,
             }
         }
     }

@@ -9,6 +9,7 @@ use crate::arch::{shared, thread, warp};
 use crate::element::Element;
 use crate::gate::{DecayInputs, Gate, Heads};
 use crate::math::exp;
+use crate::replay::ring::decay_each;
 use crate::token::wide;
 
 /// What the decays of a key are made of, of four tokens.
@@ -106,26 +107,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
         let at = |j: u32| self.room.decays(j) + 4 * column;
         // SAFETY: the caller's promise.
         unsafe {
-            let (mut j, mut behind) = (len, 0.0);
-            let one = |j: u32, behind: f32, log_decay: f32| {
-                shared::store_f32(at(j), exp(behind));
-                behind + log_decay
-            };
-            while j >= 4 {
-                let log_decays = [1, 2, 3, 4].map(|x| shared::load_f32(at(j - x)));
-                let mut x = 0;
-                while x < 4 {
-                    j -= 1;
-                    behind = one(j, behind, log_decays[x]);
-                    x += 1;
-                }
-            }
-            while j > 0 {
-                j -= 1;
-                behind = one(j, behind, shared::load_f32(at(j)));
-            }
-            shared::store_f32(self.room.whole() + 4 * column, exp(behind));
-
+            shared::store_f32(self.room.whole() + 4 * column, decay_each(len, at));
             let last = self.p.tokens - 1;
             let decays: [[f32; AT_ONCE as usize]; B] = core::array::from_fn(|b| {
                 core::array::from_fn(|i| {
