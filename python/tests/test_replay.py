@@ -234,6 +234,31 @@ def test_plans_name_the_kernel(tensors):
     assert advance.module == "replay_advance" and advance.early
 
 
+@pytest.mark.parametrize("family", ["gdn", "kda"])
+def test_early_steps_give_the_bits_of_plain_ones(family, tensors):
+    """Decodes, drafts, and the cursors behind them, launched one behind the other without a wait."""
+    import torch
+
+    slots, kda = slots_of(tensors, 5, 2, 0), family == "kda"
+    counts = [slots_of(tensors, *accepted) for accepted in ((2, 0, 3), (1, 3, 0), (3, 3, 1))]
+    steps = [(token(tensors, seed, kda=kda), token(tensors, seed + 9, T=3, kda=kda)) for seed in range(3)]
+
+    def run(early):
+        states, outs = replay_state(tensors, family=family, records=8, drafts=3)[0], []
+        for (one, several), accepted in zip(steps, counts):
+            outs += [states.decode(layer, **one[layer], slots=slots, early=early) for layer in range(LAYERS)]
+            states.behind_decode(slots, early=early)
+            outs += [states.verify(layer, **several[layer], slots=slots, early=early) for layer in range(LAYERS)]
+            states.behind_verify(accepted, 3, slots, early=early)
+        return outs + [states.state, states.k, states.d, states.g, states.length, states.base]
+
+    for early, plain in zip(run(True), run(False)):
+        assert torch.equal(early, plain)
+    states = replay_state(tensors, family=family, records=8, drafts=3)[0]
+    plan = lambda step, x: gdn.plan(step, 0, **x[0], slots=slots, caps=CARD, early=True)
+    assert plan(states.decode, steps[0][0]).early and plan(states.verify, steps[0][1]).early
+
+
 def test_steps_compile(tensors):
     """A step and its cursors in one compiled graph; what is for all layers is held against its table, compiled or not."""
     import torch
