@@ -3,6 +3,7 @@
 //! One source, two targets: for `nvptx64` each line below is a PTX entry; on the host (feature `sim`) it is
 //! an entry of [`KERNELS`] that [`arch::sim`] runs lane by lane. Without `sim` the host sees only [`abi`].
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(unused, reason = "unit tests are of the simulator and leave the table out"))]
 #![cfg_attr(any(target_arch = "nvptx64", not(feature = "sim")), no_std)]
 #![cfg_attr(
     target_arch = "nvptx64",
