@@ -2,13 +2,14 @@
 
 use crate::report::{self, say};
 use crate::tools::{self, Ptxas, Toolchain};
+use crate::wheel;
 use anyhow::{Context, Result, ensure};
 use gdn_host::driver::{Device, Driver};
 use serde::Serialize;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Show what is here: GPU, kernel toolchain, ptxas, C compilers
+/// Show what is here: GPU, kernel toolchain, ptxas, C compilers, Python
 ///
 /// Always succeeds: nothing of it is needed to use the crates on a machine with a driver.
 #[derive(clap::Args)]
@@ -82,6 +83,12 @@ fn pieces(root: &Path) -> Vec<Piece> {
             "apt install cmake, or pip install cmake",
         ),
         piece("pkg-config", version_line("pkg-config"), "as without cmake", "apt install pkg-config"),
+        piece(
+            "Python",
+            wheel::builder(),
+            "the Python wheel is not built; nothing else needs it",
+            "python3 -m venv .venv && .venv/bin/pip install maturin, and GDN_PYTHON=.venv/bin/python",
+        ),
     ]
 }
 

@@ -57,6 +57,19 @@ fn starts() -> Result<()> {
     Ok(())
 }
 
+/// The interpreter and its maturin: what builds the wheel.
+///
+/// # Errors
+/// One of them is not there.
+pub fn builder() -> Result<String> {
+    starts()?;
+    let (python, version) = (python(), "import sys; print(sys.version.split()[0])");
+    let output = Command::new(&python).args(["-c", version]).output()?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    ensure!(has("maturin"), "{} (Python {version}) has no maturin", python.display());
+    Ok(format!("Python {version} with maturin ({})", python.display()))
+}
+
 fn has(module: &str) -> bool {
     let find = format!("import importlib.util, sys; sys.exit(importlib.util.find_spec('{module}') is None)");
     Command::new(python()).args(["-c", &find]).output().is_ok_and(|output| output.status.success())

@@ -71,7 +71,7 @@ pub(crate) struct Args {
     /// Without ptxas, remove the machine code of modules whose PTX changed; without this option nothing is written then
     #[arg(long)]
     drop_binaries: bool,
-    /// The compiler, with cargo beside it and the source of `core` in its sysroot
+    /// The compiler, with cargo beside it and the source of `core` in its sysroot [default: rust-toolchain.toml's, else /usr/bin/rustc]
     #[arg(long, value_name = "PATH")]
     rustc: Option<PathBuf>,
     /// The PTX assembler [default: $PTXAS, $GDN_PTXAS, PATH, $CUDA_HOME, virtual environments]

@@ -30,10 +30,10 @@ pub struct Args {
     /// Directory of case files in the format of tests/golden/README.md [default: tests/golden]
     #[arg(long, value_name = "DIR")]
     cases: Option<PathBuf>,
-    /// Only cases of this operation
+    /// Only cases of this operation [default: all]
     #[arg(long)]
     op: Option<String>,
-    /// Also run every hazard and this many random problems
+    /// Also run every hazard and this many random problems [64 where no number is given]
     #[arg(long, num_args = 0..=1, default_missing_value = "64", value_name = "RANDOM")]
     hazards: Option<u32>,
     /// Write the result as JSON

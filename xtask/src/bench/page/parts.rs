@@ -1,6 +1,6 @@
 //! What a marker's words stand for.
 
-use super::super::row::Row;
+use super::super::row::{PEERS_RMW, Row};
 use super::card::{Card, Cards, HEADS};
 use super::tables::{Table, cells, groups, markdown, us};
 use super::{python, replay};
@@ -23,7 +23,7 @@ pub(super) fn part(cards: &Cards, words: &[&str]) -> Result<String> {
         ["summary", card] => summary(&*cards.get(card)?)?,
         ["versus", card] => versus(&*cards.get(card)?, card),
         ["against", card, op] => against(&*cards.get(card)?, op)?,
-        ["mean", card, op] => format!("{:.2}", Ratios::of(&*cards.get(card)?, op)?.mean()),
+        ["mean", card, op] => format!("{:.2}", mean(&Ratios::of(&*cards.get(card)?, op)?.all())),
         ["rest", card] => rest(&*cards.get(card)?),
         ["replay", card] => replay::table(&*cards.get(card)?)?,
         ["replay-fastest", card] => replay::fastest(&*cards.get(card)?),
@@ -82,27 +82,35 @@ impl<'a> Ratios<'a> {
         Ok(Ratios(ratios))
     }
 
-    fn mean(&self) -> f64 {
-        (self.0.iter().map(|(ratio, ..)| ratio.ln()).sum::<f64>() / self.0.len() as f64).exp()
-    }
-
-    fn bounds(&self) -> (f64, f64) {
-        let start = (f64::INFINITY, f64::NEG_INFINITY);
-        self.0.iter().fold(start, |(low, high), (ratio, ..)| (low.min(*ratio), high.max(*ratio)))
+    fn all(&self) -> Vec<f64> {
+        self.0.iter().map(|(ratio, ..)| *ratio).collect()
     }
 }
 
-/// A sentence or two: the mean, the bounds, and where a peer is ahead.
+/// The geometric mean.
+fn mean(ratios: &[f64]) -> f64 {
+    (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp()
+}
+
+/// The smallest and the largest.
+fn bounds(ratios: &[f64]) -> (f64, f64) {
+    let start = (f64::INFINITY, f64::NEG_INFINITY);
+    ratios.iter().fold(start, |(low, high), &ratio| (low.min(ratio), high.max(ratio)))
+}
+
+/// Some sentences: the mean, the bounds, each peer by itself, and where one is ahead.
 fn against(card: &Card, op: &str) -> Result<String> {
     let ratios = Ratios::of(card, op)?;
-    let (low, high) = ratios.bounds();
+    let (low, high) = bounds(&ratios.all());
     let shapes = ratios.0.len();
-    let mean = ratios.mean();
+    let mean = mean(&ratios.all());
     let ahead: Vec<String> = ratios.0.iter().filter(|(ratio, ..)| *ratio < 1.0).map(behind).collect();
     let level = ratios.0.iter().filter(|(ratio, ..)| (1.0..1.01).contains(ratio)).count();
     let mut text = format!(
         "Over {shapes} shapes the best peer takes {mean:.2} times as long as this library in the geometric mean, from {low:.2} to {high:.2}."
     );
+    let alone: Vec<String> = projects(card).into_iter().filter_map(|who| alone(card, op, who)).collect();
+    text += &format!(" Each project by itself: {}.", alone.join(", "));
     match &*ahead {
         [] => text += " No peer is ahead at any of them.",
         ahead => text += &format!(" A peer is ahead at {} of them: {}.", ahead.len(), ahead.join("; ")),
@@ -111,6 +119,34 @@ fn against(card: &Card, op: &str) -> Result<String> {
         text += &format!(" At {level} of them the lead is less than 1 %.");
     }
     Ok(text)
+}
+
+/// Who wrote the peers' kernels, each once.
+fn projects(card: &Card) -> Vec<&str> {
+    let mut names: Vec<_> = card.peers.iter().map(|peer| project(&peer.implementation)).collect();
+    names.retain(|name| *name != project(PEERS_RMW));
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The first word of a peer's name: its kernels of several tiles are one peer.
+fn project(implementation: &str) -> &str {
+    let name = peer_name(implementation);
+    name.split_once([',', ' ']).map_or(name, |(name, _)| name)
+}
+
+/// How far one project's kernels are by themselves, if it timed the operation.
+fn alone(card: &Card, op: &str, who: &str) -> Option<String> {
+    let peers: Vec<Row> =
+        card.peers.iter().filter(|peer| project(&peer.implementation) == who).cloned().collect();
+    let rows = card.rows_of(op, "vk").into_iter();
+    let ratios: Vec<f64> = rows.filter_map(|row| row.ratio_to_best(&peers)).collect();
+    let (shapes, (low, high)) = (ratios.len(), bounds(&ratios));
+    (shapes > 0).then(|| {
+        let mean = mean(&ratios);
+        format!("{who} {mean:.2} ({shapes} shapes, {low:.2} to {high:.2})")
+    })
 }
 
 fn behind((ratio, row, peer): &(f64, &Row, &Row)) -> String {

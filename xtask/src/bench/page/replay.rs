@@ -188,34 +188,19 @@ pub(super) fn ahead(card: &Card) -> String {
     format!("A peer is ahead by 1 % or more in {}.{advice}", places.join("; "))
 }
 
-/// From which batch on keeping records pays, by operation and type of the state.
+/// What keeping records takes of the time of writing the state, by operation, type of the state and batch; bold where it pays.
 pub(super) fn pays(card: &Card) -> String {
-    let mut places = Vec::new();
+    let mut table = Table::new(&["time with records over time without", "state"]);
     let steps = own(card).filter(|row| row.shape.op != TREE);
     for (of, rows) in groups(steps, key) {
         let plain = plain(card, &of);
-        let mut measured: Vec<(u32, bool)> = rows
-            .iter()
-            .filter_map(|row| {
-                let plain = best(plain.iter().copied(), row.shape.batch)?;
-                Some((row.shape.batch, row.us <= PAYS * plain.us))
-            })
-            .collect();
-        measured.sort_unstable();
-        if measured.is_empty() {
-            continue;
-        }
-        let from = measured.iter().rev().take_while(|(_, pays)| *pays).last();
-        let when = from.map_or("at no batch".to_owned(), |(batch, _)| match batch {
-            1 => "at every batch".to_owned(),
-            batch => format!("from {batch} sequences on"),
-        });
-        places.push(format!("{} with a state in {} {when}", name(&of), of.1));
+        let share = |row: &Row| {
+            let share = row.us / best(plain.iter().copied(), row.shape.batch)?.us;
+            Some(if share <= PAYS { format!("**{share:.2}**") } else { format!("{share:.2}") })
+        };
+        table.line(&[&name(&of), &of.1], cells(&rows, share));
     }
-    if places.is_empty() {
-        return "From which batch on it pays was not measured with this build.".into();
-    }
-    format!("It saves 3 % or more of the time in {}.", places.join("; "))
+    table.text()
 }
 
 /// What a tree costs beside a chain of as many drafts.
@@ -325,24 +310,15 @@ mod tests {
     }
 
     #[test]
-    fn records_pay_from_the_batch_on_behind_which_they_always_do() {
-        assert!(pays(&card(Vec::new())).contains("not measured"));
-        let rows = |four, many| vec![row("replay_decode", GDN, 4, four), row("replay_decode", GDN, 64, many)];
-        let of = |four, many| pays(&card(rows(four, many)));
-        assert_eq!(
-            of(9.9, 60.0),
-            "It saves 3 % or more of the time in decode with a state in f32 from 64 sequences on."
-        );
-        assert_eq!(
-            of(9.0, 99.0),
-            "It saves 3 % or more of the time in decode with a state in f32 at no batch."
-        );
+    fn records_pay_where_they_save_time() {
+        assert_eq!(pays(&card(Vec::new())), "Not measured with this build.\n");
+        let rows = vec![row("replay_decode", GDN, 4, 9.9), row("replay_decode", GDN, 64, 96.9)];
+        let head = "| time with records over time without | state | 4 | 64 |\n|---|---|---|---|\n";
+        let of = |rows: &[Row]| pays(&card(rows.to_vec()));
+        assert_eq!(of(&rows), format!("{head}| decode | f32 | 0.99 | **0.97** |\n"));
         // What was timed in the same run counts, not the 10 and 100 us of the other file.
-        let beside = [rows(9.9, 60.0), vec![row("decode", GDN, 4, 11.0), row("decode", GDN, 64, 61.0)]];
-        assert_eq!(
-            pays(&card(beside.concat())),
-            "It saves 3 % or more of the time in decode with a state in f32 at no batch."
-        );
+        let beside = [row("decode", GDN, 4, 11.0), row("decode", GDN, 64, 97.0)];
+        assert_eq!(of(&[&rows[..], &beside].concat()), format!("{head}| decode | f32 | **0.90** | 1.00 |\n"));
     }
 
     #[test]
