@@ -132,6 +132,8 @@ impl Op {
 
 /// Layers of what is done for all of them at once, about as many as models have.
 pub(super) const LAYERS: u64 = 48;
+/// Most live records, as the peers' rings have them. A decode behind the fifteenth folds, as SGLang's does.
+pub(super) const LIVE: u32 = 16;
 
 /// Taps of the convolution in every published model.
 pub(super) const CONV_WIDTH: u64 = 4;
@@ -231,6 +233,17 @@ impl Spec {
         u64::from(self.batch) * self.shape.state_elements() * self.state.size() as u64
     }
 
+    /// Bytes of a record of GDN, with the keys of all key heads.
+    fn record_bytes(&self) -> u64 {
+        let f32s = self.shape.value_elements() + u64::from(self.shape.hv);
+        self.shape.key_elements() * self.io.size() as u64 + 4 * f32s
+    }
+
+    /// Live records of all sequences where their numbers are staggered: none, one and so on up to one less than [`LIVE`].
+    fn live_records(&self) -> u64 {
+        (0..self.batch).map(|n| u64::from(n % LIVE)).sum()
+    }
+
     /// Bytes that a launch has of its own.
     pub fn cold_bytes(&self) -> u64 {
         let rows = u64::from(self.batch) * self.io.size() as u64;
@@ -247,12 +260,9 @@ impl Spec {
             Op::Conv1dUpdate => rows * self.channels() * (CONV_WIDTH - 1),
             Op::GatedRmsNorm => 3 * rows * self.shape.value_elements(),
             Op::CopyState | Op::ConvertLayout => 2 * self.state_bytes(),
-            Op::Materialise => LAYERS * 2 * self.state_bytes(),
+            Op::Materialise => LAYERS * (2 * self.state_bytes() + self.live_records() * self.record_bytes()),
             Op::ReplayCommit => {
-                let HeadShape { hv, .. } = self.shape;
-                let f32s = self.shape.value_elements() + u64::from(hv);
-                let record = self.shape.key_elements() * self.io.size() as u64 + 4 * f32s;
-                LAYERS * u64::from(self.batch) * u64::from(self.tokens - 1) * 2 * record
+                LAYERS * u64::from(self.batch) * u64::from(self.tokens - 1) * 2 * self.record_bytes()
             }
         }
     }
@@ -271,6 +281,22 @@ impl Spec {
                 2 * self.cold_bytes() + 2 * rows
             }
             _ => self.cold_bytes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A materialisation writes each state once, and reads it and the live records: one head of 128 x 128 in bf16 has 32 KiB, a
+    /// record of it a key of 256 bytes, a correction of 512 and a decay of 4.
+    #[test]
+    fn a_materialisation_moves_states_and_live_records() {
+        let shape = HeadShape { h: 1, hv: 1, k: 128, v: 128 };
+        let spec = |batch| Spec::new(Op::Materialise, shape, DType::Bf16, Layout::Vk, batch, 4);
+        for (batch, records) in [(1, 0), (4, 6), (16, 120), (17, 120), (18, 121)] {
+            assert_eq!(spec(batch).moved_bytes(), 48 * (u64::from(batch) * 2 * 32_768 + records * 772));
         }
     }
 }

@@ -1,15 +1,12 @@
 //! Calls with rings of records: steps, and what is done for all layers at once.
 
-use super::super::ops::{LAYERS, Op, Spec};
+use super::super::ops::{LAYERS, LIVE, Op, Spec};
 use super::{Calls, Memory, NORMALS};
 use anyhow::Result;
 use gdn_host::{
     Cursors, DType, Family, Materialise, Operation, RecordForm, ReplayCommit, ReplayDecode, ReplayLayer,
     ReplayLayers, ReplayPool, ReplayVerify, Rings, Rows, StatePool, Table, Tensor,
 };
-
-/// Most live records, as the peers' rings have them. A decode behind the fifteenth folds, as SGLang's does.
-const LIVE: u32 = 16;
 
 /// Log decays of records, rings of so many elements.
 fn decays(memory: &mut Memory, batch: u32, width: u64) -> Result<Rows> {
@@ -86,10 +83,12 @@ pub(super) fn all_layers(memory: &mut Memory, spec: &Spec, launches: usize) -> R
     let (keys, corrections) = (tensors(widths[0], io, layers)?, tensors(widths[1], DType::F32, layers)?);
     // Of all layers, one behind the other. A commit touches no state: its layers share one, and its roof has memory of its own.
     let pitch = shape.state_elements();
-    let states = tensors(if is_commit { pitch } else { LAYERS * pitch }, state, 1)?[0];
+    let layer_bytes = if is_commit { 0 } else { spec.state_bytes() };
+    // The roof of a materialisation reads from the states, and past them as many bytes as records have.
+    let states =
+        memory.states(state, if is_commit { spec.state_bytes() } else { spec.moved_bytes() / 2 }, 1)?[0];
     let half = memory.states(DType::F32, spec.moved_bytes() / 2, if is_commit { 2 } else { 1 })?;
     memory.copied = Some(if is_commit { [half[0], half[1]] } else { [states, half[0]] });
-    let layer_bytes = if is_commit { 0 } else { spec.state_bytes() };
     let of_layer = |all: &Tensor, layer: usize| all.address + layer as u64 * layer_bytes;
     let rows = |tensor, stride| Rows { tensor, stride };
     let pool_of = |layer: usize| {
