@@ -64,7 +64,7 @@ const ROWS: &[Row] = &[
     row(["replay_verify", "*", "*", "*"], ["f32", "bf16"], ["*", "*"], 128),
     row(["replay_verify", "*", "*", "kda"], ["bf16", "bf16"], ["16", "*"], 168),
     row(["replay_verify", "*", "*", "kda"], ["bf16", "bf16"], ["*", "*"], 128),
-    row(["replay_verify", "*", "*", "gdn"], ["f16", "f16"], ["16", "sm_90"], 130),
+    row(["replay_verify", "*", "*", "gdn"], ["f16", "f16"], ["16", "sm_90"], 132),
     row(["replay_verify", "*", "*", "kda"], ["16bit", "*"], ["*", "*"], 166),
     row(["replay_verify", "*", "*", "*"], ["f32", "*"],    ["*", "*"], 168),
     row(["replay_verify", "*", "*", "*"], ["*", "*"],      ["*", "sm_80"], 136),

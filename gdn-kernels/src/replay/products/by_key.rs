@@ -223,7 +223,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// The decays of all records of the elements of the lane's vector `i` of a row.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
     pub(super) unsafe fn whole_of_vector(&self, i: usize) -> [f32; ROW] {
         let at = self.room.whole() + 4 * S::VECTOR as u32 * (4 * i as u32 + lane().1);
@@ -240,7 +240,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// The decays behind the lane's records of 16 from record `from` on, of the elements of its column in each tile of vector `i`.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
     pub(super) unsafe fn decays_of_column(&self, from: u32, i: usize) -> [[f32; ROW / 2]; 4] {
         let ((g, t), len) = (lane(), self.window.len);

@@ -22,27 +22,32 @@ pub(super) const AT_ONCE: u32 = 4;
 pub(super) const RECORDS: u32 = 16;
 
 /// Units of a warp's tile, whose height counts pairs of rows.
+#[inline(always)]
 pub(super) const fn units(rows: usize) -> usize {
     assert!(rows == 8 || rows == 16);
     rows / 8
 }
 
 /// Rows of the state that a lane holds.
+#[inline(always)]
 pub(super) const fn lane_rows(rows: usize) -> u32 {
     (HALVES * units(rows)) as u32
 }
 
 /// Rows of the state that a warp takes.
+#[inline(always)]
 pub(super) const fn team_rows(rows: usize) -> u32 {
     8 * lane_rows(rows)
 }
 
 /// Vectors of 16 bytes that a lane holds of a row.
+#[inline(always)]
 pub(super) const fn vectors<S: Element>() -> usize {
     32 / S::VECTOR
 }
 
 /// Pairs of vectors of a warp's rows, unit by unit.
+#[inline(always)]
 pub(super) const fn pairs<S: Element>(rows: usize) -> usize {
     units(rows) * vectors::<S>()
 }
@@ -268,12 +273,17 @@ pub(super) const PARTS: usize = 3;
 #[inline(always)]
 pub(super) fn parts(x: u32, y: u32) -> [u32; PARTS] {
     let pair = |x: f32, y: f32| pair_of_upper(x.to_bits(), y.to_bits());
-    let rest = |x: f32| x - f32::from_bits(x.to_bits() & UPPER);
     let first = [x, y].map(f32::from_bits);
     let second = first.map(rest);
     let third = second.map(rest);
     // What is left has eight bits.
     [float::pack_bf16(third[0], third[1]), pair(second[0], second[1]), pair(first[0], first[1])]
+}
+
+/// What the upper half of an f32 leaves of it.
+#[inline(always)]
+pub(super) fn rest(x: f32) -> f32 {
+    x - f32::from_bits(x.to_bits() & UPPER)
 }
 
 /// The upper half of a word.

@@ -49,10 +49,11 @@ use crate::element::Element;
 use crate::gate::{self, DecayInputs, Gate};
 use crate::layout::Layout;
 use crate::math::exp;
-use crate::token::{Output, Work, slot_at, take_turn, wide};
+use crate::token::{Output, Work, take_turn, wide};
 use core::marker::PhantomData;
 use decays::Column;
-use fragment::{HELD, Pairs, lane, lane_rows, team_rows};
+use fold::folds_with_products;
+use fragment::{HELD, MOST_UNITS, Pairs, lane, lane_rows, team_rows};
 use rows::Values;
 
 /// A sequence's drafts, and the block that takes some rows of a head's state through them.
@@ -239,10 +240,10 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// Where the lane's first vector of the state is.
     #[inline(always)]
     fn state_at(&self) -> u64 {
-        let (g, t) = lane();
-        let in_tile = (lane_rows(R) * g * K) as u64 * S::SIZE + 16 * t as u64;
-        let head = (self.work.heads.value * self.p.layer.v + self.work.first_row) as u64 * K as u64;
-        slot_at::<S>(self.p.pool.state, self.slot, self.p.pool.pitch) + head * S::SIZE + in_tile
+        let ((g, t), pool) = (lane(), &self.p.pool);
+        let row = self.work.heads.value * self.p.layer.v + self.work.first_row + lane_rows(R) * g;
+        let in_slot = row as u64 * K as u64 + (t * S::VECTOR as u32) as u64;
+        pool.state + (wide(self.slot, pool.pitch) + in_slot) * S::SIZE
     }
 
     /// Takes the rows through the tokens, of which there are up to `4 * B`. `pairs` is what [`fragment::load`] gave of the first ones.
@@ -275,15 +276,22 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
             // Parts of eight columns and more leave no registers for values that are on their way.
             let is_late = G::PER_KEY && B > 1;
             let mut values = if is_late { Values::NONE } else { ask() };
-            let of_state = self.of_state::<B>(pairs, fresh);
+            // What is folded with the products waits for the records' coefficients: the state is in registers once.
+            let (folds_with, mut of_state) = (folds & folds_with_products::<G, S, B>(), [[[0.0; 4]; MOST_UNITS]; B]);
+            if !folds_with {
+                of_state = self.of_state::<B, false>(pairs, fresh);
+            }
             if is_late {
                 values = ask();
             }
             thread::sync_threads();
             let drafts = self.anew();
-            drafts.rows(of_state, values);
-            if folds {
-                drafts.fold(fresh);
+            if folds_with {
+                of_state = drafts.of_state::<B, true>(pairs, fresh);
+            }
+            drafts.token_by_token(drafts.sums(of_state), values);
+            if folds & !folds_with {
+                drafts.fold_rows(fresh);
             }
             if first_row::<R>(&drafts.work) == 0 {
                 drafts.ring().append_keys(&p.inputs, drafts.work.heads, drafts.work.n * p.tokens, p.tokens);

@@ -1,6 +1,7 @@
 //! A warp's rows on their way through the tokens.
 
 use super::{Drafts, RoomOfProducts};
+use super::fold::CHUNKS;
 use super::fragment::{
     self, AT_ONCE, HALVES, HELD, LANE_ROWS, MOST_UNITS, PARTS, Pairs, both, lane, lane_rows, multiply_in_parts,
     multiply_rows, own_words, team_rows, units, vectors, words,
@@ -78,7 +79,7 @@ impl<const B: usize> Values<B> {
 pub(super) type OfState<const B: usize> = [[[f32; 4]; MOST_UNITS]; B];
 
 /// Sums of a token, `h k` and `h q` of each of the lane's rows.
-type Sums = [[f32; 2]; LANE_ROWS];
+pub(super) type Sums = [[f32; 2]; LANE_ROWS];
 
 impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREADS: u32>
     Drafts<'_, G, S, T, K, R, THREADS>
@@ -89,12 +90,16 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
         self.work.place.team() * team_rows(R) + lane_rows(R) * lane().0
     }
 
-    /// The products of the lane's rows and the tokens. `pairs` is what [`fragment::load`] gave of the first ones.
+    /// The products of the lane's rows and the tokens; also stores the true state of those rows if it `FOLDS`. `pairs` is what
+    /// [`fragment::load`] gave of the first ones.
     ///
     /// # Safety
-    /// As for [`Self::take`].
+    /// As for [`Self::take`], and to fold as for [`Self::fold`].
     #[inline(always)]
-    pub(super) unsafe fn of_state<const B: usize>(&self, mut pairs: Pairs, fresh: bool) -> OfState<B> {
+    pub(super) unsafe fn of_state<const B: usize, const FOLDS: bool>(&self, mut pairs: Pairs, fresh: bool) -> OfState<B> {
+        // Where there are registers for it, the next pair is asked for as soon as one was used, and not with all that are held.
+        let rolls = !G::PER_KEY && S::VECTOR == 8 && B == 1;
+        let mut corrections = [[[0; 4]; PARTS]; CHUNKS];
         let (own, mut sums) = (lane().1, [[[0.0; 4]; MOST_UNITS]; B]);
         let columns = self.columns::<B>().map(|vector| match G::PER_KEY {
             true => self.room.operand(vector),
@@ -105,7 +110,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
         while first < fragment::pairs::<S>(R) {
             // SAFETY: the caller's promise.
             unsafe {
-                if first > 0 && !fresh {
+                if first > 0 && !rolls && !fresh {
                     pairs = fragment::load::<S, K>(self.state_at(), first);
                 }
                 let (place, mut b) = (|x: usize| ((first + x) / vectors::<S>(), (first + x) % vectors::<S>()), 0);
@@ -137,6 +142,14 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
                         sums[b][unit] = after[b];
                         b += 1;
                     }
+                    if FOLDS {
+                        self.fold(first + x, pairs[x], &mut corrections);
+                        // One pair's registers are free before the next takes them.
+                        warp::sync_warp();
+                    }
+                    if rolls && first + x + HELD < fragment::pairs::<S>(R) && !fresh {
+                        pairs[x] = fragment::load_pair::<S, K>(self.state_at(), first + x + HELD);
+                    }
                     x += 1;
                 }
             }
@@ -145,12 +158,12 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
         sums
     }
 
-    /// Takes the rows through the tokens.
+    /// The sums of the lane's rows, of state and records: `h k` and `h q` of its token of each four, with all factors.
     ///
     /// # Safety
     /// As for [`Self::take`]; coefficients are there, and a barrier passed since.
     #[inline(always)]
-    pub(super) unsafe fn rows<const B: usize>(&self, of_state: OfState<B>, values: Values<B>) {
+    pub(super) unsafe fn sums<const B: usize>(&self, of_state: OfState<B>) -> [Sums; B] {
         // SAFETY: the caller's promise.
         unsafe {
             let (whole, mut sums, mut b) = (self.whole(), [[[0.0; 2]; LANE_ROWS]; B], 0);
@@ -168,14 +181,14 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
                 }
                 b += 1;
             }
-            self.token_by_token(sums, values);
+            sums
         }
     }
 
     /// The decay of all records, if keys have none of their own.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
     pub(super) unsafe fn whole(&self) -> f32 {
         // SAFETY: the caller's promise.
@@ -192,7 +205,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// What the records count in the sums of the lane's rows, but for the token's factors.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
     unsafe fn records_of_rows(&self, b: usize) -> Sums {
         let (t, row) = (self.own(b), self.row_of_block());
@@ -208,7 +221,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// A record's corrections of the lane's rows.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
     unsafe fn corrections(&self, j: u32, row: u32) -> [f32; LANE_ROWS] {
         let (mut all, mut x) = ([0.0; LANE_ROWS], 0);
@@ -240,7 +253,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// Beta of the lane's rows at token `t`.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
     unsafe fn betas(&self, t: u32) -> [f32; LANE_ROWS] {
         let (p, work) = (self.p, &self.work);
@@ -266,9 +279,9 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// the lane that carries it.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
-    unsafe fn token_by_token<const B: usize>(&self, mut sums: [Sums; B], values: Values<B>) {
+    pub(super) unsafe fn token_by_token<const B: usize>(&self, mut sums: [Sums; B], values: Values<B>) {
         let (g, own) = lane();
         let count = self.p.tokens;
         let (mut betas, mut of_kq, mut ancestors) = ([[0.0; LANE_ROWS]; B], [0.0; B], [0; B]);
@@ -317,7 +330,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// What draft `s` counts in the sums of token `t`, with all factors.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
     unsafe fn of_draft(&self, s: u32, t: u32) -> [f32; 2] {
         // SAFETY: the caller's promise.
@@ -335,7 +348,7 @@ impl<G: Gate, S: Element, T: Element, const K: u32, const R: usize, const THREAD
     /// Stores a token's outputs and corrections of the lane's rows.
     ///
     /// # Safety
-    /// As for [`Self::rows`].
+    /// As for [`Self::sums`].
     #[inline(always)]
     unsafe fn keep(&self, t: u32, deltas: [f32; LANE_ROWS], out: [f32; LANE_ROWS]) {
         let p = self.p;
