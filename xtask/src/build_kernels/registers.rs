@@ -61,7 +61,9 @@ const ROWS: &[Row] = &[
     // Rings of records: three blocks of 128 threads, four for drafts of 16-bit states, for drafts by products and for one token with
     // decays of each key, five for one token of a 16-bit state.
     row(["replay_verify", "*", "*", "kda"], ["f32", "bf16"], ["16", "*"], 168),
+    row(["replay_verify", "*", "*", "kda"], ["f32", "bf16"], ["*", "sm_80"], 132),
     row(["replay_verify", "*", "*", "*"], ["f32", "bf16"], ["*", "*"], 128),
+    row(["replay_verify", "*", "*", "kda"], ["bf16", "bf16"], ["16", "sm_90"], 165),
     row(["replay_verify", "*", "*", "kda"], ["bf16", "bf16"], ["16", "*"], 168),
     row(["replay_verify", "*", "*", "kda"], ["bf16", "bf16"], ["*", "*"], 128),
     row(["replay_verify", "*", "*", "gdn"], ["f16", "f16"], ["16", "sm_90"], 132),
