@@ -68,10 +68,24 @@ pub fn replay_verify_at_every_fill_level(device: &mut dyn Device) -> Result<()> 
 
 /// Folds that are asked for, with every number of live records; outputs are those of a call that does not fold.
 pub fn replay_force_folds_at_every_fill_level(device: &mut dyn Device) -> Result<()> {
-    for family in FAMILIES {
+    for (family, long) in FAMILIES.into_iter().zip([32, 16]) {
         for p in [
             decode(family, DType::F32, 5, 5, 705).with_windows(&levels(5, 4)),
             drafts(family, DType::F32, 5, 2, 8, 706).with_windows(&levels(8, 4)),
+            drafts(family, DType::Bf16, 5, 3, long as usize, 728).with_windows(&[
+                (long - 2, 9),
+                (5, 13),
+                (0, 1),
+                (1, long - 3),
+                (7, long / 2 + 1),
+            ]),
+            drafts(family, DType::F32, 5, 6, 16, 730).with_windows(&[
+                (3, 1),
+                (15, 10),
+                (2, 0),
+                (9, 7),
+                (0, 4),
+            ]),
         ] {
             let kept = p.run_and_check(device, Tile::Auto)?;
             let forced = ReplayProblem { force: Some(vec![1; 5]), ..p.clone() };
