@@ -4,7 +4,7 @@ use super::super::row::{PEERS_RMW, Row};
 use super::card::{Card, Cards, HEADS};
 use super::tables::{Table, cells, groups, markdown, us};
 use super::{python, replay};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use gdn_host::{Family, MODELS};
 
 /// Batches of short tables.
@@ -35,6 +35,7 @@ pub(super) fn part(cards: &Cards, words: &[&str]) -> Result<String> {
         ["early", card] => early(&*cards.get(card)?),
         ["layer", card] => layer(&*cards.get(card)?),
         ["load", card] => load(&*cards.get(card)?),
+        ["load-most", card] => load_most(&*cards.get(card)?)?,
         ["host", card] => host(&*cards.get(card)?),
         ["python-host", card] => python::host(cards.folder(), card)?,
         ["python-tokens", card] => python::tokens(cards.folder(), card)?,
@@ -260,6 +261,12 @@ fn load(card: &Card) -> String {
         vec![format!("`{name}`"), binary, format!("{:.0}", times.cold), format!("{:.1}", times.warm)]
     };
     markdown(&headings.map(str::to_owned), &card.ours.load().map(row).collect::<Vec<_>>())
+}
+
+/// Milliseconds of the module that takes longest to load as machine code.
+fn load_most(card: &Card) -> Result<String> {
+    let times = card.ours.load().filter_map(|(_, times)| times.binary);
+    Ok(format!("{:.1}", times.reduce(f64::max).context("no machine code was loaded")?))
 }
 
 /// What a launch costs the host.
