@@ -1680,7 +1680,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "bf55486d34d92c68b944174871478e0d0f5bfed13dac9af269eb74d35f5232fe",
+        sha256: "7c12f03ba4590325d4277592465bb028702418f5ab7f1cfd59fc845d2fd79c1e",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f32_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1692,7 +1692,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "b7e158d452d6eff375d7a24bb29e0f4f9183c2522ba38cd0148210b47ea8adb4",
+        sha256: "668a486aaf30b07158134884d4a7e533871be2f4eb8f5c5a3065983f3201ff3c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1704,7 +1704,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "f0bfdaf9afe8d64b6241be32c083c03854b422b0063a7d2f96c1ccd7b4077e7a",
+        sha256: "9e943b1a0d7d9f7e59bf7f6e0395270b4ee057834e8306a0cdbaa0ef6c2697f1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f32_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1716,7 +1716,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "2bdef1fb5b0ef26e92afc024430900a6845a121d46826e16007b62a492fc6ba2",
+        sha256: "64d3248413662f8d507af4d327a0def0293eeec40e3c50a0dc553e49988c80a4",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_bf16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1728,7 +1728,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "ece88cc98135cfd5cf5642bdffb0b3eb3e420d97322261ce4a12984aad8f06b9",
+        sha256: "1ea610ef86df8405d6ad3ae25585d59250b94ec04ce5bdd970f70385af7c204a",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_f16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1740,7 +1740,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "c4c5eacf09c4186e89c0cba08934e93569f8cfd2f8977e8341a4812d56651379",
+        sha256: "156e739c9a467f3af85d9f3e3402ef5964af9fcc487da0c744662263551cfb00",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_decode_f16_bf16_k128_r2", rows: 2, params_size: 344, max_threads: 256 },
@@ -1785,7 +1785,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "0d2d83fc65a8c3d13f7ad0581ecec17a9909e906453e0d99228625ab266cb389",
+        sha256: "96abbef53c5597d4612f4e65bb10d6881bffafde0a0ef09c94729738566b9f44",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1796,7 +1796,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "1f405dd36f6364307540cd0ac514ba9dca6d604ab713267bb76b7305b180b78c",
+        sha256: "2eecf8677b2f9f4410852bf1712bc90399518f8cf8f350741a8073216d987a68",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1808,7 +1808,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "725b2b64439bfdbc5eb3fc5e19eed13bcf388d8b3a81b58e89bbc576a7a7da6d",
+        sha256: "e79d84c0c22708c6146531e4d7f96f008b62de705f4a61d54af783cea48c60c5",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1820,21 +1820,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "a54fcb39177db1c9d4cf056e94467bb7d18a66ca1b81fa0bc15827c47a62b9ac",
+        sha256: "896354239c886dafaf22900e0a662c3a8f9c8c41c301c57cba79e3c10a3b7d34",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f32_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
-        name: "kda_replay_verify_f32_bf16_k128",
-        file: "kda_replay_verify_f32_bf16_k128.sm_80.ptx",
-        arch: 80,
-        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "d691da8a8161890505bd9a8276ec9d1712bf67bb89b86c7ddd5ab4e87f34a002",
-        binaries: &[],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
         ],
     },
     EmbeddedModule {
@@ -1842,21 +1831,10 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "4ddbf70037312a6ef439d3a1dbaff277ac29357cd33a9ec46e32f0d9c5d1e002",
+        sha256: "0c9164ff9472fb6473ed309ebe1ef229f3a956cff166376de6bde7035d581171",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
-        name: "kda_replay_verify_bf16_bf16_k128",
-        file: "kda_replay_verify_bf16_bf16_k128.sm_80.ptx",
-        arch: 80,
-        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "ca0cdb37d07e2518a5a4cea3884669e5cc0e4939f3de0ff9946267499def7fbd",
-        binaries: &[],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
         ],
     },
     EmbeddedModule {
@@ -1864,7 +1842,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "9eadf13c8071ae30101bf5e959a65724dc76b118164cc98f0e2d646df9219331",
+        sha256: "e66305d00714c37e9e011eaf4507e3b33d44010b70fe15dfd49dc981db2799f1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_f16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
@@ -1875,10 +1853,34 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "da66d893fcc9193491229dceed33d0d86d21a8fbeee447721346095454301ec4",
+        sha256: "a6e4102f11a1a7d8750cfc2f014b7ae0dbe411161481501f63d919c2da236ea9",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f32_bf16_k128",
+        file: "kda_replay_verify_f32_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "556d281bb990c273128d3f5a091c4cdb2ccfbbdb6e54db98a94d53b6c419a35a",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r16", rows: 16, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_bf16_bf16_k128",
+        file: "kda_replay_verify_bf16_bf16_k128.sm_80.ptx",
+        arch: 80,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "5e9145a3752aaab87d7241a777f9356503356bf32f4b7560bdace535ec6af146",
+        binaries: &[],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r16", rows: 16, params_size: 344, max_threads: 128 },
         ],
     },
     EmbeddedModule {
@@ -1985,7 +1987,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f32_f32_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "196e7c2ff808af3c59ee8d4a6f04ef3d6c1fd7d7dac4919f6e854b2f4aa50739",
+        sha256: "48b92d95da1e520e6e7c2a393a3a2c31491b7cf221d8b02d2c48fe528bfd37d1",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_f32_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
@@ -1996,7 +1998,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f32_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "2f658b312a49ca4cffdcc3f45052e82c3a7a512cd3f9120fbf14aefa4bad82ee",
+        sha256: "1cc619d45d2a7b98d8d6d0c4b18ebe549a9fd7539c10db1f2a3fe67fc710f102",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
@@ -2007,7 +2009,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f32_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "ee642c635381ca86d06d4eff2ba3f144c11e943e8dc630678bee3aca9f05dcf4",
+        sha256: "7d8a1c3aa83a9ff959113344ccad88bfb039bb25aabdfcddb14fb7ea6178d18c",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_fold_f32_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
@@ -2018,7 +2020,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_bf16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "44170dcb8f564f54c024a94d9b7665ad4d3d86477000c54a456e6ac6dbd152ce",
+        sha256: "ab79cf20dc3591f7c39c54517cb56c4e8974c89a2a31baf7a7e639af41a9a223",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_fold_bf16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
@@ -2029,7 +2031,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f16_f16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "4e1833d030c1877529024645e7a1080c13136c89396c6c05f1e8ce08195dc8ec",
+        sha256: "bd5a0fed185cdb73de59426d485fccac251a93d57f3fb5637d2b8559d2e8fb39",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_fold_f16_f16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
@@ -2040,7 +2042,7 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f16_bf16_k128.sm_80.ptx",
         arch: 80,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "7db1a29dc31dddcd8f000d958022aac2cc8ba7f039c360111403fb471861941a",
+        sha256: "bb173766ca9420668865ef626863f1df1d4868aa4599324872988483eb0e56ac",
         binaries: &[],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_fold_f16_bf16_k128_r8", rows: 8, params_size: 176, max_threads: 256 },
@@ -4881,12 +4883,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "40418eecb2bc596e5ff8a26690f1d7ae76d1b2db1c3f01b9aa19eec4e082bd75",
+        sha256: "0f4cd48fdbd1ce093f4112e6c028ca321f2c7b5790337270f43fd92ebaf51fd7",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2e279c958b0e28267416c1167d5a94f8b268e95e921069a14b4e69e9917c08d6",
+                sha256: "324d62048c84ab786b88d47177b961a5d30694235b44c1d2fc2d97720fdc9759",
                 },
         ],
         entries: &[
@@ -4899,12 +4901,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "150ce77a30c651d5bce0a4e89f48a3b8deee8f60648b7018fbbb4ba3294b5e7a",
+        sha256: "7b34667b01034ea9361cd0e71302f487dbb42cb7e7e3947db120c6edb656affa",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "d6dc607744d63f1c42e24a03062a24f6e0fb4386951f927cab410a0bf6e37629",
+                sha256: "c9bc605d0a205665935bfaf9a9e4d11b5630888e02c2760b057035dfae8b49f8",
                 },
         ],
         entries: &[
@@ -4917,12 +4919,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "e5591a1e17df1a4e6332a214fdc8f6c1d09a7970c6dc6c0c2a9a06e55f65789d",
+        sha256: "17e3b72ba010bab2a0080f4e32b557c1639ec01cd05ccec2f2f224f32e792e50",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "72df7fac074f26257d14b6f3ab989eedc728e812a89febfe91f3f4ce027f46d0",
+                sha256: "a5cf6f6721ce7161260989ec94bd9375c39c10956db3f07b2e83568965e1d0f6",
                 },
         ],
         entries: &[
@@ -4935,12 +4937,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "e632c76437a5059373901d6d82477b6fd1eb33f18f27d3e0e81c7417c0cba339",
+        sha256: "e8919dce430105009e8b9589c5cf4aacceba0b7ad745c859a70fb63a5237ce01",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e34410b14b194cb35d53b66ac8166c148b4a957b75d67a254e22b812d6957a0a",
+                sha256: "a4c69fd35e15da5785df46dcf421c195327ad77100c0a0ee9ede53e2e927b18a",
                 },
         ],
         entries: &[
@@ -4953,12 +4955,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "d3b73b1371f71c6c2f449f9e5d66de4f23a8e696a7410bc453d06040e469007e",
+        sha256: "a296cd0c874409ddf6f50e7ba55850988ecf1eb10ac01f761f01ea02b0e99bac",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5d566f64cc8499c827ef7b9e09868e05a620fe22d3627b1340e7adeef46ff77a",
+                sha256: "b655ab9f5a23dd8a5fa79cfabfa5f466db10a9484018c85b63305a80e7712bee",
                 },
         ],
         entries: &[
@@ -4971,12 +4973,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_decode_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayDecode, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "5a3ce31ac49eb6f47e6f89124a2c8e878e1296321a85d4cf5477983add1f5055",
+        sha256: "73700dae74c1b0316bc48175172172d0ef7a537d1ca57634d8a23af12bb72629",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_decode_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "b79df480dcefe75e68350b1619a530ed1fd257534713c2728e41aee89a704286",
+                sha256: "5d1efba5f83ebab22262d5a08fdf6c9d3ff9a9e1ca1870ddb702fad700ac757f",
                 },
         ],
         entries: &[
@@ -5040,12 +5042,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "f8ffe7c244e82cc92240963965ebb5f1223af4c45e06712c2d5a3e7224ff3d82",
+        sha256: "23d5e3af4f11be863315b5355db2379f12d83487352699f11edc2a8cd8c74347",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6c690b85bdfc67ab875cf33c08fe474f7ddb1f2d5ca6837a6c5a83d4d36d1dca",
+                sha256: "6f29994b6a1272cfb79d7697d7be528fc13349b2348122a017b7779502c090e8",
                 },
         ],
         entries: &[
@@ -5057,12 +5059,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "9c0e345e91f53fac2d2ac0208f12d326db39c22c5c9f6f46f81392bdf772fb09",
+        sha256: "dad1209ab0e1bddb7860fa5a61a3ad2733e52f02b86977c8f85b5bf6cf6e04ac",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "7143f5476095cc8838b73fbe2f378688138d299ea2a6b6a2821dffec0c8aa494",
+                sha256: "a0f99ab657174d8a5c3897218e95bf56153cec73140c92e00e1d3f5e70715316",
                 },
         ],
         entries: &[
@@ -5075,12 +5077,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "replay_verify_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Gdn), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "459ae150d036786a667d712b0efea489cf50ba47445697abd5a647f744deb7ea",
+        sha256: "10ff43ff083ca8cd5e0347368128e966eb3f2b2c4b1df790527c01d537707985",
         binaries: &[
             EmbeddedBinary {
                 file: "replay_verify_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "5f8bd99c94987b7d8cbbf0dd7cd8a03440465a7a261f7d78db30bc7b1e3412f5",
+                sha256: "91ca8fa3d00b93a17772b567b44cfbd73538e9367f7806b568d9d7955d6f51ee",
                 },
         ],
         entries: &[
@@ -5093,12 +5095,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "52a958f4db99763e190a27d460c27221393987d76d5b06b0465fdc3a3fce5532",
+        sha256: "abd12566cb382a9efe7f01c3ffac79457555d4b34028a6602f8708cac1381ed9",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "2dc3c248d6118366aef6275f92bc5acf23789a30b81ec568d2fdc1de0ef23a22",
+                sha256: "22e94e03e16561fd214e24d9944ada5d9d0b7611fbdcda58ee4e2db6183af10e",
                 },
         ],
         entries: &[
@@ -5106,33 +5108,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         ],
     },
     EmbeddedModule {
-        name: "kda_replay_verify_f32_bf16_k128",
-        file: "kda_replay_verify_f32_bf16_k128.sm_90.ptx",
-        arch: 90,
-        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "881b441ec8269f6a81b18a11516cff3a283bff0e33ad459254b78e8f5bfb03f6",
-        binaries: &[
-            EmbeddedBinary {
-                file: "kda_replay_verify_f32_bf16_k128.sm_90.cubin",
-                gpu: 90,
-                sha256: "5e13e89963cfee44b7043ac082c594ead90eb43305886a3f0701fa7e24e8b7ba",
-                },
-        ],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
         name: "kda_replay_verify_f32_f16_k128",
         file: "kda_replay_verify_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "45ac0e0f7c1227d071885286c576f77883d4b57869dcabe8138473c7ed7c80c2",
+        sha256: "864f06708bff6cc718ec8e87cf0d5847089ce7b5624449af4c5e295de3b8a34f",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "65faf0a374e7122fab95249d6c3529078f5f6d7934fad763d05b7f485495bf03",
+                sha256: "1579fb04a7952ec0908e9c317fc7a8714605053d0ac8d799412ceafeea25f5cc",
                 },
         ],
         entries: &[
@@ -5140,33 +5125,16 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         ],
     },
     EmbeddedModule {
-        name: "kda_replay_verify_bf16_bf16_k128",
-        file: "kda_replay_verify_bf16_bf16_k128.sm_90.ptx",
-        arch: 90,
-        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "cc35e4397e6b35f7bf8d3376979ffcaa78bdedbb6238f3c176ea192545576790",
-        binaries: &[
-            EmbeddedBinary {
-                file: "kda_replay_verify_bf16_bf16_k128.sm_90.cubin",
-                gpu: 90,
-                sha256: "8a83e9e994fc1373aad0412b982578643a8af1bb402b9ae015bf3197e1cc5958",
-                },
-        ],
-        entries: &[
-            EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
-        ],
-    },
-    EmbeddedModule {
         name: "kda_replay_verify_f16_f16_k128",
         file: "kda_replay_verify_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "e51a4316a0e8f31b75cb8519c1d83d9dfa6af2aa419974c5ce81d56c88a69189",
+        sha256: "794a6996d008708357c14c128d07d8538f6d497cf29a75da27a63df2c6d1ce5e",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "91469ecc39a5464b85f462b19d87b02607c6cda9708c38310ab50c5b68f6a176",
+                sha256: "930a0faa10616e85491c6013e89ad7c591f7f0e2d435a7b2a261f556f6a1b62e",
                 },
         ],
         entries: &[
@@ -5178,16 +5146,52 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_verify_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "0cddf4ad76396c4d76bbd039b95e4ce2c21140e0a8ba04a824f7ab7f69807112",
+        sha256: "0af9a5637cd05c2a4c5263a76eb78f5cb2b9d919bf8e3c26bcc6f52a3cea2ef0",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_verify_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1a7cfc9e78e2f7e176d7e8abd0383219b89beeefff708af7bf1f23abdf9bd0c2",
+                sha256: "6a6178b01dc75c41660cc32758ceb919694a347914007839711f5db8ae1b440a",
                 },
         ],
         entries: &[
             EmbeddedEntry { name: c"gdn_kda_replay_verify_f16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_f32_bf16_k128",
+        file: "kda_replay_verify_f32_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
+        sha256: "7aa69e0bc73bff67d178099d94896f0c8a4f8bd5c67f7c25b5622d27ad86e580",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_verify_f32_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "2a39f566aab51179cf131e064a6a4b1bdadba733e8abbcb04a974d5a3c454e3c",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_f32_bf16_k128_r16", rows: 16, params_size: 344, max_threads: 128 },
+        ],
+    },
+    EmbeddedModule {
+        name: "kda_replay_verify_bf16_bf16_k128",
+        file: "kda_replay_verify_bf16_bf16_k128.sm_90.ptx",
+        arch: 90,
+        key: ModuleKey { op: ReplayVerify, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
+        sha256: "76028f2bccb0c13c349c9a64158285f2d0c46c89509297d4ba7f83180927dd80",
+        binaries: &[
+            EmbeddedBinary {
+                file: "kda_replay_verify_bf16_bf16_k128.sm_90.cubin",
+                gpu: 90,
+                sha256: "2b904cc94d83851b3604089feb091f42bd54239635e90587fe538cf5b77bb000",
+                },
+        ],
+        entries: &[
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r8", rows: 8, params_size: 344, max_threads: 128 },
+            EmbeddedEntry { name: c"gdn_kda_replay_verify_bf16_bf16_k128_r16", rows: 16, params_size: 344, max_threads: 128 },
         ],
     },
     EmbeddedModule {
@@ -5348,12 +5352,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f32_f32_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F32), k: 128 },
-        sha256: "349e5b344b7bc01bf9f07e77bc021d83350d0e7f449463297fad0836ac8eb164",
+        sha256: "d57f4aab0104cd3d2b510ea7a3f435e45df341284ab2304add02eaf94992f71d",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_fold_f32_f32_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "255e1d09e034ed631fbe12b3c4e5b3bc66b3fb92af4c341f2ae1a039ec5a75d7",
+                sha256: "e92a71ff355767f068a6ecb679f443ea9649b7b0013580cc29e9e25ae47bef3e",
                 },
         ],
         entries: &[
@@ -5365,12 +5369,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f32_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(Bf16), k: 128 },
-        sha256: "57b93736bfe4cae19b33ada6ba23ad721e8e4cb5ae5c1ba0f4200532a0650952",
+        sha256: "fa3abd15642422e8068794c1b67c8a8a357f6a3257ff65dd744ef450bd291be6",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_fold_f32_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "89fbdae60b8f7f4ec727bc52b2619ec9a7b2c37b2f82b25802e9f0571a37a66b",
+                sha256: "78c6a331a0a0b8af728cb49c397d1d149bcacccfd3def4b574ba205a9bead698",
                 },
         ],
         entries: &[
@@ -5382,12 +5386,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f32_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F32), io: Some(F16), k: 128 },
-        sha256: "613a23b2d2d8b5bc12191ec0b139a9a1e60e15e27928d20925e6e4e422af4f01",
+        sha256: "53745a106fa9d3c50b7411fc8ba3d5f649dcece542fcd4f430d53fbe681c0615",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_fold_f32_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1611f92c1d1d55d97196230cfddcbb1f031e7dc1da2783235b30467a8fe03272",
+                sha256: "d05baae44fb9060bc69e33242e1bfda1b3f08b64ea2ed484bdf2de15bec8089b",
                 },
         ],
         entries: &[
@@ -5399,12 +5403,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_bf16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(Bf16), io: Some(Bf16), k: 128 },
-        sha256: "18f0c42635ac3bc11ab40fd829d8e3446b0514949532691b06a94f272e7ac0a1",
+        sha256: "8aa9b84a38a9a153e363b24edb9dcfa95efe8aa1e9aa6d4f2135769aefaf9241",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_fold_bf16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "1ddf9277d04a1d338c6d9428964e2a9dc00ea0b58db312ff41512f723945b1f9",
+                sha256: "c21f2ef22b8f20bc875bcf22fe538bb0a8fb401cc1950d498909e8e5279747db",
                 },
         ],
         entries: &[
@@ -5416,12 +5420,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f16_f16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(F16), k: 128 },
-        sha256: "e6a7e3dd5637b5495396d2152ef097a2c59a275075743217920fefd08f8cd4be",
+        sha256: "fca54f29ac13695feb9d7e2a72aec06543d2e5c00e110d50d848721d311a7747",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_fold_f16_f16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "e4c62b12946185631847b0cfaf8906011817c6859cc005d07c586a2194072117",
+                sha256: "9219bd4d1444663b1e886b005f2fcaabe9fe64b2ac4f4b8f77967fba2b843e88",
                 },
         ],
         entries: &[
@@ -5433,12 +5437,12 @@ pub(super) static MODULES: &[EmbeddedModule] = &[
         file: "kda_replay_fold_f16_bf16_k128.sm_90.ptx",
         arch: 90,
         key: ModuleKey { op: ReplayFold, family: Some(Kda), layout: Some(Vk), state: Some(F16), io: Some(Bf16), k: 128 },
-        sha256: "00f73b93f218961a36142fe2554c0d76c6b5e07058ece385edaa08aa588a508d",
+        sha256: "d3a82214f8813e37b5ccf0518e9a2a52e565a759a9a48a4588b02e44466d8e81",
         binaries: &[
             EmbeddedBinary {
                 file: "kda_replay_fold_f16_bf16_k128.sm_90.cubin",
                 gpu: 90,
-                sha256: "6c74336c24a4228d8733a95f369af3d150f9d826fa656d9a066953901fe1283d",
+                sha256: "8d38789132cbe58630d0f98d5040acb59c672ce43c802e730336ef71513aac37",
                 },
         ],
         entries: &[
