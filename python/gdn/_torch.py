@@ -49,11 +49,12 @@ def _refuse_grad(name, args):
             )
 
 
-def _refuse_memory(args):
+def _refuse_memory(operator, args):
     """All tensors are on the device "meta", or none."""
-    elsewhere = next((tensor for tensor in _tensors(args) if not tensor.is_meta), None)
-    if elsewhere is not None:
-        raise ArgumentError(f"q: it is on meta, and a tensor of the call is on {elsewhere.device}")
+    for argument, value in zip(operator._schema.arguments, args):
+        elsewhere = next((tensor for tensor in _tensors([value]) if not tensor.is_meta), None)
+        if elsewhere is not None:
+            raise ArgumentError(f"{argument.name}: it is on {elsewhere.device}, and another tensor of the call is on meta")
 
 
 _library = torch.library.Library("gdn", "DEF")
@@ -95,7 +96,7 @@ def runner(name):
             _refuse_grad(name, args)
         device = tensor.get_device()
         if device < 0 and tensor.is_meta:  # Shapes without memory.
-            _refuse_memory(args)
+            _refuse_memory(operator, args)
             operator(*args)
             return
         if device >= 0 and not tensor.is_cuda:

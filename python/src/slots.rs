@@ -46,8 +46,9 @@ impl PySlotAllocator {
     #[pyo3(signature = (slots, null_slot=None))]
     fn new(slots: i64, null_slot: Option<i64>) -> PyResult<Self> {
         let number = |field, number: i64| {
-            u32::try_from(number)
-                .map_err(|_| argument(field, format!("{number} is not allowed, it must be 0 or more")))
+            u32::try_from(number).map_err(|_| {
+                argument(field, format!("{number} is not allowed, it must be 0 or more, and below 2^32"))
+            })
         };
         let null_slot = null_slot.map(|slot| number("null_slot", slot)).transpose()?;
         Ok(PySlotAllocator(SlotAllocator::new(number("slots", slots)?, null_slot)))

@@ -51,7 +51,7 @@ def test_decays_of_another_family_are_refused(tensors):
     ]:
         with pytest.raises(gdn.ArgumentError, match=r"^g: shape .* does not fit, expected \[B, T, h?H?V?"):
             function(q=q, k=k, v=v, g=g, **more)
-    with pytest.raises(gdn.ArgumentError, match="^gk: shape|^g: shape"):
+    with pytest.raises(gdn.ArgumentError, match="^gk: shape"):
         fla.fused_recurrent_gated_delta_rule(q, k, v, gk=by_head)
 
 

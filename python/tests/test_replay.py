@@ -195,6 +195,7 @@ def test_what_does_not_fit_is_refused(tensors):
         ("pool.k: shape .* does not fit, expected .*key heads of q", lambda: states.decode(0, **two_heads)),
         ("most: 7", lambda: gdn.replay_decode(**x, pool=pool, most=7)),
         ("q: 5 drafts are not allowed, these states were made for drafts=2", lambda: states.verify(0, **drafts)),
+        ("most: .*without those that drafts take", lambda: gdn.replay_verify(**drafts, pool=pool, most=pool.k.shape[2] - 2)),
         ("pool.base: .*need a", lambda: gdn.replay_advance(pool._replace(base=None), accepted=slots_of(tensors, *[0] * 6))),
         ("pool.length: type float32|pool.length: type f32", lambda: gdn.replay_decode(**x, pool=pool._replace(length=pool.g[:, 0, 0]))),
         ("pool.d: shape", lambda: gdn.replay_decode(**x, pool=pool._replace(d=pool.d[:, :, :4]))),

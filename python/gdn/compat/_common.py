@@ -101,12 +101,12 @@ def check_is_kda(is_kda, a, b):
         raise ArgumentError(f"is_kda: {is_kda} does not fit a of shape {tuple(a.shape)} beside b of {tuple(b.shape)}")
 
 
-def check_gate(g, v, width=None):
+def check_gate(g, v, width=None, name="g"):
     """Of GDN a decay is for the head, ``[.., HV]``; of KDA it has a width, ``[.., H or HV, K]``."""
     want = v.ndim - 1 if width is None else v.ndim
     if g.ndim != want or width is not None and g.shape[-1] != width:
         form = "[B, T, HV]" if width is None else f"[B, T, heads, {width}]"
-        raise ArgumentError(f"g: shape {list(g.shape)} does not fit, expected {form}")
+        raise ArgumentError(f"{name}: shape {list(g.shape)} does not fit, expected {form}")
 
 
 def beta_or_ones(beta, q, v):

@@ -119,7 +119,10 @@ def fused_recurrent_gated_delta_rule(
     gate = g if g is not None else gk
     if gate is None:
         gate = torch.zeros(v.shape[:-1], dtype=torch.float32, device=q.device)
-    check_gate(gate, v, k.shape[-1] if gate is gk else None)
+    elif gate is gk:
+        check_gate(gk, v, k.shape[-1], "gk")
+    else:
+        check_gate(g, v)
     return _sequences(
         q,
         k,
