@@ -79,11 +79,13 @@ impl Gpu {
 
 /// Whether there are two GPUs; if not, what was not tested.
 fn are_two() -> bool {
-    let is_so = matches!(Device::count(), Ok(2..));
-    if !is_so {
-        eprintln!("not tested: two GPUs are needed, and there are none here");
+    let count = Device::count();
+    let are = matches!(count, Ok(2..));
+    if !are {
+        let found = count.map_or_else(|error| error.to_string(), |count| format!("GPUs here: {count}"));
+        eprintln!("not tested: two GPUs are needed ({found})");
     }
-    is_so
+    are
 }
 
 #[test]

@@ -6,7 +6,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lineage {
     /// Seeds and first positions, ascending; the first is 0.
-    branches: Vec<(u64, usize)>,
+    pub branches: Vec<(u64, usize)>,
     len: usize,
 }
 
