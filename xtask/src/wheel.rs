@@ -48,13 +48,16 @@ fn wherever_it_is_started(named: &Path) -> PathBuf {
     }
 }
 
-/// Whether the interpreter is there at all.
-fn starts() -> Result<()> {
+/// What the interpreter calls itself.
+///
+/// # Errors
+/// There is none, or it does not start.
+fn version() -> Result<String> {
     let python = python();
     let output = Command::new(&python).arg("--version").output();
     let output = output.with_context(|| format!("cannot start {}", python.display()))?;
     ensure!(output.status.success(), "{}: {}", python.display(), output.status);
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// The interpreter and its maturin: what builds the wheel.
@@ -62,12 +65,9 @@ fn starts() -> Result<()> {
 /// # Errors
 /// One of them is not there.
 pub fn builder() -> Result<String> {
-    starts()?;
-    let (python, version) = (python(), "import sys; print(sys.version.split()[0])");
-    let output = Command::new(&python).args(["-c", version]).output()?;
-    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    ensure!(has("maturin"), "{} (Python {version}) has no maturin", python.display());
-    Ok(format!("Python {version} with maturin ({})", python.display()))
+    let (version, python) = (version()?, python());
+    ensure!(has("maturin"), "{} ({version}) has no maturin: pip install maturin", python.display());
+    Ok(format!("{version} with maturin ({})", python.display()))
 }
 
 fn has(module: &str) -> bool {
@@ -78,7 +78,7 @@ fn has(module: &str) -> bool {
 /// Whether the tests can run here, and what of them cannot.
 pub fn missing() -> (bool, Vec<String>) {
     let name = python().display().to_string();
-    if let Err(error) = starts() {
+    if let Err(error) = version() {
         return (false, vec![format!("the Python wheel: {error:#}. GDN_PYTHON names another one")]);
     }
     let absent: Vec<&str> = NEEDED.into_iter().filter(|module| !has(module)).collect();
@@ -92,8 +92,7 @@ pub fn missing() -> (bool, Vec<String>) {
 
 /// Builds the wheel; where it is.
 fn build(root: &Path) -> Result<PathBuf> {
-    starts()?;
-    ensure!(has("maturin"), "{} has no maturin: pip install maturin", python().display());
+    builder()?;
     let (folder, new) = (root.join("dist/python"), root.join("target/wheel"));
     empty(&new)?;
     let mut maturin = Command::new(python());

@@ -57,12 +57,12 @@ pub fn rows(module: ModuleKey) -> &'static [u32] {
         OpKind::ReplayDecode | OpKind::ReplayFold => return &[4],
         // Where sums of drafts are products of matrices, a warp has registers for more.
         OpKind::ReplayVerify => {
-            return match (module.is_kda(), module.state, module.io) {
-                (false, Some(DType::Bf16), Some(DType::Bf16))
-                | (false, Some(DType::F16), Some(DType::F16)) => &[8, 16],
-                (true, Some(DType::Bf16 | DType::F32), Some(DType::Bf16)) => &[8, 16],
-                _ => &[8],
+            let (state, io) = (module.state, module.io);
+            let is_tall = match module.is_kda() {
+                true => io == Some(DType::Bf16) && state != Some(DType::F16),
+                false => io == state && io != Some(DType::F32),
             };
+            return if is_tall { &[8, 16] } else { &[8] };
         }
         _ => {}
     }

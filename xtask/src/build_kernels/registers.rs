@@ -58,8 +58,8 @@ const ROWS: &[Row] = &[
     row(["decode", "96|128|256", "*", "gdn"], ["16bit", "*"], ["*", "*"], 96),
     row(["decode", "96|128|256", "vk", "gdn"], ["f32", "*"], ["*", "*"], 128),
 
-    // Rings of records: three blocks of 128 threads, four for drafts of 16-bit states, for drafts by products and for one token with
-    // decays of each key, five for one token of a 16-bit state.
+    // Rings of records: three blocks of 128 threads, four for drafts of 16-bit states, for drafts by products (but for KDA's tall
+    // tiles, which would spill) and for one token with decays of each key, five for one token of a 16-bit state.
     row(["replay_verify", "*", "*", "kda"], ["f32", "bf16"], ["16", "*"], 168),
     row(["replay_verify", "*", "*", "kda"], ["f32", "bf16"], ["*", "sm_80"], 132),
     row(["replay_verify", "*", "*", "*"], ["f32", "bf16"], ["*", "*"], 128),

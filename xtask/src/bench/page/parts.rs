@@ -102,9 +102,8 @@ fn bounds(ratios: &[f64]) -> (f64, f64) {
 /// Some sentences: the mean, the bounds, each peer by itself, and where one is ahead.
 fn against(card: &Card, op: &str) -> Result<String> {
     let ratios = Ratios::of(card, op)?;
-    let (low, high) = bounds(&ratios.all());
-    let shapes = ratios.0.len();
-    let mean = mean(&ratios.all());
+    let all = ratios.all();
+    let (shapes, mean, (low, high)) = (all.len(), mean(&all), bounds(&all));
     let ahead: Vec<String> = ratios.0.iter().filter(|(ratio, ..)| *ratio < 1.0).map(behind).collect();
     let level = ratios.0.iter().filter(|(ratio, ..)| (1.0..1.01).contains(ratio)).count();
     let mut text = format!(
