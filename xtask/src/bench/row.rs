@@ -46,6 +46,9 @@ pub struct Row {
     pub shape: Shape,
     /// Tokens of each.
     pub tokens: u32,
+    /// Of a peer that was not timed in the run of its file: when it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// Microseconds a launch: the median of the replays.
     pub us: f64,
     /// The fastest replay.
@@ -129,6 +132,7 @@ impl Row {
             shape: spec.into(),
             tokens: spec.tokens,
             us,
+            date: None,
             us_min: times.first().copied().map(each),
             us_max: times.last().copied().map(each),
             gbps: moved as f64 / us / 1e3,

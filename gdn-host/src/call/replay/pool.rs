@@ -14,7 +14,7 @@ use gdn_kernels::abi::{self, DType, MOST_KDA_RECORDS, MOST_RECORDS, flags};
 #[non_exhaustive]
 pub struct Rings {
     /// Records that a ring has room for: 1 to 32, in KDA to 16. About `sqrt(2 S / r)` is best, with S the bytes of a head's
-    /// state and r those of its record: 14 for f32 states of 128 x 128, 10 for 16-bit ones.
+    /// state and r those of its record: 14 for f32 states of 128 x 128, 10 for 16-bit ones, in KDA 10 and 7.
     pub records: u32,
     /// Keys, a row of `[H, records, K]` for each slot, of the type of the inputs. 16-byte aligned, as is its stride.
     pub k: Rows,

@@ -116,7 +116,13 @@ fn against(card: &Card, op: &str) -> Result<String> {
         ahead => text += &format!(" A peer is ahead at {} of them: {}.", ahead.len(), ahead.join("; ")),
     }
     if level > 0 {
-        text += &format!(" At {level} of them the lead is less than 1 %.");
+        text += &format!(" At {level} shapes this library leads by less than 1 %.");
+    }
+    let dated = ratios.0.iter().filter(|(_, _, peer)| peer.date.is_some()).count();
+    if dated > 0 {
+        text += &format!(
+            " At {dated} shapes the best peer's time is of another run, which its date in the file tells."
+        );
     }
     Ok(text)
 }
